@@ -6,6 +6,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 status=0
+trap 'echo "selftest.sh: line $LINENO: $BASH_COMMAND"' ERR
 
 # plant FILE: the standard input becomes that file of the sample tree.
 plant() {
@@ -104,7 +105,7 @@ printf '/* x */\nint x; \n' | plant common/base/bad.c
 breach layout.sh "blanks at the end"
 printf '/* x */\n        int x;\n' | plant common/base/bad.c
 breach layout.sh "indented by spaces"
-{ echo '/* x */'; yes 'int x;' | head -n 901; } | plant common/base/bad.c
+awk 'BEGIN { print "/* x */"; for (i = 0; i < 901; i++) print "int x;" }' | plant common/base/bad.c
 breach layout.sh "two rooms"
 rm "$tmp/tree/common/base/README.md"
 breach layout.sh "no README.md"

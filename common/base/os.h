@@ -1,0 +1,68 @@
+/*
+ * The platform: os_linux.c and os_darwin.c. Everything that is not POSIX goes through here (os_darwin.c has shm_open for memfd, a pipe for
+ * eventfd, kqueue for pidfd). Results: descriptor >= 0, 0, or negative MKV_E_*. All descriptors are close-on-exec.
+ */
+#ifndef MKV_BASE_OS_H
+#define MKV_BASE_OS_H
+
+#include <poll.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+/* Shared memory of exactly `bytes`, zeroed, sealed against shrinking and growing. huge: 0 off, 1 advise (memfd + MADV_HUGEPAGE), 2 hugetlb or fail. */
+int	mkv_os_shm_create(const char *name, uint64_t bytes, int huge);
+int	mkv_os_shm_map(int fd, uint64_t bytes, int writable, int huge, void **out);	/* fd's size must be >= bytes: MKV_E_INVAL */
+void	mkv_os_shm_unmap(void *p, uint64_t bytes);
+
+/* Bell: a counter one rings and one waits for by polling. */
+int	mkv_os_bell_create(int *wait_fd, int *ring_fd);		/* two numbers, close both (Linux: one eventfd under both) */
+void	mkv_os_bell_ring(int ring_fd);				/* never blocks */
+void	mkv_os_bell_clear(int wait_fd);				/* only where polling is not edge triggered (ioq does it) */
+
+/* Control pair: message boundaries kept, descriptors pass. */
+int	mkv_os_ctl_pair(int fds[2]);
+/* Send one message with n_fds descriptors (<= 32). 0, MKV_E_AGAIN, MKV_E_CLOSED, MKV_E_SYSTEM. */
+int	mkv_os_ctl_send(int fd, const void *msg, size_t bytes, const int *fds, unsigned n_fds);
+/* Bytes received; 0 end; descriptors in fds (close-on-exec), *n_fds in: room, out: count. Too many or truncated: all closed, MKV_E_PROTO. MKV_E_AGAIN when none. */
+ssize_t	mkv_os_ctl_recv(int fd, void *msg, size_t bytes, int *fds, unsigned *n_fds);
+
+/* Process end: a descriptor that becomes readable when pid ends. */
+int	mkv_os_proc_watch(pid_t pid);
+/* Ask the kernel to keep this process from gaining privileges and to end with no parent surprises. */
+int	mkv_os_no_new_privs(void);
+
+/* Landlock: deny all file and TCP rights to this thread and those that it makes later. The ABI used (>= 1), 0 if the kernel has none, or an error. */
+int	mkv_os_landlock_deny_all(void);
+
+/* Medium: size in bytes, sector, whether it is a block device. */
+struct mkv_os_medium {
+	uint64_t	bytes;
+	uint32_t	sector_bytes;
+	int		is_block;
+};
+int	mkv_os_medium_query(int fd, struct mkv_os_medium *out);
+/* Open for all I/O of a drive: O_DIRECT where it works (*direct says), block devices also O_EXCL. MKV_E_LOCKED if busy. */
+int	mkv_os_medium_open(const char *path, int *direct);
+int	mkv_os_medium_lock(int fd);				/* flock LOCK_EX|LOCK_NB: 0, MKV_E_LOCKED */
+/* Reserve the whole file: blocks are there afterwards. MKV_E_NOSPACE (nothing changed), MKV_E_UNSUPPORTED. */
+int	mkv_os_preallocate(int fd, uint64_t bytes);
+int	mkv_os_discard(int fd, uint64_t off, uint64_t bytes);	/* BLKDISCARD */
+
+int	mkv_os_cpu_count(void);
+int	mkv_os_listen_tcp(const char *host, uint16_t port, int reuseport, uint16_t *bound_port);	/* bound, listening, non-blocking */
+int	mkv_os_close_from(int lowest);				/* closes every descriptor >= lowest */
+int	mkv_os_fds_inherited(void);				/* how many above 2 are open and not close-on-exec: tests of what a child gets */
+
+/*
+ * What the poll back end of ioq stands on.
+ */
+extern const int mkv_os_msg_nosignal;				/* flag for send: no SIGPIPE (0 where mkv_os_socket_mode() does it) */
+int	mkv_os_poll(struct pollfd *fds, unsigned n, uint64_t wait_ns);	/* count, 0 (time passed, signal) or error; UINT64_MAX: no limit */
+int	mkv_os_accept(int fd, struct sockaddr_storage *addr, socklen_t *bytes);	/* close-on-exec, non-blocking; or -errno */
+int	mkv_os_socket_mode(int fd, int nonblocking);		/* also: no SIGPIPE where that is a socket option */
+int	mkv_os_is_socket(int fd);
+int	mkv_os_flush(int fd);					/* data to the medium, its cache included; 0 or -errno */
+
+#endif

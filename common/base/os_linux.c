@@ -1,0 +1,607 @@
+/*
+ * The platform: Linux. memfd, eventfd, pidfd, Landlock and block-device ioctls are called here and nowhere else.
+ *
+ * Process and thread: any; no state, every call stands alone.
+ * Owns: nothing; descriptors and mappings are the caller's, all close-on-exec.
+ * Fails: as os.h says; what the kernel lacks is MKV_E_UNSUPPORTED (Landlock: 0).
+ */
+#include "config.h"
+#include "common/base/os.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/base/assert.h"
+#include "common/base/clock.h"
+#include "common/base/err.h"
+
+#define HUGE_BYTES	(2ull << 20)
+#define CTL_FDS_MAX	32u
+
+/* Younger than the headers of Debian 12. */
+#ifndef STATX_DIOALIGN
+#define STATX_DIOALIGN	0x2000u
+#endif
+
+const int mkv_os_msg_nosignal = MSG_NOSIGNAL;
+
+static int
+os_err(void)
+{
+	return (mkv_err_from_errno(errno));
+}
+
+static int
+os_close_err(int fd, int err)
+{
+	(void)close(fd);
+	return (err);
+}
+
+/* ---- shared memory ---- */
+
+/* hugetlb promises pages when they are mapped: ask now, not at the first touch (which would be SIGBUS). */
+static int
+shm_reserve_huge(int fd, uint64_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	if (p == MAP_FAILED)
+		return (MKV_E_NOMEM);
+	(void)munmap(p, bytes);
+	return (0);
+}
+
+int
+mkv_os_shm_create(const char *name, uint64_t bytes, int huge)
+{
+	int fd, r;
+
+	MKV_ASSERT(bytes > 0);
+	if (huge == 2 && bytes % HUGE_BYTES != 0)
+		return (MKV_E_INVAL);
+	fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | (huge == 2 ? MFD_HUGETLB : 0));
+	if (fd < 0)
+		return (os_err());
+	if (ftruncate(fd, (off_t)bytes) != 0)
+		return (os_close_err(fd, os_err()));
+	if (huge == 2 && (r = shm_reserve_huge(fd, bytes)) != 0)
+		return (os_close_err(fd, r));
+	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+		return (os_close_err(fd, os_err()));
+	return (fd);
+}
+
+/* Address space for a mapping that begins at a multiple of 2 MiB: else the kernel has no place for huge pages. */
+static void *
+shm_reserve_aligned(uint64_t bytes)
+{
+	uint64_t total = bytes + HUGE_BYTES;
+	char *p = mmap(NULL, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *at;
+
+	if (p == MAP_FAILED)
+		return (NULL);
+	at = (char *)(uintptr_t)MKV_ALIGN_UP((uintptr_t)p, HUGE_BYTES);
+	if (at > p)
+		(void)munmap(p, (size_t)(at - p));
+	if (at + bytes < p + total)
+		(void)munmap(at + bytes, (size_t)(p + total - (at + bytes)));
+	return (at);
+}
+
+int
+mkv_os_shm_map(int fd, uint64_t bytes, int writable, int huge, void **out)
+{
+	int prot = PROT_READ | (writable ? PROT_WRITE : 0), flags = MAP_SHARED;
+	struct stat st;
+	void *at = NULL, *p;
+
+	*out = NULL;
+	if (fstat(fd, &st) != 0)
+		return (os_err());
+	if (bytes == 0 || st.st_size < 0 || (uint64_t)st.st_size < bytes)
+		return (MKV_E_INVAL);
+	if (huge == 1 && bytes % HUGE_BYTES == 0 && (at = shm_reserve_aligned(bytes)) != NULL)
+		flags |= MAP_FIXED;
+	p = mmap(at, bytes, prot, flags, fd, 0);
+	if (p == MAP_FAILED) {
+		int r = os_err();
+
+		if (at != NULL)
+			(void)munmap(at, bytes);
+		return (r);
+	}
+	if (huge == 1)
+		(void)madvise(p, bytes, MADV_HUGEPAGE);	/* advice: slower without */
+	*out = p;
+	return (0);
+}
+
+void
+mkv_os_shm_unmap(void *p, uint64_t bytes)
+{
+	if (p != NULL)
+		MKV_ASSERT(munmap(p, bytes) == 0);
+}
+
+/* ---- bells ---- */
+
+int
+mkv_os_bell_create(int *wait_fd, int *ring_fd)
+{
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), fd2;
+
+	if (fd < 0)
+		return (os_err());
+	fd2 = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	if (fd2 < 0)
+		return (os_close_err(fd, os_err()));
+	*wait_fd = fd;
+	*ring_fd = fd2;
+	return (0);
+}
+
+/* EAGAIN: the counter is full, so it rings already. errno is kept: libmemkv's callers look at it. */
+void
+mkv_os_bell_ring(int ring_fd)
+{
+	uint64_t one = 1;
+	int saved = errno;
+
+	while (write(ring_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+		continue;
+	errno = saved;
+}
+
+void
+mkv_os_bell_clear(int wait_fd)
+{
+	uint64_t count;
+	int saved = errno;
+
+	while (read(wait_fd, &count, sizeof(count)) < 0 && errno == EINTR)
+		continue;
+	errno = saved;
+}
+
+/* ---- control sockets ---- */
+
+int
+mkv_os_ctl_pair(int fds[2])
+{
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) != 0)
+		return (os_err());
+	return (0);
+}
+
+union ctl_buf {
+	char		buf[CMSG_SPACE(CTL_FDS_MAX * sizeof(int))];
+	struct cmsghdr	align;
+};
+
+static void
+ctl_attach(struct msghdr *m, union ctl_buf *c, const int *fds, unsigned n_fds)
+{
+	struct cmsghdr *h;
+
+	if (n_fds == 0)
+		return;
+	memset(c, 0, sizeof(*c));
+	m->msg_control = c->buf;
+	m->msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
+	h = CMSG_FIRSTHDR(m);
+	h->cmsg_level = SOL_SOCKET;
+	h->cmsg_type = SCM_RIGHTS;
+	h->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
+	memcpy(CMSG_DATA(h), fds, n_fds * sizeof(int));
+}
+
+int
+mkv_os_ctl_send(int fd, const void *msg, size_t bytes, const int *fds, unsigned n_fds)
+{
+	struct iovec iov = { .iov_base = (void *)(uintptr_t)msg, .iov_len = bytes };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
+	union ctl_buf c;
+	ssize_t n;
+
+	MKV_ASSERT(bytes > 0);			/* an empty message would look like the end */
+	MKV_ASSERT(n_fds <= CTL_FDS_MAX);
+	ctl_attach(&m, &c, fds, n_fds);
+	do
+		n = sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	if (n >= 0)
+		return (0);
+	if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS)
+		return (MKV_E_AGAIN);
+	if (errno == EPIPE || errno == ECONNRESET || errno == ENOTCONN)
+		return (MKV_E_CLOSED);
+	return (errno == EMSGSIZE ? MKV_E_TOOBIG : MKV_E_SYSTEM);
+}
+
+/* Takes the descriptors out of m; those beyond `room` are closed. Returns how many there were. */
+static unsigned
+ctl_detach(struct msghdr *m, int *fds, unsigned room)
+{
+	unsigned seen = 0;
+	size_t n;
+	int fd;
+
+	for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h != NULL; h = CMSG_NXTHDR(m, h)) {
+		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+			continue;
+		n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		for (size_t i = 0; i < n; i++, seen++) {
+			memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(fd));
+			if (seen < room)
+				fds[seen] = fd;
+			else
+				(void)close(fd);
+		}
+	}
+	return (seen);
+}
+
+ssize_t
+mkv_os_ctl_recv(int fd, void *msg, size_t bytes, int *fds, unsigned *n_fds)
+{
+	struct iovec iov = { .iov_base = msg, .iov_len = bytes };
+	union ctl_buf c;
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = c.buf, .msg_controllen = sizeof(c.buf) };
+	unsigned room = *n_fds, seen;
+	ssize_t n;
+
+	*n_fds = 0;
+	do
+		n = recvmsg(fd, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+		return (MKV_E_AGAIN);
+	if (n < 0)
+		return (errno == ECONNRESET ? 0 : MKV_E_SYSTEM);
+	seen = ctl_detach(&m, fds, room);
+	if (seen > room || (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC))) {
+		for (unsigned i = 0; i < MKV_MIN(seen, room); i++)
+			(void)close(fds[i]);
+		return (MKV_E_PROTO);
+	}
+	*n_fds = seen;
+	return (n);
+}
+
+/* ---- processes and rights ---- */
+
+int
+mkv_os_proc_watch(pid_t pid)
+{
+	long fd = syscall(SYS_pidfd_open, pid, 0);	/* close-on-exec by itself */
+
+	return (fd < 0 ? os_err() : (int)fd);
+}
+
+int
+mkv_os_no_new_privs(void)
+{
+	return (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 ? 0 : os_err());
+}
+
+/* The kernel's interface by number: the header of Debian 12 ends at ABI 2. */
+struct landlock_attr {
+	uint64_t	access_fs, access_net, scoped;
+};
+
+static const struct {
+	unsigned	fs_bits, net_bits, scope_bits;
+	size_t		bytes;
+} landlock_abi[] = {
+	{ 0, 0, 0, 0 },
+	{ 13, 0, 0, 8 },		/* 1: 5.13 files */
+	{ 14, 0, 0, 8 },		/* 2: 5.19 rename between directories */
+	{ 15, 0, 0, 8 },		/* 3: 6.2 truncate */
+	{ 15, 2, 0, 16 },		/* 4: 6.7 TCP bind and connect */
+	{ 16, 2, 0, 16 },		/* 5: 6.10 ioctl on devices opened later */
+	{ 16, 2, 2, 24 },		/* 6: 6.12 signals and abstract sockets beyond this process */
+};
+
+int
+mkv_os_landlock_deny_all(void)
+{
+	struct landlock_attr a;
+	long abi = syscall(444, NULL, 0, 1u /* version */), fd;
+	unsigned i;
+	int r = 0;
+
+	if (abi < 1)
+		return (errno == ENOSYS || errno == EOPNOTSUPP ? 0 : os_err());
+	i = MKV_MIN((unsigned)abi, (unsigned)MKV_ARRAY_LEN(landlock_abi) - 1);
+	a.access_fs = (1ull << landlock_abi[i].fs_bits) - 1;
+	a.access_net = (1ull << landlock_abi[i].net_bits) - 1;
+	a.scoped = (1ull << landlock_abi[i].scope_bits) - 1;
+	if ((fd = syscall(444, &a, landlock_abi[i].bytes, 0)) < 0)
+		return (os_err());
+	if (syscall(446, (int)fd, 0) != 0)
+		r = os_err();
+	(void)close((int)fd);
+	return (r != 0 ? r : (int)i);
+}
+
+/* ---- media ---- */
+
+static uint32_t
+medium_file_sector(int fd)
+{
+	struct statx stx;
+
+	/* The alignment words of STATX_DIOALIGN lie in what older headers call spare. */
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0 && (stx.stx_mask & STATX_DIOALIGN)) {
+		uint32_t align[2];
+
+		memcpy(align, (const char *)&stx + 0x98, sizeof(align));
+		if (align[1] >= 512)
+			return (align[1]);
+	}
+	return (4096);
+}
+
+int
+mkv_os_medium_query(int fd, struct mkv_os_medium *out)
+{
+	struct stat st;
+	int sector = 512;
+
+	memset(out, 0, sizeof(*out));
+	if (fstat(fd, &st) != 0)
+		return (os_err());
+	if (S_ISREG(st.st_mode)) {
+		out->bytes = (uint64_t)st.st_size;
+		out->sector_bytes = medium_file_sector(fd);
+		return (0);
+	}
+	if (!S_ISBLK(st.st_mode))
+		return (MKV_E_INVAL);
+	if (ioctl(fd, BLKGETSIZE64, &out->bytes) != 0 || ioctl(fd, BLKSSZGET, &sector) != 0)
+		return (os_err());
+	out->sector_bytes = (uint32_t)sector;
+	out->is_block = 1;
+	return (0);
+}
+
+/* O_EXCL on a block device without O_CREAT means: nobody else has it mounted or opened so. */
+int
+mkv_os_medium_open(const char *path, int *direct)
+{
+	int flags = O_RDWR | O_CLOEXEC | O_NOCTTY, fd;
+	struct stat st;
+
+	*direct = 0;
+	if (stat(path, &st) != 0)
+		return (os_err());
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		return (MKV_E_INVAL);
+	flags |= S_ISBLK(st.st_mode) ? O_EXCL : 0;
+	fd = open(path, flags | O_DIRECT);
+	*direct = (fd >= 0);
+	if (fd < 0 && errno == EINVAL)
+		fd = open(path, flags);
+	if (fd < 0)
+		return (errno == EBUSY ? MKV_E_LOCKED : os_err());
+	return (fd);
+}
+
+int
+mkv_os_medium_lock(int fd)
+{
+	int r;
+
+	do
+		r = flock(fd, LOCK_EX | LOCK_NB);
+	while (r != 0 && errno == EINTR);
+	if (r == 0)
+		return (0);
+	return (errno == EWOULDBLOCK ? MKV_E_LOCKED : os_err());
+}
+
+int
+mkv_os_preallocate(int fd, uint64_t bytes)
+{
+	struct stat st;
+	int r, e;
+
+	if (fstat(fd, &st) != 0)
+		return (os_err());
+	do
+		r = fallocate(fd, 0, 0, (off_t)bytes);
+	while (r != 0 && errno == EINTR);
+	if (r == 0)
+		return (0);
+	e = errno;
+	if (ftruncate(fd, st.st_size) != 0)	/* give back what it got so far */
+		return (os_err());
+	if (e == EOPNOTSUPP || e == ENOSYS)
+		return (MKV_E_UNSUPPORTED);
+	return (e == ENOSPC || e == EDQUOT || e == EFBIG ? MKV_E_NOSPACE : mkv_err_from_errno(e));
+}
+
+int
+mkv_os_discard(int fd, uint64_t off, uint64_t bytes)
+{
+	uint64_t range[2] = { off, bytes };
+
+	if (ioctl(fd, BLKDISCARD, range) == 0)
+		return (0);
+	return (errno == EOPNOTSUPP || errno == ENOTTY ? MKV_E_UNSUPPORTED : os_err());
+}
+
+int
+mkv_os_flush(int fd)
+{
+	return (fdatasync(fd) == 0 ? 0 : -errno);
+}
+
+/* ---- machine, sockets, descriptors ---- */
+
+int
+mkv_os_cpu_count(void)
+{
+	cpu_set_t set;
+	long n;
+
+	if (sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 0)
+		return (CPU_COUNT(&set));
+	n = sysconf(_SC_NPROCESSORS_ONLN);	/* more CPUs than the set has room for */
+	return (n > 0 ? (int)n : 1);
+}
+
+/* A numeric address only: no resolver runs in a server. */
+static int
+listen_addr(const char *host, uint16_t port, struct sockaddr_storage *ss, socklen_t *bytes)
+{
+	struct sockaddr_in *v4 = (struct sockaddr_in *)ss;
+	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)ss;
+
+	memset(ss, 0, sizeof(*ss));
+	if (inet_pton(AF_INET, host, &v4->sin_addr) == 1) {
+		v4->sin_family = AF_INET;
+		v4->sin_port = htons(port);
+		*bytes = sizeof(*v4);
+		return (0);
+	}
+	if (inet_pton(AF_INET6, host, &v6->sin6_addr) == 1) {
+		v6->sin6_family = AF_INET6;
+		v6->sin6_port = htons(port);
+		*bytes = sizeof(*v6);
+		return (0);
+	}
+	return (MKV_E_INVAL);
+}
+
+static uint16_t
+listen_port(int fd)
+{
+	struct sockaddr_storage ss;
+	socklen_t bytes = sizeof(ss);
+
+	memset(&ss, 0, sizeof(ss));
+	if (getsockname(fd, (struct sockaddr *)&ss, &bytes) != 0)
+		return (0);
+	if (ss.ss_family == AF_INET6)
+		return (ntohs(((struct sockaddr_in6 *)&ss)->sin6_port));
+	return (ntohs(((struct sockaddr_in *)&ss)->sin_port));
+}
+
+int
+mkv_os_listen_tcp(const char *host, uint16_t port, int reuseport, uint16_t *bound_port)
+{
+	struct sockaddr_storage ss;
+	socklen_t bytes;
+	int fd, r, one = 1;
+
+	if ((r = listen_addr(host, port, &ss, &bytes)) != 0)
+		return (r);
+	fd = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return (os_err());
+	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (ss.ss_family == AF_INET6)
+		(void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
+	if (reuseport && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)) != 0)
+		return (os_close_err(fd, os_err()));
+	if (bind(fd, (struct sockaddr *)&ss, bytes) != 0 || listen(fd, SOMAXCONN) != 0)
+		return (os_close_err(fd, errno == EADDRINUSE ? MKV_E_LOCKED : os_err()));
+	if (bound_port != NULL)
+		*bound_port = listen_port(fd);
+	return (fd);
+}
+
+int
+mkv_os_close_from(int lowest)
+{
+	MKV_ASSERT(lowest >= 0);
+	return (syscall(SYS_close_range, (unsigned)lowest, ~0u, 0) == 0 ? 0 : os_err());
+}
+
+int
+mkv_os_fds_inherited(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	struct dirent *e;
+	int n = 0, fd, flags;
+
+	if (d == NULL)
+		return (os_err());
+	while ((e = readdir(d)) != NULL) {
+		fd = atoi(e->d_name);
+		if (e->d_name[0] == '.' || fd <= 2 || fd == dirfd(d))
+			continue;
+		flags = fcntl(fd, F_GETFD);
+		n += (flags >= 0 && !(flags & FD_CLOEXEC));
+	}
+	(void)closedir(d);
+	return (n);
+}
+
+int
+mkv_os_poll(struct pollfd *fds, unsigned n, uint64_t wait_ns)
+{
+	struct timespec ts = {
+		.tv_sec = (time_t)(wait_ns / MKV_NS_PER_SEC),
+		.tv_nsec = (long)(wait_ns % MKV_NS_PER_SEC)
+	};
+	int r = ppoll(fds, n, wait_ns == UINT64_MAX ? NULL : &ts, NULL);
+
+	if (r >= 0)
+		return (r);
+	for (unsigned i = 0; i < n; i++)
+		fds[i].revents = 0;
+	return (errno == EINTR ? 0 : os_err());
+}
+
+int
+mkv_os_accept(int fd, struct sockaddr_storage *addr, socklen_t *bytes)
+{
+	int r;
+
+	*bytes = sizeof(*addr);
+	r = accept4(fd, (struct sockaddr *)addr, bytes, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	return (r < 0 ? -errno : r);
+}
+
+int
+mkv_os_socket_mode(int fd, int nonblocking)
+{
+	int flags = fcntl(fd, F_GETFL), want;
+
+	if (flags < 0)
+		return (os_err());
+	want = nonblocking ? flags | O_NONBLOCK : flags & ~O_NONBLOCK;
+	if (want != flags && fcntl(fd, F_SETFL, want) != 0)
+		return (os_err());
+	return (0);
+}
+
+int
+mkv_os_is_socket(int fd)
+{
+	struct stat st;
+
+	return (fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode));
+}

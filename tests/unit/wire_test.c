@@ -31,10 +31,10 @@ wire_ops_are_unique(void **state)
 	unsigned seen[256] = { 0 };
 
 	(void)state;
-#define MKV_OP(name, num, label, flags, body_max)			\
+#define MKV_OP(name, num, text, flags, body_max)			\
 	assert_int_equal(seen[num]++, 0);				\
 	assert_non_null(mkv_wire_op_row(num));				\
-	assert_string_equal(mkv_wire_op_row(num)->label, label);	\
+	assert_string_equal(mkv_wire_op_row(num)->label, text);	\
 	assert_true((body_max) <= MKV_WIRE_BODY_MAX);
 #include "proto/wire_ops.def"
 #undef MKV_OP

@@ -46,7 +46,7 @@ struct mkv_peer {
 	struct mkv_ring	out, in;
 	struct mkv_bell	bell;
 	unsigned	out_bit;
-	int		has_bell, rang;
+	int		has_bell, rang, out_bad;
 };
 
 struct mkv_worker_ops {
@@ -62,13 +62,16 @@ struct mkv_worker_ops {
 	int		(*start)(struct mkv_worker *w);
 	/* New rings are open (p->epoch). Comes for a first and for a restarted peer; peer_down came before if there were older ones. */
 	void		(*peer_up)(struct mkv_worker *w, struct mkv_peer *p);
-	/* It died or broke its ring: nothing of it will be popped any more, pushes answer MKV_E_CLOSED. restarting: 0 when it will not come back. */
+	/*
+	 * It died (PEER_DIED; epoch: the one it lived in) or broke its ring (epoch: the ring's): nothing of it will be popped any more, pushes
+	 * answer MKV_E_CLOSED. Comes twice when it broke its ring and was ended for it. restarting: 0 when it will not come back.
+	 */
 	void		(*peer_down)(struct mkv_worker *w, struct mkv_peer *p, uint32_t epoch, int restarting);
 	/* One descriptor, a copy. 0, or MKV_E_PEER: it is damaged; core then closes that ring, reports it and calls peer_down. */
 	int		(*desc)(struct mkv_worker *w, struct mkv_peer *p, const struct mkv_desc *d);
 	void		(*turn)(struct mkv_worker *w, uint64_t now_ns);		/* once a turn, after rings and timers; may be NULL */
 	void		(*stop)(struct mkv_worker *w, uint64_t grace_ms);
-	void		(*fini)(struct mkv_worker *w);				/* last; may be NULL */
+	void		(*fini)(struct mkv_worker *w);	/* last, w->q is gone, no I/O lands any more; not if init was never called; may be NULL */
 };
 
 struct mkv_worker {
@@ -100,9 +103,12 @@ struct mkv_worker {
 	struct mkv_io	bell_io, ctl_io;
 	struct mkv_ctl	*ctl;
 	struct mkv_timer stop_timer;
-	uint64_t	spin_ns, gap_ns, last_desc_ns;
+	uint64_t	spin_ns, gap8_ns, last_desc_ns;
+	int		ctl_file, bell_file;	/* registered */
+	uint64_t	turns, bell_calls;	/* counted for the room's metrics */
 	unsigned	jail_missing;
-	int		exit_code, jailed;
+	int		readonly, failed;	/* last reported */
+	int		exit_code, jailed, orphan, started;
 };
 
 int		mkv_worker_main(int argc, char **argv, const struct mkv_worker_ops *ops);
@@ -124,10 +130,12 @@ int		mkv_worker_pump(struct mkv_worker *w, uint64_t until_ns, const int *wake_fd
 void		mkv_worker_ready(struct mkv_worker *w, Mkv__Ctl__Ready *ready);		/* io and jail_missing are filled in here */
 void		mkv_worker_drained_own(struct mkv_worker *w);
 void		mkv_worker_drained_front(struct mkv_worker *w, uint32_t front, uint32_t epoch);
-void		mkv_worker_report(struct mkv_worker *w, int readonly, int failed, const char *detail);	/* State */
+void		mkv_worker_report(struct mkv_worker *w, int readonly, int failed, const char *detail);	/* State; -1: as last time */
 void		mkv_worker_stopped(struct mkv_worker *w);				/* STOPPED, then exit 0 */
 /* Cannot serve: logs, sends Fail, ends the loop, exit 1. Returns MKV_E_CANCELLED, so that callbacks can return it. */
 int		mkv_worker_fail(struct mkv_worker *w, int final, const char *fmt, ...) MKV_PRINTF(3, 4);
+/* The medium has seen an epoch that is not below ours: start us again with a later one. */
+int		mkv_worker_fail_epoch(struct mkv_worker *w, uint32_t epoch_seen);
 
 struct mkv_peer *mkv_worker_peer(struct mkv_worker *w, Mkv__Ctl__PeerKind kind, uint32_t index);	/* NULL: never heard of */
 /* Push; the peer's bell is rung once, at the end of the turn. 0; MKV_E_AGAIN full; MKV_E_CLOSED down (also after damage: peer_down follows). */

@@ -1,0 +1,341 @@
+/*
+ * memkvctl: asks the supervisor's control socket about its children. One request, one answer, nothing kept.
+ */
+#include "config.h"
+#include "clients/cli/ctl.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "bench/opt.h"
+#include "common/base/assert.h"
+
+#define CTL_ANSWER_MAX	(16u << 20)
+
+struct ctl_opts {
+	const char	*control;
+	uint64_t	deadline_us;
+	int		json, help, version;
+};
+
+struct ctl_command {
+	const char	*name;
+	int		names;
+	const char	*done, *help;
+};
+
+static const struct ctl_command ctl_commands[] = {
+#define CTL_COMMAND(name, names, done, help)	{ name, names, done, help },
+#include "clients/cli/ctl_commands.def"
+#undef CTL_COMMAND
+};
+
+static const struct mkv_opt ctl_options[] = {
+	{ "control", 'c', MKV_OPT_STR, offsetof(struct ctl_opts, control), "PATH", NULL, NULL,
+	    "socket of the server, as its ready line says (default MEMKV_CONTROL, then the usual places)", 1 },
+	{ "deadline", 0, MKV_OPT_DURATION, offsetof(struct ctl_opts, deadline_us), "DURATION", "40s", NULL, "wait so long for the answer", 1 },
+	{ "json", 'j', MKV_OPT_FLAG, offsetof(struct ctl_opts, json), NULL, NULL, NULL, "the answer as the server gave it", 1 },
+	{ "version", 'V', MKV_OPT_FLAG, offsetof(struct ctl_opts, version), NULL, NULL, NULL, "print the version", 1 },
+	{ "help", 'h', MKV_OPT_FLAG, offsetof(struct ctl_opts, help), NULL, NULL, NULL, "this text", 1 },
+};
+
+static void
+ctl_help(FILE *to)
+{
+	fprintf(to, "usage: memkvctl COMMAND [OPTION]... [NAME]...\n\nLooks after the children of a running memkv server, such as drive:0 or front:tcp:0.\n\n");
+	for (size_t i = 0; i < MKV_ARRAY_LEN(ctl_commands); i++)
+		fprintf(to, "  %-9s %s\n", ctl_commands[i].name, ctl_commands[i].help);
+	fprintf(to, "\nWithout a NAME, or with the name all, every child is meant.\n\n");
+	mkv_opt_help(to, ctl_options, MKV_ARRAY_LEN(ctl_options), 1);
+	fprintf(to, "\nExit status: 0 done; 1 the server refused, or status found a child that is not RUNNING; 2 wrong usage; 4 no server there.\n");
+}
+
+/* ---- the socket ---- */
+
+static const char *
+ctl_try(char *dst, size_t dst_bytes, const char *dir, const char *below)
+{
+	if (dir == NULL || dir[0] != '/' || (size_t)snprintf(dst, dst_bytes, "%s%s", dir, below) >= dst_bytes)
+		return (NULL);
+	return (access(dst, F_OK) == 0 ? dst : NULL);
+}
+
+const char *
+ctl_find(char *dst, size_t dst_bytes)
+{
+	const struct {
+		const char *dir, *below;
+	} place[] = {
+		{ getenv("XDG_RUNTIME_DIR"), "/memkv/control.sock" }, { "/run", "/memkv/control.sock" },
+		{ getenv("XDG_DATA_HOME"), "/memkv/control.sock" }, { getenv("HOME"), "/.local/share/memkv/control.sock" },
+		{ "/var/lib", "/memkv/control.sock" },
+	};
+
+	for (size_t i = geteuid() == 0 ? 1 : 0; i < MKV_ARRAY_LEN(place); i++)
+		if (ctl_try(dst, dst_bytes, place[i].dir, place[i].below) != NULL)
+			return (dst);
+	return (NULL);
+}
+
+static int
+ctl_connect(const char *path, unsigned timeout_s)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	struct timeval tv = { timeout_s, 0 };
+	int fd;
+
+	if (strlen(path) >= sizeof(sa.sun_path)) {
+		errno = ENAMETOOLONG;
+		return (-1);
+	}
+	memcpy(sa.sun_path, path, strlen(path) + 1);
+	fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	if (fd < 0)
+		return (-1);
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
+	if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) != 0) {
+		close(fd);
+		return (-1);
+	}
+	return (fd);
+}
+
+static int
+ctl_send(int fd, const char *text, size_t bytes)
+{
+	ssize_t n;
+
+	for (size_t at = 0; at < bytes; at += (size_t)n) {
+		n = send(fd, text + at, bytes - at, MSG_NOSIGNAL);
+		if (n < 0 && errno == EINTR)
+			n = 0;
+		else if (n <= 0)
+			return (-1);
+	}
+	return (0);
+}
+
+/* One line, to be freed; NULL with errno. */
+static char *
+ctl_recv(int fd)
+{
+	char *line = NULL, *more;
+	size_t have = 0, room = 0;
+	ssize_t n = 1;
+
+	while (have == 0 || memchr(line + have - (size_t)n, '\n', (size_t)n) == NULL) {
+		if (have == room) {
+			room = room == 0 ? 65536 : room * 2;
+			more = room <= CTL_ANSWER_MAX ? realloc(line, room) : NULL;
+			if (more == NULL)
+				break;
+			line = more;
+		}
+		n = recv(fd, line + have, room - have, 0);
+		if (n < 0 && errno == EINTR) {
+			n = 0;
+			continue;
+		}
+		if (n <= 0) {
+			errno = n == 0 ? ECONNRESET : errno;
+			free(line);
+			return (NULL);
+		}
+		have += (size_t)n;
+	}
+	if (line != NULL)
+		line[have - 1] = '\0';
+	return (line);
+}
+
+static char *
+ctl_request(const char *cmd, const char *const *names)
+{
+	json_t *list = json_array(), *j = json_pack("{s:s, s:o}", "cmd", cmd, "names", list);
+	char *text;
+
+	for (; j != NULL && *names != NULL; names++)
+		if (strcmp(*names, "all") != 0)
+			json_array_append_new(list, json_string(*names));
+	text = json_dumps(j, JSON_COMPACT);
+	json_decref(j);
+	return (text);
+}
+
+int
+ctl_ask(const char *path, const char *cmd, const char *const *names, unsigned timeout_s, json_t **answer)
+{
+	char *ask = ctl_request(cmd, names), *line = NULL;
+	int fd = ctl_connect(path, timeout_s), status = 4;
+
+	*answer = NULL;
+	if (ask == NULL)
+		status = 1;
+	else if (fd < 0)
+		fprintf(stderr, "memkvctl: %s: %s: is the server running? --control names another socket\n", path, strerror(errno));
+	else if (ctl_send(fd, ask, strlen(ask)) != 0 || ctl_send(fd, "\n", 1) != 0 || (line = ctl_recv(fd)) == NULL)
+		fprintf(stderr, "memkvctl: %s: no answer: %s\n", path, errno == EAGAIN ? "it took too long; --deadline waits longer" : strerror(errno));
+	else if ((*answer = json_loads(line, 0, NULL)) == NULL) {
+		fprintf(stderr, "memkvctl: %s: the answer is no JSON\n", path);
+		status = 1;
+	} else
+		status = 0;
+	free(line);
+	free(ask);
+	if (fd >= 0)
+		close(fd);
+	return (status);
+}
+
+/* ---- what it says ---- */
+
+static const char *
+ctl_text(const json_t *row, const char *name)
+{
+	const char *s = json_string_value(json_object_get(row, name));
+
+	return (s != NULL ? s : "");
+}
+
+static void
+ctl_show_row(FILE *to, const json_t *row)
+{
+	json_int_t pid = json_integer_value(json_object_get(row, "pid")), up = json_integer_value(json_object_get(row, "uptime_s")),
+	    restarts = json_integer_value(json_object_get(row, "restarts"));
+	const char *state = ctl_text(row, "state"), *detail = ctl_text(row, "detail");
+
+	fprintf(to, "%-16s %-9s", ctl_text(row, "name"), state);
+	if (pid > 0)
+		fprintf(to, " pid %lld,", (long long)pid);
+	if (strcmp(state, "RUNNING") == 0)
+		fprintf(to, " uptime %lld:%02lld:%02lld,", (long long)(up / 3600), (long long)(up / 60 % 60), (long long)(up % 60));
+	fprintf(to, " restarts %lld%s%s\n", (long long)restarts, detail[0] != '\0' ? ", " : "", detail);
+}
+
+static void
+ctl_show_lines(FILE *to, const json_t *row)
+{
+	const json_t *lines = json_object_get(row, "lines"), *line;
+	size_t i;
+
+	fprintf(to, "==> %s <==\n", ctl_text(row, "name"));
+	json_array_foreach((json_t *)(uintptr_t)lines, i, line)
+		fprintf(to, "%s\n", json_string_value(line) != NULL ? json_string_value(line) : "");
+}
+
+static const struct ctl_command *
+ctl_command(const char *name)
+{
+	for (size_t i = 0; i < MKV_ARRAY_LEN(ctl_commands); i++)
+		if (strcmp(ctl_commands[i].name, name) == 0)
+			return (&ctl_commands[i]);
+	return (NULL);
+}
+
+int
+ctl_show(FILE *to, const char *cmd, const json_t *answer)
+{
+	const json_t *rows = json_object_get(answer, "rows"), *row;
+	const struct ctl_command *c = ctl_command(cmd);
+	int ok = json_is_true(json_object_get(answer, "ok")), status = ok ? 0 : 1;
+	size_t i;
+
+	MKV_ASSERT(c != NULL);
+	if (!ok)
+		fprintf(stderr, "memkvctl %s: %s\n", cmd, json_string_value(json_object_get(answer, "error")) != NULL ?
+		    ctl_text(answer, "error") : "refused without a reason");
+	json_array_foreach((json_t *)(uintptr_t)rows, i, row) {
+		if (strcmp(cmd, "tail") == 0)
+			ctl_show_lines(to, row);
+		else if (c->done != NULL && ok)
+			fprintf(to, "%s: %s\n", ctl_text(row, "name"), c->done);
+		else
+			ctl_show_row(to, row);
+		if (strcmp(cmd, "status") == 0 && strcmp(ctl_text(row, "state"), "RUNNING") != 0)
+			status = 1;
+	}
+	return (status);
+}
+
+/* ---- the command line ---- */
+
+static const char *
+ctl_name_at(const void *arg MKV_UNUSED, unsigned i)
+{
+	return (ctl_commands[i].name);
+}
+
+static int
+ctl_wrong(const char *word, const char *text)
+{
+	const char *near = mkv_opt_nearest(word, ctl_name_at, NULL, MKV_ARRAY_LEN(ctl_commands));
+
+	fprintf(stderr, "memkvctl: %s%s%s%s\n", word, text, near != NULL && strcmp(near, word) != 0 ? "; the nearest known one is " : "",
+	    near != NULL && strcmp(near, word) != 0 ? near : "");
+	return (2);
+}
+
+static int
+ctl_run(const struct ctl_opts *o, const char *const *words)
+{
+	char place[256];
+	const char *path = o->control != NULL ? o->control : getenv("MEMKV_CONTROL");
+	json_t *answer;
+	int status;
+
+	if (path == NULL && (path = ctl_find(place, sizeof(place))) == NULL) {
+		fprintf(stderr, "memkvctl: no control socket in the usual places: is a server running? Its ready line names the socket: give that with "
+		    "--control or MEMKV_CONTROL\n");
+		return (4);
+	}
+	status = ctl_ask(path, words[0], words + 1, (unsigned)MKV_DIV_UP(o->deadline_us, 1000000), &answer);
+	if (status != 0)
+		return (status);
+	if (o->json) {
+		status = json_is_true(json_object_get(answer, "ok")) ? 0 : 1;
+		json_dumpf(answer, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);
+		fputc('\n', stdout);
+	} else
+		status = ctl_show(stdout, words[0], answer);
+	json_decref(answer);
+	return (fflush(stdout) == 0 ? status : 1);
+}
+
+int
+ctl_main(int argc, char **argv)
+{
+	struct ctl_opts o = { 0 };
+	const char **words = calloc((size_t)argc + 1, sizeof(*words));
+	const struct ctl_command *cmd;
+	char why[256];
+	int n, status = 0;
+
+	if (words == NULL)
+		return (1);
+	n = mkv_opt_parse(ctl_options, MKV_ARRAY_LEN(ctl_options), 1, &o, argc - 1, argv + 1, words, why, sizeof(why));
+	if (n < 0) {
+		fprintf(stderr, "memkvctl: %s\n", why);
+		status = 2;
+	} else if (o.version)
+		printf("memkvctl %s\n", PACKAGE_VERSION);
+	else if (o.help || (n == 1 && strcmp(words[0], "help") == 0))
+		ctl_help(stdout);
+	else if (n == 0) {
+		ctl_help(stderr);
+		status = 2;
+	} else if ((cmd = ctl_command(words[0])) == NULL)
+		status = ctl_wrong(words[0], " is no command");
+	else if (!cmd->names && n > 1)
+		status = ctl_wrong(words[0], " takes no names");
+	else
+		status = ctl_run(&o, words);
+	free(words);
+	return (status);
+}

@@ -1,0 +1,95 @@
+/*
+ * Messages: what, where, and how to mend it. With --json the same as an object on standard output.
+ */
+#include "config.h"
+#include "clients/cli/cli.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/err.h"
+#include "common/base/units.h"
+
+static void
+fail_hint(const struct cli *c, int status, char *dst, size_t dst_bytes)
+{
+	const char *servers = c->o.servers != NULL ? c->o.servers : getenv("MEMKV_SERVERS");
+	char t[32];
+
+	dst[0] = '\0';
+	switch (status) {
+	case MKV_ERR_UNREACHABLE:
+	case MKV_ERR_CLOSED:
+		snprintf(dst, dst_bytes, "no server at %s; start one with `memkv start`, or name others with --servers or MEMKV_SERVERS",
+		    servers != NULL ? servers : "127.0.0.1:9900");
+		break;
+	case MKV_ERR_TIMEOUT:
+	case MKV_ERR_BUSY:
+	case MKV_ERR_RETRY:
+		snprintf(dst, dst_bytes, "it had %s; --deadline gives it longer", mkv_duration_format(t, sizeof(t), c->o.deadline_us));
+		break;
+	case MKV_ERR_AUTH:
+		snprintf(dst, dst_bytes, "client and server have different keys: give the server's network.auth_key in MEMKV_AUTH_KEY");
+		break;
+	case MKV_ERR_DENIED:
+		snprintf(dst, dst_bytes, "this key may not do that here; another --namespace or MEMKV_AUTH_KEY may");
+		break;
+	case MKV_ERR_NOSPACE:
+		snprintf(dst, dst_bytes, "`memkv info` shows how full the server is");
+		break;
+	case MKV_ERR_EXISTS:
+		snprintf(dst, dst_bytes, "without --if-absent it is replaced");
+		break;
+	case MKV_ERR_VERSION:
+		snprintf(dst, dst_bytes, "client is %s; `memkv info` on the server's host shows its version", PACKAGE_VERSION);
+		break;
+	default:
+		break;
+	}
+}
+
+int
+cli_fail(const struct cli *c, const struct cli_key *k, int status, unsigned reason)
+{
+	char hint[256];
+	int miss = status == MKV_ERR_MISS;
+	json_t *j;
+
+	fail_hint(c, status, hint, sizeof(hint));
+	fprintf(stderr, "memkv %s: %s%s%s%s%s%s%s\n", c->cmd->name, k != NULL ? k->given : "", k != NULL ? ": " : "",
+	    mkv_strerror(status), miss ? ": " : "", miss ? mkv_miss_text(reason) : "", hint[0] != '\0' ? ": " : "", hint);
+	if (c->o.json) {
+		j = json_pack("{s:s, s:s}", "status", mkv_status_name(status), "error", mkv_strerror(status));
+		if (k != NULL)
+			cli_json_key(j, k->data, k->bytes);
+		if (miss)
+			json_object_set_new(j, "reason", json_string(mkv_miss_label(reason)));
+		cli_json_print(stdout, j);
+	}
+	return (mkv_err_exit(status));
+}
+
+int
+cli_usage(const struct cli *c, const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	fprintf(stderr, "memkv %s: %s\n", c->cmd->name, text);
+	if (c->o.json)
+		cli_json_print(stdout, json_pack("{s:s, s:s}", "status", mkv_status_name(MKV_ERR_INVAL), "error", text));
+	return (CLI_USAGE);
+}
+
+int
+cli_fail_file(const struct cli *c, const char *path, int err)
+{
+	fprintf(stderr, "memkv %s: %s: %s\n", c->cmd->name, path, strerror(err));
+	if (c->o.json)
+		cli_json_print(stdout, json_pack("{s:s, s:s, s:s}", "status", mkv_status_name(MKV_ERR_SYSTEM), "error", strerror(err), "file", path));
+	return (CLI_FAILED);
+}

@@ -53,5 +53,6 @@ export PKG_CONFIG_SYSROOT_DIR=$sysroot
 export PKG_CONFIG_LIBDIR=$sysroot/usr/lib/$triplet/pkgconfig:$sysroot/usr/share/pkgconfig
 mkv_configure "$dir" --host="$triplet" CC="$triplet-gcc --sysroot=$sysroot" --enable-werror --enable-crash-points --without-rdma
 make -C "$dir" -j "$MKV_JOBS"
+make -C "$dir/tests/lib" check
 rm -f "$dir"/tests/unit/*.trs
 make -C "$dir/tests/unit" -j "$MKV_JOBS" check LOG_COMPILER="qemu-aarch64 -L $sysroot"

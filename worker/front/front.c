@@ -1,0 +1,387 @@
+/*
+ * memkv-front, loop thread: the front as a whole. Owns the pools (connections, requests, drive operations), the wake-up lists and the order in which
+ * a turn serves them. Nothing here allocates after mkv_front_create().
+ *
+ *   mkv_ioq_run() -> callbacks note facts and run what they concern
+ *   mkv_front_turn(): full rings -> refused -> parked -> holds -> kicked connections -> (again while there is progress) -> sends
+ */
+#include "config.h"
+
+#include "worker/front/front_priv.h"
+
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/assert.h"
+#include "common/base/err.h"
+#include "common/base/log.h"
+
+#define ACCEPT_AGAIN_NS		(100 * MKV_NS_PER_MS)
+
+static void	front_accept(struct mkv_listener *l);
+
+uint32_t
+mkv_front_timers(const struct mkv_front_conf *conf)
+{
+	return (2 * conf->connections_max + conf->requests_max + MKV_FRONT_LISTENERS_MAX + 1);
+}
+
+static int
+front_conf_ok(const struct mkv_front_conf *c)
+{
+	if (c->connections_max == 0 || c->inflight_max == 0 || c->requests_max == 0)
+		return (0);
+	if (c->part_bytes < MKV_EXTENT_MIN || c->part_bytes > MKV_EXTENT_MAX || (c->part_bytes & (c->part_bytes - 1)) != 0)
+		return (0);
+	return (c->handshake_ns != 0 && c->idle_ns != 0);
+}
+
+static void
+front_lists_init(struct mkv_front *f)
+{
+	mkv_list_init(&f->conn_free);
+	mkv_list_init(&f->conn_used);
+	mkv_list_init(&f->req_free);
+	mkv_list_init(&f->run);
+	mkv_list_init(&f->tx_dirty);
+	mkv_list_init(&f->req_wait);
+	mkv_list_init(&f->refused);
+	mkv_list_init(&f->hold_wait);
+	mkv_park_init(&f->park_bufs);
+	mkv_park_init(&f->park_slots);
+	for (unsigned i = 0; i < MKV_FRONT_DRIVES_MAX; i++) {
+		f->drive[i].index = i;
+		mkv_list_init(&f->drive[i].pending);
+		mkv_list_init(&f->drive[i].given);
+	}
+}
+
+static void
+front_conns_init(struct mkv_front *f)
+{
+	for (uint32_t i = 0; i < f->conf.connections_max; i++) {
+		struct mkv_conn *c = &f->conns[i];
+
+		c->magic = CONN_MAGIC;
+		c->idx = i;
+		c->f = f;
+		c->fd = -1;
+		c->rx_buf = f->rx_slab + (size_t)i * CONN_RX_BYTES;
+		mkv_list_init(&c->run_link);
+		mkv_list_init(&c->tx_link);
+		mkv_list_init(&c->wait_link);
+		mkv_list_init(&c->reqs);
+		mkv_list_init(&c->txq);
+		mkv_list_init(&c->tx_flight);
+		mkv_list_push_tail(&f->conn_free, &c->link);
+	}
+}
+
+static int
+front_alloc(struct mkv_front *f)
+{
+	uint32_t buckets = 64;
+
+	while (buckets < 2 * f->conf.requests_max)
+		buckets *= 2;
+	f->req_hash_mask = buckets - 1;
+	f->n_slots = mkv_stage_slot_count(f->stage);
+	f->conns = calloc(f->conf.connections_max, sizeof(*f->conns));
+	/* Large and zeroed by the kernel: pages that no connection ever used cost nothing. */
+	f->rx_slab = calloc(f->conf.connections_max, CONN_RX_BYTES);
+	f->scratch = malloc(CONN_PIECE_BYTES);
+	f->reqs = calloc(f->conf.requests_max, sizeof(*f->reqs));
+	f->dops = calloc(f->n_slots, sizeof(*f->dops));
+	f->req_hash = calloc(buckets, sizeof(struct mkv_req *));
+	if (f->conns == NULL || f->rx_slab == NULL || f->scratch == NULL || f->reqs == NULL || f->dops == NULL || f->req_hash == NULL)
+		return (MKV_E_NOMEM);
+	for (uint32_t i = 0; i < f->n_slots; i++)
+		mkv_list_init(&f->dops[i].link);
+	return (0);
+}
+
+int
+mkv_front_create(struct mkv_front **out, const struct mkv_front_conf *conf, struct mkv_ioq *q, struct mkv_timers *timers,
+    struct mkv_stage *stage, struct mkv_metrics *m)
+{
+	struct mkv_front *f;
+	int r;
+
+	*out = NULL;
+	if (!front_conf_ok(conf))
+		return (MKV_E_INVAL);
+	f = calloc(1, sizeof(*f));
+	if (f == NULL)
+		return (MKV_E_NOMEM);
+	f->magic = FRONT_MAGIC;
+	f->conf = *conf;
+	f->q = q;
+	f->timers = timers;
+	f->stage = stage;
+	f->m = m;
+	f->start_ns = mkv_now_ns();
+	front_lists_init(f);
+	if ((r = front_alloc(f)) != 0)
+		goto out;
+	/* 64 bytes: no namespace of a client is so long, so no key of a client can have a piece's digest on purpose. */
+	if ((r = mkv_hkdf(conf->store_secret, sizeof(conf->store_secret), NULL, 0, "memkv1 pieces", 13, f->piece_secret,
+	    sizeof(f->piece_secret))) != 0)
+		goto out;
+	front_conns_init(f);
+	mkv_req_pool_init(f);
+	TAKE(*out, f);
+out:
+	if (f != NULL)
+		mkv_front_destroy(&f);
+	return (r);
+}
+
+void
+mkv_front_destroy(struct mkv_front **fp)
+{
+	struct mkv_front *f = *fp;
+
+	if (f == NULL)
+		return;
+	MKV_ASSERT(f->magic == FRONT_MAGIC);
+	mkv_timer_disarm(f->timers, &f->stop_timer);
+	for (unsigned i = 0; i < f->n_listeners; i++)
+		mkv_timer_disarm(f->timers, &f->listener[i].again);
+	mkv_drives_fini(f);
+	mkv_wipe(f->key, sizeof(f->key));
+	mkv_wipe(f->ns, sizeof(f->ns));
+	mkv_wipe(f->piece_secret, sizeof(f->piece_secret));
+	mkv_wipe(&f->conf, sizeof(f->conf));
+	free(f->conns);
+	free(f->rx_slab);
+	free(f->scratch);
+	free(f->reqs);
+	free(f->dops);
+	free(f->req_hash);
+	f->magic = 0;
+	free(f);
+	*fp = NULL;
+}
+
+/* ---- Accepting ------------------------------------------------------------------------------------------------------------- */
+
+static int
+addr_is_loopback(const struct sockaddr_storage *ss)
+{
+	static const uint8_t mapped[13] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127 };
+	static const uint8_t one[16] = { [15] = 1 };
+
+	if (ss->ss_family == AF_UNIX)
+		return (1);
+	if (ss->ss_family == AF_INET)
+		return ((ntohl(((const struct sockaddr_in *)ss)->sin_addr.s_addr) >> 24) == 127);
+	if (ss->ss_family == AF_INET6) {
+		const uint8_t *a = ((const struct sockaddr_in6 *)ss)->sin6_addr.s6_addr;
+
+		return (memcmp(a, one, sizeof(one)) == 0 || memcmp(a, mapped, sizeof(mapped)) == 0);
+	}
+	return (0);
+}
+
+static void
+accept_again(struct mkv_timer *t, uint64_t now_ns)
+{
+	struct mkv_listener *l = MKV_CONTAINER_OF(t, struct mkv_listener, again);
+
+	(void)now_ns;
+	front_accept(l);
+}
+
+static void
+accept_done(struct mkv_io *io, int res)
+{
+	struct mkv_listener *l = MKV_CONTAINER_OF(io, struct mkv_listener, io);
+	struct mkv_front *f = l->f;
+
+	l->busy = 0;
+	if (res >= 0) {
+		if (mkv_front_adopt(f, res, addr_is_loopback(&io->addr)) != 0)
+			mkv_metric_add(f->m, MKV_M_front_connections_refused_total, 0, 1);
+		front_accept(l);
+	} else if (!f->stopping) {
+		/* Descriptors or memory are short, or the peer was gone already: not at once again, or the loop would only do this. */
+		l->again.fire = accept_again;
+		mkv_timer_arm(f->timers, &l->again, mkv_now_ns() + ACCEPT_AGAIN_NS);
+	}
+}
+
+static void
+front_accept(struct mkv_listener *l)
+{
+	if (l->f->stopping || l->busy)
+		return;
+	l->busy = 1;
+	l->io.done = accept_done;
+	mkv_ioq_accept(l->f->q, &l->io, l->file);
+}
+
+int
+mkv_front_listen(struct mkv_front *f, int file)
+{
+	struct mkv_listener *l;
+
+	MKV_CHECK_OBJ(f, FRONT_MAGIC);
+	if (f->n_listeners == MKV_FRONT_LISTENERS_MAX)
+		return (MKV_E_TOOBIG);
+	l = &f->listener[f->n_listeners++];
+	l->f = f;
+	l->file = file;
+	if (f->running)
+		front_accept(l);
+	return (0);
+}
+
+int
+mkv_front_adopt(struct mkv_front *f, int fd, int loopback)
+{
+	MKV_CHECK_OBJ(f, FRONT_MAGIC);
+	if (f->stopping || mkv_list_empty(&f->conn_free)) {
+		close(fd);
+		return (MKV_E_BUSY);
+	}
+	return (mkv_conn_open(f, fd, loopback));
+}
+
+void
+mkv_front_start(struct mkv_front *f)
+{
+	MKV_CHECK_OBJ(f, FRONT_MAGIC);
+	f->running = 1;
+	for (unsigned i = 0; i < f->n_listeners; i++)
+		front_accept(&f->listener[i]);
+}
+
+/* ---- Stopping -------------------------------------------------------------------------------------------------------------- */
+
+static void
+front_close_conns(struct mkv_front *f, int all)
+{
+	MKV_LIST_FOREACH_SAFE(it, tmp, &f->conn_used) {
+		struct mkv_conn *c = MKV_CONTAINER_OF(it, struct mkv_conn, link);
+
+		if (all || (c->n_reqs == 0 && mkv_list_empty(&c->txq) && mkv_list_empty(&c->tx_flight)))
+			mkv_conn_close(c);
+	}
+}
+
+static void
+stop_fire(struct mkv_timer *t, uint64_t now_ns)
+{
+	struct mkv_front *f = MKV_CONTAINER_OF(t, struct mkv_front, stop_timer);
+
+	(void)now_ns;
+	f->stopping = 2;
+	front_close_conns(f, 1);
+}
+
+void
+mkv_front_stop(struct mkv_front *f, uint64_t grace_ns)
+{
+	MKV_CHECK_OBJ(f, FRONT_MAGIC);
+	if (f->stopping)
+		return;
+	f->stopping = 1;
+	f->stop_timer.fire = stop_fire;
+	mkv_timer_arm(f->timers, &f->stop_timer, mkv_now_ns() + grace_ns);
+	for (unsigned i = 0; i < f->n_listeners; i++) {
+		mkv_timer_disarm(f->timers, &f->listener[i].again);
+		if (f->listener[i].busy)
+			mkv_ioq_cancel(f->q, &f->listener[i].io);
+	}
+	front_close_conns(f, 0);
+}
+
+int
+mkv_front_idle(const struct mkv_front *f)
+{
+	MKV_CHECK_OBJ(f, FRONT_MAGIC);
+	for (unsigned i = 0; i < f->n_listeners; i++)
+		if (f->listener[i].busy)
+			return (0);
+	return (f->stopping && f->n_conns == 0 && f->n_reqs == 0);
+}
+
+/* ---- The turn -------------------------------------------------------------------------------------------------------------- */
+
+static unsigned
+front_run_kicked(struct mkv_front *f)
+{
+	struct mkv_list now, *l;
+	unsigned n = 0;
+
+	/* Those kicked from here on wait for the next round. */
+	mkv_list_init(&now);
+	while ((l = mkv_list_pop(&f->run)) != NULL)
+		mkv_list_push_tail(&now, l);
+	while ((l = mkv_list_pop(&now)) != NULL) {
+		struct mkv_conn *c = MKV_CONTAINER_OF(l, struct mkv_conn, run_link);
+
+		c->kicked = 0;
+		mkv_conn_run(c);
+		n++;
+	}
+	return (n);
+}
+
+static void
+front_send(struct mkv_front *f)
+{
+	struct mkv_list *l;
+
+	while ((l = mkv_list_pop(&f->tx_dirty)) != NULL)
+		mkv_conn_tx_start(MKV_CONTAINER_OF(l, struct mkv_conn, tx_link));
+}
+
+unsigned
+mkv_front_turn(struct mkv_front *f)
+{
+	unsigned n = 0;
+
+	MKV_CHECK_OBJ(f, FRONT_MAGIC);
+	mkv_drives_pending(f);
+	for (unsigned round = 0; round < FRONT_TURN_ROUNDS; round++) {
+		mkv_drives_refused(f);
+		mkv_park_run(f, &f->park_slots);
+		mkv_park_run(f, &f->park_bufs);
+		mkv_req_releases(f);
+		if ((n = front_run_kicked(f)) == 0)
+			break;
+	}
+	front_send(f);
+	if (f->stopping == 1)
+		front_close_conns(f, 0);
+	return (n);
+}
+
+void
+mkv_front_gauges(struct mkv_front *f)
+{
+	uint64_t enters = mkv_ioq_enters(f->q);
+	struct mkv_stage_stat st;
+	unsigned parked = 0;
+
+	mkv_stage_stat(f->stage, &st);
+	MKV_LIST_FOREACH(it, &f->park_bufs.head)
+		parked++;
+	MKV_LIST_FOREACH(it, &f->park_slots.head)
+		parked++;
+	mkv_metric_set(f->m, MKV_M_front_connections, 0, f->n_conns);
+	mkv_metric_set(f->m, MKV_M_front_sessions, 0, f->n_sessions);
+	mkv_metric_set(f->m, MKV_M_front_in_flight, 0, f->n_reqs);
+	mkv_metric_set(f->m, MKV_M_front_parked, 0, parked);
+	mkv_metric_set(f->m, MKV_M_front_stage_bytes, 0, st.total_bytes);
+	mkv_metric_set(f->m, MKV_M_front_stage_free_bytes, 0, st.free_bytes);
+	mkv_metric_set(f->m, MKV_M_front_stage_quarantined_bytes, 0, st.quarantined_bytes);
+	mkv_metric_set(f->m, MKV_M_front_stage_words_bad, 0, st.words_bad);
+	mkv_metric_set(f->m, MKV_M_front_slots_free, 0, st.slots_free);
+	/* A counter that outlives this process: only what is new. */
+	mkv_metric_add(f->m, MKV_M_front_loop_enters_total, 0, enters - f->enters_told);
+	f->enters_told = enters;
+}

@@ -1,0 +1,86 @@
+/*
+ * The front-end between clients and drives, without its process: a loop thread's worth of connections, requests and rings.
+ *
+ * main.c joins it with the control socket and the jail; the unit tests join it with a drive made of the same rings in the same process. Everything
+ * here belongs to one thread. All memory is taken in mkv_front_create() (and when a session opens: its two MAC contexts).
+ */
+#ifndef MKV_WORKER_FRONT_FRONT_H
+#define MKV_WORKER_FRONT_FRONT_H
+
+#include <stdint.h>
+
+#include "common/base/ioq.h"
+#include "common/base/timer.h"
+#include "common/shm/metric.h"
+#include "common/shm/ring.h"
+#include "common/shm/stage.h"
+
+#define MKV_FRONT_DRIVES_MAX	64u		/* pool map indexes: 0..63 */
+#define MKV_FRONT_LISTENERS_MAX	8u
+#define MKV_FRONT_KEYS_MAX	16u
+
+struct mkv_front;
+
+enum mkv_drive_state { MKV_DRIVE_ABSENT, MKV_DRIVE_ONLINE, MKV_DRIVE_RESTARTING, MKV_DRIVE_FAILED, MKV_DRIVE_DRAINING };	/* as in control.proto */
+
+struct mkv_front_conf {
+	uint32_t	front_id;		/* on the wire: in key derivation */
+	uint32_t	epoch;
+	uint8_t		server_id[16];
+	uint8_t		store_secret[32];
+	uint32_t	connections_max;
+	uint32_t	inflight_max;		/* requests of one session */
+	uint32_t	requests_max;		/* of all sessions */
+	uint32_t	part_bytes;		/* extent: power of two, MKV_EXTENT_MIN..MKV_EXTENT_MAX */
+	uint64_t	handshake_ns, idle_ns;
+	int		accepted;		/* storage.durability: accepted */
+	int		memory_mode;		/* drives are arenas */
+	/* To a drive; its bell is rung once a turn. 0; MKV_E_AGAIN full; MKV_E_CLOSED down. */
+	int		(*push)(void *arg, uint32_t drive, const struct mkv_desc *d);
+	void		*arg;
+};
+
+struct mkv_front_drive {			/* a row of the pool map */
+	uint32_t	index;
+	uint8_t		uuid[16];
+	double		weight;
+	enum mkv_drive_state state;
+};
+
+/* 0; MKV_E_NOMEM; MKV_E_INVAL. q, timers, stage and m stay the caller's and must outlive the front. m may be NULL. */
+int		mkv_front_create(struct mkv_front **out, const struct mkv_front_conf *conf, struct mkv_ioq *q, struct mkv_timers *timers,
+		    struct mkv_stage *stage, struct mkv_metrics *m);
+/* Only when mkv_front_idle(). Accepts NULL. */
+void		mkv_front_destroy(struct mkv_front **f);
+/* How many timers a front of this configuration may have armed. */
+uint32_t	mkv_front_timers(const struct mkv_front_conf *conf);
+
+/* From the control socket. */
+int		mkv_front_key(struct mkv_front *f, uint32_t key_id, const uint8_t key[32], int dev, int revoked);	/* MKV_E_NOSPACE */
+int		mkv_front_map(struct mkv_front *f, uint64_t version, const struct mkv_front_drive *d, unsigned n);	/* MKV_E_INVAL */
+int		mkv_front_arena(struct mkv_front *f, uint32_t drive, int fd, uint64_t bytes);
+void		mkv_front_drive_up(struct mkv_front *f, uint32_t drive, uint32_t epoch);	/* new rings are open */
+/* It died or damaged its ring: what it was given under epochs <= epoch is quarantined, its requests are told. */
+void		mkv_front_drive_down(struct mkv_front *f, uint32_t drive, uint32_t epoch);
+void		mkv_front_drive_drained(struct mkv_front *f, uint32_t drive, uint32_t epoch);
+/* A copy of what came on its ring. 0, or MKV_E_PEER: it cannot be an answer; close that ring. */
+int		mkv_front_desc(struct mkv_front *f, uint32_t drive, const struct mkv_desc *d);
+/* file: as for mkv_ioq_accept(). Accepting begins with mkv_front_start(). */
+int		mkv_front_listen(struct mkv_front *f, int file);
+void		mkv_front_start(struct mkv_front *f);
+/* No new connections or requests; what is in flight goes on until it is done or grace_ns from now, then connections are closed. */
+void		mkv_front_stop(struct mkv_front *f, uint64_t grace_ns);
+int		mkv_front_idle(const struct mkv_front *f);	/* 1: stopped, and no connection, request or answer of a drive is left */
+
+/* Serve a connected, non-blocking socket. The descriptor is taken in any case. */
+int		mkv_front_adopt(struct mkv_front *f, int fd, int loopback);
+
+/*
+ * One turn: move what rings, sockets and timers woke, begin the sends. To be called after every mkv_ioq_run() and its rings, before the next.
+ * Returns 0 when nothing of it could do more now. Never blocks.
+ */
+unsigned	mkv_front_turn(struct mkv_front *f);
+/* Gauges into the metric page. */
+void		mkv_front_gauges(struct mkv_front *f);
+
+#endif

@@ -1,0 +1,250 @@
+/*
+ * Inside the front: its structs, all of one loop thread. Who calls whom: the loop calls mkv_front_turn() and the callbacks of ioq and timers; they run
+ * connections (conn.c), which make requests (req.c and a file per kind), which use drives (drives.c). Calls go down only; up there are wake-ups
+ * that the next round of the turn serves (mkv_conn_kick, mkv_park), so nothing recurses.
+ */
+#ifndef MKV_WORKER_FRONT_FRONT_PRIV_H
+#define MKV_WORKER_FRONT_FRONT_PRIV_H
+
+#include "worker/front/front.h"
+
+#include "common/base/auth.h"
+#include "common/base/clock.h"
+#include "common/base/hash.h"
+#include "common/shm/drv.h"
+#include "proto/wire.h"
+#include "worker/front/req.h"
+#include "worker/front/transport.h"
+
+#define FRONT_MAGIC		0x7fe03c51u
+#define CONN_MAGIC		0x1c0a77e5u
+
+#define CONN_AHEAD_BYTES	4096u		/* read ahead of a header: saves a call for small frames, costs a copy of as much of a payload */
+#define CONN_RX_BYTES		(MKV_WIRE_HDR_BYTES + MKV_WIRE_BODY_MAX + 2 * CONN_AHEAD_BYTES)
+#define CONN_PIECE_BYTES	(256u << 10)	/* recv of payload: stays in L2 for the CRC */
+#define CONN_TX_IOV		64u
+#define CONN_TX_BYTES		(1u << 20)	/* one send takes no further reply beyond this */
+#define CONN_TX_GRACE_NS	MKV_NS_PER_SEC	/* an answer gets at least so long to leave */
+#define FRONT_TURN_ROUNDS	4u
+#define FRONT_RING_BATCH	64u
+#define FRONT_NS_CACHE		32u
+
+enum mkv_conn_state {
+	CONN_FREE,
+	CONN_HELLO,		/* the client's first frame moves it on */
+	CONN_CONNECT,		/* its second */
+	CONN_OPEN,
+	CONN_LAST,		/* a last answer leaves, nothing is read: its end moves it on */
+	CONN_CLOSING,		/* the ends of recv and send move it on */
+};
+
+enum mkv_rx_state {
+	RX_HDR,			/* socket */
+	RX_BODY,		/* socket */
+	RX_FRAME,		/* a whole checked frame; if it cannot be taken now: mkv_conn_kick() */
+	RX_WAIT,		/* payload has no buffers yet: mkv_conn_payload() */
+	RX_PAYLOAD,		/* socket */
+	RX_DISCARD,		/* socket */
+};
+
+struct mkv_session {
+	uint64_t	id;
+	uint32_t	key_id;
+	uint8_t		nonce_c[32], nonce_s[32], transcript[32];
+	uint64_t	counter_in, counter_out;	/* last seen, last sent */
+	struct mkv_mac	*mac_in, *mac_out;
+};
+
+struct mkv_hello_frame {
+	struct mkv_hdr	hdr;
+	struct mkv_wire_hello_reply body;
+};
+_Static_assert(sizeof(struct mkv_hello_frame) == sizeof(struct mkv_hdr) + sizeof(struct mkv_wire_hello_reply), "hello reply frame is one run");
+
+struct mkv_conn {
+	uint32_t	magic;
+	uint32_t	idx;
+	struct mkv_front *f;
+	const struct mkv_transport *tr;
+	int		fd;
+	uint8_t		state, rx;
+	uint8_t		loopback, rx_busy, tx_busy, kicked;
+	struct mkv_list	link;			/* free or used connections */
+	struct mkv_list	run_link;		/* front.run */
+	struct mkv_list	tx_link;		/* front.tx_dirty */
+	struct mkv_list	wait_link;		/* front.req_wait: no request context */
+	struct mkv_list	reqs;
+	uint32_t	n_reqs;
+	/* receive */
+	uint8_t		*rx_buf;
+	uint32_t	rx_head, rx_tail;
+	struct mkv_io	rx_io, tx_io;
+	struct mkv_hdr	hdr;
+	uint64_t	hdr_ns, body_ns, frame_until_ns;
+	struct mkv_req	*rx_req;		/* payload goes to rx_part of this one */
+	struct mkv_part	*rx_part;
+	uint64_t	pay_left;
+	uint32_t	pay_pos, pay_ask;	/* bytes placed; bytes asked for in the recv under way */
+	uint8_t		*pay_to;
+	uint32_t	crc, crc_fill;
+	/* send */
+	struct mkv_list	txq, tx_flight;
+	struct iovec	tx_iov[CONN_TX_IOV];
+	struct mkv_timer rx_timer, tx_timer;
+	struct mkv_session s;
+	struct mkv_out	hs_out;
+	union {
+		struct mkv_hello_frame hello;
+		struct mkv_wire_connect connect;
+	} hs;
+};
+
+/* One request to a drive. Its index is that of its control slot, so there are as many as slots. */
+enum mkv_dop_state {
+	DOP_FREE,
+	DOP_OURS,		/* taken or back: its request moves it on */
+	DOP_PENDING,		/* in the drive's queue: ring space or a new ring moves it on */
+	DOP_GIVEN,		/* the drive moves it on, or its death */
+	DOP_REFUSED,		/* drive is gone: the turn tells the request */
+};
+
+struct mkv_dop {
+	struct mkv_list	link;		/* drive.pending, drive.given or front.refused */
+	struct mkv_req	*req;
+	struct mkv_part	*part;		/* whose buffers go with it; may be NULL */
+	uint32_t	gen, epoch;
+	uint16_t	op;
+	uint8_t		drive, state;
+	uint8_t		keep;		/* set by on_dop: the request goes on with this slot */
+	uint32_t	tag;		/* the request's own */
+	struct mkv_buf	buf[MKV_DRV_BUFS_MAX];
+	unsigned	n_buf;
+};
+
+
+struct mkv_drive {
+	uint32_t	index;
+	enum mkv_drive_state state;	/* by the pool map */
+	uint8_t		up;		/* has rings of this epoch */
+	uint32_t	epoch;
+	struct mkv_list	pending, given;
+	uint8_t		*arena;
+	uint64_t	arena_bytes;
+	uint64_t	uuid_hash;
+	double		weight;
+};
+
+struct mkv_route {			/* drives that take part in placement */
+	unsigned	n;
+	uint64_t	hash[MKV_FRONT_DRIVES_MAX];
+	double		weight[MKV_FRONT_DRIVES_MAX];
+	uint8_t		idx[MKV_FRONT_DRIVES_MAX];
+};
+
+struct mkv_front_key_row {
+	uint32_t	key_id;		/* 0: empty row */
+	uint8_t		key[32];
+	uint8_t		dev;
+};
+
+struct mkv_ns_row {
+	uint8_t		ns[64];
+	uint16_t	ns_bytes;
+	uint8_t		used;
+	uint8_t		secret[MKV_SECRET_BYTES];
+};
+
+struct mkv_listener {
+	struct mkv_io	io;
+	struct mkv_timer again;
+	struct mkv_front *f;
+	int		file, busy;
+};
+
+struct mkv_front {
+	uint32_t	magic;
+	struct mkv_front_conf conf;
+	struct mkv_ioq	*q;
+	struct mkv_timers *timers;
+	struct mkv_stage *stage;
+	struct mkv_metrics *m;
+	uint8_t		running, stopping;
+	uint64_t	start_ns;
+	uint64_t	enters_told;
+	uint32_t	n_sessions;
+	struct mkv_timer stop_timer;
+	/* pools */
+	struct mkv_conn	*conns;
+	uint8_t		*rx_slab, *scratch;
+	struct mkv_req	*reqs;
+	struct mkv_dop	*dops;
+	uint32_t	n_slots, n_conns, n_reqs;	/* n_conns, n_reqs: in use */
+	struct mkv_list	conn_free, conn_used, req_free;
+	struct mkv_req	**req_hash;
+	uint32_t	req_hash_mask;
+	/* wake-ups for the turn */
+	struct mkv_list	run, tx_dirty, req_wait, refused, hold_wait;
+	struct mkv_park_queue park_bufs, park_slots;
+	/* drives */
+	struct mkv_drive drive[MKV_FRONT_DRIVES_MAX];
+	struct mkv_route route_serving, route_all;
+	uint64_t	map_version;
+	struct mkv_listener listener[MKV_FRONT_LISTENERS_MAX];
+	unsigned	n_listeners;
+	struct mkv_front_key_row key[MKV_FRONT_KEYS_MAX];
+	struct mkv_ns_row ns[FRONT_NS_CACHE];
+	unsigned	ns_next;
+	uint8_t		piece_secret[MKV_SECRET_BYTES];
+};
+
+/* conn.c */
+int		mkv_conn_open(struct mkv_front *f, int fd, int loopback);
+void		mkv_conn_close(struct mkv_conn *c);
+void		mkv_conn_received(struct mkv_conn *c, int res);
+void		mkv_conn_kick(struct mkv_conn *c);			/* look at the held frame again in this turn */
+void		mkv_conn_run(struct mkv_conn *c);
+void		mkv_conn_payload(struct mkv_conn *c);			/* rx_part has its buffers */
+void		mkv_conn_discard(struct mkv_conn *c);			/* the waiting payload is not wanted any more */
+int		mkv_conn_alive(const struct mkv_conn *c);		/* reads or may still read */
+/* conn_tx.c */
+void		mkv_conn_send(struct mkv_conn *c, struct mkv_out *o);	/* o->done comes later, never from inside */
+void		mkv_conn_sent(struct mkv_conn *c, int res);
+void		mkv_conn_tx_start(struct mkv_conn *c);
+void		mkv_conn_tx_drop(struct mkv_conn *c);			/* what is queued and not under way */
+void		mkv_conn_tx_fire(struct mkv_timer *t, uint64_t now_ns);
+/* session.c */
+int		mkv_session_hello(struct mkv_conn *c, const struct mkv_hdr *h, const void *body);
+int		mkv_session_connect(struct mkv_conn *c, const struct mkv_hdr *h, const void *body);
+int		mkv_session_check(struct mkv_conn *c, const struct mkv_hdr *h, const void *body);
+void		mkv_session_close(struct mkv_session *s);
+/* auth.c */
+const struct mkv_front_key_row *mkv_auth_key(const struct mkv_front *f, uint32_t key_id, int loopback);
+const uint8_t *	mkv_ns_secret(struct mkv_front *f, const void *ns, size_t ns_bytes);	/* NULL: crypto library failed */
+/* park.c */
+void		mkv_park_init(struct mkv_park_queue *q);
+int		mkv_park_turn(struct mkv_park_queue *q, struct mkv_req *r);	/* 1: r may try now */
+void		mkv_park(struct mkv_front *f, struct mkv_park_queue *q, struct mkv_req *r);
+void		mkv_unpark(struct mkv_front *f, struct mkv_req *r);
+void		mkv_park_run(struct mkv_front *f, struct mkv_park_queue *q);
+/* route.c */
+int		mkv_route_home(const struct mkv_front *f, struct mkv_digest d);		/* -1: no drive in service */
+int		mkv_route_reason(const struct mkv_front *f, struct mkv_digest d, int reason);	/* NEVER becomes DRIVE_OFFLINE where that is why */
+struct mkv_digest mkv_route_piece(const struct mkv_front *f, struct mkv_set_id set, uint32_t piece_no);
+unsigned	mkv_route_stripe(const struct mkv_front *f, uint8_t out[MKV_DRV_STRIPE_MAX]);	/* drives that take pieces now */
+/* The try_no-th drive of a piece among those of the stripe that are in service; -1: no more. */
+int		mkv_route_piece_drive(const struct mkv_front *f, struct mkv_digest d, const uint8_t *stripe, unsigned n, unsigned try_no);
+int		mkv_drive_serves(const struct mkv_drive *d);		/* ONLINE or RESTARTING */
+/* drives.c */
+struct mkv_dop *mkv_dop_take(struct mkv_front *f, struct mkv_req *r);	/* NULL: r is parked for a slot */
+struct mkv_drv_req *mkv_dop_req(struct mkv_front *f, struct mkv_dop *d);	/* cleared; the slot's memory */
+void		mkv_dop_push(struct mkv_front *f, struct mkv_dop *d, int drive, unsigned op);
+void		mkv_dops_recall(struct mkv_front *f, struct mkv_req *r);	/* those that no drive has been given yet end as CANCELLED */
+void		mkv_dop_drop(struct mkv_front *f, struct mkv_dop *d);
+int		mkv_hold_release(struct mkv_front *f, unsigned drive, uint32_t epoch, uint64_t hold);	/* 0; MKV_E_AGAIN ring full */
+void		mkv_drives_pending(struct mkv_front *f);
+void		mkv_drives_refused(struct mkv_front *f);
+void		mkv_drives_remap(struct mkv_front *f);				/* the map changed: refuse what waits for a drive that went */
+void		mkv_front_arena_lost(struct mkv_front *f, unsigned drive);	/* nobody may write to its reserved runs any more */
+void		mkv_drives_fini(struct mkv_front *f);
+
+#endif

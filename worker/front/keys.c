@@ -1,0 +1,188 @@
+/*
+ * memkv-front, loop thread: what the four list operations share: taking the parts of a list, and the answer of one byte a key.
+ *
+ * The answer's bytes lie in stage memory (u->res), behind room for the fixed part of each reply, so that header, fixed part and bytes leave as they lie:
+ * key i is at reply i / KEYS_PER_REPLY. Until a key is answered its byte belongs to keys_batch.c or keys_each.c.
+ * A list is answered once, after its last part; if it fails early, its other parts are swallowed until the last or the deadline.
+ */
+#include "config.h"
+
+#include "worker/front/keys_priv.h"
+
+#include <string.h>
+
+#include "common/base/assert.h"
+#include "common/base/err.h"
+
+_Static_assert(sizeof(struct mkv_wire_keys_reply) + KEYS_PER_REPLY == MKV_WIRE_BODY_MAX, "a reply is full");
+
+int
+mkv_keys_unfinished(const struct mkv_req *r)
+{
+	return ((mkv_wire_op_row(r->op)->flags & MKV_OPF_LISTS) != 0 && r->u.keys.more);
+}
+
+uint8_t *
+mkv_keys_byte(const struct mkv_req *r, uint32_t i)
+{
+	uint8_t *base = mkv_buf_ptr(r->f->stage, r->u.keys.res);
+
+	return (base + i + (i / KEYS_PER_REPLY + 1) * sizeof(struct mkv_wire_keys_reply));
+}
+
+int
+mkv_keys_start(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
+{
+	struct mkv_wire_in in = { body, body + h->body_bytes };
+	const struct mkv_wire_keys *w = mkv_wire_take(&in, sizeof(*w));
+	const void *ns;
+
+	if (w == NULL || w->ns_bytes > MKV_WIRE_NS_MAX || (ns = mkv_wire_take(&in, w->ns_bytes)) == NULL)
+		return (MKV_E_PROTO);
+	r->ns_bytes = w->ns_bytes;
+	memcpy(r->ns, ns, w->ns_bytes);
+	r->u.keys.ttl_ms = w->ttl_ms;
+	r->u.keys.flags = w->flags;
+	if (mkv_ns_secret(r->f, r->ns, r->ns_bytes) == NULL)
+		return (MKV_E_SYSTEM);
+	return (0);
+}
+
+/* Walk over the keys of a body before anything is done with them. */
+static int
+keys_body_ok(const struct mkv_hdr *h, const uint8_t *body, int first)
+{
+	struct mkv_wire_in in = { body, body + h->body_bytes };
+	const struct mkv_wire_keys *w = mkv_wire_take(&in, sizeof(*w));
+
+	if (w == NULL || (!first && w->ns_bytes != 0) || mkv_wire_take(&in, w->ns_bytes) == NULL)
+		return (0);
+	for (uint32_t i = 0; i < w->n_keys; i++) {
+		const uint8_t *key;
+		size_t bytes;
+
+		if ((key = mkv_keys_next(&in, &bytes)) == NULL)
+			return (0);
+	}
+	return (mkv_wire_skip_pad(&in, body) && in.p == in.end);
+}
+
+const uint8_t *
+mkv_keys_next(struct mkv_wire_in *in, size_t *bytes)
+{
+	const uint8_t *len = mkv_wire_take(in, 2);
+
+	if (len == NULL)
+		return (NULL);
+	*bytes = (size_t)len[0] | (size_t)len[1] << 8;
+	if (*bytes == 0 || *bytes > MKV_WIRE_KEY_MAX)
+		return (NULL);
+	return (mkv_wire_take(in, *bytes));
+}
+
+/* 0; MKV_E_AGAIN: parked. A list that comes in parts may grow to two replies. */
+static int
+keys_room(struct mkv_req *r, const struct mkv_hdr *h)
+{
+	uint32_t bytes = (h->flags & MKV_WIRE_F_MORE) != 0 ? 2 * MKV_WIRE_BODY_MAX : MKV_WIRE_BODY_MAX;
+
+	if (r->u.keys.res.unit_count != 0)
+		return (0);
+	return (mkv_buf_take_parked(r, bytes, &r->u.keys.res));
+}
+
+enum mkv_take
+mkv_keys_part(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body, mkv_keys_fn *take)
+{
+	const struct mkv_wire_keys *w = (const struct mkv_wire_keys *)(const void *)body;
+	struct mkv_keys *u = &r->u.keys;
+	int first = !u->started, e;
+
+	if (r->ending) {
+		if (!u->more)
+			return (MKV_TAKE_BREAK);
+		u->more = (h->flags & MKV_WIRE_F_MORE) != 0;
+		mkv_req_run(r);
+		return (MKV_TAKE_DONE);
+	}
+	if (!first && !u->more)
+		return (MKV_TAKE_BREAK);
+	if (!keys_body_ok(h, body, first) || u->n + w->n_keys > MKV_WIRE_KEYS_MAX)
+		e = MKV_E_PROTO;
+	else if ((e = keys_room(r, h)) == 0)
+		e = take(r, h, body);
+	if (e == MKV_E_AGAIN) {
+		/* Parked, or too much is kept already; the step kicks the connection when there is room. */
+		u->more = 1;
+		u->held = 1;
+		return (MKV_TAKE_HOLD);
+	}
+	u->started = 1;
+	u->held = 0;
+	u->more = (h->flags & MKV_WIRE_F_MORE) != 0;
+	if (e != 0)
+		mkv_req_end(r, e, MKV_REASON_NONE, NULL, 0);
+	mkv_req_run(r);
+	return (MKV_TAKE_DONE);
+}
+
+/* ---- The answer ------------------------------------------------------------------------------------------------------------ */
+
+static void
+keys_reply(struct mkv_req *r, struct mkv_out *o, uint32_t from, uint32_t n, unsigned flags)
+{
+	struct mkv_wire_keys_reply *w = (struct mkv_wire_keys_reply *)(void *)(mkv_keys_byte(r, from) - sizeof(*w));
+	uint32_t bytes = (uint32_t)MKV_ALIGN_UP(sizeof(*w) + n, 8);
+
+	memset((uint8_t *)w + sizeof(*w) + n, 0, bytes - sizeof(*w) - n);
+	*w = (struct mkv_wire_keys_reply){ .n_keys = n, .n_there = r->u.keys.n_there };
+	mkv_req_reply(r, o, flags, 0, MKV_REASON_NONE, w, bytes);
+}
+
+void
+mkv_keys_answer(struct mkv_req *r)
+{
+	struct mkv_keys *u = &r->u.keys;
+	struct mkv_part *p = &r->part[0];
+	uint32_t first = MKV_MIN(u->n, (uint32_t)KEYS_PER_REPLY);
+
+	mkv_metric_add(r->f->m, MKV_M_front_hits_total, mkv_req_label(r->op), u->n_there);
+	mkv_part_init(r, p, 0, 0);
+	p->state = PART_SEND;
+	keys_reply(r, &p->out, 0, first, first < u->n ? MKV_WIRE_F_MORE : 0);
+	if (first < u->n) {
+		p = &r->part[1];
+		mkv_part_init(r, p, 1, 0);
+		p->state = PART_SEND;
+		keys_reply(r, &p->out, first, u->n - first, 0);
+	}
+	mkv_req_end_sent(r);
+}
+
+void
+mkv_keys_count_miss(struct mkv_req *r, unsigned reason)
+{
+	mkv_metric_add(r->f->m, MKV_M_front_misses_total, reason, 1);
+}
+
+/* After the replies have left and all drives have answered. */
+enum mkv_next
+mkv_keys_undo(struct mkv_req *r)
+{
+	struct mkv_keys *u = &r->u.keys;
+
+	if (u->held && r->c != NULL) {
+		u->held = 0;
+		mkv_conn_kick(r->c);		/* the held part is swallowed */
+	}
+	if (r->n_dops != 0 || r->part[0].state != PART_FREE || r->part[1].state != PART_FREE)
+		return (MKV_NEXT_PARK);
+	mkv_buf_back(r, &u->res);
+	for (unsigned i = 0; i < KEYS_UNITS_MAX; i++)
+		mkv_buf_back(r, &u->unit[i]);
+	for (unsigned i = 0; i < KEYS_BODIES_MAX; i++)
+		mkv_buf_back(r, &u->body[i].buf);
+	for (unsigned i = 0; i < MKV_DRV_STRIPE_MAX; i++)
+		mkv_buf_back(r, &u->batch[i]);
+	return (u->more && r->c != NULL ? MKV_NEXT_PARK : MKV_NEXT_DONE);
+}

@@ -1,0 +1,482 @@
+/*
+ * memkv-front, loop thread: PUT. A value of one frame is one object at its home drive. A value that comes in parts is a set: the home gives a set id,
+ * each part is a piece at a drive by rendezvous of (set, piece), and the manifest at the home is the commit point, sent when all pieces are acknowledged.
+ * At most REQ_PARTS parts are in flight; then the connection is not read, so memory stays bounded whatever the value's size.
+ *
+ *   part: WAIT (set id, buffers) -> [RESERVE] -> RECV -> FULL -> DRIVE -> free
+ *
+ * Memory mode: the drive reserves a run of its arena first and the bytes are received there; COMMIT publishes them, ABORT gives the run back.
+ * What fails: bytes that do not match the client's CRCs (CORRUPT, the connection stays), a drive's answer (passed on), a drive's death with the bytes
+ * in its hands (RETRY: the client sends them again). Pieces of a put that fails are dropped by ABORT; those of a drive that died by their epoch.
+ */
+#include "config.h"
+
+#include "worker/front/front_priv.h"
+
+#include <string.h>
+
+#include "common/base/assert.h"
+#include "common/base/crc.h"
+#include "common/base/err.h"
+
+/* ---- Frames ---------------------------------------------------------------------------------------------------------------- */
+
+/* Sizes of this part against those before it; the rules of parts in proto/wire.h. */
+static int
+put_sizes_ok(const struct mkv_req *r, const struct mkv_hdr *h, const struct mkv_wire_put *w)
+{
+	uint32_t part_bytes = r->f->conf.part_bytes;
+	uint64_t off = (uint64_t)r->u.put.next_no * part_bytes;
+
+	if (w->part_off != off || h->payload_bytes > part_bytes || off + h->payload_bytes > MKV_WIRE_VALUE_MAX)
+		return (0);
+	if ((h->flags & MKV_WIRE_F_MORE) != 0)
+		return (h->payload_bytes == part_bytes &&
+		    (w->value_bytes == MKV_WIRE_SIZE_UNKNOWN || w->value_bytes >= off + h->payload_bytes));
+	return (w->value_bytes == off + h->payload_bytes);
+}
+
+static int
+put_crcs_ok(const struct mkv_hdr *h, const struct mkv_wire_put *w)
+{
+	if ((w->flags & MKV_WIRE_PUT_NO_CRC) != 0)
+		return (w->n_crcs == 0);
+	return (w->n_crcs == mkv_crc_chunks(h->payload_bytes));
+}
+
+static uint16_t
+put_flags(const struct mkv_front *f, uint32_t wire)
+{
+	unsigned flags = MKV_DRV_F_VERIFIED;
+
+	if (wire & MKV_WIRE_PUT_IF_ABSENT)
+		flags |= MKV_DRV_F_IF_ABSENT;
+	if (wire & MKV_WIRE_PUT_OVERWRITE)
+		flags |= MKV_DRV_F_OVERWRITE;
+	if (wire & MKV_WIRE_PUT_PIN)
+		flags |= MKV_DRV_F_PIN;
+	if ((wire & MKV_WIRE_PUT_ACCEPTED) || (f->conf.accepted && !(wire & MKV_WIRE_PUT_COMMIT)))
+		flags |= MKV_DRV_F_ACCEPTED;
+	return ((uint16_t)flags);
+}
+
+static int
+put_take_parent(struct mkv_req *r, struct mkv_wire_in *in, const struct mkv_wire_put *w)
+{
+	const void *parent = mkv_wire_take(in, w->parent_bytes);
+	const uint8_t *secret;
+
+	if (w->parent_bytes > MKV_WIRE_KEY_MAX)
+		return (MKV_E_INVAL);
+	if (parent == NULL)
+		return (MKV_E_PROTO);
+	if (w->parent_bytes == 0)
+		return (0);
+	if ((secret = mkv_ns_secret(r->f, r->ns, r->ns_bytes)) == NULL)
+		return (MKV_E_SYSTEM);
+	r->u.put.parent = mkv_digest(secret, parent, w->parent_bytes);
+	return (0);
+}
+
+static int
+put_start(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
+{
+	struct mkv_put *u = &r->u.put;
+	struct mkv_wire_in in = { body, body + h->body_bytes };
+	const struct mkv_wire_put *w = mkv_wire_take(&in, sizeof(*w));
+	int e;
+
+	if (w == NULL || (h->flags & MKV_WIRE_F_ABORT) != 0 || !put_sizes_ok(r, h, w))
+		return (MKV_E_PROTO);
+	if ((e = mkv_req_take_key(r, &in, w->ns_bytes, w->key_bytes)) != 0 || (e = put_take_parent(r, &in, w)) != 0)
+		return (e);
+	u->multi = u->more = (h->flags & MKV_WIRE_F_MORE) != 0;
+	u->put_id = w->put_id;
+	u->ttl_ms = w->ttl_ms;
+	u->wire_flags = w->flags;
+	u->drv_flags = put_flags(r->f, w->flags);
+	if (mkv_route_home(r->f, r->digest) < 0)
+		return (MKV_E_RETRY);
+	if (u->multi)
+		u->n_stripe = mkv_route_stripe(r->f, u->stripe);
+	return (0);
+}
+
+static struct mkv_part *
+put_free_part(struct mkv_req *r)
+{
+	for (unsigned i = 0; i < REQ_PARTS; i++)
+		if (r->part[i].state == PART_FREE)
+			return (&r->part[i]);
+	return (NULL);
+}
+
+static enum mkv_take
+put_bad_part(struct mkv_req *r, const struct mkv_hdr *h, int status)
+{
+	mkv_req_end(r, status, MKV_REASON_NONE, NULL, 0);
+	mkv_req_run(r);
+	return (h->payload_bytes != 0 ? MKV_TAKE_DISCARD : MKV_TAKE_DONE);
+}
+
+/* The CRC list of a part whose keys have been passed. */
+static int
+put_take_crcs(struct mkv_part *p, struct mkv_wire_in *in, const uint8_t *body, const struct mkv_wire_put *w)
+{
+	const void *crcs;
+
+	if (!mkv_wire_skip_pad(in, body) || (crcs = mkv_wire_take(in, (size_t)w->n_crcs * 4)) == NULL)
+		return (MKV_E_PROTO);
+	if (!mkv_wire_skip_pad(in, body) || in->p != in->end)
+		return (MKV_E_PROTO);
+	memcpy(p->crc, crcs, (size_t)w->n_crcs * 4);
+	p->n_crcs = mkv_crc_chunks(p->bytes);
+	p->crc_make = (w->flags & MKV_WIRE_PUT_NO_CRC) != 0;
+	return (0);
+}
+
+static enum mkv_take
+put_abort_frame(struct mkv_req *r)
+{
+	mkv_req_end(r, MKV_E_CANCELLED, MKV_REASON_NONE, NULL, 0);
+	mkv_req_run(r);
+	return (MKV_TAKE_DONE);
+}
+
+static enum mkv_take
+put_part(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
+{
+	struct mkv_put *u = &r->u.put;
+	struct mkv_wire_in in = { body, body + h->body_bytes };
+	const struct mkv_wire_put *w = mkv_wire_take(&in, sizeof(*w));
+	struct mkv_part *p;
+	int e;
+
+	if (r->ending)
+		return (h->payload_bytes != 0 ? MKV_TAKE_DISCARD : MKV_TAKE_DONE);
+	if (u->next_no != 0 && !u->more)
+		return (MKV_TAKE_BREAK);	/* an id in use */
+	if (u->next_no != 0 && (h->flags & MKV_WIRE_F_ABORT) != 0)
+		return (put_abort_frame(r));
+	if (w == NULL || !put_sizes_ok(r, h, w) || !put_crcs_ok(h, w))
+		return (put_bad_part(r, h, MKV_E_PROTO));
+	if (u->next_no == 0)
+		(void)mkv_wire_take(&in, (size_t)w->ns_bytes + w->key_bytes + w->parent_bytes);
+	else if (w->ns_bytes != 0 || w->key_bytes != 0 || w->parent_bytes != 0)
+		return (put_bad_part(r, h, MKV_E_PROTO));
+	if ((p = put_free_part(r)) == NULL)
+		return (MKV_TAKE_HOLD);
+	mkv_part_init(r, p, u->next_no, (uint32_t)h->payload_bytes);
+	if ((e = put_take_crcs(p, &in, body, w)) != 0)
+		return (put_bad_part(r, h, e));
+	u->next_no++;
+	u->more = (h->flags & MKV_WIRE_F_MORE) != 0;
+	u->value_bytes += h->payload_bytes;
+	if (p->bytes == 0) {
+		p->state = PART_FULL;
+		mkv_req_run(r);
+		return (MKV_TAKE_DONE);
+	}
+	p->state = PART_WAIT;
+	r->c->rx_req = r;
+	r->c->rx_part = p;
+	return (MKV_TAKE_PAYLOAD);
+}
+
+/* ---- Requests to drives ---------------------------------------------------------------------------------------------------- */
+
+static void
+put_fill_object(const struct mkv_req *r, struct mkv_drv_req *q)
+{
+	const struct mkv_put *u = &r->u.put;
+
+	mkv_req_fill(r, q);
+	q->flags = u->drv_flags;
+	q->put_id = u->put_id;
+	q->ttl_ms = u->ttl_ms;
+	q->parent = u->parent;
+}
+
+/* The object that part p is: the whole value, or a piece. Returns the drive it goes to. */
+static int
+put_fill_part(struct mkv_req *r, const struct mkv_part *p, struct mkv_drv_req *q)
+{
+	struct mkv_put *u = &r->u.put;
+	int drive;
+
+	q->value_bytes = p->bytes;
+	q->n_crcs = (uint16_t)p->n_crcs;
+	memcpy(q->crcs, p->crc, p->n_crcs * sizeof(q->crcs[0]));
+	if (!u->multi) {
+		put_fill_object(r, q);
+		return (mkv_route_home(r->f, r->digest));
+	}
+	q->flags = (uint16_t)(MKV_DRV_F_PIECE | (u->drv_flags & (MKV_DRV_F_ACCEPTED | MKV_DRV_F_VERIFIED)));
+	q->set = u->set;
+	q->piece_no = p->no;
+	q->piece_bytes = r->f->conf.part_bytes;
+	q->digest = mkv_route_piece(r->f, u->set, p->no);
+	q->home_idx = (uint16_t)u->home;
+	q->put_id = u->put_id;
+	drive = mkv_route_piece_drive(r->f, q->digest, u->stripe, u->n_stripe, 0);
+	if (drive >= 0)
+		u->used |= 1ull << drive;
+	return (drive);
+}
+
+/* 1: pushed; 0: parked. */
+static int
+put_push_part(struct mkv_req *r, struct mkv_part *p, unsigned op)
+{
+	struct mkv_drv_req *q;
+
+	if (p->dop == NULL && (p->dop = mkv_dop_take(r->f, r)) == NULL)
+		return (0);
+	q = mkv_dop_req(r->f, p->dop);
+	if (op == MKV_DRV_COMMIT) {
+		(void)put_fill_part(r, p, q);
+		q->txn = p->txn;
+		mkv_part_push(r, p, p->drive, op);
+	} else
+		mkv_part_push(r, p, put_fill_part(r, p, q), op);
+	return (1);
+}
+
+static int
+put_ask_set(struct mkv_req *r)
+{
+	struct mkv_put *u = &r->u.put;
+	struct mkv_drv_req *q;
+
+	if ((u->ctl = mkv_dop_take(r->f, r)) == NULL)
+		return (0);
+	u->set_asked = 1;
+	u->home = mkv_route_home(r->f, r->digest);
+	q = mkv_dop_req(r->f, u->ctl);
+	put_fill_object(r, q);
+	mkv_dop_push(r->f, u->ctl, u->home, MKV_DRV_SET_NEW);
+	return (1);
+}
+
+static int
+put_send_manifest(struct mkv_req *r)
+{
+	struct mkv_put *u = &r->u.put;
+	struct mkv_drv_req *q;
+
+	if ((u->ctl = mkv_dop_take(r->f, r)) == NULL)
+		return (0);
+	u->manifest = 1;
+	q = mkv_dop_req(r->f, u->ctl);
+	put_fill_object(r, q);
+	q->flags |= MKV_DRV_F_MANIFEST;
+	q->value_bytes = u->value_bytes;
+	q->set = u->set;
+	q->piece_count = u->next_no;
+	q->piece_bytes = r->f->conf.part_bytes;
+	q->home_idx = (uint16_t)u->home;
+	q->n_stripe = (uint16_t)u->n_stripe;
+	memcpy(q->stripe, u->stripe, u->n_stripe);
+	mkv_dop_push(r->f, u->ctl, u->home, MKV_DRV_PUT);
+	return (1);
+}
+
+/* ---- Steps ----------------------------------------------------------------------------------------------------------------- */
+
+static void
+put_begin_recv(struct mkv_req *r, struct mkv_part *p)
+{
+	p->state = PART_RECV;
+	mkv_conn_payload(r->c);
+}
+
+/* Bytes are in. 0: parked, or the request has ended. */
+static int
+put_full(struct mkv_req *r, struct mkv_part *p)
+{
+	if (p->crc_bad) {
+		mkv_metric_add(r->f->m, MKV_M_front_crc_failures_total, 0, 1);
+		mkv_req_end(r, MKV_E_CORRUPT, MKV_REASON_NONE, NULL, 0);
+		return (0);
+	}
+	if (!p->has_txn && r->u.put.multi && !r->u.put.set_known)
+		return (1);		/* the set id comes first */
+	if (p->has_txn && r->f->drive[p->drive].epoch != p->epoch) {
+		mkv_req_end(r, MKV_E_RETRY, MKV_REASON_NONE, NULL, 0);
+		return (0);
+	}
+	return (put_push_part(r, p, p->has_txn ? MKV_DRV_COMMIT : MKV_DRV_PUT));
+}
+
+static int
+put_wait(struct mkv_req *r, struct mkv_part *p)
+{
+	if (r->f->conf.memory_mode)
+		return (r->u.put.multi && !r->u.put.set_known ? 1 : put_push_part(r, p, MKV_DRV_RESERVE));
+	if (mkv_part_bufs(r, p, p->bytes) != 0)
+		return (0);
+	put_begin_recv(r, p);
+	return (1);
+}
+
+static enum mkv_next
+put_step(struct mkv_req *r)
+{
+	struct mkv_put *u = &r->u.put;
+	int busy = 0;
+
+	if (u->multi && !u->set_asked && !put_ask_set(r))
+		return (MKV_NEXT_PARK);
+	/* Full ones first: what they wait for frees what others wait for. One resource at a time: a request has one place in one queue. */
+	for (unsigned i = 0; i < REQ_PARTS; i++)
+		if (r->part[i].state == PART_FULL && !put_full(r, &r->part[i]))
+			return (r->ending ? MKV_NEXT_AGAIN : MKV_NEXT_PARK);
+	for (unsigned i = 0; i < REQ_PARTS; i++) {
+		if (r->part[i].state == PART_WAIT && !put_wait(r, &r->part[i]))
+			return (MKV_NEXT_PARK);
+		busy |= r->part[i].state != PART_FREE;
+	}
+	if (u->multi && !busy && !u->more && !u->manifest)
+		(void)put_send_manifest(r);
+	return (MKV_NEXT_PARK);
+}
+
+static void
+put_done(struct mkv_req *r, const struct mkv_drv_rep *rep)
+{
+	struct mkv_wire_object o = {
+		.value_bytes = r->u.put.value_bytes,
+		.put_wall_ms = rep->put_wall_ms,
+		.expires_wall_ms = rep->expires_wall_ms,
+		.put_id = r->u.put.put_id,
+		.flags = (rep->same ? MKV_WIRE_PUT_SAME : 0) | (r->u.put.wire_flags & MKV_WIRE_PUT_PIN),
+	};
+
+	mkv_metric_add(r->f->m, rep->same ? MKV_M_front_put_same_total : MKV_M_front_put_total, 0, 1);
+	mkv_req_end(r, 0, MKV_REASON_NONE, &o, sizeof(o));
+}
+
+static void
+put_on_reserve(struct mkv_req *r, struct mkv_part *p, struct mkv_dop *d, const struct mkv_drv_rep *rep)
+{
+	p->has_txn = 1;
+	p->txn = rep->txn;
+	p->epoch = d->epoch;
+	d->keep = 1;			/* COMMIT or ABORT goes by the same slot */
+	if (r->ending) {
+		p->state = PART_FULL;
+		return;
+	}
+	p->state = PART_WAIT;
+	if (mkv_part_runs(r, p, rep, p->bytes) != 0) {
+		mkv_req_end(r, MKV_E_PEER, MKV_REASON_NONE, NULL, 0);
+		return;
+	}
+	put_begin_recv(r, p);
+}
+
+/* A part's object is acknowledged, or will not be. */
+static void
+put_on_part(struct mkv_req *r, struct mkv_part *p, struct mkv_dop *d, const struct mkv_drv_rep *rep, int status)
+{
+	int reserve = p->state == PART_RESERVE;
+
+	if (reserve && rep != NULL && status == 0) {
+		put_on_reserve(r, p, d, rep);
+		return;
+	}
+	/* A refused reservation leaves the payload where it is: on its way to nowhere. */
+	p->state = reserve && !r->ending ? PART_WAIT : PART_FULL;
+	if (d->op == MKV_DRV_COMMIT)
+		p->has_txn = 0;
+	if (r->ending)
+		return;
+	/* Refused before it was given away: the bytes are still ours, and the map knows another drive. */
+	if (rep == NULL && !reserve && !p->has_txn && (p->bytes == 0 || p->n_buf != 0) && mkv_req_again(r, status))
+		return;
+	if (status != 0) {
+		mkv_req_end(r, status, rep != NULL ? rep->reason : MKV_REASON_NONE, NULL, 0);
+		return;
+	}
+	if (!r->u.put.multi)
+		put_done(r, rep);
+	else {
+		p->dop = NULL;
+		d->part = NULL;
+		MKV_ASSERT(mkv_part_clear(r, p));
+	}
+}
+
+static void
+put_on_ctl(struct mkv_req *r, const struct mkv_drv_rep *rep, int status)
+{
+	struct mkv_put *u = &r->u.put;
+
+	u->ctl = NULL;
+	if (u->manifest && rep != NULL) {		/* a definite answer */
+		u->committed = status == 0;
+		u->manifest = u->committed;
+	}
+	if (r->ending)
+		return;
+	if (status != 0 && !u->manifest && rep == NULL && mkv_req_again(r, status))
+		u->set_asked = 0;
+	else if (status != 0)
+		mkv_req_end(r, status, rep != NULL ? rep->reason : MKV_REASON_NONE, NULL, 0);
+	else if (u->committed)
+		put_done(r, rep);
+	else {
+		u->set_known = 1;
+		u->set = rep->set;
+	}
+}
+
+static void
+put_on_dop(struct mkv_req *r, struct mkv_dop *d, const struct mkv_drv_rep *rep, int status)
+{
+	if (d->part != NULL)
+		put_on_part(r, d->part, d, rep, status);
+	else
+		put_on_ctl(r, rep, status);
+}
+
+/* Pieces of a put that failed: tell the drives that have some. A manifest whose answer was lost may be there: its pieces stay. */
+static enum mkv_next
+put_undo(struct mkv_req *r)
+{
+	struct mkv_put *u = &r->u.put;
+	struct mkv_drv_req *q;
+
+	if (!u->multi || u->committed || u->manifest || u->ctl != NULL)
+		return (u->ctl != NULL ? MKV_NEXT_PARK : MKV_NEXT_DONE);
+	for (unsigned i = 0; i < REQ_PARTS; i++)
+		if (r->part[i].state != PART_FREE)
+			return (MKV_NEXT_PARK);
+	while (u->used != 0) {
+		unsigned drive = (unsigned)__builtin_ctzll(u->used);
+
+		if (!r->f->drive[drive].up) {		/* its epoch frees them */
+			u->used &= u->used - 1;
+			continue;
+		}
+		if ((u->ctl = mkv_dop_take(r->f, r)) == NULL)
+			return (MKV_NEXT_PARK);
+		u->used &= u->used - 1;
+		q = mkv_dop_req(r->f, u->ctl);
+		q->set = u->set;
+		q->flags = MKV_DRV_F_PIECE;
+		q->deadline_ns = UINT64_MAX;
+		mkv_dop_push(r->f, u->ctl, (int)drive, MKV_DRV_ABORT);
+		return (MKV_NEXT_PARK);
+	}
+	return (MKV_NEXT_DONE);
+}
+
+const struct mkv_req_ops mkv_put_ops = {
+	.op = MKV_WIRE_PUT,
+	.start = put_start,
+	.part = put_part,
+	.step = put_step,
+	.on_dop = put_on_dop,
+	.undo = put_undo,
+};

@@ -1,0 +1,262 @@
+/*
+ * A client's request inside the front: one struct, one state enum, one function that moves it (STYLE 10).
+ *
+ * Facts are noted by callbacks (payload is in, a drive answered, an answer left, the deadline passed), then mkv_req_run() lets the op's step do
+ * all that can be done now. A step works on what it finds in the request, so it may be called once too often but never wrongly. mkv_req_end() decides
+ * the answer; from then on the common ending gives back what is still held, and the context is free when nothing outside knows it any more.
+ */
+#ifndef MKV_WORKER_FRONT_REQ_H
+#define MKV_WORKER_FRONT_REQ_H
+
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "common/base/hash.h"
+#include "common/base/list.h"
+#include "common/base/timer.h"
+#include "common/shm/drv.h"
+#include "common/shm/stage.h"
+#include "proto/wire.h"
+
+#define REQ_MAGIC		0x3e91c07bu
+#define REQ_PARTS		4u		/* parts of one value in flight */
+#define REQ_TRIES_MAX		8u		/* after deaths of drives */
+#define REQ_BODY_BYTES		128u		/* of an answer without lists */
+#define PART_BODY_BYTES		(sizeof(struct mkv_wire_object) + 4 * (MKV_DRV_CRCS_MAX + 2))
+#define KEYS_DIGESTS_UNIT	(MKV_STAGE_UNIT / sizeof(struct mkv_digest))
+#define KEYS_UNITS_MAX		(MKV_WIRE_KEYS_MAX / KEYS_DIGESTS_UNIT)
+#define KEYS_BODIES_MAX		4u		/* bodies of a delete or touch list kept at once */
+#define KEYS_DOPS_MAX		32u		/* deletes or touches of one request in flight */
+#define KEYS_PER_REPLY		(MKV_WIRE_BODY_MAX - sizeof(struct mkv_wire_keys_reply))
+
+struct mkv_conn;
+struct mkv_dop;
+struct mkv_front;
+struct mkv_req;
+struct mkv_out;
+
+enum mkv_next { MKV_NEXT_AGAIN, MKV_NEXT_PARK, MKV_NEXT_DONE };
+
+/* A reply on its way out. Belongs to the connection from mkv_conn_send() until done. */
+typedef void	mkv_out_fn(struct mkv_out *o, int res);
+struct mkv_out {
+	struct mkv_list	link;
+	mkv_out_fn	*done;
+	void		*owner;
+	uint64_t	until_ns;		/* the client must have taken it by then */
+	uint8_t		busy;
+	uint8_t		sealed;			/* header is final: no counter, no MAC of ours */
+	unsigned	n_pay;
+	uint64_t	pay_bytes;
+	const void	*body;
+	struct mkv_hdr	hdr;
+	struct iovec	pay[MKV_DRV_BUFS_MAX + 1];
+};
+
+enum mkv_part_state {
+	PART_FREE,
+	PART_WAIT,		/* park (buffers, slots) or the set id moves it on */
+	PART_RESERVE,		/* drive (memory mode) */
+	PART_RECV,		/* socket */
+	PART_FULL,		/* step: bytes are in (put), or drive's answer is (get) */
+	PART_DRIVE,		/* drive */
+	PART_SEND,		/* socket */
+};
+
+struct mkv_part {			/* of a value, up to one extent */
+	struct mkv_req	*req;
+	uint8_t		state;
+	uint8_t		crc_bad, crc_make, has_txn, has_hold, drive, try_no, drop;
+	uint32_t	no;
+	uint32_t	bytes;
+	uint32_t	skip;		/* get: first byte in the buffers */
+	uint32_t	n_crcs;
+	uint64_t	off;		/* get: in the piece */
+	struct mkv_dop	*dop;		/* its slot, while it has one */
+	unsigned	n_buf, n_run;
+	struct mkv_buf	buf[MKV_DRV_BUFS_MAX];
+	struct mkv_drv_run run[MKV_DRV_RUNS_MAX];
+	uint32_t	epoch;		/* of txn and hold */
+	uint64_t	txn, hold;
+	uint32_t	crc[MKV_DRV_CRCS_MAX + 2];
+	struct mkv_out	out;
+	_Alignas(8) uint8_t body[PART_BODY_BYTES];
+};
+
+struct mkv_park_queue {
+	struct mkv_list	head;
+	int		wake;		/* something was given back */
+};
+
+enum mkv_req_state {
+	REQ_FREE,
+	REQ_RECEIVE,		/* socket: payload, or more parts of a list or value */
+	REQ_WAIT,		/* park: stage buffers or a control slot */
+	REQ_DRIVE,		/* drives' answers, or a drive's return */
+	REQ_REPLY,		/* socket */
+	REQ_STATES
+};
+
+struct mkv_put {
+	uint64_t	value_bytes, put_id, ttl_ms;
+	struct mkv_digest parent;
+	struct mkv_set_id set;
+	struct mkv_dop	*ctl;		/* SET_NEW, the manifest, an ABORT */
+	uint64_t	used;		/* drives that were given pieces, still to be told of an abort */
+	uint64_t	put_wall_ms;
+	uint16_t	drv_flags;
+	uint8_t		multi, more, set_asked, set_known, manifest, committed;
+	int		home;
+	uint32_t	next_no;
+	uint32_t	wire_flags;
+	unsigned	n_stripe;
+	uint8_t		stripe[MKV_DRV_STRIPE_MAX];
+};
+
+struct mkv_get {
+	uint64_t	off, len, end;	/* asked for; end: of what is delivered */
+	uint64_t	value_bytes, put_wall_ms, expires_wall_ms, put_id;
+	uint32_t	flags;
+	uint8_t		known, multi, nothing;
+	uint32_t	obj_flags;
+	uint32_t	piece_bytes;
+	uint64_t	next_no, emit_no, last_no;
+	struct mkv_set_id set;
+	unsigned	n_stripe;
+	uint8_t		stripe[MKV_DRV_STRIPE_MAX];
+};
+
+struct mkv_keys_body {			/* body of a delete or touch part, in a stage unit */
+	struct mkv_buf	buf;
+	uint32_t	bytes, at;
+	uint32_t	left;		/* keys not given out yet */
+};
+
+struct mkv_keys {
+	uint32_t	n;		/* keys so far */
+	uint32_t	n_out, n_back;	/* delete, touch: given to drives; answered */
+	uint32_t	n_there;
+	uint64_t	ttl_ms;
+	uint32_t	flags, first_reason;
+	uint8_t		more, started;
+	uint8_t		held;		/* a part waits in the receive buffer */
+	struct mkv_buf	res;		/* one byte a key, behind room for the reply's fixed part */
+	unsigned	n_units;
+	struct mkv_buf	unit[KEYS_UNITS_MAX];	/* digests in order of the keys (exists, match) */
+	unsigned	n_bodies;
+	struct mkv_keys_body body[KEYS_BODIES_MAX];
+	uint32_t	count[MKV_DRV_STRIPE_MAX];	/* keys of each drive */
+	struct mkv_buf	batch[MKV_DRV_STRIPE_MAX];	/* its digests, then its answers */
+	uint64_t	todo, away;	/* drives not asked yet; asked */
+	uint64_t	gone;		/* drives whose answer will not come */
+};
+
+struct mkv_misc {			/* list, info, stat, report */
+	uint64_t	cursor;
+	uint32_t	rows;
+	uint32_t	drive;
+	uint64_t	todo;
+	struct mkv_buf	buf;
+	uint64_t	total_bytes, used_bytes, objects;
+	uint32_t	online;
+};
+
+struct mkv_req {
+	uint32_t	magic;
+	uint8_t		op, state, ending;
+	struct mkv_front *f;
+	struct mkv_conn	*c;		/* NULL: the client is gone */
+	struct mkv_list	link;		/* conn.reqs or front.req_free */
+	struct mkv_req	*hash_next;
+	struct mkv_list	park_link;
+	struct mkv_list	hold_link;	/* front.hold_wait: a full ring takes no RELEASE */
+	struct mkv_park_queue *parked;
+	uint64_t	id;
+	uint64_t	born_ns, stage_ns, deadline_ns;
+	struct mkv_timer timer;
+	unsigned	n_dops;		/* with drives or on their way there */
+	unsigned	tries;
+	int		status;
+	unsigned	reason;
+	uint16_t	ns_bytes, key_bytes;
+	uint8_t		ns[64];
+	uint8_t		key[MKV_WIRE_KEY_MAX];
+	struct mkv_digest digest;
+	struct mkv_out	out;
+	_Alignas(8) uint8_t body[REQ_BODY_BYTES];
+	union {
+		struct mkv_put	put;
+		struct mkv_get	get;
+		struct mkv_keys	keys;
+		struct mkv_misc	misc;
+	} u;
+	struct mkv_part	part[REQ_PARTS];
+};
+
+/* What dispatch does with the frame that it was shown. */
+enum mkv_take {
+	MKV_TAKE_DONE,		/* all of it is used */
+	MKV_TAKE_HOLD,		/* show it again after mkv_conn_kick() */
+	MKV_TAKE_PAYLOAD,	/* c->rx_part will say where the payload goes */
+	MKV_TAKE_DISCARD,	/* read its payload and forget it */
+	MKV_TAKE_BREAK,		/* close the connection: the client breaks the protocol */
+};
+
+struct mkv_req_ops {
+	uint8_t		op;
+	/* First frame: 0 or why it is refused. */
+	int		(*start)(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body);
+	/* Any frame of it, after start; NULL: nothing more to take. */
+	enum mkv_take	(*part)(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body);
+	enum mkv_next	(*step)(struct mkv_req *r);
+	/*
+	 * An answer; rep NULL: there will be none. Comes also when the request has ended. The slot is dropped afterwards unless d->keep is set
+	 * (never when rep is NULL); buffers that a dead drive has kept are out of the part and of d already.
+	 */
+	void		(*on_dop)(struct mkv_req *r, struct mkv_dop *d, const struct mkv_drv_rep *rep, int status);
+	/* The request ends: give back what only the op knows. DONE: nothing is left; PARK: something is waited for. May be NULL. */
+	enum mkv_next	(*undo)(struct mkv_req *r);
+};
+
+extern const struct mkv_req_ops mkv_put_ops, mkv_get_ops, mkv_exists_ops, mkv_match_ops, mkv_delete_ops, mkv_touch_ops;
+extern const struct mkv_req_ops mkv_list_ops, mkv_info_ops, mkv_stat_ops, mkv_report_ops, mkv_ping_ops, mkv_cancel_ops;
+
+enum mkv_take	mkv_req_dispatch(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body);
+void		mkv_req_run(struct mkv_req *r);
+/* Decide the answer. Later decisions are ignored. body may be NULL; it is copied (at most REQ_BODY_BYTES). */
+void		mkv_req_end(struct mkv_req *r, int status, unsigned reason, const void *body, uint32_t body_bytes);
+/* As mkv_req_end(), when the answer is on its way already. */
+void		mkv_req_end_sent(struct mkv_req *r);
+void		mkv_req_orphan(struct mkv_req *r);		/* the connection goes */
+void		mkv_req_reply(struct mkv_req *r, struct mkv_out *o, unsigned flags, int status, unsigned reason, const void *body, uint32_t body_bytes);
+struct mkv_req *mkv_req_find(const struct mkv_front *f, const struct mkv_conn *c, uint64_t id);
+void		mkv_req_pool_init(struct mkv_front *f);
+void		mkv_req_releases(struct mkv_front *f);		/* holds that found a ring full */
+unsigned	mkv_req_label(unsigned op);			/* of the OP label of metrics */
+/* What drives.c found: note it. The caller runs r. Lost: d, its slot and its buffers are not ours any more. */
+void		mkv_req_on_dop(struct mkv_req *r, struct mkv_dop *d, const struct mkv_drv_rep *rep, int status);
+void		mkv_req_on_dop_lost(struct mkv_req *r, struct mkv_dop *d);
+/* A try failed because a drive died: 1 and the op may begin again, 0: answer RETRY. */
+int		mkv_req_again(struct mkv_req *r, int status);
+
+/* ns | key of a body into r, and the digest. 0, MKV_E_PROTO, MKV_E_INVAL, MKV_E_SYSTEM. */
+int		mkv_req_take_key(struct mkv_req *r, struct mkv_wire_in *in, size_t ns_bytes, size_t key_bytes);
+/* Common fields of a drive request for r's key. */
+void		mkv_req_fill(const struct mkv_req *r, struct mkv_drv_req *q);
+
+int		mkv_keys_unfinished(const struct mkv_req *r);		/* a list whose last part has not come */
+
+/* part.c */
+void		mkv_part_init(struct mkv_req *r, struct mkv_part *p, uint32_t no, uint32_t bytes);
+int		mkv_part_bufs(struct mkv_req *r, struct mkv_part *p, uint32_t bytes);	/* 0; MKV_E_AGAIN: r is parked */
+void		mkv_part_drop_bufs(struct mkv_req *r, struct mkv_part *p);
+int		mkv_part_clear(struct mkv_req *r, struct mkv_part *p);	/* 1: it is free now; 0: its drive's answer or a ring is waited for */
+void		mkv_part_sent(struct mkv_out *o, int res);
+int		mkv_part_seg(const struct mkv_req *r, const struct mkv_part *p, uint32_t pos, uint8_t **ptr, uint32_t *len);
+void		mkv_part_crc_done(struct mkv_part *p, uint32_t idx, uint32_t crc);
+int		mkv_part_runs(const struct mkv_req *r, struct mkv_part *p, const struct mkv_drv_rep *rep, uint64_t bytes);	/* 0; MKV_E_PEER */
+void		mkv_part_push(struct mkv_req *r, struct mkv_part *p, int drive, unsigned op);
+int		mkv_buf_take_parked(struct mkv_req *r, uint32_t bytes, struct mkv_buf *b);	/* one run; 0; MKV_E_AGAIN: r is parked; MKV_E_TOOBIG */
+void		mkv_buf_back(struct mkv_req *r, struct mkv_buf *b);
+
+#endif

@@ -1,0 +1,215 @@
+/*
+ * memkv-front, loop thread: the handshake and the checks of every later frame (DESIGN D9, proto/wire.h). Owns a connection's keys, nonces and counters;
+ * a session lives and dies with its connection and is known to no other process. Results: 0 go on; PROTO, VERSION close; AUTH close, counted as such.
+ */
+#include "config.h"
+
+#include "worker/front/front_priv.h"
+
+#include <string.h>
+
+#include "common/base/assert.h"
+#include "common/base/err.h"
+#include "common/base/log.h"
+
+#define SESSION_FEATURES	MKV_FEATURE_PARTS
+
+static void
+session_hello_sent(struct mkv_out *o, int res)
+{
+	(void)res;		/* a failed send closes the connection by itself */
+	mkv_conn_kick(o->owner);
+}
+
+static void
+session_last_sent(struct mkv_out *o, int res)
+{
+	(void)res;
+	mkv_conn_close(o->owner);
+}
+
+static void
+session_header(struct mkv_conn *c, struct mkv_hdr *out, uint8_t op, uint32_t body_bytes, int status)
+{
+	static const uint8_t magic[4] = { 'M', 'K', 'V', 1 };
+
+	memset(out, 0, sizeof(*out));
+	memcpy(out->magic, magic, sizeof(magic));
+	out->version = MKV_WIRE_VERSION;
+	out->op = op;
+	out->flags = MKV_WIRE_F_REPLY;
+	out->request_id = c->hdr.request_id;
+	out->body_bytes = body_bytes;
+	out->key_id = c->hdr.key_id;
+	out->status = (uint16_t)-status;
+}
+
+/* A last word in clear, then the end. The client takes it for a closed connection with a reason. */
+static void
+session_say_last(struct mkv_conn *c, uint8_t op, int status)
+{
+	struct mkv_out *o = &c->hs_out;
+
+	memset(o, 0, sizeof(*o));
+	session_header(c, &o->hdr, op, 0, status);
+	o->owner = c;
+	o->done = session_last_sent;
+	o->sealed = 1;
+	o->until_ns = mkv_now_ns() + c->f->conf.handshake_ns;
+	c->state = CONN_LAST;
+	mkv_conn_send(c, o);
+}
+
+static void
+session_hello_reply(struct mkv_conn *c)
+{
+	const struct mkv_front *f = c->f;
+	struct mkv_wire_hello_reply *b = &c->hs.hello.body;
+
+	memset(&c->hs.hello, 0, sizeof(c->hs.hello));
+	session_header(c, &c->hs.hello.hdr, MKV_WIRE_HELLO, sizeof(*b), 0);
+	b->version = MKV_WIRE_VERSION;
+	b->features = SESSION_FEATURES;
+	b->front_id = f->conf.front_id;
+	b->epoch = f->conf.epoch;
+	b->map_version = f->map_version;
+	b->part_bytes = f->conf.part_bytes;
+	b->credits = f->conf.inflight_max;
+	b->value_max = MKV_WIRE_VALUE_MAX;
+	memcpy(b->server_id, f->conf.server_id, sizeof(b->server_id));
+	memcpy(b->nonce, c->s.nonce_s, sizeof(b->nonce));
+}
+
+int
+mkv_session_hello(struct mkv_conn *c, const struct mkv_hdr *h, const void *body)
+{
+	const struct mkv_wire_hello *b = body;
+	struct mkv_out *o = &c->hs_out;
+	int r;
+
+	if (h->op != MKV_WIRE_HELLO || h->body_bytes != sizeof(*b) || h->session_id != 0)
+		return (MKV_E_PROTO);
+	if (b->version_min > MKV_WIRE_VERSION || b->version_max < MKV_WIRE_VERSION) {
+		session_say_last(c, MKV_WIRE_HELLO, MKV_E_VERSION);
+		return (0);
+	}
+	if (b->rail != 0) {			/* no front of this server has a rail */
+		session_say_last(c, MKV_WIRE_HELLO, MKV_E_UNSUPPORTED);
+		return (0);
+	}
+	if ((r = mkv_random(c->s.nonce_s, sizeof(c->s.nonce_s))) != 0)
+		return (r);
+	memcpy(c->s.nonce_c, b->nonce, sizeof(c->s.nonce_c));
+	session_hello_reply(c);
+	/* The frame as it lies in the receive buffer, header and body in one run. */
+	if ((r = mkv_sha256((const uint8_t *)body - MKV_WIRE_HDR_BYTES, MKV_WIRE_HDR_BYTES + h->body_bytes,
+	    &c->hs.hello, sizeof(c->hs.hello), c->s.transcript)) != 0)
+		return (r);
+	memset(o, 0, sizeof(*o));
+	o->hdr = c->hs.hello.hdr;
+	o->body = &c->hs.hello.body;
+	o->done = session_hello_sent;
+	o->owner = c;
+	o->sealed = 1;
+	o->until_ns = mkv_now_ns() + c->f->conf.handshake_ns;
+	c->state = CONN_CONNECT;
+	mkv_conn_send(c, o);
+	return (0);
+}
+
+static int
+session_keys(struct mkv_conn *c, const uint8_t front_key[32])
+{
+	struct mkv_session *s = &c->s;
+	uint8_t k[32];
+	int r;
+
+	if ((r = mkv_key_session(front_key, s->nonce_c, s->nonce_s, MKV_DIR_C2S, 0, c->f->conf.front_id, s->transcript, k)) == 0)
+		r = mkv_mac_create(&s->mac_in, k);
+	if (r == 0 && (r = mkv_key_session(front_key, s->nonce_c, s->nonce_s, MKV_DIR_S2C, 0, c->f->conf.front_id, s->transcript, k)) == 0)
+		r = mkv_mac_create(&s->mac_out, k);
+	mkv_wipe(k, sizeof(k));
+	return (r);
+}
+
+static int
+session_new_id(uint64_t *id)
+{
+	int r = 0;
+
+	*id = 0;
+	while (r == 0 && *id == 0)
+		r = mkv_random(id, sizeof(*id));
+	return (r);
+}
+
+static void
+session_connect_reply(struct mkv_conn *c)
+{
+	struct mkv_out *o = &c->hs_out;
+
+	memset(&c->hs.connect, 0, sizeof(c->hs.connect));
+	c->hs.connect.session_id = c->s.id;
+	c->hs.connect.features = SESSION_FEATURES;
+	c->hs.connect.credits = c->f->conf.inflight_max;
+	memset(o, 0, sizeof(*o));
+	session_header(c, &o->hdr, MKV_WIRE_CONNECT, sizeof(c->hs.connect), 0);
+	o->body = &c->hs.connect;
+	o->done = session_hello_sent;
+	o->owner = c;
+	o->until_ns = mkv_now_ns() + c->f->conf.handshake_ns;
+	mkv_conn_send(c, o);
+}
+
+int
+mkv_session_connect(struct mkv_conn *c, const struct mkv_hdr *h, const void *body)
+{
+	const struct mkv_front_key_row *k;
+	struct mkv_session *s = &c->s;
+	int r;
+
+	if (h->op != MKV_WIRE_CONNECT || h->body_bytes != sizeof(struct mkv_wire_connect) || h->session_id != 0 || h->channel != 0 ||
+	    h->counter != 1)
+		return (MKV_E_PROTO);
+	k = mkv_auth_key(c->f, h->key_id, c->loopback);
+	r = k != NULL ? session_keys(c, k->key) : MKV_E_AUTH;
+	if (r == 0)
+		r = mkv_mac_check(s->mac_in, h, MKV_WIRE_SIGNED_BYTES, body, h->body_bytes, h->mac);
+	if (r == MKV_E_AUTH)
+		session_say_last(c, MKV_WIRE_CONNECT, MKV_E_AUTH);
+	if (r != 0)
+		return (r);
+	if ((r = session_new_id(&s->id)) != 0)
+		return (r);
+	s->key_id = h->key_id;
+	s->counter_in = h->counter;
+	c->state = CONN_OPEN;
+	c->f->n_sessions++;
+	mkv_metric_add(c->f->m, MKV_M_front_sessions_opened_total, 0, 1);
+	mkv_log(MKV_EV_SESSION_OPEN, "session=%016llx key_id=%u", (unsigned long long)s->id, s->key_id);
+	session_connect_reply(c);
+	return (0);
+}
+
+int
+mkv_session_check(struct mkv_conn *c, const struct mkv_hdr *h, const void *body)
+{
+	struct mkv_session *s = &c->s;
+	int r;
+
+	if ((r = mkv_mac_check(s->mac_in, h, MKV_WIRE_SIGNED_BYTES, body, h->body_bytes, h->mac)) != 0)
+		return (r);
+	/* An ordered channel: a repeated, missing or foreign frame is an attack or a broken client. */
+	if (h->counter != s->counter_in + 1 || h->session_id != s->id || h->channel != 0)
+		return (MKV_E_AUTH);
+	s->counter_in++;
+	return (0);
+}
+
+void
+mkv_session_close(struct mkv_session *s)
+{
+	mkv_mac_destroy(&s->mac_in);
+	mkv_mac_destroy(&s->mac_out);
+	mkv_wipe(s, sizeof(*s));
+}

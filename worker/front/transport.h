@@ -1,0 +1,27 @@
+/*
+ * What a connection needs from its carrier. tr_tcp.c is the first; the unix socket and the tether of an RDMA session are the same calls on another
+ * descriptor. Control bytes arrive as a stream; payload is received into, and sent from, stage buffers or arena runs.
+ */
+#ifndef MKV_WORKER_FRONT_TRANSPORT_H
+#define MKV_WORKER_FRONT_TRANSPORT_H
+
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct mkv_conn;
+
+struct mkv_transport {
+	const char	*name;
+	/* 1..bytes, or exactly bytes with all; the result comes to mkv_conn_received(). */
+	void		(*recv)(struct mkv_conn *c, void *buf, uint32_t bytes, int all);
+	/* All of it or an error; the result comes to mkv_conn_sent(). iov stays untouched until then. */
+	void		(*send)(struct mkv_conn *c, const struct iovec *iov, unsigned n);
+	/* End what is outstanding early; the results still come. */
+	void		(*stop)(struct mkv_conn *c);
+	/* Nothing is outstanding. */
+	void		(*close)(struct mkv_conn *c);
+};
+
+extern const struct mkv_transport mkv_transport_tcp;
+
+#endif

@@ -38,7 +38,7 @@ enum mkv_drv_op {
 	MKV_DRV_PUT = 1,
 	MKV_DRV_RESERVE,	/* memory medium */
 	MKV_DRV_COMMIT,		/* memory medium; txn */
-	MKV_DRV_ABORT,		/* txn; also drops a striped value's pieces under set_id at this drive */
+	MKV_DRV_ABORT,		/* txn; also drops the provisional pieces of `set` (piece_count of them) at this drive */
 	MKV_DRV_GET,
 	MKV_DRV_RELEASE,	/* arg[0] = hold; no slot, no answer */
 	MKV_DRV_STAT,		/* exists, size, times */
@@ -50,8 +50,8 @@ enum mkv_drv_op {
 	MKV_DRV_SET_NEW,
 	MKV_DRV_VERIFY,		/* report_corrupt: re-read and decide; status 0 the object is good, MKV_E_CORRUPT it was dropped */
 	/* drive -> drive: args only */
-	MKV_DRV_SET_COMMITTED = 64,	/* arg0 set id lo, arg1 hi: pieces are named by a durable manifest */
-	MKV_DRV_SET_FREE,		/* arg0, arg1: manifest is gone: free the pieces; answered by SET_FREED */
+	MKV_DRV_SET_COMMITTED = 64,	/* arg0 set id lo, arg1 hi, arg2 piece count: pieces are named by a durable manifest */
+	MKV_DRV_SET_FREE,		/* arg0, arg1, arg2 likewise: manifest is gone: free the pieces; answered by SET_FREED */
 	MKV_DRV_SET_FREED,
 	MKV_DRV_RECLAIM,		/* arg0 bytes: short of space, give up victims homed at you with pieces at me (arg1 = my drive idx) */
 };
@@ -72,6 +72,16 @@ struct mkv_set_id {			/* of a striped value: given by the home drive, never twic
 	uint64_t	lo, hi;
 };
 
+/* Under which digest a piece is known: the same at fronts and drives, so that a drive finds the pieces of a set by counting. */
+static inline struct mkv_digest
+mkv_piece_digest(struct mkv_set_id set, uint32_t piece_no)
+{
+	const uint64_t w[3] = { set.lo, set.hi, piece_no };
+	const struct mkv_digest d = { mkv_hash64(w, sizeof(w), 0x9ec1u), mkv_hash64(w, sizeof(w), 0x9ec2u) };
+
+	return (d);
+}
+
 struct mkv_drv_buf {
 	uint64_t	off;		/* in the front's stage */
 	uint32_t	bytes;		/* multiple of 4096 but for the last one's content; room is rounded up to 4096 */
@@ -82,7 +92,7 @@ struct mkv_drv_req {
 	uint32_t	magic;
 	uint16_t	op, flags;
 	uint64_t	deadline_ns;	/* monotonic, same host */
-	struct mkv_digest digest;	/* of (namespace, key), or of (set id, piece_no) */
+	struct mkv_digest digest;	/* of (namespace, key), or mkv_piece_digest() */
 	uint64_t	put_id;
 	uint64_t	ttl_ms;		/* 0: none */
 	uint64_t	value_bytes;	/* PUT: bytes of this object; MANIFEST: of the whole value */

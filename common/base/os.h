@@ -28,6 +28,9 @@ int	mkv_os_ctl_send(int fd, const void *msg, size_t bytes, const int *fds, unsig
 /* Bytes received; 0 end; descriptors in fds (close-on-exec), *n_fds in: room, out: count. Too many or truncated: all closed, MKV_E_PROTO. MKV_E_AGAIN when none. */
 ssize_t	mkv_os_ctl_recv(int fd, void *msg, size_t bytes, int *fds, unsigned *n_fds);
 
+/* User at the other end of a connected unix socket. 0 or MKV_E_SYSTEM. */
+int	mkv_os_peer_uid(int fd, uid_t *uid);
+
 /* Process end: a descriptor that becomes readable when pid ends. */
 int	mkv_os_proc_watch(pid_t pid);
 /* Ask the kernel to keep this process from gaining privileges and to end with no parent surprises. */

@@ -267,13 +267,14 @@ mkv_os_ctl_recv(int fd, void *msg, size_t bytes, int *fds, unsigned *n_fds)
 	struct iovec iov = { .iov_base = msg, .iov_len = bytes };
 	union ctl_buf c;
 	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = c.buf, .msg_controllen = sizeof(c.buf) };
-	unsigned room = *n_fds, seen;
+	unsigned room = *n_fds, seen, resets = 0;
 	ssize_t n;
 
 	*n_fds = 0;
+	/* A peer that ended without having read all shows as one reset, ahead of its own last messages. */
 	do
 		n = recvmsg(fd, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-	while (n < 0 && errno == EINTR);
+	while (n < 0 && (errno == EINTR || (errno == ECONNRESET && resets++ == 0)));
 	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
 		return (MKV_E_AGAIN);
 	if (n < 0)
@@ -286,6 +287,18 @@ mkv_os_ctl_recv(int fd, void *msg, size_t bytes, int *fds, unsigned *n_fds)
 	}
 	*n_fds = seen;
 	return (n);
+}
+
+int
+mkv_os_peer_uid(int fd, uid_t *uid)
+{
+	struct ucred cred;
+	socklen_t bytes = sizeof(cred);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &bytes) != 0 || bytes != sizeof(cred))
+		return (MKV_E_SYSTEM);
+	*uid = cred.uid;
+	return (0);
 }
 
 /* ---- processes and rights ---- */

@@ -1,0 +1,199 @@
+/*
+ * Process: supervisor, loop thread. /v1/health and /v1/status as JSON.
+ *
+ * healthy	every drive online, every front running
+ * degraded	at least one drive online and one front running
+ * unhealthy	neither; or not started yet, or stopping
+ * What can fail: memory.
+ */
+#include "config.h"
+
+#include "supervisor/admin/admin_priv.h"
+
+#include <string.h>
+
+#include <jansson.h>
+
+#include "common/base/assert.h"
+#include "common/base/clock.h"
+#include "common/base/err.h"
+#include "common/base/hash.h"
+#include "supervisor/sup_priv.h"
+
+static char *
+status_text(json_t *j, size_t *bytes)
+{
+	char *text = json_dumps(j, JSON_INDENT(2));
+
+	json_decref(j);
+	*bytes = text != NULL ? strlen(text) : 0;
+	return (text);
+}
+
+static const char *
+status_health(const struct mkv_sup *s)
+{
+	uint32_t running = 0;
+
+	if (!sup_serving(s))
+		return ("unhealthy");
+	for (uint32_t i = 0; i < s->proc_count; i++)
+		running += s->proc[i].child.state == CHILD_RUNNING;
+	return (running == s->proc_count && pool_online(s) == s->drive_count ? "healthy" : "degraded");
+}
+
+char *
+admin_health(struct mkv_sup *s, size_t *bytes, int *unhealthy)
+{
+	const char *word = status_health(s);
+	uint32_t online = pool_online(s);
+
+	*unhealthy = strcmp(word, "unhealthy") == 0;
+	return (status_text(json_pack("{s:s,s:b,s:i,s:i,s:i}", "status", word, "rdma_active", 0, "drives_online", (int)online,
+	    "drives_offline", (int)(s->drive_count - online), "drives_total", (int)s->drive_count), bytes));
+}
+
+static const char *
+status_drive_state(Mkv__Ctl__DriveState state)
+{
+	switch (state) {
+	case MKV__CTL__DRIVE_STATE__DRIVE_ONLINE:
+		return ("online");
+	case MKV__CTL__DRIVE_STATE__DRIVE_RESTARTING:
+		return ("restarting");
+	case MKV__CTL__DRIVE_STATE__DRIVE_FAILED:
+		return ("failed");
+	case MKV__CTL__DRIVE_STATE__DRIVE_DRAINING:
+		return ("draining");
+	default:
+		return ("absent");
+	}
+}
+
+static json_t *
+status_hex(const uint8_t *p, size_t bytes)
+{
+	char text[65] = "";
+
+	MKV_ASSERT(bytes <= 32);
+	for (size_t i = 0; i < bytes; i++)
+		snprintf(text + 2 * i, 3, "%02x", p[i]);
+	return (json_string(text));
+}
+
+/* Foreign words (a child's, a path) as JSON, whatever bytes they hold. */
+static json_t *
+status_string(const char *s)
+{
+	json_t *j = json_string(s);
+
+	return (j != NULL ? j : json_string("(not text)"));
+}
+
+static uint64_t
+status_used(const struct mkv_sup *s, uint32_t drive)
+{
+	const struct proc *p = &s->proc[s->front_count + drive];
+
+	return (p->child.state == CHILD_RUNNING ? mkv_metric_get(p->metrics, MKV_M_drive_used_bytes, 0) : s->pool[drive].used_bytes);
+}
+
+static uint64_t
+status_usable(const struct mkv_sup *s, uint32_t drive)
+{
+	uint64_t data = mkv_metric_get(s->proc[s->front_count + drive].metrics, MKV_M_drive_total_bytes, 0);
+
+	return (data != 0 ? data : s->pool[drive].total_bytes);
+}
+
+static json_t *
+status_device(const struct mkv_sup *s, uint32_t i)
+{
+	const struct pool_drive *d = &s->pool[i];
+	const struct proc *p = &s->proc[s->front_count + i];
+
+	return (json_pack("{s:i,s:o,s:o,s:s,s:o,s:b,s:I,s:I,s:I,s:f}", "index", (int)i, "uuid",
+	    d->known ? status_hex(d->uuid, sizeof(d->uuid)) : json_null(), "media", status_string(s->conf->drive[i].media), "state",
+	    status_drive_state(d->state), "io", status_string(p->io), "readonly", p->readonly, "raw_bytes", (json_int_t)d->total_bytes,
+	    "usable_bytes", (json_int_t)status_usable(s, i), "used_bytes", (json_int_t)status_used(s, i), "weight", d->weight));
+}
+
+static json_t *
+status_storage(const struct mkv_sup *s)
+{
+	static const char *const modes[] = {
+		[MKV_STORAGE_DIRECT] = "direct", [MKV_STORAGE_FILE] = "file", [MKV_STORAGE_MEMORY] = "memory"
+	};
+	json_t *devices = json_array();
+	uint64_t raw = 0, usable = 0, used = 0;
+
+	for (uint32_t i = 0; i < s->drive_count; i++) {
+		json_array_append_new(devices, status_device(s, i));
+		raw += s->pool[i].total_bytes;
+		usable += status_usable(s, i);
+		used += status_used(s, i);
+	}
+	return (json_pack("{s:s,s:I,s:I,s:I,s:I,s:o}", "mode", modes[s->params->storage_mode], "raw_bytes_total", (json_int_t)raw,
+	    "usable_bytes_total", (json_int_t)usable, "used_bytes_total", (json_int_t)used, "map_version", (json_int_t)s->state.map_version,
+	    "devices", devices));
+}
+
+static json_t *
+status_memory(const struct mkv_sup *s)
+{
+	uint64_t total = 0, unused = 0, held = 0;
+	int huge = 0;
+
+	for (uint32_t i = 0; i < s->front_count; i++) {
+		const struct mkv_metrics *m = s->proc[i].metrics;
+
+		total += s->conf->stage_data_bytes;
+		unused += mkv_metric_get(m, MKV_M_front_stage_free_bytes, 0);
+		held += mkv_metric_get(m, MKV_M_front_stage_quarantined_bytes, 0);
+		huge += s->proc[i].stage_huge;
+	}
+	return (json_pack("{s:I,s:I,s:I,s:b}", "staging_bytes_total", (json_int_t)total, "staging_bytes_free", (json_int_t)unused,
+	    "staging_bytes_quarantined", (json_int_t)held, "huge_pages", huge > 0));
+}
+
+static json_t *
+status_list(const char *commas)
+{
+	json_t *a = json_array();
+	size_t n;
+
+	for (; *commas != '\0'; commas += n + (commas[n] == ',')) {
+		n = strcspn(commas, ",");
+		json_array_append_new(a, json_stringn(commas, n));
+	}
+	return (a);
+}
+
+static json_t *
+status_process(const struct proc *p)
+{
+	uint64_t up = p->child.state == CHILD_RUNNING ? (mkv_now_ns() - p->child.ready_ns) / MKV_NS_PER_SEC : 0;
+	json_t *words = json_array();
+	const char *w;
+
+	/* Last words are for a process that is gone: what a living one says is in the log. */
+	for (uint32_t i = 0; p->life == NULL && (w = logs_word(&p->words, i)) != NULL; i++)
+		json_array_append_new(words, status_string(w));
+	return (json_pack("{s:s,s:s,s:i,s:i,s:I,s:I,s:o,s:o,s:o,s:o,s:o}", "name", p->child.name, "state", child_state_name(p->child.state),
+	    "pid", p->life != NULL ? (int)p->life->pid : 0, "restarts", (int)p->child.restart_count, "uptime_s", (json_int_t)up, "epoch",
+	    (json_int_t)p->epoch, "io", status_string(p->io), "jail_missing", status_list(p->jail_missing), "detail",
+	    status_string(p->detail), "why", status_string(p->why), "last_words", words));
+}
+
+char *
+admin_status(struct mkv_sup *s, size_t *bytes)
+{
+	json_t *processes = json_array();
+
+	for (uint32_t i = 0; i < s->proc_count; i++)
+		json_array_append_new(processes, status_process(&s->proc[i]));
+	return (status_text(json_pack("{s:s,s:o,s:s,s:I,s:I,s:s,s:o,s:o,s:o}", "status", status_health(s), "server_id",
+	    status_hex(s->state.server_id, sizeof(s->state.server_id)), "version", PACKAGE_VERSION, "epoch", (json_int_t)s->state.epoch,
+	    "uptime_s", (json_int_t)((mkv_now_ns() - s->started_ns) / MKV_NS_PER_SEC), "auth_key", s->keys.now.dev ? "dev" : "explicit",
+	    "memory", status_memory(s), "storage", status_storage(s), "processes", processes), bytes));
+}

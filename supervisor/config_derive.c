@@ -1,0 +1,237 @@
+/*
+ * Process: supervisor, before the loop runs (and at reload, on it).
+ * What the parameters mean together: addresses, places, sizes per front, drives; and what cannot be together, said with the line that fixes it.
+ * What can fail: the configuration (errors), nothing else.
+ */
+#include "config.h"
+
+#include "supervisor/config_priv.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/os.h"
+#include "common/base/units.h"
+
+#define DRIVE_BYTES_DEFAULT	(1ull << 30)
+#define DRIVE_BYTES_MIN		(32ull << 20)
+#define SUN_PATH_MAX		108u
+#define STAGE_EXTENTS_MIN	2u		/* a front must be able to hold so many extents, or large values would wait for themselves */
+
+/* Complaints name the file where there is one: the reader will look there first. */
+#define COMPLAIN(c, e, fmt, ...) \
+	config_error(e, "%s: " fmt, (c)->file[0] != '\0' ? (c)->file : "configuration", __VA_ARGS__)
+
+int
+config_is_loopback(const char *host)
+{
+	struct in6_addr six;
+	struct in_addr four;
+
+	if (inet_pton(AF_INET, host, &four) == 1)
+		return ((ntohl(four.s_addr) >> 24) == 127);
+	return (inet_pton(AF_INET6, host, &six) == 1 && IN6_IS_ADDR_LOOPBACK(&six));
+}
+
+static void
+derive_path(char dst[CONFIG_PATH_MAX], const char *path)
+{
+	char cwd[CONFIG_PATH_MAX / 2];
+
+	if (path[0] == '/' || getcwd(cwd, sizeof(cwd)) == NULL)
+		snprintf(dst, CONFIG_PATH_MAX, "%s", path);
+	else
+		snprintf(dst, CONFIG_PATH_MAX, "%s/%s", cwd, path);
+}
+
+/* $NAME, if it is an absolute path. */
+static const char *
+derive_env_dir(const char *name)
+{
+	const char *v = getenv(name);
+
+	return (v != NULL && v[0] == '/' ? v : NULL);
+}
+
+static void
+derive_data_dir(struct config *c, struct config_errors *e)
+{
+	const char *xdg = derive_env_dir("XDG_DATA_HOME"), *home = derive_env_dir("HOME");
+	struct config_derived *d = &c->derived;
+	int n = 0;
+
+	if (c->params.server_data_dir[0] != '\0')
+		derive_path(d->data_dir, c->params.server_data_dir);
+	else if (geteuid() == 0)
+		n = snprintf(d->data_dir, sizeof(d->data_dir), "/var/lib/memkv");
+	else if (xdg != NULL)
+		n = snprintf(d->data_dir, sizeof(d->data_dir), "%s/memkv", xdg);
+	else if (home != NULL)
+		n = snprintf(d->data_dir, sizeof(d->data_dir), "%s/.local/share/memkv", home);
+	else
+		COMPLAIN(c, e, "key \"%s\": not set, and there is neither XDG_DATA_HOME nor HOME", "server.data_dir");
+	if (n >= (int)sizeof(d->data_dir))
+		COMPLAIN(c, e, "key \"%s\": too long", "server.data_dir");
+}
+
+/* A server with a directory of its own has its socket there, so that several can run side by side. */
+static void
+derive_control_path(struct config *c, struct config_errors *e)
+{
+	const char *run = derive_env_dir("XDG_RUNTIME_DIR");
+	struct config_derived *d = &c->derived;
+	int n;
+
+	if (c->params.server_control_socket[0] != '\0') {
+		derive_path(d->control_path, c->params.server_control_socket);
+		n = (int)strlen(d->control_path);
+	} else if (c->params.server_data_dir[0] != '\0' || (geteuid() != 0 && run == NULL))
+		n = snprintf(d->control_path, sizeof(d->control_path), "%s/control.sock", d->data_dir);
+	else
+		n = snprintf(d->control_path, sizeof(d->control_path), "%s/memkv/control.sock", geteuid() == 0 ? "/run" : run);
+	if (n >= (int)SUN_PATH_MAX)
+		COMPLAIN(c, e, "key \"server.control_socket\": \"%s\" is longer than the system allows for a socket (%u); set it to a shorter path",
+		    d->control_path, SUN_PATH_MAX - 1);
+}
+
+static void
+derive_addresses(struct config *c, struct config_errors *e)
+{
+	struct config_derived *d = &c->derived;
+	const struct mkv_params *p = &c->params;
+
+	d->data = p->network_address;
+	d->admin = p->admin_address;
+	if (d->admin.host[0] == '\0') {
+		d->admin = d->data;
+		d->admin.port = d->data.port == 0 ? 0 : (uint16_t)(d->data.port + 1);
+		if (d->data.port == UINT16_MAX)
+			COMPLAIN(c, e, "key \"network.address\": port %u leaves none for the admin port; set admin.address", d->data.port);
+	} else if (p->admin_enabled && d->admin.port != 0 && d->admin.port == d->data.port && strcmp(d->admin.host, d->data.host) == 0)
+		COMPLAIN(c, e, "key \"admin.address\": \"%s:%u\" is the data address; choose another port", d->admin.host, d->admin.port);
+	d->loopback = config_is_loopback(d->data.host);
+	d->explicit_key = p->network_auth_key[0] != '\0';
+	if (!d->loopback && !d->explicit_key)
+		COMPLAIN(c, e, "key \"network.address\": \"%s:%u\" can be reached from elsewhere and needs a key of your own. Make one with\n"
+		    "    openssl rand -hex 32\nand put it in the file\n    network:\n      auth_key: \"<the 64 digits>\"\n"
+		    "or in the environment as MEMKV_AUTH_KEY; or bind to 127.0.0.1", d->data.host, d->data.port);
+	if ((p->network_tls_cert[0] != '\0') != (p->network_tls_key[0] != '\0'))
+		COMPLAIN(c, e, "key \"%s\": only one of network.tls_cert and network.tls_key is set; set both or none",
+		    p->network_tls_cert[0] != '\0' ? "network.tls_cert" : "network.tls_key");
+	if (p->network_tls_cert[0] != '\0' && access(p->network_tls_cert, R_OK) != 0)
+		COMPLAIN(c, e, "key \"network.tls_cert\": \"%s\": %s", p->network_tls_cert, strerror(errno));
+	if (p->network_tls_key[0] != '\0' && access(p->network_tls_key, R_OK) != 0)
+		COMPLAIN(c, e, "key \"network.tls_key\": \"%s\": %s", p->network_tls_key, strerror(errno));
+}
+
+static void
+derive_fronts(struct config *c, struct config_errors *e)
+{
+	struct config_derived *d = &c->derived;
+	const struct mkv_params *p = &c->params;
+	uint32_t cpus = (uint32_t)MKV_MAX(mkv_os_cpu_count(), 1);
+	uint64_t need;
+
+	d->front_count = p->network_shards;
+	if (d->front_count == 0)
+		d->front_count = MKV_MAX(1, MKV_MIN(4, cpus / 4));
+	d->stage_data_bytes = p->memory_max_size / d->front_count / p->memory_block_size * p->memory_block_size;
+	need = STAGE_EXTENTS_MIN * MKV_MAX(p->storage_block_size, p->memory_block_size);
+	if (d->stage_data_bytes < need)
+		COMPLAIN(c, e, "key \"memory.max_size\": %" PRIu64 " bytes for %u front processes are too little; with storage.block_size %" PRIu64
+		    " at least %" PRIu64 " are needed", p->memory_max_size, d->front_count, p->storage_block_size, need * d->front_count);
+}
+
+static void
+derive_default_drive(struct config *c, struct config_errors *e)
+{
+	struct config_derived *d = &c->derived;
+
+	if (c->params.storage_mode == MKV_STORAGE_DIRECT) {
+		COMPLAIN(c, e, "key \"storage.drives\": missing; %s", "storage.mode direct needs the block devices: drives: [{media: /dev/nvme0n1}]");
+		return;
+	}
+	d->drive_count = 1;
+	d->drive[0].max_size = DRIVE_BYTES_DEFAULT;
+	d->drive[0].weight = 1;
+	if (c->params.storage_mode == MKV_STORAGE_MEMORY)
+		strcpy(d->drive[0].media, "arena0");
+	else if (snprintf(d->drive[0].media, CONFIG_PATH_MAX, "%s/drive0.dat", d->data_dir) >= (int)CONFIG_PATH_MAX)
+		COMPLAIN(c, e, "key \"%s\": too long", "server.data_dir");
+}
+
+/* Sizes that were not given, sizes that cannot be. */
+static void
+derive_drive_size(struct config *c, struct config_errors *e, struct config_drive *dr)
+{
+	const uint64_t least = MKV_MAX((uint64_t)DRIVE_BYTES_MIN, 8 * c->params.storage_block_size);
+
+	if (c->params.storage_mode == MKV_STORAGE_DIRECT)
+		return;
+	if (dr->max_size == 0)
+		dr->max_size = c->params.storage_file_size_gb > 0 ? c->params.storage_file_size_gb << 30 : DRIVE_BYTES_DEFAULT;
+	dr->max_size &= ~(uint64_t)4095;
+	if (dr->max_size < least)
+		COMPLAIN(c, e, "key \"storage.drives[].max_size\": %" PRIu64 " bytes for \"%s\" are too little; at least %" PRIu64 " are needed",
+		    dr->max_size, dr->media, least);
+}
+
+static void
+derive_drives(struct config *c, struct config_errors *e)
+{
+	struct config_derived *d = &c->derived;
+	const struct mkv_params *p = &c->params;
+
+	d->drive_count = p->n_drives;
+	for (uint32_t i = 0; i < p->n_drives; i++) {
+		struct config_drive *dr = &d->drive[i];
+
+		if (p->storage_mode == MKV_STORAGE_MEMORY)
+			snprintf(dr->media, sizeof(dr->media), "%s", p->drives[i].media);
+		else
+			derive_path(dr->media, p->drives[i].media);
+		dr->max_size = p->drives[i].max_size;
+		dr->weight = p->drives[i].weight;
+		for (uint32_t j = 0; j < i; j++)
+			if (strcmp(d->drive[j].media, dr->media) == 0)
+				COMPLAIN(c, e, "key \"storage.drives[].media\": \"%s\" is given twice", dr->media);
+	}
+	if (d->drive_count == 0)
+		derive_default_drive(c, e);
+	for (uint32_t i = 0; i < d->drive_count; i++)
+		derive_drive_size(c, e, &d->drive[i]);
+	if (p->storage_file_size_gb > 0 && d->drive_count > 1)
+		COMPLAIN(c, e, "key \"storage.file_size_gb\": means one file, but there are %u drives; use max_size of each", d->drive_count);
+}
+
+static void
+derive_limits(struct config *c, struct config_errors *e)
+{
+	const struct mkv_params *p = &c->params;
+
+	if (p->server_backoff_min > p->server_backoff_max)
+		COMPLAIN(c, e, "key \"%s\": is above server.backoff_max", "server.backoff_min");
+	if (p->server_ping_timeout < p->server_ping_interval)
+		COMPLAIN(c, e, "key \"%s\": is below server.ping_interval", "server.ping_timeout");
+	if (p->storage_eviction_low >= p->storage_eviction_high)
+		COMPLAIN(c, e, "key \"storage.eviction.low\": %u is not below storage.eviction.high (%u)", p->storage_eviction_low,
+		    p->storage_eviction_high);
+	if (p->storage_file_size_gb > 0 && p->storage_mode != MKV_STORAGE_FILE)
+		COMPLAIN(c, e, "key \"%s\": is for storage.mode file", "storage.file_size_gb");
+}
+
+void
+config_derive(struct config *c, struct config_errors *e)
+{
+	memset(&c->derived, 0, sizeof(c->derived));
+	derive_data_dir(c, e);
+	derive_control_path(c, e);
+	derive_addresses(c, e);
+	derive_fronts(c, e);
+	derive_drives(c, e);
+	derive_limits(c, e);
+}

@@ -1,0 +1,89 @@
+/*
+ * Configuration: command line, then MEMKV_* of the environment, then the file, then the default; every complaint with its place.
+ */
+#ifndef MKV_SUPERVISOR_CONFIG_PRIV_H
+#define MKV_SUPERVISOR_CONFIG_PRIV_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "common/base/assert.h"
+#include "common/base/params.h"
+
+#define CONFIG_FRONTS_MAX	64u
+#define CONFIG_DRIVES_MAX	MKV_PARAM_DRIVES_MAX
+#define CONFIG_SETS_MAX		256u
+#define CONFIG_ERRORS_MAX	64u	/* told in one go; the rest is counted */
+#define CONFIG_NOTES_MAX	16u
+#define CONFIG_PATH_MAX		512u
+#define CONFIG_FILE_DEFAULT	"/etc/memkv/config.yaml"
+
+struct config_args {				/* the command line */
+	const char	*file;			/* --config; NULL: MEMKV_CONFIG, then CONFIG_FILE_DEFAULT if it is there */
+	const char	*sets[CONFIG_SETS_MAX];	/* --set: "section.key=value" */
+	unsigned	n_sets;
+	int		ready_fd;		/* -1: none */
+};
+
+struct config_errors {
+	char		*line[CONFIG_ERRORS_MAX];
+	unsigned	n, more;
+};
+
+struct config_drive {
+	char		media[CONFIG_PATH_MAX];	/* absolute path, or the arena's name */
+	uint64_t	max_size;		/* 0: all of a block device */
+	double		weight;			/* factor on the capacity */
+};
+
+/* What the parameters mean for the supervisor, once they were checked against each other. */
+struct config_derived {
+	char		data_dir[CONFIG_PATH_MAX];
+	char		control_path[CONFIG_PATH_MAX];
+	struct mkv_param_addr data, admin;	/* port 0: any */
+	int		loopback;		/* the data address is */
+	int		explicit_key;
+	uint32_t	front_count, drive_count;
+	uint64_t	stage_data_bytes;	/* of one front */
+	struct config_drive drive[CONFIG_DRIVES_MAX];
+};
+
+struct config {
+	struct mkv_params params;		/* network_auth_key only until keys_set(); then wiped */
+	struct config_derived derived;
+	char		file[CONFIG_PATH_MAX];	/* what was read; "": none */
+	const struct mkv_param_row *note[CONFIG_NOTES_MAX];	/* keys that were set and have no effect */
+	unsigned	n_notes;
+};
+
+/* 0; MKV_E_CONFIG and the errors (config_errors_free()). c is complete or to be thrown away (config_wipe() in both cases). */
+int	config_load(struct config *c, const struct config_args *a, struct config_errors *e);
+void	config_wipe(struct config *c);
+void	config_error(struct config_errors *e, const char *fmt, ...) MKV_PRINTF(2, 3);
+void	config_errors_free(struct config_errors *e);
+
+enum config_run { CONFIG_RUN, CONFIG_SHOW_DEFAULTS, CONFIG_CHECK, CONFIG_HELP, CONFIG_VERSION };
+/* Reads argv, which must stay. 0, or MKV_E_CONFIG with words in why. */
+int	config_parse_args(struct config_args *a, int argc, char *const argv[], enum config_run *run, char *why, size_t why_bytes);
+void	config_show_help(FILE *out);
+void	config_show_defaults(FILE *out);	/* as a configuration file with comments */
+
+/* config_yaml.c: what it finds; key is "storage.eviction.high", where is "FILE:LINE" or what the caller said. */
+struct config_sink {
+	void		(*set)(void *arg, const char *where, const char *key, const char *value);
+	void		(*drives_begin)(void *arg, const char *where);
+	/* Each text is NULL if it is not given. */
+	void		(*drive)(void *arg, const char *where, const char *media, const char *max_size, const char *weight);
+	void		*arg;
+	struct config_errors *errors;
+};
+void	config_yaml_file(const char *name, FILE *f, const struct config_sink *sink);
+/* The value of --set storage.drives=... or of its variable: a YAML flow sequence of mappings. */
+void	config_yaml_drives(const char *where, const char *text, const struct config_sink *sink);
+
+/* config_derive.c: fills derived; what does not fit together becomes an error. */
+void	config_derive(struct config *c, struct config_errors *e);
+int	config_is_loopback(const char *host);
+
+#endif

@@ -1,0 +1,509 @@
+/*
+ * Process: supervisor, loop thread.
+ * Owns: every shared segment, bell and listening socket of the server, for the supervisor's life; rings until one of their ends dies.
+ * What a child is given is exactly what heritage_give() sends, in that order, on its control socket; nothing is inherited by fork but descriptors
+ * 0 to 3.
+ *
+ *	front	own stage, own bell, bells of all drives, rings with all drives, arenas (data), its listener, keys derived for it
+ *	drive	stages of all fronts, own bell, bells of all fronts and drives, rings with all of them, its own arena (data and metadata)
+ *
+ * Invariants: bells, stages, arenas and metric pages outlive their process; a ring belongs to one pair of lives and is made anew when either end
+ * starts; the bit of a ring in its consumer's bell page depends on the producer alone (heritage_bit).
+ * What can fail: memory and descriptors. At start that ends the supervisor; later it ends the child that could not be served.
+ */
+#include "config.h"
+
+#include "supervisor/sup_priv.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/assert.h"
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "common/base/os.h"
+#include "common/shm/ring.h"
+#include "common/shm/stage.h"
+
+#define HUGE_PAGE	(2u << 20)
+#define BELL_BYTES	4096u
+#define BELL_DRIVE_BITS	CONFIG_FRONTS_MAX	/* fronts ring on 0.., drives from here on */
+
+_Static_assert(CONFIG_FRONTS_MAX + CONFIG_DRIVES_MAX <= MKV_BELL_RINGS_MAX, "a bit for every producer");
+_Static_assert(CONFIG_DRIVES_MAX <= MKV_STAGE_DRIVES_MAX, "owner words name a drive");
+
+#define CTL_MESSAGE(m, Type, CASE, field, body) \
+	Mkv__Ctl__Control m = MKV__CTL__CONTROL__INIT; \
+	m.body_case = MKV__CTL__CONTROL__BODY_##CASE; \
+	m.field = (body)
+
+static void
+heritage_close(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+/* ---- at start ---- */
+
+static int
+heritage_bell(struct proc *p)
+{
+	int r;
+
+	p->bell_shm = mkv_os_shm_create("memkv-bell", BELL_BYTES, 0);
+	if (p->bell_shm < 0)
+		return (p->bell_shm);
+	if ((r = mkv_bell_format(p->bell_shm)) != 0)
+		return (r);
+	return (mkv_os_bell_create(&p->bell_wait, &p->bell_ring));
+}
+
+static int
+heritage_metrics(struct proc *p)
+{
+	int r;
+
+	p->metrics_fd = mkv_os_shm_create("memkv-metrics", mkv_metrics_bytes(), 0);
+	if (p->metrics_fd < 0)
+		return (p->metrics_fd);
+	if ((r = mkv_metrics_format(p->metrics_fd)) != 0)
+		return (r);
+	return (mkv_metrics_open(&p->metrics, p->metrics_fd, 0));
+}
+
+/* huge as in mkv_os_shm_create(). */
+static int
+heritage_stage_try(struct proc *p, int huge)
+{
+	uint64_t data_bytes = p->sup->conf->stage_data_bytes;
+	uint32_t chunk_bytes = (uint32_t)p->sup->params->memory_block_size, slots = p->sup->params->memory_slots;
+	int r;
+
+	p->stage_bytes = mkv_stage_bytes(data_bytes, chunk_bytes, slots);
+	MKV_ASSERT(p->stage_bytes > 0);		/* the parameters' ranges lie within the segment's */
+	p->stage_huge = huge != 0;
+	p->stage_fd = mkv_os_shm_create("memkv-stage", p->stage_bytes, huge);
+	if (p->stage_fd < 0)
+		return (p->stage_fd);
+	r = mkv_stage_format(p->stage_fd, data_bytes, chunk_bytes, slots, huge);
+	if (r != 0)
+		heritage_close(&p->stage_fd);
+	return (r);
+}
+
+/* Reserved huge pages if there are any, else a plain memfd with advice; "require" is content with the first alone. */
+static int
+heritage_stage(struct proc *p)
+{
+	int want = p->sup->params->memory_hugepages;
+	int r;
+
+	if (want == MKV_HUGEPAGES_OFF)
+		return (heritage_stage_try(p, 0));
+	r = heritage_stage_try(p, 2);
+	return (r == 0 || want == MKV_HUGEPAGES_REQUIRE ? r : heritage_stage_try(p, 1));
+}
+
+/* Records of small objects take about 1/16 of their data; the memory is there only once it is used. */
+static int
+heritage_arena(struct proc *p)
+{
+	uint64_t bytes = p->sup->conf->drive[p->index].max_size;
+
+	p->arena_meta_bytes = MKV_ALIGN_UP(bytes / 8 + (64u << 20), HUGE_PAGE);
+	p->arena_fd = mkv_os_shm_create("memkv-arena", bytes, 1);
+	if (p->arena_fd < 0)
+		return (p->arena_fd);
+	p->arena_meta_fd = mkv_os_shm_create("memkv-arena-meta", p->arena_meta_bytes, 0);
+	return (MKV_MIN(p->arena_meta_fd, 0));
+}
+
+static int
+heritage_listen(struct mkv_sup *s, char *why, unsigned why_bytes)
+{
+	const struct config_derived *d = s->conf;
+	int shared = s->front_count > 1, fd, r;
+
+	/* A shared port would let a second server of this user in beside us, unseen: first take it for ourselves alone. */
+	fd = mkv_os_listen_tcp(d->data.host, d->data.port, 0, &s->data_port);
+	r = MKV_MIN(fd, 0);
+	if (shared && fd >= 0)
+		close(fd);
+	for (uint32_t i = 0; i < s->front_count && r == 0; i++) {
+		if (shared)
+			fd = mkv_os_listen_tcp(d->data.host, s->data_port, 1, NULL);
+		r = MKV_MIN(fd, 0);
+		sup_front(s, i)->listen_fd = fd;
+	}
+	if (r != 0)
+		snprintf(why, why_bytes, "cannot listen on %s:%u: %s%s", d->data.host, d->data.port != 0 ? d->data.port : s->data_port,
+		    r == MKV_E_LOCKED ? "the port is taken" : mkv_err(r), r == MKV_E_LOCKED ? "; set network.address to another one" : "");
+	return (r);
+}
+
+static int
+heritage_one(struct proc *p, char *why, unsigned why_bytes)
+{
+	int r;
+
+	if ((r = heritage_bell(p)) != 0 || (r = heritage_metrics(p)) != 0) {
+		snprintf(why, why_bytes, "%s: shared memory: %s", p->child.name, mkv_err(r));
+		return (r);
+	}
+	if (!proc_is_drive(p) && (r = heritage_stage(p)) != 0)
+		snprintf(why, why_bytes, "%s: cannot have %" PRIu64 " bytes of staging memory (memory.max_size, memory.hugepages): %s",
+		    p->child.name, p->stage_bytes, mkv_err(r));
+	if (proc_is_drive(p) && p->sup->params->storage_mode == MKV_STORAGE_MEMORY && (r = heritage_arena(p)) != 0)
+		snprintf(why, why_bytes, "%s: cannot have an arena of %" PRIu64 " bytes (storage.drives, max_size): %s", p->child.name,
+		    p->sup->conf->drive[p->index].max_size, mkv_err(r));
+	return (r);
+}
+
+int
+heritage_create(struct mkv_sup *s, char *why, unsigned why_bytes)
+{
+	int r = 0;
+
+	s->ring = calloc((size_t)s->proc_count * s->proc_count, sizeof(*s->ring));
+	if (s->ring == NULL) {
+		snprintf(why, why_bytes, "out of memory");
+		return (MKV_E_NOMEM);
+	}
+	for (uint32_t i = 0; i < s->proc_count && r == 0; i++)
+		r = heritage_one(&s->proc[i], why, why_bytes);
+	if (r != 0)
+		return (r);
+	for (uint32_t i = 0; i < s->front_count; i++)
+		sup_front(s, i)->stage_epoch = s->state.epoch;
+	return (heritage_listen(s, why, why_bytes));
+}
+
+void
+heritage_destroy(struct mkv_sup *s)
+{
+	for (uint32_t i = 0; i < s->proc_count; i++) {
+		struct proc *p = &s->proc[i];
+
+		if (s->ring != NULL)
+			heritage_drop_rings(p);
+		mkv_metrics_close(&p->metrics);
+		heritage_close(&p->metrics_fd);
+		heritage_close(&p->bell_shm);
+		if (p->bell_ring != p->bell_wait)
+			heritage_close(&p->bell_ring);
+		heritage_close(&p->bell_wait);
+		heritage_close(&p->stage_fd);
+		heritage_close(&p->listen_fd);
+		heritage_close(&p->arena_fd);
+		heritage_close(&p->arena_meta_fd);
+	}
+	free(s->ring);
+	s->ring = NULL;
+}
+
+/* ---- rings ---- */
+
+/* Fronts and drives talk, drives among themselves do, fronts do not. */
+static int
+heritage_neighbours(const struct proc *a, const struct proc *b)
+{
+	return (a != b && (proc_is_drive(a) || proc_is_drive(b)));
+}
+
+static struct sup_ring *
+heritage_ring(const struct proc *a, const struct proc *b)
+{
+	struct mkv_sup *s = a->sup;
+	uint32_t lo = MKV_MIN(a->number, b->number), hi = MKV_MAX(a->number, b->number);
+
+	return (&s->ring[(size_t)lo * s->proc_count + hi]);
+}
+
+static uint32_t
+heritage_bit(const struct proc *producer)
+{
+	return (proc_is_drive(producer) ? BELL_DRIVE_BITS + producer->index : producer->index);
+}
+
+static Mkv__Ctl__PeerKind
+heritage_peer_kind(const struct proc *p)
+{
+	return (proc_is_drive(p) ? MKV__CTL__PEER_KIND__PEER_DRIVE : MKV__CTL__PEER_KIND__PEER_FRONT);
+}
+
+static void
+heritage_ring_free(struct sup_ring *r)
+{
+	if (r->epoch == 0)
+		return;
+	heritage_close(&r->fd[0]);
+	heritage_close(&r->fd[1]);
+	r->epoch = 0;
+}
+
+static int
+heritage_ring_make(struct sup_ring *r, uint32_t epoch)
+{
+	int e = 0;
+
+	heritage_ring_free(r);
+	r->fd[0] = r->fd[1] = -1;
+	r->epoch = epoch;
+	for (int i = 0; i < 2 && e == 0; i++) {
+		r->fd[i] = mkv_os_shm_create("memkv-ring", mkv_ring_bytes(SUP_RING_CAPACITY), 0);
+		e = r->fd[i] < 0 ? r->fd[i] : mkv_ring_format(r->fd[i], SUP_RING_CAPACITY, epoch);
+	}
+	if (e != 0)
+		heritage_ring_free(r);
+	return (e);
+}
+
+/* Tell `to` of its ring with `peer`. */
+static void
+heritage_tell_ring(struct proc *to, struct proc *peer)
+{
+	const struct sup_ring *r = heritage_ring(to, peer);
+	Mkv__Ctl__Ring body = MKV__CTL__RING__INIT;
+	int fds[2], lower = to->number < peer->number;
+	CTL_MESSAGE(m, Ring, RING, ring, &body);
+
+	if (r->epoch == 0)
+		return;
+	body.peer = heritage_peer_kind(peer);
+	body.index = peer->index;
+	body.epoch = r->epoch;
+	body.out_bit = heritage_bit(to);
+	body.in_bit = heritage_bit(peer);
+	fds[0] = r->fd[lower ? 0 : 1];
+	fds[1] = r->fd[lower ? 1 : 0];
+	proc_send(to, &m, fds, 2);
+}
+
+int
+heritage_rings(struct proc *p)
+{
+	struct mkv_sup *s = p->sup;
+	int r;
+
+	for (uint32_t i = 0; i < s->proc_count; i++) {
+		struct proc *q = &s->proc[i];
+
+		if (!heritage_neighbours(p, q) || q->life == NULL)
+			continue;
+		if ((r = heritage_ring_make(heritage_ring(p, q), p->epoch)) != 0)
+			return (r);
+		if (proc_reachable(q))
+			heritage_tell_ring(q, p);
+	}
+	return (0);
+}
+
+void
+heritage_drop_rings(struct proc *p)
+{
+	for (uint32_t i = 0; i < p->sup->proc_count; i++)
+		if (heritage_neighbours(p, &p->sup->proc[i]))
+			heritage_ring_free(heritage_ring(p, &p->sup->proc[i]));
+}
+
+/* ---- what a child is told ---- */
+
+/* All parameters but secrets, as text. Returns how many; each is two mallocs (heritage_params_free()). */
+static size_t
+heritage_params(const struct mkv_params *params, Mkv__Ctl__Param **list, size_t max)
+{
+	char value[MKV_PARAM_TEXT_BYTES];
+	size_t n = 0;
+
+	for (unsigned i = 0; i < mkv_param_count() && n < max; i++) {
+		const struct mkv_param_row *row = &mkv_param_rows()[i];
+		Mkv__Ctl__Param *p;
+
+		if (row->type == MKV_PARAM_SECRET || mkv_params_get_text(params, row, value, sizeof(value)) != 0)
+			continue;
+		if ((p = malloc(sizeof(*p))) == NULL)
+			break;
+		mkv__ctl__param__init(p);
+		p->key = (char *)(uintptr_t)row->key;
+		if ((p->value = strdup(value)) == NULL) {
+			free(p);
+			break;
+		}
+		list[n++] = p;
+	}
+	return (n);
+}
+
+static void
+heritage_params_free(Mkv__Ctl__Param **list, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		free(list[i]->value);
+		free(list[i]);
+	}
+}
+
+static void
+heritage_drive_part(const struct proc *p, Mkv__Ctl__Configure *c)
+{
+	struct pool_drive *pd = &p->sup->pool[p->index];
+
+	c->media = (char *)(uintptr_t)p->sup->conf->drive[p->index].media;
+	c->max_size = p->sup->conf->drive[p->index].max_size;
+	if (pd->known)
+		c->drive_uuid = (ProtobufCBinaryData){ .len = sizeof(pd->uuid), .data = pd->uuid };
+}
+
+void
+heritage_configure(struct proc *p)
+{
+	static const Mkv__Ctl__Kind kinds[SUP_KIND_COUNT] = {
+#define MKV_PROC(KIND, name, program, ctl)	[SUP_##KIND] = MKV__CTL__KIND__KIND_##ctl,
+#include "common/tbl/procs.def"
+#undef MKV_PROC
+	};
+	Mkv__Ctl__Param *params[256];
+	struct mkv_sup *s = p->sup;
+	Mkv__Ctl__Configure c = MKV__CTL__CONFIGURE__INIT;
+	CTL_MESSAGE(m, Configure, CONFIGURE, configure, &c);
+
+	c.name = p->child.name;
+	c.kind = kinds[p->kind];
+	c.index = p->index;
+	c.epoch = p->epoch;
+	c.server_id = (ProtobufCBinaryData){ .len = sizeof(s->state.server_id), .data = s->state.server_id };
+	c.store_secret = (ProtobufCBinaryData){ .len = sizeof(s->state.store_secret), .data = s->state.store_secret };
+	c.loopback_only = s->keys.now.dev;
+	c.front_count = s->front_count;
+	c.drive_count = s->drive_count;
+	c.params = params;
+	c.n_params = heritage_params(&s->config->params, params, MKV_ARRAY_LEN(params));
+	if (proc_is_drive(p))
+		heritage_drive_part(p, &c);
+	else
+		c.front_id = p->index + 1;
+	proc_send(p, &m, NULL, 0);
+	heritage_params_free(params, c.n_params);
+}
+
+void
+heritage_key(struct proc *p, const struct key *k, int revoked)
+{
+	uint8_t front_key[MKV_KEY_BYTES];
+	Mkv__Ctl__Key body = MKV__CTL__KEY__INIT;
+	CTL_MESSAGE(m, Key, KEY, key, &body);
+
+	MKV_ASSERT(!proc_is_drive(p));
+	if (k->id == 0 || mkv_key_front(k->cred, p->index + 1, front_key) != 0)
+		return;
+	body.key_id = k->id;
+	body.front_key = (ProtobufCBinaryData){ .len = sizeof(front_key), .data = front_key };
+	body.dev = k->dev;
+	body.revoked = revoked;
+	body.role = (char *)(uintptr_t)"rw";
+	proc_send(p, &m, NULL, 0);
+	mkv_wipe(front_key, sizeof(front_key));
+}
+
+static void
+heritage_tell_metrics(struct proc *p)
+{
+	Mkv__Ctl__Metrics body = MKV__CTL__METRICS__INIT;
+	CTL_MESSAGE(m, Metrics, METRICS, metrics, &body);
+
+	proc_send(p, &m, &p->metrics_fd, 1);
+}
+
+static void
+heritage_tell_stage(struct proc *p, const struct proc *front)
+{
+	Mkv__Ctl__Stage body = MKV__CTL__STAGE__INIT;
+	CTL_MESSAGE(m, Stage, STAGE, stage, &body);
+
+	body.front = front->index;
+	body.bytes = front->stage_bytes;
+	body.epoch = front->stage_epoch;
+	body.huge = front->stage_huge;
+	proc_send(p, &m, &front->stage_fd, 1);
+}
+
+static void
+heritage_tell_arena(struct proc *p, const struct proc *drive)
+{
+	Mkv__Ctl__Arena body = MKV__CTL__ARENA__INIT;
+	int fds[2] = { drive->arena_fd, drive->arena_meta_fd };
+	CTL_MESSAGE(m, Arena, ARENA, arena, &body);
+
+	if (drive->arena_fd < 0)
+		return;
+	body.drive = drive->index;
+	body.bytes = p->sup->conf->drive[drive->index].max_size;
+	body.meta_bytes = drive->arena_meta_bytes;
+	proc_send(p, &m, fds, p == drive ? 2 : 1);
+}
+
+static void
+heritage_tell_bell(struct proc *p, const struct proc *of)
+{
+	Mkv__Ctl__Bell body = MKV__CTL__BELL__INIT;
+	int fds[2] = { of->bell_shm, p == of ? of->bell_wait : of->bell_ring };
+	CTL_MESSAGE(m, Bell, BELL, bell, &body);
+
+	body.peer = heritage_peer_kind(of);
+	body.index = of->index;
+	body.own = p == of;
+	proc_send(p, &m, fds, 2);
+}
+
+static void
+heritage_tell_listener(struct proc *p)
+{
+	char address[sizeof(p->sup->conf->data.host) + 16];
+	Mkv__Ctl__Listener body = MKV__CTL__LISTENER__INIT;
+	CTL_MESSAGE(m, Listener, LISTENER, listener, &body);
+
+	snprintf(address, sizeof(address), "%s:%u", p->sup->conf->data.host, p->sup->data_port);
+	body.address = address;
+	proc_send(p, &m, &p->listen_fd, 1);
+}
+
+static void
+heritage_tell_start(struct proc *p)
+{
+	Mkv__Ctl__Start body = MKV__CTL__START__INIT;
+	CTL_MESSAGE(m, Start, START, start, &body);
+
+	proc_send(p, &m, NULL, 0);
+}
+
+void
+heritage_give(struct proc *p)
+{
+	struct mkv_sup *s = p->sup;
+
+	heritage_configure(p);
+	if (!proc_is_drive(p))
+		heritage_key(p, &s->keys.now, 0);
+	heritage_tell_metrics(p);
+	for (uint32_t i = 0; i < s->front_count; i++)
+		if (proc_is_drive(p) || sup_front(s, i) == p)
+			heritage_tell_stage(p, sup_front(s, i));
+	for (uint32_t i = 0; i < s->drive_count; i++)
+		if (!proc_is_drive(p) || sup_drive(s, i) == p)
+			heritage_tell_arena(p, sup_drive(s, i));
+	heritage_tell_bell(p, p);
+	for (uint32_t i = 0; i < s->proc_count; i++)
+		if (heritage_neighbours(p, &s->proc[i]))
+			heritage_tell_bell(p, &s->proc[i]);
+	for (uint32_t i = 0; i < s->proc_count; i++)
+		if (heritage_neighbours(p, &s->proc[i]))
+			heritage_tell_ring(p, &s->proc[i]);
+	if (!proc_is_drive(p))
+		heritage_tell_listener(p);
+	heritage_tell_start(p);
+}

@@ -1,0 +1,65 @@
+/*
+ * Process: supervisor. The command line; the rest is sup_run().
+ * Exit status: 0 stopped as asked (or shown what was asked for); 1 failed; 2 wrong usage or configuration.
+ */
+#include "config.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "supervisor/config_priv.h"
+#include "supervisor/sup_priv.h"
+
+static int
+main_say_errors(struct config_errors *e)
+{
+	for (unsigned i = 0; i < e->n; i++)
+		fprintf(stderr, "%s\n", e->line[i]);
+	if (e->more > 0)
+		fprintf(stderr, "and %u more\n", e->more);
+	config_errors_free(e);
+	return (2);
+}
+
+static int
+main_run(const struct config_args *args, enum config_run run)
+{
+	static struct config config;		/* large */
+	struct config_errors e = { .n = 0 };
+	int status;
+
+	if (config_load(&config, args, &e) != 0)
+		status = main_say_errors(&e);
+	else if (run == CONFIG_CHECK)
+		status = printf("configuration is good%s%s\n", config.file[0] != '\0' ? ": " : "", config.file) < 0;
+	else
+		status = sup_run(args, &config);
+	config_wipe(&config);
+	return (status);
+}
+
+int
+main(int argc, char *argv[])
+{
+	static struct config_args args;
+	enum config_run run;
+	char why[256];
+
+	if (config_parse_args(&args, argc, argv, &run, why, sizeof(why)) != 0) {
+		fprintf(stderr, "memkv: %s\n", why);
+		return (2);
+	}
+	switch (run) {
+	case CONFIG_HELP:
+		config_show_help(stdout);
+		return (0);
+	case CONFIG_VERSION:
+		printf("memkv %s\n", PACKAGE_VERSION);
+		return (0);
+	case CONFIG_SHOW_DEFAULTS:
+		config_show_defaults(stdout);
+		return (0);
+	default:
+		return (main_run(&args, run));
+	}
+}

@@ -1,0 +1,403 @@
+/*
+ * Process: supervisor, loop thread.
+ * Owns: the map of drives (pool[]), who still has I/O for whom, the epoch. Tells neighbours of deaths and of their end.
+ *
+ * The epoch rises at each start of a child; all that was given to a process that died was given under an epoch below that of its next life.
+ *
+ *	a drive died	PEER_DIED to fronts and drives: fronts quarantine what it holds. Its next life takes the medium's lock, says DRAINED(own):
+ *			PEER_DRAINED to all fronts. No lock in drive.drain_timeout: FAILED in the map, and nothing is freed until it comes.
+ *	a front died	PEER_DIED to all drives. Each says DRAINED(front, epoch): PEER_DRAINED(that drive) to the front's next life, at once or
+ *			when it is configured. A drive that dies before it answered is covered by DRAINED(own) of its next life.
+ *
+ * Invariants: time never sends PEER_DRAINED. The version of the map rises when a drive comes into or out of FAILED, ABSENT or DRAINING, or gets
+ * another identity or weight, and is on disk before it is told; RESTARTING leaves it alone.
+ * What can fail: the state file (the epoch is reserved in steps, so a full disk is noticed long before a number would be used twice).
+ */
+#include "config.h"
+
+#include "supervisor/sup_priv.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "common/base/assert.h"
+#include "common/base/clock.h"
+#include "common/base/err.h"
+#include "common/base/log.h"
+
+#define EPOCH_RESERVE	64u
+
+/* ---- epoch ---- */
+
+static int
+peers_reserve_epoch(struct mkv_sup *s, uint32_t upto)
+{
+	uint32_t before = s->state.epoch_saved;
+	int r;
+
+	if (upto <= before)
+		return (0);
+	s->state.epoch_saved = upto + EPOCH_RESERVE;
+	if ((r = state_save(&s->state)) != 0) {
+		s->state.epoch_saved = before;
+		mkv_log(MKV_EV_STATE_FAILED, "dir=%s err=%s", s->state.dir, mkv_err(r));
+	}
+	return (r);
+}
+
+int
+peers_raise_epoch(struct mkv_sup *s)
+{
+	int r;
+
+	MKV_ASSERT(s->state.epoch < UINT32_MAX - EPOCH_RESERVE);
+	if ((r = peers_reserve_epoch(s, s->state.epoch + 1)) != 0)
+		return (r);
+	s->state.epoch++;
+	mkv_metric_set(s->metrics, MKV_M_supervisor_epoch, 0, s->state.epoch);
+	return (0);
+}
+
+void
+peers_saw_epoch(struct mkv_sup *s, uint32_t seen)
+{
+	if (seen <= s->state.epoch || seen >= UINT32_MAX - 2 * EPOCH_RESERVE)
+		return;
+	mkv_log(MKV_EV_NOTE, "epoch=%" PRIu32 " on_medium=%" PRIu32 " text=%s", s->state.epoch, seen, "the medium was used later than this state file");
+	if (peers_reserve_epoch(s, seen) == 0)
+		s->state.epoch = seen;
+}
+
+/* ---- messages ---- */
+
+static int
+peers_neighbours(const struct proc *a, const struct proc *b)
+{
+	return (a != b && (proc_is_drive(a) || proc_is_drive(b)));
+}
+
+static void
+peers_tell_died(struct proc *p, uint32_t epoch)
+{
+	struct mkv_sup *s = p->sup;
+	Mkv__Ctl__PeerDied body = MKV__CTL__PEER_DIED__INIT;
+	Mkv__Ctl__Control m = MKV__CTL__CONTROL__INIT;
+
+	m.body_case = MKV__CTL__CONTROL__BODY_PEER_DIED;
+	m.peer_died = &body;
+	body.peer = proc_is_drive(p) ? MKV__CTL__PEER_KIND__PEER_DRIVE : MKV__CTL__PEER_KIND__PEER_FRONT;
+	body.index = p->index;
+	body.epoch = epoch;
+	body.restarting = child_coming_back(&p->child);
+	for (uint32_t i = 0; i < s->proc_count; i++)
+		if (peers_neighbours(p, &s->proc[i]) && proc_reachable(&s->proc[i]))
+			proc_send(&s->proc[i], &m, NULL, 0);
+}
+
+static void
+peers_tell_drained(struct proc *front, uint32_t drive, uint32_t epoch)
+{
+	Mkv__Ctl__PeerDrained body = MKV__CTL__PEER_DRAINED__INIT;
+	Mkv__Ctl__Control m = MKV__CTL__CONTROL__INIT;
+
+	m.body_case = MKV__CTL__CONTROL__BODY_PEER_DRAINED;
+	m.peer_drained = &body;
+	body.peer = MKV__CTL__PEER_KIND__PEER_DRIVE;
+	body.index = drive;
+	body.epoch = epoch;
+	if (proc_reachable(front))
+		proc_send(front, &m, NULL, 0);
+}
+
+/* ---- the map ---- */
+
+/* Placement needs every drive's identity; until then fronts let requests wait. */
+static int
+pool_tellable(const struct mkv_sup *s)
+{
+	for (uint32_t i = 0; i < s->drive_count; i++)
+		if (!s->pool[i].known && s->pool[i].state == MKV__CTL__DRIVE_STATE__DRIVE_RESTARTING)
+			return (0);
+	return (1);
+}
+
+/* to NULL: everyone. */
+static void
+pool_tell(struct mkv_sup *s, struct proc *to)
+{
+	Mkv__Ctl__PoolDrive row[CONFIG_DRIVES_MAX], *rows[CONFIG_DRIVES_MAX];
+	Mkv__Ctl__PoolMap body = MKV__CTL__POOL_MAP__INIT;
+	Mkv__Ctl__Control m = MKV__CTL__CONTROL__INIT;
+
+	if (!pool_tellable(s))
+		return;
+	m.body_case = MKV__CTL__CONTROL__BODY_POOL_MAP;
+	m.pool_map = &body;
+	body.version = s->state.map_version;
+	body.n_drives = s->drive_count;
+	body.drives = rows;
+	for (uint32_t i = 0; i < s->drive_count; i++) {
+		struct pool_drive *d = &s->pool[i];
+
+		mkv__ctl__pool_drive__init(&row[i]);
+		row[i].index = i;
+		row[i].uuid = (ProtobufCBinaryData){ .len = d->known ? sizeof(d->uuid) : 0, .data = d->uuid };
+		row[i].weight = d->weight;
+		row[i].state = d->state;
+		rows[i] = &row[i];
+	}
+	for (uint32_t i = 0; i < s->proc_count; i++)
+		if ((to == NULL || to == &s->proc[i]) && proc_reachable(&s->proc[i]))
+			proc_send(&s->proc[i], &m, NULL, 0);
+}
+
+static void
+pool_raise_version(struct mkv_sup *s)
+{
+	int r;
+
+	s->state.map_version++;
+	if ((r = state_save(&s->state)) != 0)
+		mkv_log(MKV_EV_STATE_FAILED, "dir=%s err=%s", s->state.dir, mkv_err(r));
+}
+
+static int
+pool_out_of_map(Mkv__Ctl__DriveState state)
+{
+	return (state != MKV__CTL__DRIVE_STATE__DRIVE_ONLINE && state != MKV__CTL__DRIVE_STATE__DRIVE_RESTARTING);
+}
+
+void
+pool_set_state(struct mkv_sup *s, uint32_t drive, Mkv__Ctl__DriveState state)
+{
+	struct pool_drive *d = &s->pool[drive];
+	int was_out = pool_out_of_map(d->state);
+
+	if (d->state == state)
+		return;
+	d->state = state;
+	if (was_out || pool_out_of_map(state))
+		pool_raise_version(s);
+	pool_tell(s, NULL);
+}
+
+uint32_t
+pool_online(const struct mkv_sup *s)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < s->drive_count; i++)
+		n += s->pool[i].state == MKV__CTL__DRIVE_STATE__DRIVE_ONLINE;
+	return (n);
+}
+
+/* ---- drained ---- */
+
+static void
+peers_drained_own(struct proc *drive, uint32_t epoch)
+{
+	struct mkv_sup *s = drive->sup;
+	struct pool_drive *d = &s->pool[drive->index];
+
+	uv_timer_stop(&d->drain_timer);
+	mkv_log(MKV_EV_DRAINED, "proc=%s epoch=%" PRIu32 " late=%d", drive->child.name, epoch, d->drain_late);
+	d->drain_late = 0;
+	d->drained_epoch = MKV_MAX(d->drained_epoch, epoch);
+	for (uint32_t f = 0; f < s->front_count; f++) {
+		d->front_drained[f] = MKV_MAX(d->front_drained[f], epoch);
+		peers_tell_drained(sup_front(s, f), drive->index, epoch);
+	}
+}
+
+static void
+peers_drained_front(struct proc *drive, uint32_t front, uint32_t epoch)
+{
+	struct mkv_sup *s = drive->sup;
+	uint32_t *have = &s->pool[drive->index].front_drained[front];
+
+	/* Never more than was asked: the front's present life is not the drive's to declare finished. */
+	epoch = MKV_MIN(epoch, sup_front(s, front)->died_epoch);
+	if (epoch <= *have)
+		return;
+	*have = epoch;
+	peers_tell_drained(sup_front(s, front), drive->index, epoch);
+}
+
+void
+peers_on_drained(struct proc *drive, const Mkv__Ctl__Drained *d)
+{
+	if (d->own)
+		peers_drained_own(drive, drive->epoch - 1);
+	else if (d->front < drive->sup->front_count)
+		peers_drained_front(drive, d->front, d->epoch);
+	else
+		proc_break(drive, "DRAINED names a front that is none");
+}
+
+static void
+peers_on_drain_timer(uv_timer_t *t)
+{
+	struct pool_drive *d = MKV_CONTAINER_OF(t, struct pool_drive, drain_timer);
+	struct mkv_sup *s = t->data;
+	uint32_t idx = (uint32_t)(d - s->pool);
+
+	d->drain_late = 1;
+	mkv_log(MKV_EV_DRAIN_LATE, "proc=%s limit_ms=%" PRIu64, sup_drive(s, idx)->child.name, s->params->drive_drain_timeout / 1000);
+	pool_set_state(s, idx, MKV__CTL__DRIVE_STATE__DRIVE_FAILED);
+	sup_on_change(s);
+}
+
+void
+peers_arm_drain(struct proc *drive)
+{
+	struct mkv_sup *s = drive->sup;
+	struct pool_drive *d = &s->pool[drive->index];
+
+	if (!uv_is_active((uv_handle_t *)&d->drain_timer) && !d->drain_late)
+		(void)uv_timer_start(&d->drain_timer, peers_on_drain_timer, s->params->drive_drain_timeout / 1000, 0);
+}
+
+/* ---- life and death of a neighbour ---- */
+
+void
+peers_on_death(struct proc *p, uint32_t epoch_died, int clean)
+{
+	p->died_epoch = epoch_died;
+	heritage_drop_rings(p);
+	peers_tell_died(p, epoch_died);
+	if (!proc_is_drive(p))
+		return;
+	if (clean)
+		peers_drained_own(p, epoch_died);	/* it finished what it had before it said STOPPED */
+	else if (child_coming_back(&p->child))
+		peers_arm_drain(p);
+}
+
+/* The drive's place in the map while its process comes and goes. ONLINE is peers_on_ready()'s. */
+void
+peers_on_state(struct proc *p, enum child_state from MKV_UNUSED)
+{
+	struct mkv_sup *s = p->sup;
+	struct pool_drive *d = &s->pool[p->index];
+
+	if (!proc_is_drive(p) || s->phase >= SUP_STOPPING_FRONTS)
+		return;
+	switch (p->child.state) {
+	case CHILD_FATAL:
+		uv_timer_stop(&d->drain_timer);	/* nobody asks for the lock until an operator has it started */
+		pool_set_state(s, p->index, MKV__CTL__DRIVE_STATE__DRIVE_FAILED);
+		break;
+	case CHILD_STOPPED:
+		uv_timer_stop(&d->drain_timer);
+		if (!p->child.start_again)
+			pool_set_state(s, p->index, MKV__CTL__DRIVE_STATE__DRIVE_ABSENT);
+		break;
+	case CHILD_STARTING:
+	case CHILD_BACKOFF:
+	case CHILD_STOPPING:
+		if (!pool_out_of_map(d->state))
+			pool_set_state(s, p->index, MKV__CTL__DRIVE_STATE__DRIVE_RESTARTING);
+		break;
+	default:
+		break;
+	}
+}
+
+/* A copied drive file would be two places for the same keys. */
+static int
+peers_uuid_taken(const struct mkv_sup *s, uint32_t drive, const uint8_t *uuid)
+{
+	for (uint32_t i = 0; i < s->drive_count; i++)
+		if (i != drive && s->pool[i].known && memcmp(s->pool[i].uuid, uuid, sizeof(s->pool[i].uuid)) == 0)
+			return (1);
+	return (0);
+}
+
+/* What READY says of the medium: into map and state file. Returns whether placement changes by it. */
+static int
+peers_learn_drive(struct mkv_sup *s, uint32_t idx, const Mkv__Ctl__Ready *r)
+{
+	struct pool_drive *d = &s->pool[idx];
+	struct state_drive *sd = state_drive(&s->state, s->conf->drive[idx].media);
+	double weight = s->conf->drive[idx].weight * (double)r->total_bytes;
+	int changed = !d->known || memcmp(d->uuid, r->drive_uuid.data, sizeof(d->uuid)) != 0 || d->weight != weight;
+
+	if (d->known && memcmp(d->uuid, r->drive_uuid.data, sizeof(d->uuid)) != 0)
+		mkv_log(MKV_EV_NOTE, "proc=%s text=%s", sup_drive(s, idx)->child.name, "another medium is in the place of the former one");
+	memcpy(d->uuid, r->drive_uuid.data, sizeof(d->uuid));
+	d->known = 1;
+	d->weight = weight;
+	d->total_bytes = r->total_bytes;
+	d->used_bytes = r->used_bytes;
+	if (sd != NULL) {
+		memcpy(sd->uuid, d->uuid, sizeof(sd->uuid));
+		sd->known = 1;
+		sd->weight = weight;
+	}
+	return (changed);
+}
+
+void
+peers_on_ready(struct proc *drive, const Mkv__Ctl__Ready *r)
+{
+	struct mkv_sup *s = drive->sup;
+	struct pool_drive *d = &s->pool[drive->index];
+	int changed;
+
+	if (r->drive_uuid.len != sizeof(d->uuid) || r->total_bytes == 0) {
+		proc_break(drive, "READY without uuid or size");
+		return;
+	}
+	if (peers_uuid_taken(s, drive->index, r->drive_uuid.data)) {
+		drive->child.final = 1;
+		proc_break(drive, "its medium has the uuid of another drive: a copy?");
+		return;
+	}
+	peers_saw_epoch(s, r->epoch_seen);
+	changed = peers_learn_drive(s, drive->index, r) || pool_out_of_map(d->state);
+	d->state = MKV__CTL__DRIVE_STATE__DRIVE_ONLINE;
+	if (changed)
+		pool_raise_version(s);
+	pool_tell(s, NULL);
+}
+
+void
+peers_catch_up(struct proc *p)
+{
+	struct mkv_sup *s = p->sup;
+
+	pool_tell(s, p);
+	if (proc_is_drive(p)) {
+		peers_arm_drain(p);
+		return;
+	}
+	for (uint32_t i = 0; i < s->drive_count; i++)
+		if (s->pool[i].front_drained[p->index] > 0)
+			peers_tell_drained(p, i, s->pool[i].front_drained[p->index]);
+}
+
+void
+peers_init(struct mkv_sup *s)
+{
+	for (uint32_t i = 0; i < s->drive_count; i++) {
+		struct pool_drive *d = &s->pool[i];
+		const struct state_drive *sd = state_drive(&s->state, s->conf->drive[i].media);
+
+		d->state = MKV__CTL__DRIVE_STATE__DRIVE_RESTARTING;
+		d->known = sd != NULL && sd->known && s->params->storage_mode != MKV_STORAGE_MEMORY;
+		if (d->known) {
+			memcpy(d->uuid, sd->uuid, sizeof(d->uuid));
+			d->weight = sd->weight;
+		}
+		(void)uv_timer_init(s->loop, &d->drain_timer);
+		d->drain_timer.data = s;
+	}
+}
+
+void
+peers_close(struct mkv_sup *s)
+{
+	for (uint32_t i = 0; i < s->drive_count; i++)
+		if (s->pool[i].drain_timer.data != NULL)
+			uv_close((uv_handle_t *)&s->pool[i].drain_timer, NULL);
+}

@@ -1,0 +1,43 @@
+/*
+ * The data directory: one server at a time, and the little that must survive it (server.state): who it is, the store's secret, the epoch, the map
+ * of drives.
+ */
+#ifndef MKV_SUPERVISOR_STATE_PRIV_H
+#define MKV_SUPERVISOR_STATE_PRIV_H
+
+#include <stdint.h>
+
+#define STATE_DRIVES_MAX	64u
+#define STATE_MEDIA_MAX		512u
+
+struct state_drive {
+	uint8_t		uuid[16];
+	int		known;			/* uuid is valid */
+	double		weight;
+	char		media[STATE_MEDIA_MAX];
+};
+
+struct state {
+	char		dir[STATE_MEDIA_MAX];
+	int		dir_fd, lock_fd;
+	uint8_t		server_id[16];
+	uint8_t		store_secret[32];	/* key digests; never leaves the server */
+	uint32_t	epoch;			/* the last one in use */
+	uint32_t	epoch_saved;		/* none above it was ever used; this is what the file has */
+	uint64_t	map_version;
+	uint32_t	drive_count;		/* drives that were ever in the map, present or not */
+	struct state_drive drive[STATE_DRIVES_MAX];
+};
+
+/*
+ * Create the directory (mode 0700) if it is missing, lock it, read server.state or make a new identity.
+ * why: words for the operator when it fails. 0; MKV_E_LOCKED another server has it; MKV_E_CORRUPT; MKV_E_SYSTEM.
+ */
+int	state_open(struct state *s, const char *dir, char *why, unsigned why_bytes);
+void	state_close(struct state *s);			/* wipes the secret */
+/* Durable when it returns 0. MKV_E_SYSTEM, MKV_E_NOSPACE, ...: the old file is still whole. */
+int	state_save(const struct state *s);
+/* Entry of a medium, made if it is new; NULL when there are too many. */
+struct state_drive *state_drive(struct state *s, const char *media);
+
+#endif

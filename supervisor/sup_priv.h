@@ -1,0 +1,228 @@
+/*
+ * The supervisor's own structs: the table of processes, what it keeps for each of them, and who does what with it.
+ *
+ *	main.c		command line; run.c: start and end; sup.c: ready, reload, orderly stop
+ *	proc.c		one row of the table: process, control socket, log pipe, liveness		(child.c: its states)
+ *	spawn.c		fork and exec							heritage.c: segments, and what a child is given
+ *	peers.c		deaths told to the neighbours, DRAINED, the map of drives
+ *	operator.c	memkvctl's socket						admin/: HTTP
+ *
+ * Everything here is touched by the loop thread alone. The supervisor holds every segment and never reads a block.
+ */
+#ifndef MKV_SUPERVISOR_SUP_PRIV_H
+#define MKV_SUPERVISOR_SUP_PRIV_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <uv.h>
+
+#include "common/shm/metric.h"
+#include "proto/control.pb-c.h"
+#include "supervisor/child_priv.h"
+#include "supervisor/config_priv.h"
+#include "supervisor/control_priv.h"
+#include "supervisor/keys_priv.h"
+#include "supervisor/logs_priv.h"
+#include "supervisor/state_priv.h"
+
+#define SUP_MAGIC		0xe7035a41u
+#define SUP_PROCS_MAX		(CONFIG_FRONTS_MAX + CONFIG_DRIVES_MAX)
+#define SUP_RING_CAPACITY	1024u
+#define SUP_START_LIMIT_NS	(20 * MKV_NS_PER_SEC)	/* exec to HELLO */
+#define SUP_KILL_LIMIT_MS	2000u			/* at the end: SIGKILL to giving up on a process that the kernel holds */
+
+struct mkv_sup;
+struct admin;
+struct operator;
+
+enum sup_kind {
+#define MKV_PROC(KIND, name, program, ctl)	SUP_##KIND,
+#include "common/tbl/procs.def"
+#undef MKV_PROC
+	SUP_KIND_COUNT
+};
+
+/* One process: from fork until it was reaped. On the heap, because libuv gives its handles back late. */
+struct life {
+	struct proc	*proc;
+	pid_t		pid;
+	int		pidfd;
+	uv_poll_t	*watch;
+	struct ctl	ctl;
+	struct logs_src	log;
+	int		hello, configured, ready, stopped;
+	int		reaped;			/* its pid may be another's by now */
+	int		broken;			/* its control socket ended or it talked nonsense: SIGKILL is on its way */
+	uint64_t	ping_nonce, ping_sent_ns, pong_ns;	/* ping_sent_ns 0: none is open */
+};
+
+/* One row of the table of processes: as long as the supervisor lives. */
+struct proc {
+	struct child	child;
+	struct mkv_sup	*sup;
+	enum sup_kind	kind;
+	uint32_t	index;			/* among its kind: front index, pool map index */
+	uint32_t	number;			/* in sup->proc[] */
+	uint32_t	epoch;			/* of the present life, or of the last */
+	uint32_t	died_epoch;		/* the server's epoch when the last life ended; 0: none did */
+	uv_timer_t	timer;
+	struct life	*life;
+	struct logs_words words;
+	char		why[256];		/* its own words for its end, or ours */
+	char		io[16];			/* from READY */
+	char		jail_missing[256];
+	char		detail[256];
+	int		readonly;
+	/* Kept for its life and the next. -1: none. */
+	int		bell_shm, bell_wait, bell_ring;
+	int		metrics_fd;
+	struct mkv_metrics *metrics;
+	int		stage_fd;		/* front */
+	uint64_t	stage_bytes;
+	int		stage_huge;
+	uint32_t	stage_epoch;
+	int		listen_fd;		/* front */
+	int		arena_fd, arena_meta_fd;	/* drive, memory mode */
+	uint64_t	arena_meta_bytes;
+};
+
+/* Ring pair of two processes a < b (numbers): fd[0] a to b, fd[1] b to a. epoch 0: none. */
+struct sup_ring {
+	int		fd[2];
+	uint32_t	epoch;
+};
+
+struct pool_drive {
+	Mkv__Ctl__DriveState state;
+	int		known;			/* uuid */
+	uint8_t		uuid[16];
+	double		weight;			/* configured factor x capacity */
+	uint64_t	total_bytes, used_bytes;
+	uint32_t	drained_epoch;		/* no I/O of it is left up to here, whoever it was for */
+	uv_timer_t	drain_timer;		/* armed from its death (or first START) to DRAINED */
+	int		drain_late;
+	/* For each front: the same, for that front's buffers alone. */
+	uint32_t	front_drained[CONFIG_FRONTS_MAX];
+};
+
+enum sup_phase {
+	SUP_STARTING,			/* until everything runs or is settled */
+	SUP_SERVING,
+	SUP_STOPPING_FRONTS,
+	SUP_STOPPING_DRIVES,
+	SUP_DONE
+};
+
+struct mkv_sup {
+	uint32_t	magic;
+	enum sup_phase	phase;
+	uv_loop_t	*loop;
+	const struct config_args *args;
+	struct config	*config;
+	const struct mkv_params *params;	/* of config */
+	const struct config_derived *conf;	/* of config */
+	struct child_policy policy;
+	struct state	state;
+	struct keys	keys;
+	char		libexec[512];
+	uint64_t	started_ns, started_wall_ms;
+	int		exit_status;
+	uint16_t	data_port, admin_port;	/* as bound */
+	uint32_t	front_count, drive_count, proc_count;
+	struct proc	proc[SUP_PROCS_MAX];	/* fronts first */
+	struct sup_ring	*ring;			/* [a * proc_count + b], a < b */
+	struct pool_drive pool[CONFIG_DRIVES_MAX];
+	struct mkv_metrics *metrics;		/* the supervisor's own */
+	struct logs_out	out;
+	struct logs_src	own_log;
+	int		own_log_fd;		/* its writing end; 0: none */
+	struct logs_words own_words;
+	uv_signal_t	sig_term, sig_int, sig_hup;
+	uv_timer_t	ping_timer, stop_timer;
+	struct admin	*admin;
+	struct operator	*operator;
+	int		ready_fd;
+	int		stop_asked, stop_killed;
+};
+
+/* sup.c */
+int		sup_run(const struct config_args *args, struct config *config);	/* exit status */
+void		sup_policy(struct mkv_sup *s);		/* what child.c goes by, from the parameters */
+void		sup_stop(struct mkv_sup *s);
+int		sup_reload(struct mkv_sup *s, char *why, unsigned why_bytes);
+void		sup_on_change(struct mkv_sup *s);	/* a child changed its state: perhaps we are ready, or may go on stopping */
+int		sup_serving(const struct mkv_sup *s);	/* a front and a drive can answer */
+struct proc *	sup_proc_named(struct mkv_sup *s, const char *name);
+void		sup_fatal(struct mkv_sup *s, const char *why);	/* nothing can serve: end with status 1 */
+
+static inline struct proc *
+sup_front(struct mkv_sup *s, uint32_t idx)
+{
+	return (&s->proc[idx]);
+}
+
+static inline struct proc *
+sup_drive(struct mkv_sup *s, uint32_t idx)
+{
+	return (&s->proc[s->front_count + idx]);
+}
+
+static inline int
+proc_is_drive(const struct proc *p)
+{
+	return (p->kind == SUP_DRIVE);
+}
+
+/* Configured in this life and not known to be broken: messages may go there. */
+static inline int
+proc_reachable(const struct proc *p)
+{
+	return (p->life != NULL && p->life->configured && !p->life->broken);
+}
+
+/* proc.c */
+void		proc_init(struct mkv_sup *s, uint32_t number, enum sup_kind kind, uint32_t index);
+void		proc_close(struct proc *p);
+void		proc_ping(struct proc *p, uint64_t now_ns);
+/* Send to the child, if it is there; a child that does not take it is ended. */
+void		proc_send(struct proc *p, const Mkv__Ctl__Control *m, const int *fds, unsigned n_fds);
+void		proc_break(struct proc *p, const char *why);	/* protocol broken or hung: SIGKILL */
+
+/* spawn.c: exec of program with the four descriptors of DESIGN 2. 0 and the parent's ends; MKV_E_SYSTEM. */
+struct spawned {
+	pid_t		pid;
+	int		pidfd, ctl_fd, log_fd;
+};
+int		spawn_child(const char *path, const char *name, int first_life, struct spawned *out);
+const char *	spawn_program(enum sup_kind kind);
+
+/* heritage.c */
+int		heritage_create(struct mkv_sup *s, char *why, unsigned why_bytes);	/* segments, listeners: at start */
+void		heritage_destroy(struct mkv_sup *s);
+int		heritage_rings(struct proc *p);				/* fresh rings with all living neighbours, told to those configured */
+void		heritage_drop_rings(struct proc *p);
+void		heritage_give(struct proc *p);				/* CONFIGURE ... START */
+void		heritage_configure(struct proc *p);			/* CONFIGURE alone: reload */
+void		heritage_key(struct proc *p, const struct key *k, int revoked);
+
+/* peers.c */
+int		peers_raise_epoch(struct mkv_sup *s);			/* durable when it returns 0 */
+void		peers_saw_epoch(struct mkv_sup *s, uint32_t seen);	/* a medium carries a later one */
+void		peers_init(struct mkv_sup *s);
+void		peers_close(struct mkv_sup *s);
+void		peers_on_death(struct proc *p, uint32_t epoch_died, int clean);
+void		peers_on_drained(struct proc *drive, const Mkv__Ctl__Drained *d);
+void		peers_on_ready(struct proc *drive, const Mkv__Ctl__Ready *r);
+void		peers_on_state(struct proc *p, enum child_state from);
+void		peers_catch_up(struct proc *p);				/* just configured: map, what was drained meanwhile */
+void		peers_arm_drain(struct proc *drive);
+void		pool_set_state(struct mkv_sup *s, uint32_t drive, Mkv__Ctl__DriveState state);
+uint32_t	pool_online(const struct mkv_sup *s);
+
+/* notify_*.c: the service manager, if there is one */
+void		notify_ready(struct mkv_sup *s);
+void		notify_stopping(void);
+void		notify_close(void);
+
+#endif

@@ -1,0 +1,439 @@
+"""
+The supervisor alone: its children are fakes (fake_child.c) that do what a file beside them says, so every way for a child to go wrong can be had.
+What the fakes were told is read from the supervisor's log.
+"""
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+STAGE = os.environ.get("MEMKV_STAGE", "")
+SUPERVISOR = os.environ.get("MEMKV_SUPERVISOR") or os.path.join(STAGE, "libexec", "memkv", "memkv-supervisor")
+FAKE = os.environ.get("MEMKV_FAKE_CHILD") or os.path.join(os.path.dirname(STAGE), "tests", "proc", "fake_child")
+
+
+class Fakes:
+    def __init__(self, fronts=1, drives=1, sets=(), behave=None, env=None):
+        self.dir = tempfile.mkdtemp(prefix="memkv-fake-")
+        self.data = os.path.join(self.dir, "data")
+        self.log = os.path.join(self.dir, "log")
+        for name in ("memkv-front", "memkv-drive"):
+            os.symlink(FAKE, os.path.join(self.dir, name))
+        for name, words in (behave or {}).items():
+            self.behave(name, words)
+        rows = ", ".join(f"{{media: {self.dir}/d{i}, max_size: 64MiB}}" for i in range(drives))
+        self.sets = [f"server.data_dir={self.data}", "network.address=127.0.0.1:0", f"network.shards={fronts}", f"storage.drives=[{rows}]",
+                     "memory.max_size=64MiB", "server.backoff_min=20ms", "server.ping_interval=50ms", "server.stop_timeout=3s", *sets]
+        self.env = {"PATH": os.environ["PATH"], "MEMKV_LIBEXEC": self.dir, **(env or {})}
+        for k in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LSAN_OPTIONS"):
+            if k in os.environ:
+                self.env[k] = os.environ[k]
+        self.proc = None
+
+    def behave(self, name, words):
+        program = "memkv-drive" if name.startswith("drive") else "memkv-front"
+        with open(os.path.join(self.dir, f"{program}.behave.{name}"), "w") as f:
+            f.write(words + "\n")
+
+    def start(self, ready=True, args=()):
+        argv = [SUPERVISOR, *args]
+        for s in self.sets:
+            argv += ["--set", s]
+        r, w = os.pipe()
+        with open(self.log, "ab") as log:
+            self.proc = subprocess.Popen(argv + ["--ready-fd", str(w)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env,
+                                         pass_fds=(w,), start_new_session=True)
+        os.close(w)
+        if ready:
+            assert select.select([r], [], [], 20)[0], self.text()
+            line = os.read(r, 4096).decode()
+            assert line.startswith("ready "), (line, self.text())
+            self.addr = dict(re.findall(r"(\w+)=(\S+)", line))
+        os.close(r)
+        return self
+
+    def text(self):
+        with open(self.log, errors="replace") as f:
+            return f.read()
+
+    def wait_log(self, pattern, count=1, timeout=10):
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            found = re.findall(pattern, self.text())
+            if len(found) >= count:
+                return found
+            time.sleep(0.02)
+        raise AssertionError(f"{pattern} not found {count} times in\n{self.text()}")
+
+    def ask(self, cmd, *names, timeout=40):
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(timeout)
+            s.connect(os.path.join(self.data, "control.sock"))
+            s.sendall(json.dumps({"cmd": cmd, "names": list(names)}).encode() + b"\n")
+            got = b""
+            while not got.endswith(b"\n"):
+                piece = s.recv(65536)
+                assert piece, got
+                got += piece
+            return json.loads(got)
+
+    def rows(self):
+        return {r["name"]: r for r in self.ask("status")["rows"]}
+
+    def wait_state(self, name, state, timeout=10, other_than_pid=-1):
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            row = self.rows()[name]
+            if row["state"] == state and row["pid"] != other_than_pid:
+                return row
+            time.sleep(0.02)
+        raise AssertionError(f"{name} is {row}, not {state}\n{self.text()}")
+
+    def http(self, path, method="GET"):
+        try:
+            with urllib.request.urlopen(urllib.request.Request(f"http://{self.addr['admin']}{path}", method=method), timeout=10) as r:
+                return r.status, r.read().decode(), dict(r.headers)
+        except urllib.error.HTTPError as e:
+            return e.code, e.read().decode(), dict(e.headers)
+
+    def stop(self, sig=signal.SIGTERM, timeout=20):
+        self.proc.send_signal(sig)
+        return self.proc.wait(timeout)
+
+    def close(self):
+        if self.proc and self.proc.poll() is None:
+            self.proc.kill()
+            self.proc.wait(20)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+@pytest.fixture
+def fakes():
+    made = []
+
+    def make(**kw):
+        made.append(Fakes(**kw))
+        return made[-1]
+
+    yield make
+    for f in made:
+        f.close()
+
+
+def test_start_ready_and_orderly_stop(fakes):
+    f = fakes(fronts=2, drives=3).start()
+    rows = f.rows()
+    assert set(rows) == {"front:tcp:0", "front:tcp:1", "drive:0", "drive:1", "drive:2"}
+    assert all(r["state"] == "RUNNING" and r["restarts"] == 0 and r["pid"] > 0 for r in rows.values())
+    assert f.addr["local"] == "-" and f.addr["control"].endswith("control.sock")
+    assert f.stop() == 0
+    text = f.text()
+    ended = [m for m in re.findall(r"event=child_stopped proc=(\S+)", text)]
+    assert sorted(ended[:2]) == ["front:tcp:0", "front:tcp:1"] and len(ended) == 5, "fronts end before drives"
+    assert not os.path.exists(os.path.join(f.data, "control.sock"))
+
+
+def test_what_a_child_is_given(fakes):
+    f = fakes(drives=2, behave={"drive:0": "say_fds", "front:tcp:0": "say_fds"}, env={"SECRET_OF_THE_SHELL": "x"}).start()
+    assert set(f.wait_log(r"fds=(\S+) env=0", 2)) == {"0,1,2,3,"}
+    text = f.text()
+    # A drive has rings with the front and with the other drive, each end's outgoing bit is the other's incoming one.
+    rings = re.findall(r"proc=(\S+) pid=\d+ \S+ \S+ got=ring peer=(\d) index=(\d) epoch=(\d+) out=(\d+) in=(\d+) fds=2", text)
+    have = {(who, ("front:tcp:" if peer == "0" else "drive:") + index): (out, in_) for who, peer, index, _, out, in_ in rings}
+    assert len(have) == 6
+    for (a, b), (out, in_) in have.items():
+        assert have[(b, a)] == (in_, out)
+    assert re.search(r"proc=front:tcp:0 .*got=key id=1 dev=1 revoked=0", text)
+    assert not re.search(r"proc=drive:0 .*got=key", text)
+    assert len(set(re.findall(r"got=configure name=\S+ epoch=(\d+)", text))) == 3, "each life has an epoch of its own"
+
+
+def test_death_of_a_drive(fakes):
+    f = fakes(drives=2).start()
+    before = f.rows()["drive:0"]["pid"]
+    os.kill(before, signal.SIGKILL)
+    row = f.wait_state("drive:0", "RUNNING", other_than_pid=before)
+    assert row["restarts"] == 1
+    assert f.rows()["drive:1"]["restarts"] == 0
+    f.wait_log(r"proc=front:tcp:0 .*got=peer_died peer=1 index=0 epoch=\d+ restarting=1")
+    f.wait_log(r"proc=drive:1 .*got=peer_died peer=1 index=0 ")
+    died = int(re.search(r"proc=front:tcp:0 .*got=peer_died peer=1 index=0 epoch=(\d+)", f.text()).group(1))
+    ring = [int(e) for e in re.findall(r"proc=front:tcp:0 .*got=ring peer=1 index=0 epoch=(\d+)", f.text())]
+    assert len(ring) == 2 and ring[0] <= died < ring[1]
+    drained = [int(e) for e in re.findall(r"proc=front:tcp:0 .*got=peer_drained peer=1 index=0 epoch=(\d+)", f.text())]
+    assert drained[-1] == ring[1] - 1 >= died
+    assert "ended by signal 9" in f.text()
+
+
+def test_death_of_a_front(fakes):
+    f = fakes(drives=2).start()
+    before = f.rows()["front:tcp:0"]["pid"]
+    os.kill(before, signal.SIGKILL)
+    f.wait_state("front:tcp:0", "RUNNING", other_than_pid=before)
+    died = int(f.wait_log(r"proc=drive:1 .*got=peer_died peer=0 index=0 epoch=(\d+)")[0])
+    f.wait_log(rf"proc=front:tcp:0 .*got=peer_drained peer=1 index=0 epoch={died}")
+    f.wait_log(rf"proc=front:tcp:0 .*got=peer_drained peer=1 index=1 epoch={died}")
+
+
+def test_a_front_is_not_told_drained_by_a_drive_that_did_not_say_so(fakes):
+    f = fakes(drives=2, behave={"drive:1": "no_front_drained"}).start()
+    before = f.rows()["front:tcp:0"]["pid"]
+    os.kill(before, signal.SIGKILL)
+    died = int(f.wait_log(r"proc=drive:1 .*got=peer_died peer=0 index=0 epoch=(\d+)")[0])
+    f.wait_log(rf"proc=front:tcp:0 .*got=peer_drained peer=1 index=0 epoch={died}")
+    time.sleep(0.5)
+    told = re.findall(r"proc=front:tcp:0 .*got=peer_drained peer=1 index=1 epoch=(\d+)", f.text())
+    assert all(int(e) < died for e in told)
+    # Its own end settles it.
+    os.kill(f.rows()["drive:1"]["pid"], signal.SIGKILL)
+    end = time.monotonic() + 10
+    while not any(int(e) >= died for e in re.findall(r"proc=front:tcp:0 .*got=peer_drained peer=1 index=1 epoch=(\d+)", f.text())):
+        assert time.monotonic() < end, f.text()
+        time.sleep(0.05)
+
+
+def test_a_drive_that_gets_no_lock_is_failed_and_comes_back_later(fakes):
+    f = fakes(drives=2, sets=["drive.drain_timeout=300ms"]).start()
+    f.behave("drive:0", "drain_after=1500")
+    os.kill(f.rows()["drive:0"]["pid"], signal.SIGKILL)
+    f.wait_log("event=drain_late proc=drive:0")
+    health = json.loads(f.http("/v1/health")[1])
+    assert health["status"] == "degraded" and health["drives_online"] == 1 and health["drives_offline"] == 1
+    assert not re.search(r"event=drain_late(.|\n)*got=peer_drained peer=1 index=0", f.text()), "time frees nothing"
+    f.wait_state("drive:0", "RUNNING")
+    f.wait_log(r"event=drain_late(?:.|\n)*got=peer_drained peer=1 index=0")
+    assert json.loads(f.http("/v1/health")[1])["status"] == "healthy"
+    maps = [int(v) for v in re.findall(r"proc=front:tcp:0 .*got=pool_map version=(\d+)", f.text())]
+    assert maps[-1] >= maps[0] + 2, "out of the map and back"
+
+
+def test_crash_loop_ends_in_fatal_and_an_operator_starts_again(fakes):
+    f = fakes(drives=2, sets=["server.crash_limit=3"]).start()
+    f.behave("drive:1", "die_before_ready")
+    os.kill(f.rows()["drive:1"]["pid"], signal.SIGKILL)
+    row = f.wait_state("drive:1", "FATAL")
+    assert row["detail"] == "exit status 7" and row["pid"] == 0
+    assert f.http("/v1/ready")[0] == 200
+    f.behave("drive:1", "")
+    answer = f.ask("start", "drive:1")
+    assert answer["ok"] and answer["rows"][0]["state"] == "RUNNING"
+
+
+def test_served_long_enough_counts_from_zero(fakes):
+    f = fakes(drives=1, sets=["server.crash_limit=2", "server.served_ok=100ms"]).start()
+    for _ in range(4):
+        pid = f.rows()["drive:0"]["pid"]
+        time.sleep(0.3)
+        os.kill(pid, signal.SIGKILL)
+        f.wait_state("drive:0", "RUNNING", other_than_pid=pid)
+
+
+def test_hung_child_is_killed(fakes):
+    f = fakes(sets=["server.ping_timeout=200ms"]).start()
+    pid = f.rows()["front:tcp:0"]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    f.wait_state("front:tcp:0", "RUNNING", other_than_pid=pid)
+    assert re.search(r"event=child_hung proc=front:tcp:0", f.text())
+
+
+@pytest.mark.parametrize("words", ["bad_message", "send_fd"])
+def test_protocol_violation_ends_the_child(fakes, words):
+    f = fakes(drives=2, sets=["server.crash_limit=2"]).start()
+    f.behave("drive:0", words)
+    os.kill(f.rows()["drive:0"]["pid"], signal.SIGKILL)
+    f.wait_state("drive:0", "FATAL")
+    assert re.search(r"event=child_protocol proc=drive:0", f.text())
+
+
+@pytest.mark.parametrize("words,why", [("fail_final", "the fake does not want to"), ("wrong_version", "another version")])
+def test_final_failure_at_start(fakes, words, why):
+    f = fakes(behave={"drive:0": words}).start(ready=False)
+    assert f.proc.wait(20) == 1
+    assert why in f.text() and "cannot serve" in f.text()
+
+
+def test_later_epoch_on_a_medium(fakes):
+    f = fakes(behave={"drive:0": "fail_epoch"}).start()
+    assert f.rows()["drive:0"]["restarts"] == 1
+    assert int(re.findall(r"got=configure name=drive:0 epoch=(\d+)", f.text())[-1]) > 1000
+    assert f.stop() == 0
+    # Never used twice, also by the next server.
+    f.start()
+    assert int(re.findall(r"got=configure name=front:tcp:0 epoch=(\d+)", f.text())[-1]) > 1001
+
+
+def test_epoch_is_not_used_twice_after_a_kill(fakes):
+    f = fakes().start()
+    f.proc.kill()
+    f.proc.wait(10)
+    f.start()
+    epochs = [int(e) for e in re.findall(r"got=configure name=\S+ epoch=(\d+)", f.text())]
+    assert len(epochs) == len(set(epochs)) == 4
+    # The second server knows the drive again.
+    assert re.findall(r"got=configure name=drive:0 .* uuid=(\d+)", f.text())[-1] == "16"
+
+
+def test_children_end_with_the_supervisor(fakes):
+    f = fakes().start()
+    pids = [r["pid"] for r in f.rows().values()]
+    f.proc.kill()
+    f.proc.wait(10)
+    end = time.monotonic() + 5
+    while any(os.path.exists(f"/proc/{p}") for p in pids):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_one_server_per_data_directory(fakes):
+    f = fakes().start()
+    r = subprocess.run([SUPERVISOR, "--set", f"server.data_dir={f.data}", "--set", "network.address=127.0.0.1:0"], env=f.env,
+                       capture_output=True, text=True, timeout=20)
+    assert r.returncode == 1 and f"in use by another server (pid {f.proc.pid})" in r.stderr
+
+
+def test_port_taken(fakes):
+    f = fakes().start()
+    g = fakes(sets=[f"network.address={f.addr['data']}"]).start(ready=False)
+    assert g.proc.wait(20) == 1
+    assert "the port is taken" in g.text()
+
+
+def test_port_of_several_shards_is_not_shared_with_a_second_server(fakes):
+    f = fakes(fronts=2).start()
+    g = fakes(fronts=2, sets=[f"network.address={f.addr['data']}"]).start(ready=False)
+    assert g.proc.wait(20) == 1
+
+
+def test_stop_is_bounded(fakes):
+    f = fakes(behave={"front:tcp:0": "no_stop"}, sets=["server.stop_timeout=500ms"]).start()
+    began = time.monotonic()
+    assert f.stop() == 1
+    assert time.monotonic() - began < 3
+
+
+def test_second_signal_ends_at_once(fakes):
+    f = fakes(behave={"front:tcp:0": "no_stop"}, sets=["server.stop_timeout=60s"]).start()
+    f.proc.send_signal(signal.SIGINT)
+    f.wait_log("event=stop ")
+    began = time.monotonic()
+    assert f.stop(signal.SIGINT) == 1
+    assert time.monotonic() - began < 3
+
+
+def test_operator_commands(fakes):
+    f = fakes(drives=2).start()
+    pid = f.rows()["drive:1"]["pid"]
+    a = f.ask("restart", "drive:1")
+    assert a["ok"] and a["rows"][0]["state"] == "RUNNING" and a["rows"][0]["pid"] != pid and a["rows"][0]["restarts"] == 0
+    a = f.ask("stop", "drive:1")
+    assert a["ok"] and a["rows"][0]["state"] == "STOPPED" and a["rows"][0]["pid"] == 0
+    assert json.loads(f.http("/v1/health")[1])["status"] == "degraded"
+    assert f.ask("start", "drive:1")["rows"][0]["state"] == "RUNNING"
+    a = f.ask("tail", "drive:0")
+    assert a["rows"][0]["name"] == "drive:0" and any("got=configure" in x for x in a["rows"][0]["lines"])
+    assert f.ask("start", "drive:9") == {"ok": False, "error": 'no child is called "drive:9"'}
+    assert not f.ask("dance")["ok"]
+    assert f.ask("shutdown")["ok"]
+    assert f.proc.wait(20) == 0
+
+
+def test_clean_restart_of_a_drive_frees_its_buffers_at_once(fakes):
+    f = fakes().start()
+    f.ask("stop", "drive:0")
+    died = int(f.wait_log(r"proc=front:tcp:0 .*got=peer_died peer=1 index=0 epoch=(\d+) restarting=0")[0])
+    f.wait_log(rf"proc=front:tcp:0 .*got=peer_drained peer=1 index=0 epoch={died}")
+
+
+def test_reload(fakes):
+    f = fakes()
+    config = os.path.join(f.dir, "c.yaml")
+    with open(config, "w") as c:
+        c.write("log:\n  level: info\n")
+    f.start(args=["--config", config])
+    key = "5a" * 32
+    with open(config, "w") as c:
+        c.write(f"log:\n  level: debug\nmemory:\n  slots: 64\nnetwork:\n  auth_key: {key}\n")
+    assert f.ask("reload")["ok"]
+    f.wait_log(r"event=config_note key=memory.slots running=1024 configured=64")
+    f.wait_log(r"proc=front:tcp:0 .*got=key id=\d+ dev=0 revoked=0")
+    f.wait_log(r"proc=front:tcp:0 .*got=key id=1 dev=1 revoked=1")
+    with open(config, "w") as c:
+        c.write("log:\n  level: loud\n")
+    a = f.ask("reload")
+    assert not a["ok"] and "loud" in a["error"]
+    assert key not in f.text()
+    assert f.rows()["front:tcp:0"]["state"] == "RUNNING"
+
+
+def test_admin_http(fakes):
+    f = fakes(drives=2, behave={"drive:0": "say_fds"}).start()
+    code, body, headers = f.http("/v1/ready")
+    assert (code, body) == (200, "ok\n")
+    code, body, headers = f.http("/v1/health")
+    assert code == 200 and headers["content-type"] == "application/json"
+    assert json.loads(body) == {"status": "healthy", "rdma_active": False, "drives_online": 2, "drives_offline": 0, "drives_total": 2}
+    status = json.loads(f.http("/v1/status")[1])
+    assert {p["name"] for p in status["processes"]} == {"front:tcp:0", "drive:0", "drive:1"}
+    assert status["processes"][0]["jail_missing"] == ["everything"] and len(status["server_id"]) == 32
+    assert status["storage"]["raw_bytes_total"] == 2 << 30 and len(status["storage"]["devices"]) == 2
+    assert f.http("/v1/nothing")[0] == 404
+    code, body, headers = f.http("/v1/health", method="POST")
+    assert code == 405 and headers["allow"] == "GET, HEAD"
+    code, body, headers = f.http("/v1/status", method="HEAD")
+    assert code == 200 and body == "" and int(headers["content-length"]) > 100
+
+
+def test_metrics_are_good_prometheus_text(fakes):
+    f = fakes(drives=2).start()
+    body = f.http("/v1/metrics")[1]
+    assert 'memkv_process_up{process="drive:1"} 1' in body
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed (Debian package prometheus)")
+    r = subprocess.run(["promtool", "check", "metrics"], input=body, capture_output=True, text=True, timeout=30)
+    assert r.returncode == 0, r.stdout + r.stderr
+
+
+def test_unhealthy_without_any_drive(fakes):
+    f = fakes(sets=["server.crash_limit=1"]).start()
+    os.kill(f.rows()["drive:0"]["pid"], signal.SIGKILL)
+    f.wait_state("drive:0", "FATAL")
+    code, body, _ = f.http("/v1/health")
+    assert code == 503 and json.loads(body)["status"] == "unhealthy"
+    assert f.http("/v1/ready")[0] == 503
+    assert f.stop() == 0
+
+
+def test_json_log(fakes):
+    f = fakes(sets=["log.format=json"]).start()
+    assert f.stop() == 0
+    lines = [json.loads(x) for x in f.text().splitlines() if x.startswith("{")]
+    assert any(x["proc"] == "supervisor" and x["event"] == "ready" for x in lines)
+    assert any(x["proc"] == "drive:0" and x.get("got") == "configure" for x in lines)
+
+
+def test_flooding_child_is_cut_down_and_hurts_nobody(fakes):
+    f = fakes(behave={"front:tcp:0": "flood"}).start()
+    f.wait_log(r"proc=front:tcp:0 .*event=log_dropped lines=\d+", timeout=20)
+    assert len(re.findall("flood=", f.text())) < 10000
+    assert f.stop() == 0
+
+
+@pytest.mark.parametrize("name", ["front:tcp:0", "drive:0"])
+def test_random_kills(fakes, name):
+    f = fakes(fronts=2, drives=2, sets=["server.served_ok=100ms", "server.crash_limit=1000", "server.backoff_max=50ms"]).start()
+    for i in range(15):
+        row = f.wait_state(name, "RUNNING")
+        time.sleep(0.01 * (i % 5))
+        os.kill(row["pid"], signal.SIGKILL)
+        f.wait_state(name, "RUNNING", other_than_pid=row["pid"])
+    assert f.stop() == 0

@@ -112,12 +112,14 @@ mkv_unpack_tool() {
 
 # mkv_configure DIR FLAGS...: configure there unless it was already, with these flags.
 mkv_configure() {
-	local dir=$1
+	local dir=$1 flags
 	shift
+	# What configure leaves out in silence when it is not there yet, and would not look for again.
+	flags="$* cmocka=$(pkg-config --modversion cmocka 2>/dev/null || true) systemd=$(pkg-config --modversion libsystemd 2>/dev/null || true)"
 	mkv_as_owner mkdir -p "$dir"
-	if [ ! -f "$dir/config.status" ] || [ "$(cat "$dir/configure-flags" 2>/dev/null)" != "$*" ]; then
-		(cd "$dir" && mkv_as_owner "$MKV_TOP/configure" "$@")
-		printf '%s\n' "$*" | mkv_as_owner tee "$dir/configure-flags"
+	if [ ! -f "$dir/config.status" ] || [ "$(cat "$dir/configure-flags" 2>/dev/null)" != "$flags" ]; then
+		(cd "$dir" && mkv_as_owner "$MKV_TOP/configure" "$@") || return 1
+		printf '%s\n' "$flags" | mkv_as_owner tee "$dir/configure-flags"
 	fi
 }
 

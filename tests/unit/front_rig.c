@@ -1,0 +1,874 @@
+/*
+ * See front_rig.h. The fake drive answers as drv.h says, from memory, and can be told to stop, hold, refuse or lie.
+ */
+#include "config.h"
+
+#include "front_rig.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "common/base/assert.h"
+#include "common/base/crc.h"
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "common/base/os.h"
+
+/* ---- Fake drive ------------------------------------------------------------------------------------------------------------ */
+
+static struct rig_object *
+drive_find(struct rig_drive *d, struct mkv_digest g)
+{
+	for (unsigned i = 0; i < RIG_OBJECTS; i++)
+		if (d->obj[i].used && mkv_digest_eq(d->obj[i].digest, g))
+			return (&d->obj[i]);
+	return (NULL);
+}
+
+static struct rig_object *
+drive_new(struct rig_drive *d, struct mkv_digest g)
+{
+	struct rig_object *o = drive_find(d, g);
+
+	for (unsigned i = 0; i < RIG_OBJECTS && o == NULL; i++)
+		if (!d->obj[i].used)
+			o = &d->obj[i];
+	assert_non_null(o);
+	free(o->data);
+	memset(o, 0, sizeof(*o));
+	o->used = 1;
+	o->digest = g;
+	return (o);
+}
+
+static void
+drive_drop(struct rig_object *o)
+{
+	free(o->data);
+	memset(o, 0, sizeof(*o));
+}
+
+static void
+object_from(struct rig_object *o, const struct mkv_drv_req *q)
+{
+	memcpy(o->key, q->key, q->key_bytes);
+	o->key_bytes = q->key_bytes;
+	o->flags = q->flags & (MKV_DRV_F_MANIFEST | MKV_DRV_F_PIECE);
+	o->bytes = q->value_bytes;
+	o->put_id = q->put_id;
+	o->set = q->set;
+	o->piece_bytes = q->piece_bytes;
+	o->piece_count = q->piece_count;
+	o->n_stripe = q->n_stripe;
+	memcpy(o->stripe, q->stripe, q->n_stripe);
+	memcpy(o->crcs, q->crcs, sizeof(o->crcs));
+}
+
+static int
+do_put(struct rig_drive *d, const struct mkv_drv_req *q, struct mkv_drv_rep *rep)
+{
+	struct rig_object *o = drive_find(d, q->digest);
+	uint64_t left = q->value_bytes;
+
+	if (o != NULL && (q->flags & MKV_DRV_F_IF_ABSENT) && o->put_id != q->put_id)
+		return (MKV_E_EXISTS);
+	o = drive_new(d, q->digest);
+	object_from(o, q);
+	rep->put_wall_ms = 1234;
+	if (q->flags & MKV_DRV_F_MANIFEST)
+		return (0);
+	o->data = malloc(left + 1);
+	for (unsigned i = 0; i < q->n_bufs; i++) {
+		void *p = mkv_stage_data(d->rig->stage, q->bufs[i].off, q->bufs[i].bytes);
+
+		assert_non_null(p);
+		assert_true(q->bufs[i].bytes <= left);
+		memcpy(o->data + (q->value_bytes - left), p, q->bufs[i].bytes);
+		left -= q->bufs[i].bytes;
+	}
+	assert_int_equal(left, 0);
+	assert_int_equal(q->n_crcs, mkv_crc_chunks(q->value_bytes));
+	return (0);
+}
+
+static void
+range_crcs(const struct rig_object *o, uint64_t off, uint64_t len, struct mkv_drv_rep *rep)
+{
+	uint64_t at = off;
+
+	while (at < off + len) {
+		uint64_t end = MKV_MIN((at / MKV_CRC_CHUNK + 1) * MKV_CRC_CHUNK, off + len);
+
+		rep->crcs[rep->n_crcs++] = mkv_crc32c(0, o->data + at, end - at);
+		at = end;
+	}
+}
+
+static void
+get_into_bufs(struct rig_drive *d, const struct mkv_drv_req *q, const struct rig_object *o, struct mkv_drv_rep *rep)
+{
+	uint64_t at = rep->off - rep->skip, end = MKV_MIN(MKV_ALIGN_UP(rep->off + rep->len, MKV_CRC_CHUNK), o->bytes);
+
+	for (unsigned i = 0; i < q->n_bufs && at < end; i++) {
+		uint64_t n = MKV_MIN(end - at, (uint64_t)q->bufs[i].bytes);
+		void *p = mkv_stage_data(d->rig->stage, q->bufs[i].off, n);
+
+		assert_non_null(p);
+		memcpy(p, o->data + at, n);
+		at += n;
+	}
+	assert_true(at >= end);
+}
+
+static int
+do_get(struct rig_drive *d, const struct mkv_drv_req *q, struct mkv_drv_rep *rep)
+{
+	struct rig_object *o = drive_find(d, q->digest);
+
+	if (o == NULL) {
+		rep->reason = MKV_REASON_NEVER;
+		return (MKV_E_MISS);
+	}
+	if (!(q->flags & MKV_DRV_F_PIECE) && (o->key_bytes != q->key_bytes || memcmp(o->key, q->key, q->key_bytes) != 0)) {
+		rep->reason = MKV_REASON_NEVER;
+		return (MKV_E_MISS);
+	}
+	rep->value_bytes = o->bytes;
+	rep->flags = o->flags & MKV_DRV_F_MANIFEST;
+	rep->put_id = o->put_id;
+	rep->off = q->off;
+	if (o->flags & MKV_DRV_F_MANIFEST) {
+		rep->set = o->set;
+		rep->piece_bytes = o->piece_bytes;
+		rep->piece_count = o->piece_count;
+		rep->n_stripe = o->n_stripe;
+		memcpy(rep->stripe, o->stripe, o->n_stripe);
+		return (0);
+	}
+	rep->len = q->off < o->bytes ? MKV_MIN(q->len, o->bytes - q->off) : 0;
+	if (rep->len == 0)
+		return (0);
+	range_crcs(o, rep->off, rep->len, rep);
+	rep->skip = (uint32_t)(q->off % MKV_CRC_CHUNK);
+	if (!d->rig->conf.memory_mode) {
+		get_into_bufs(d, q, o, rep);
+		return (0);
+	}
+	rep->skip = 0;
+	rep->n_runs = 2;
+	rep->runs[0].off = o->arena_off + q->off;
+	rep->runs[0].bytes = (rep->len + 1) / 2;
+	rep->runs[1].off = rep->runs[0].off + rep->runs[0].bytes;
+	rep->runs[1].bytes = rep->len - rep->runs[0].bytes;
+	if (rep->runs[1].bytes == 0)
+		rep->n_runs = 1;
+	rep->hold = 1 + d->next_txn++;
+	d->holds++;
+	return (0);
+}
+
+static int
+do_reserve(struct rig_drive *d, const struct mkv_drv_req *q, struct mkv_drv_rep *rep)
+{
+	uint64_t half = MKV_MIN(q->value_bytes, 100000u);
+
+	if (d->arena_at + q->value_bytes > RIG_ARENA)
+		d->arena_at = 0;
+	rep->txn = d->arena_at + 1;
+	/* In two runs, the second not on a chunk of the value. */
+	rep->runs[0] = (struct mkv_drv_run){ d->arena_at, half };
+	rep->runs[1] = (struct mkv_drv_run){ d->arena_at + half, q->value_bytes - half };
+	rep->n_runs = q->value_bytes > half ? 2 : 1;
+	d->arena_at += MKV_ALIGN_UP(q->value_bytes, 4096);
+	return (0);
+}
+
+static int
+do_commit(struct rig_drive *d, const struct mkv_drv_req *q, struct mkv_drv_rep *rep)
+{
+	struct rig_object *o = drive_new(d, q->digest);
+
+	(void)rep;
+	object_from(o, q);
+	o->arena_off = q->txn - 1;
+	o->data = malloc(q->value_bytes + 1);
+	memcpy(o->data, d->arena + o->arena_off, q->value_bytes);
+	return (0);
+}
+
+static int
+do_batch(struct rig_drive *d, const struct mkv_drv_req *q)
+{
+	uint8_t *b = mkv_stage_data(d->rig->stage, q->bufs[0].off, q->bufs[0].bytes);
+	struct mkv_digest *g = (struct mkv_digest *)(void *)b;
+
+	assert_non_null(b);
+	assert_int_equal(q->n_digests * sizeof(*g), q->bufs[0].bytes);
+	for (uint32_t i = 0; i < q->n_digests; i++) {
+		struct mkv_digest one = g[i];		/* read before its place is overwritten: i <= 16 i */
+
+		b[i] = drive_find(d, one) != NULL ? 1 : MKV_REASON_EVICTED << 1;
+	}
+	return (0);
+}
+
+static int
+do_list(struct rig_drive *d, const struct mkv_drv_req *q, struct mkv_drv_rep *rep)
+{
+	uint8_t *b = mkv_stage_data(d->rig->stage, q->bufs[0].off, q->bufs[0].bytes);
+	uint32_t at = 0;
+
+	for (unsigned i = (unsigned)q->off; i < RIG_OBJECTS; i++) {
+		struct rig_object *o = &d->obj[i];
+		struct mkv_drv_list_row row = { .value_bytes = o->bytes };
+
+		if (!o->used || (o->flags & MKV_DRV_F_PIECE) || o->key_bytes < q->key_bytes || memcmp(o->key, q->key, q->key_bytes) != 0)
+			continue;
+		if (rep->n_rows == q->len || at + 64 + o->key_bytes > q->bufs[0].bytes) {
+			rep->cursor = i;
+			return (0);
+		}
+		row.row_bytes = (uint16_t)MKV_ALIGN_UP(sizeof(row) + o->key_bytes, 8);
+		row.key_bytes = o->key_bytes;
+		memcpy(b + at, &row, sizeof(row));
+		memcpy(b + at + sizeof(row), o->key, o->key_bytes);
+		at += row.row_bytes;
+		rep->n_rows++;
+	}
+	return (0);
+}
+
+static int
+do_delete(struct rig_drive *d, const struct mkv_drv_req *q, struct mkv_drv_rep *rep)
+{
+	struct rig_object *o = drive_find(d, q->digest);
+
+	if (o == NULL) {
+		rep->reason = MKV_REASON_NEVER;
+		return (MKV_E_MISS);
+	}
+	if (q->op == MKV_DRV_DELETE)
+		drive_drop(o);
+	return (0);
+}
+
+static void
+drop_set(struct rig_drive *d, struct mkv_set_id set)
+{
+	for (unsigned i = 0; i < RIG_OBJECTS; i++)
+		if (d->obj[i].used && (d->obj[i].flags & MKV_DRV_F_PIECE) && d->obj[i].set.lo == set.lo)
+			drive_drop(&d->obj[i]);
+}
+
+static int
+drive_do(struct rig_drive *d, const struct mkv_drv_req *q, struct mkv_drv_rep *rep)
+{
+	switch (q->op) {
+	case MKV_DRV_PUT:	return (do_put(d, q, rep));
+	case MKV_DRV_GET:	return (do_get(d, q, rep));
+	case MKV_DRV_STAT: {
+		struct mkv_drv_req s = *q;
+
+		s.len = 0;
+		return (do_get(d, &s, rep));
+	}
+	case MKV_DRV_RESERVE:	return (do_reserve(d, q, rep));
+	case MKV_DRV_COMMIT:	return (do_commit(d, q, rep));
+	case MKV_DRV_ABORT:	drop_set(d, q->set); return (0);
+	case MKV_DRV_BATCH:	return (do_batch(d, q));
+	case MKV_DRV_LIST:	return (do_list(d, q, rep));
+	case MKV_DRV_DELETE:
+	case MKV_DRV_TOUCH:
+	case MKV_DRV_VERIFY:	return (do_delete(d, q, rep));
+	case MKV_DRV_SET_NEW:	rep->set.lo = ++d->next_set; rep->set.hi = d->index; return (0);
+	case MKV_DRV_INFO:	rep->total_bytes = 1000; rep->used_bytes = 10; rep->objects = 1; return (0);
+	}
+	return (MKV_E_PROTO);
+}
+
+static void
+drive_answer(struct rig_drive *d, struct mkv_desc *desc)
+{
+	uint8_t *slot = mkv_stage_slot(d->rig->stage, desc->slot_idx);
+	struct mkv_drv_req q;
+	struct mkv_drv_rep rep;
+
+	memcpy(&q, slot, sizeof(q));
+	assert_int_equal(q.magic, MKV_DRV_REQ_MAGIC);
+	assert_int_equal(q.op, desc->op);
+	memset(&rep, 0, sizeof(rep));
+	rep.magic = MKV_DRV_REP_MAGIC;
+	rep.op = q.op;
+	d->deadline_seen = q.deadline_ns;
+	rep.status = d->force[q.op] != 0 ? d->force[q.op] : drive_do(d, &q, &rep);
+	desc->status = rep.status;
+	if (d->mangle != NULL)
+		d->mangle(desc, &rep);
+	memcpy(slot + 4096, &rep, sizeof(rep));
+	assert_int_equal(mkv_ring_push(&d->out, desc), 0);
+}
+
+void
+rig_drive_answer_held(struct rig_drive *d)
+{
+	for (unsigned i = 0; i < d->n_held; i++)
+		drive_answer(d, &d->held[i]);
+	d->n_held = 0;
+	d->hold = 0;
+}
+
+static int
+drive_pump(struct rig_drive *d)
+{
+	struct mkv_desc desc;
+	int n = 0;
+
+	while (d->alive && !d->stopped && mkv_ring_pop(&d->in, &desc) == 1) {
+		n++;
+		assert_true(desc.op < 32);
+		d->count[desc.op]++;
+		if (desc.op == MKV_DRV_RELEASE) {
+			assert_true(d->holds > 0);
+			d->holds--;
+		} else if (d->hold) {
+			assert_true(d->n_held < MKV_ARRAY_LEN(d->held));
+			d->held[d->n_held++] = desc;
+		} else
+			drive_answer(d, &desc);
+	}
+	return (n);
+}
+
+/* ---- The rest of the process ----------------------------------------------------------------------------------------------- */
+
+static int
+rig_push(void *arg, uint32_t drive, const struct mkv_desc *desc)
+{
+	struct rig *r = arg;
+
+	return (r->drive[drive].alive ? mkv_ring_push(&r->drive[drive].to, desc) : MKV_E_CLOSED);
+}
+
+static void
+rings_close(struct rig_drive *d)
+{
+	mkv_ring_close(&d->to);
+	mkv_ring_close(&d->from);
+	mkv_ring_close(&d->in);
+	mkv_ring_close(&d->out);
+	d->alive = 0;
+	d->n_held = 0;
+}
+
+void
+rig_drive_up(struct rig *r, unsigned i, uint32_t epoch)
+{
+	struct rig_drive *d = &r->drive[i];
+	int a = mkv_os_shm_create("rig-ring", mkv_ring_bytes(16), 0), b = mkv_os_shm_create("rig-ring", mkv_ring_bytes(16), 0);
+
+	assert_true(a >= 0 && b >= 0);
+	assert_int_equal(mkv_ring_format(a, 16, epoch), 0);
+	assert_int_equal(mkv_ring_format(b, 16, epoch), 0);
+	assert_int_equal(mkv_ring_open(&d->to, a, epoch, 1), 0);
+	assert_int_equal(mkv_ring_open(&d->in, a, epoch, 0), 0);
+	assert_int_equal(mkv_ring_open(&d->out, b, epoch, 1), 0);
+	assert_int_equal(mkv_ring_open(&d->from, b, epoch, 0), 0);
+	close(a);
+	close(b);
+	d->alive = 1;
+	d->epoch = epoch;
+	mkv_front_drive_up(r->f, i, epoch);
+}
+
+void
+rig_drive_kill(struct rig *r, unsigned i)
+{
+	rings_close(&r->drive[i]);
+	mkv_front_drive_down(r->f, i, r->drive[i].epoch);
+}
+
+void
+rig_map(struct rig *r, unsigned i, enum mkv_drive_state st)
+{
+	r->map[i].state = st;
+	assert_int_equal(mkv_front_map(r->f, 2, r->map, r->conf.drives), 0);
+}
+
+static int
+from_pump(struct rig *r, unsigned i)
+{
+	struct rig_drive *d = &r->drive[i];
+	struct mkv_desc desc;
+	int n = 0, e;
+
+	while (d->alive && (e = mkv_ring_pop(&d->from, &desc)) != 0) {
+		n++;
+		if (e < 0 || mkv_front_desc(r->f, i, &desc) != 0) {
+			rings_close(d);			/* as worker/core does */
+			mkv_front_drive_down(r->f, i, d->epoch);
+		}
+	}
+	return (n);
+}
+
+static int	client_pump(struct rig_client *c);
+
+static struct rig_client *rig_clients[64];
+
+void
+rig_pump(struct rig *r)
+{
+	int busy = 1;
+
+	for (unsigned round = 0; busy && round < 64; round++) {
+		busy = mkv_ioq_run(r->q, 0) > 0;
+		busy |= mkv_timers_run(&r->timers, mkv_now_ns()) > 0;
+		for (unsigned i = 0; i < r->conf.drives; i++)
+			busy |= drive_pump(&r->drive[i]) | from_pump(r, i);
+		busy |= mkv_front_turn(r->f) > 0;
+		for (unsigned i = 0; i < MKV_ARRAY_LEN(rig_clients); i++)
+			if (rig_clients[i] != NULL && rig_clients[i]->rig == r)
+				busy |= client_pump(rig_clients[i]);
+	}
+}
+
+void
+rig_pump_ms(struct rig *r, unsigned ms)
+{
+	uint64_t until = mkv_now_ns() + ms * MKV_NS_PER_MS;
+
+	do {
+		rig_pump(r);
+		usleep(200);
+	} while (mkv_now_ns() < until);
+	rig_pump(r);
+}
+
+static void
+rig_stage(struct rig *r)
+{
+	uint64_t data = r->conf.stage_bytes != 0 ? r->conf.stage_bytes : 32 << 20;
+	uint32_t slots = r->conf.slots != 0 ? r->conf.slots : 64;
+
+	r->stage_fd = mkv_os_shm_create("rig-stage", mkv_stage_bytes(data, 1 << 20, slots), 0);
+	assert_true(r->stage_fd >= 0);
+	assert_int_equal(mkv_stage_format(r->stage_fd, data, 1 << 20, slots, 0), 0);
+	assert_int_equal(mkv_stage_open(&r->stage, r->stage_fd, 1, 0), 0);
+}
+
+static void
+rig_drives(struct rig *r)
+{
+	for (unsigned i = 0; i < r->conf.drives; i++) {
+		struct rig_drive *d = &r->drive[i];
+
+		d->rig = r;
+		d->index = i;
+		r->map[i] = (struct mkv_front_drive){ .index = i, .weight = 1.0, .state = MKV_DRIVE_ONLINE };
+		r->map[i].uuid[0] = (uint8_t)(i + 1);
+		if (r->conf.memory_mode) {
+			void *p;
+
+			d->arena_fd = mkv_os_shm_create("rig-arena", RIG_ARENA, 0);
+			assert_int_equal(mkv_os_shm_map(d->arena_fd, RIG_ARENA, 1, 0, &p), 0);
+			d->arena = p;
+			assert_int_equal(mkv_front_arena(r->f, i, d->arena_fd, RIG_ARENA), 0);
+			close(d->arena_fd);
+		}
+		rig_drive_up(r, i, 10);
+	}
+	assert_int_equal(mkv_front_map(r->f, 1, r->map, r->conf.drives), 0);
+}
+
+void
+rig_open(struct rig *r, const struct rig_conf *conf)
+{
+	struct mkv_ioq_opts opts = { .kind = conf->kind, .entries = 256, .depth_max = 1024 };
+	struct mkv_front_conf fc = { .front_id = 5, .epoch = 9 };
+
+	mkv_crc_init();
+	mkv_log_init(MKV_LOG_ERROR);
+	assert_int_equal(mkv_auth_init(), 0);
+	memset(r, 0, sizeof(*r));
+	r->conf = *conf;
+	if (r->conf.drives == 0)
+		r->conf.drives = 1;
+	rig_stage(r);
+	fc.connections_max = conf->connections != 0 ? conf->connections : 16;
+	fc.requests_max = conf->requests != 0 ? conf->requests : 64;
+	fc.inflight_max = conf->inflight != 0 ? conf->inflight : 32;
+	fc.part_bytes = conf->part_bytes != 0 ? conf->part_bytes : 1 << 20;
+	fc.handshake_ns = conf->handshake_ns != 0 ? conf->handshake_ns : 2 * MKV_NS_PER_SEC;
+	fc.idle_ns = conf->idle_ns != 0 ? conf->idle_ns : 60 * MKV_NS_PER_SEC;
+	fc.memory_mode = conf->memory_mode;
+	fc.push = rig_push;
+	fc.arg = r;
+	memset(fc.store_secret, 3, sizeof(fc.store_secret));
+	assert_int_equal(mkv_ioq_create(&r->q, &opts), 0);
+	assert_int_equal(mkv_timers_init(&r->timers, mkv_front_timers(&fc)), 0);
+	assert_int_equal(mkv_metrics_open_private(&r->m), 0);
+	assert_int_equal(mkv_front_create(&r->f, &fc, r->q, &r->timers, r->stage, r->m), 0);
+	memset(r->key, 0x5a, sizeof(r->key));
+	assert_int_equal(mkv_front_key(r->f, RIG_KEY_ID, r->key, 0, 0), 0);
+	rig_drives(r);
+	mkv_front_start(r->f);
+}
+
+void
+rig_close(struct rig *r)
+{
+	struct mkv_stage_stat st;
+
+	mkv_front_stop(r->f, 100 * MKV_NS_PER_MS);
+	for (unsigned i = 0; i < 400 && !mkv_front_idle(r->f); i++)
+		rig_pump_ms(r, 1);
+	assert_true(mkv_front_idle(r->f));
+	mkv_front_gauges(r->f);
+	mkv_stage_stat(r->stage, &st);
+	assert_int_equal(st.front_bytes, 0);
+	assert_int_equal(st.drive_bytes, 0);
+	assert_int_equal(st.slots_free + st.slots_quarantined, st.slots_total);
+	for (unsigned i = 0; i < r->conf.drives; i++) {
+		struct rig_drive *d = &r->drive[i];
+
+		assert_int_equal(d->holds, 0);
+		if (d->alive)
+			rings_close(d);
+		for (unsigned k = 0; k < RIG_OBJECTS; k++)
+			free(d->obj[k].data);
+		if (d->arena != NULL)
+			mkv_os_shm_unmap(d->arena, RIG_ARENA);
+	}
+	mkv_front_destroy(&r->f);
+	mkv_ioq_destroy(&r->q);
+	mkv_timers_fini(&r->timers);
+	mkv_metrics_close(&r->m);
+	mkv_stage_close(&r->stage);
+	close(r->stage_fd);
+}
+
+/* ---- Client ---------------------------------------------------------------------------------------------------------------- */
+
+void
+rig_client_open(struct rig *r, struct rig_client *c)
+{
+	int fds[2];
+	unsigned i = 0;
+
+	memset(c, 0, sizeof(*c));
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
+	c->rig = r;
+	c->fd = fds[0];
+	c->next_id = 1;
+	c->deadline_us = 5000000;
+	c->out_room = 1 << 16;
+	c->in_room = MKV_WIRE_PART_MAX + MKV_WIRE_BODY_MAX + 4096;
+	c->out = malloc(c->out_room);
+	c->in = malloc(c->in_room);
+	c->f.payload = malloc(MKV_WIRE_PART_MAX);
+	while (rig_clients[i] != NULL)
+		i++;
+	rig_clients[i] = c;
+	(void)mkv_front_adopt(r->f, fds[1], 1);
+}
+
+void
+rig_client_close(struct rig_client *c)
+{
+	for (unsigned i = 0; i < MKV_ARRAY_LEN(rig_clients); i++)
+		if (rig_clients[i] == c)
+			rig_clients[i] = NULL;
+	close(c->fd);
+	free(c->out);
+	free(c->in);
+	free(c->f.payload);
+	mkv_mac_destroy(&c->c2s);
+	mkv_mac_destroy(&c->s2c);
+	rig_pump(c->rig);
+}
+
+static int
+client_pump(struct rig_client *c)
+{
+	ssize_t n;
+	int busy = 0;
+
+	if (c->out_at < c->out_bytes && (n = send(c->fd, c->out + c->out_at, c->out_bytes - c->out_at, MSG_NOSIGNAL)) > 0) {
+		c->out_at += (size_t)n;
+		busy = 1;
+	}
+	if (c->out_at == c->out_bytes)
+		c->out_at = c->out_bytes = 0;
+	if (c->deaf || c->closed || c->in_bytes == c->in_room)
+		return (busy);
+	n = recv(c->fd, c->in + c->in_bytes, c->in_room - c->in_bytes, 0);
+	if (n > 0) {
+		c->in_bytes += (size_t)n;
+		return (1);
+	}
+	if (n == 0 || (errno != EAGAIN && errno != EWOULDBLOCK))
+		c->closed = 1;
+	return (busy);
+}
+
+void
+rig_write(struct rig_client *c, const void *p, size_t n)
+{
+	if (c->out_bytes + n > c->out_room) {
+		c->out_room = 2 * (c->out_bytes + n);
+		c->out = realloc(c->out, c->out_room);
+	}
+	memcpy(c->out + c->out_bytes, p, n);
+	c->out_bytes += n;
+}
+
+void
+rig_frame_make(struct rig_client *c, struct mkv_hdr *h, unsigned op, unsigned flags, uint64_t id, const void *body, size_t body_bytes, size_t pay_bytes)
+{
+	memset(h, 0, sizeof(*h));
+	memcpy(h->magic, "MKV\1", 4);
+	h->version = MKV_WIRE_VERSION;
+	h->op = (uint8_t)op;
+	h->flags = (uint16_t)(flags | (pay_bytes != 0 ? MKV_WIRE_F_PAYLOAD : 0));
+	h->session_id = c->session;
+	h->counter = ++c->counter;
+	h->request_id = id;
+	h->body_bytes = (uint32_t)body_bytes;
+	h->deadline_us = c->deadline_us;
+	h->payload_bytes = pay_bytes;
+	if (c->c2s != NULL)
+		mkv_mac_sign(c->c2s, h, MKV_WIRE_SIGNED_BYTES, body, body_bytes, h->mac);
+}
+
+uint64_t
+rig_send(struct rig_client *c, unsigned op, unsigned flags, uint64_t id, const void *body, size_t body_bytes, const void *pay, size_t pay_bytes)
+{
+	struct mkv_hdr h;
+
+	if (id == 0)
+		id = c->next_id++;
+	rig_frame_make(c, &h, op, flags, id, body, body_bytes, pay_bytes);
+	rig_write(c, &h, sizeof(h));
+	if (body_bytes != 0)
+		rig_write(c, body, body_bytes);
+	if (pay_bytes != 0)
+		rig_write(c, pay, pay_bytes);
+	return (id);
+}
+
+static int
+client_take(struct rig_client *c)
+{
+	struct rig_frame *f = &c->f;
+	size_t all;
+
+	if (c->in_bytes < sizeof(f->hdr))
+		return (0);
+	memcpy(&f->hdr, c->in, sizeof(f->hdr));
+	all = sizeof(f->hdr) + f->hdr.body_bytes + f->hdr.payload_bytes;
+	if (c->in_bytes < all)
+		return (0);
+	memcpy(f->body, c->in + sizeof(f->hdr), f->hdr.body_bytes);
+	memcpy(f->payload, c->in + sizeof(f->hdr) + f->hdr.body_bytes, f->hdr.payload_bytes);
+	memmove(c->in, c->in + all, c->in_bytes - all);
+	c->in_bytes -= all;
+	if (c->s2c != NULL && f->hdr.counter != 0) {
+		assert_int_equal(mkv_mac_check(c->s2c, &f->hdr, MKV_WIRE_SIGNED_BYTES, f->body, f->hdr.body_bytes, f->hdr.mac), 0);
+		assert_int_equal(f->hdr.counter, c->counter_in + 1);
+		c->counter_in++;
+	}
+	return (1);
+}
+
+int
+rig_recv(struct rig_client *c, unsigned ms)
+{
+	uint64_t until = mkv_now_ns() + ms * MKV_NS_PER_MS;
+
+	for (;;) {
+		if (client_take(c))
+			return (1);
+		rig_pump(c->rig);
+		if (client_take(c))
+			return (1);
+		if (c->closed)
+			return (-1);
+		if (mkv_now_ns() >= until)
+			return (0);
+		usleep(100);
+	}
+}
+
+void
+rig_client_handshake(struct rig_client *c)
+{
+	struct { struct mkv_hdr h; struct mkv_wire_hello b; } hello;
+	struct mkv_wire_connect conn = { 0 };
+	struct mkv_wire_hello_reply *rep = (void *)c->f.body;
+	uint8_t transcript[32], k[32], reply[sizeof(struct mkv_hdr) + sizeof(*rep)];
+
+	memset(&hello, 0, sizeof(hello));
+	rig_frame_make(c, &hello.h, MKV_WIRE_HELLO, 0, c->next_id++, NULL, 0, 0);
+	hello.h.body_bytes = sizeof(hello.b);
+	hello.b.version_min = hello.b.version_max = MKV_WIRE_VERSION;
+	memset(hello.b.nonce, 7, sizeof(hello.b.nonce));
+	rig_write(c, &hello, sizeof(hello));
+	assert_int_equal(rig_recv(c, 1000), 1);
+	assert_int_equal(c->f.hdr.status, 0);
+	assert_int_equal(c->f.hdr.body_bytes, sizeof(*rep));
+	memcpy(reply, &c->f.hdr, sizeof(c->f.hdr));
+	memcpy(reply + sizeof(c->f.hdr), c->f.body, sizeof(*rep));
+	assert_int_equal(mkv_sha256(&hello, sizeof(hello), reply, sizeof(reply), transcript), 0);
+	assert_int_equal(mkv_key_session(c->rig->key, hello.b.nonce, rep->nonce, MKV_DIR_C2S, 0, rep->front_id, transcript, k), 0);
+	assert_int_equal(mkv_mac_create(&c->c2s, k), 0);
+	assert_int_equal(mkv_key_session(c->rig->key, hello.b.nonce, rep->nonce, MKV_DIR_S2C, 0, rep->front_id, transcript, k), 0);
+	assert_int_equal(mkv_mac_create(&c->s2c, k), 0);
+	c->counter = 0;
+	{
+		struct mkv_hdr h;
+
+		rig_frame_make(c, &h, MKV_WIRE_CONNECT, 0, c->next_id++, &conn, sizeof(conn), 0);
+		h.key_id = RIG_KEY_ID;
+		mkv_mac_sign(c->c2s, &h, MKV_WIRE_SIGNED_BYTES, &conn, sizeof(conn), h.mac);
+		rig_write(c, &h, sizeof(h));
+		rig_write(c, &conn, sizeof(conn));
+	}
+	assert_int_equal(rig_recv(c, 1000), 1);
+	assert_int_equal(c->f.hdr.status, 0);
+	c->session = c->f.hdr.session_id;
+	assert_true(c->session != 0);
+}
+
+/* ---- Bodies and whole operations ------------------------------------------------------------------------------------------- */
+
+static size_t
+pad8(uint8_t *b, size_t n)
+{
+	while (n % 8 != 0)
+		b[n++] = 0;
+	return (n);
+}
+
+size_t
+rig_put_body(uint8_t *b, const void *key, size_t key_bytes, const void *val, size_t bytes, uint64_t off, uint64_t total, uint32_t flags)
+{
+	struct mkv_wire_put w = { .value_bytes = total, .part_off = off, .put_id = 99, .flags = flags, .key_bytes = (uint16_t)key_bytes };
+	size_t n = sizeof(w);
+
+	w.n_crcs = flags & MKV_WIRE_PUT_NO_CRC ? 0 : mkv_crc_chunks(bytes);
+	memcpy(b, &w, sizeof(w));
+	memcpy(b + n, key, key_bytes);
+	n = pad8(b, n + key_bytes);
+	if (w.n_crcs != 0)
+		mkv_crc_chunk_list(val, bytes, (uint32_t *)(void *)(b + n));
+	return (pad8(b, n + 4 * w.n_crcs));
+}
+
+size_t
+rig_get_body(uint8_t *b, const void *key, size_t key_bytes, uint64_t off, uint64_t len)
+{
+	struct mkv_wire_get w = { .off = off, .len = len, .key_bytes = (uint16_t)key_bytes };
+
+	memcpy(b, &w, sizeof(w));
+	memcpy(b + sizeof(w), key, key_bytes);
+	return (pad8(b, sizeof(w) + key_bytes));
+}
+
+size_t
+rig_keys_body(uint8_t *b, const char *fmt, unsigned from, unsigned n)
+{
+	struct mkv_wire_keys w = { .n_keys = n };
+	size_t at = sizeof(w);
+
+	memcpy(b, &w, sizeof(w));
+	for (unsigned i = 0; i < n; i++) {
+		char key[64];
+		int k;
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+		k = snprintf(key, sizeof(key), fmt, from + i);
+#pragma GCC diagnostic pop
+		b[at++] = (uint8_t)k;
+		b[at++] = 0;
+		memcpy(b + at, key, (size_t)k);
+		at += (size_t)k;
+	}
+	return (pad8(b, at));
+}
+
+int
+rig_put(struct rig_client *c, const char *key, const void *val, size_t bytes)
+{
+	uint32_t part = c->rig->f->conf.part_bytes;
+	uint64_t off = 0, id = c->next_id++;
+	uint8_t body[4096];
+
+	do {
+		size_t n = MKV_MIN(bytes - off, (size_t)part);
+		int more = off + n < bytes;
+		size_t b = rig_put_body(body, key, off == 0 ? strlen(key) : 0, (const uint8_t *)val + off, n, off,
+		    more ? MKV_WIRE_SIZE_UNKNOWN : bytes, 0);
+
+		rig_send(c, MKV_WIRE_PUT, more ? MKV_WIRE_F_MORE : 0, id, body, b, (const uint8_t *)val + off, n);
+		off += n;
+	} while (off < bytes);
+	if (rig_recv(c, 3000) != 1)
+		return (MKV_E_CLOSED);
+	assert_int_equal(c->f.hdr.request_id, id);
+	return (-(int)c->f.hdr.status);
+}
+
+int
+rig_get(struct rig_client *c, const char *key, uint64_t off, uint64_t len, uint8_t *out, size_t *got)
+{
+	uint8_t body[1024];
+	size_t b = rig_get_body(body, key, strlen(key), off, len);
+	uint64_t id = rig_send(c, MKV_WIRE_GET, 0, 0, body, b, NULL, 0), at = off;
+
+	*got = 0;
+	for (;;) {
+		struct mkv_wire_object *o = (void *)c->f.body;
+		uint32_t *crc = (void *)(o + 1);
+		uint64_t left, p = 0;
+
+		if (rig_recv(c, 3000) != 1)
+			return (MKV_E_CLOSED);
+		assert_int_equal(c->f.hdr.request_id, id);
+		if (c->f.hdr.status != 0)
+			return (-(int)c->f.hdr.status);
+		left = c->f.hdr.payload_bytes;
+		assert_int_equal(o->off, at);
+		for (uint32_t i = 0; i < o->n_crcs; i++) {
+			uint64_t n = MKV_MIN(left, MKV_CRC_CHUNK - (at + p) % MKV_CRC_CHUNK);
+
+			assert_int_equal(mkv_crc32c(0, c->f.payload + p, n), crc[i]);
+			p += n;
+			left -= n;
+		}
+		assert_int_equal(left, 0);
+		memcpy(out + *got, c->f.payload, p);
+		*got += p;
+		at += p;
+		if (!(c->f.hdr.flags & MKV_WIRE_F_MORE))
+			return (0);
+	}
+}
+
+void
+rig_fill(uint8_t *p, size_t n, uint32_t seed)
+{
+	for (size_t i = 0; i < n; i++) {
+		seed = seed * 1103515245 + 12345;
+		p[i] = (uint8_t)(seed >> 16);
+	}
+}

@@ -1,0 +1,129 @@
+/*
+ * A front in a test: its loop, fake drives on real rings in the same process, and clients on socket pairs that speak proto/wire.h by hand. One thread:
+ * rig_pump() turns everything once.
+ */
+#ifndef MKV_TESTS_UNIT_FRONT_RIG_H
+#define MKV_TESTS_UNIT_FRONT_RIG_H
+
+#include <stdint.h>
+
+#include "common/shm/drv.h"
+#include "proto/wire.h"
+#include "worker/front/front_priv.h"
+
+#define RIG_DRIVES	4
+#define RIG_OBJECTS	512
+#define RIG_ARENA	(64ull << 20)
+#define RIG_KEY_ID	77u
+
+struct rig;
+
+struct rig_object {
+	int		used;
+	struct mkv_digest digest;
+	uint8_t		key[MKV_DRV_KEY_MAX];
+	uint16_t	key_bytes, flags;
+	uint64_t	bytes, put_id;
+	uint8_t		*data;
+	uint32_t	crcs[MKV_DRV_CRCS_MAX];
+	struct mkv_set_id set;
+	uint32_t	piece_bytes, piece_count;
+	uint8_t		stripe[MKV_DRV_STRIPE_MAX];
+	uint16_t	n_stripe;
+	uint64_t	arena_off;
+};
+
+struct rig_drive {
+	struct rig	*rig;
+	uint32_t	index, epoch;
+	int		alive;
+	struct mkv_ring	to, from;		/* front's ends */
+	struct mkv_ring	in, out;		/* drive's ends */
+	struct rig_object obj[RIG_OBJECTS];
+	uint64_t	next_set, next_txn, arena_at;
+	uint8_t		*arena;
+	int		arena_fd;
+	int		stopped;		/* pops nothing */
+	int		hold;			/* pops and keeps, answers nothing */
+	struct mkv_desc	held[256];
+	unsigned	n_held;
+	int		force[32];		/* status instead of doing op */
+	void		(*mangle)(struct mkv_desc *d, struct mkv_drv_rep *rep);
+	unsigned	count[32];		/* requests by op */
+	unsigned	holds;			/* memory mode: holds out */
+	uint64_t	deadline_seen;
+};
+
+struct rig_conf {
+	unsigned	drives;
+	int		memory_mode;
+	uint64_t	stage_bytes;		/* 0: 32 MiB */
+	uint32_t	slots;			/* 0: 64 */
+	uint32_t	connections, requests, inflight;
+	uint32_t	part_bytes;		/* 0: 1 MiB */
+	uint64_t	handshake_ns, idle_ns;
+	enum mkv_ioq_kind kind;
+};
+
+struct rig {
+	struct mkv_ioq	*q;
+	struct mkv_timers timers;
+	struct mkv_stage *stage;
+	int		stage_fd;
+	struct mkv_metrics *m;
+	struct mkv_front *f;
+	struct rig_conf	conf;
+	struct rig_drive drive[RIG_DRIVES];
+	struct mkv_front_drive map[RIG_DRIVES];
+	uint8_t		key[32];
+};
+
+struct rig_frame {
+	struct mkv_hdr	hdr;
+	uint8_t		body[MKV_WIRE_BODY_MAX];
+	uint8_t		*payload;		/* MKV_WIRE_PART_MAX */
+};
+
+struct rig_client {
+	struct rig	*rig;
+	int		fd;
+	int		closed;
+	uint64_t	session, counter, counter_in, next_id;
+	struct mkv_mac	*c2s, *s2c;
+	uint8_t		nonce[32];
+	uint8_t		*out, *in;
+	size_t		out_bytes, out_at, in_bytes, out_room, in_room;
+	int		deaf;			/* reads nothing */
+	uint32_t	deadline_us;
+	struct rig_frame f;
+};
+
+void		rig_open(struct rig *r, const struct rig_conf *conf);
+void		rig_close(struct rig *r);		/* asserts that nothing is left: buffers, slots, requests */
+void		rig_pump(struct rig *r);
+void		rig_pump_ms(struct rig *r, unsigned ms);
+void		rig_drive_up(struct rig *r, unsigned i, uint32_t epoch);
+void		rig_drive_kill(struct rig *r, unsigned i);		/* PEER_DIED */
+void		rig_drive_answer_held(struct rig_drive *d);
+void		rig_map(struct rig *r, unsigned i, enum mkv_drive_state st);
+
+void		rig_client_open(struct rig *r, struct rig_client *c);	/* socket only */
+void		rig_client_handshake(struct rig_client *c);
+void		rig_client_close(struct rig_client *c);
+void		rig_write(struct rig_client *c, const void *p, size_t n);
+/* A whole signed frame. Returns its request id. */
+uint64_t	rig_send(struct rig_client *c, unsigned op, unsigned flags, uint64_t id, const void *body, size_t body_bytes, const void *pay, size_t pay_bytes);
+void		rig_frame_make(struct rig_client *c, struct mkv_hdr *h, unsigned op, unsigned flags, uint64_t id, const void *body, size_t body_bytes, size_t pay_bytes);
+/* 1: a frame in c->f, MAC checked; 0: nothing came in ms; -1: closed. */
+int		rig_recv(struct rig_client *c, unsigned ms);
+
+/* Bodies; they return their size. */
+size_t		rig_put_body(uint8_t *b, const void *key, size_t key_bytes, const void *val, size_t bytes, uint64_t off, uint64_t total, uint32_t flags);
+size_t		rig_get_body(uint8_t *b, const void *key, size_t key_bytes, uint64_t off, uint64_t len);
+size_t		rig_keys_body(uint8_t *b, const char *fmt, unsigned from, unsigned n);
+/* Whole operations; status of the answer. */
+int		rig_put(struct rig_client *c, const char *key, const void *val, size_t bytes);
+int		rig_get(struct rig_client *c, const char *key, uint64_t off, uint64_t len, uint8_t *out, size_t *got);
+void		rig_fill(uint8_t *p, size_t n, uint32_t seed);
+
+#endif

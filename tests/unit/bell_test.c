@@ -189,9 +189,11 @@ no_wake_up_is_lost(void **state)
 		fd = mkv_os_shm_create("bell-test", mkv_ring_bytes(1024), 0);
 		assert_int_equal(mkv_ring_format(fd, 1024, 1), 0);
 		assert_int_equal(mkv_ring_open(&l[i].p, fd, 1, 1), 0);
-		assert_int_equal(mkv_ring_open(&l[i].c, fd, 1, 0), 0);
 		close(fd);
-		l[i].bell = b[1 + i];
+		/* One mapping for both sides: the thread sanitizer sees a race only if both threads use the same addresses. */
+		l[i].c = l[i].p;
+		l[i].c.is_producer = 0;
+		l[i].bell = (struct mkv_bell){ b[0].shm, b[1 + i].fd };
 		l[i].idx = i * 100;
 		l[i].until_ns = mkv_now_ns() + RUN_NS;
 		assert_int_equal(pthread_create(&t[i], NULL, producer, &l[i]), 0);
@@ -209,13 +211,13 @@ no_wake_up_is_lost(void **state)
 		mkv_bell_awake(&b[0]);
 		drain(l);
 	} while (open != 0);
-	for (unsigned i = 0; i < PRODUCERS; i++) {
+	for (unsigned i = 0; i < PRODUCERS; i++)
 		pthread_join(t[i], NULL);
-		drain(l);
+	drain(l);
+	for (unsigned i = 0; i < PRODUCERS; i++) {
 		assert_true(l[i].popped == l[i].pushed);
 		printf("%llu messages, %llu calls\n", (unsigned long long)l[i].pushed, (unsigned long long)l[i].calls);
 		mkv_ring_close(&l[i].p);
-		mkv_ring_close(&l[i].c);
 	}
 	assert_int_equal(lost, 0);
 	assert_true(sleeps > 5);

@@ -115,6 +115,21 @@ nodes_without_weight(void **state)
 }
 
 static void
+ties_go_to_the_smaller_hash(void **state)
+{
+	static const uint64_t node[] = { 9, 4, 6 };
+	static const double weight[] = { INFINITY, INFINITY, INFINITY };	/* the same score for all */
+	unsigned top[3];
+
+	(void)state;
+	assert_int_equal(mkv_rendezvous(node, weight, 3, 1), 1);
+	assert_int_equal(mkv_rendezvous_top(node, weight, 3, 1, top, 3), 3);
+	assert_int_equal(top[0], 1);
+	assert_int_equal(top[1], 2);
+	assert_int_equal(top[2], 0);
+}
+
+static void
 spread_follows_weight(void **state)
 {
 	uint64_t node[5];
@@ -165,6 +180,7 @@ main(void)
 		cmocka_unit_test(digests),
 		cmocka_unit_test(documented_order),
 		cmocka_unit_test(nodes_without_weight),
+		cmocka_unit_test(ties_go_to_the_smaller_hash),
 		cmocka_unit_test(spread_follows_weight),
 		cmocka_unit_test(a_new_node_takes_only_its_share),
 	};

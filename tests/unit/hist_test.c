@@ -82,6 +82,22 @@ quantiles(void **state)
 }
 
 static void
+ranks_are_exact(void **state)
+{
+	(void)state;
+	for (unsigned v = 1; v <= 4; v++)
+		mkv_hist_add(&hist, v);
+	assert_int_equal(mkv_hist_quantile_ns(&hist, 0), 1);
+	assert_int_equal(mkv_hist_quantile_ns(&hist, 0.25), 1);
+	assert_int_equal(mkv_hist_quantile_ns(&hist, 0.26), 2);
+	assert_int_equal(mkv_hist_quantile_ns(&hist, 0.5), 2);
+	assert_int_equal(mkv_hist_quantile_ns(&hist, 0.75), 3);
+	assert_int_equal(mkv_hist_quantile_ns(&hist, 1), 4);
+	assert_int_equal(mkv_hist_quantile_ns(&hist, 7), 4);
+	assert_int_equal(mkv_hist_quantile_ns(&hist, -1), 1);
+}
+
+static void
 merged_is_the_sum(void **state)
 {
 	struct rnd r;
@@ -153,6 +169,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(slots_cover_everything, empty),
 		cmocka_unit_test_setup(quantiles, empty),
+		cmocka_unit_test_setup(ranks_are_exact, empty),
 		cmocka_unit_test_setup(merged_is_the_sum, empty),
 		cmocka_unit_test_setup(beyond_the_last_slot, empty),
 		cmocka_unit_test_setup(garbage_is_harmless, empty),

@@ -61,7 +61,7 @@ refused(void **state)
 {
 	static const char *const bad_size[] = { "", " ", "KiB", "-1", "+1", "1.5GiB", "1 Mi", "1M", "0x10", "64KiBs", "1 2", "1e3",
 		"18446744073709551616", "16384PiB", "99999999999999999999KiB", "1\nKiB" };
-	static const char *const bad_duration[] = { "", "5", "0", "5 sec", "-5s", "1.5s", "s", "18446744073709551615s", "5s5", "213503983d" "0" };
+	static const char *const bad_duration[] = { "", "5", "0", "5 sec", "-5s", "1.5s", "s", "18446744073709551615s", "5s5", "213503982335d" };
 	uint64_t v = UNTOUCHED;
 
 	(void)state;

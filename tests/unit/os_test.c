@@ -1,0 +1,390 @@
+/*
+ * The platform: shared memory and its seals, bells, control messages with descriptors, media, limits. What the machine lacks skips.
+ */
+#include "config.h"
+#include "common/base/os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "common/base/assert.h"
+#include "common/base/clock.h"
+#include "common/base/err.h"
+
+static int
+readable(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	return (poll(&p, 1, 0) == 1);
+}
+
+static int
+is_cloexec(int fd)
+{
+	return ((fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
+}
+
+static void
+test_shm(void **state MKV_UNUSED)
+{
+	int fd = mkv_os_shm_create("test", 3 * 4096, 0);
+	char *a, *b;
+	void *p;
+
+	assert_true(fd >= 0);
+	assert_true(is_cloexec(fd));
+	assert_true(ftruncate(fd, 4096) != 0);
+	assert_true(ftruncate(fd, 1 << 20) != 0);
+	assert_int_equal(mkv_os_shm_map(fd, 4 * 4096, 1, 0, &p), MKV_E_INVAL);
+	assert_null(p);
+	assert_int_equal(mkv_os_shm_map(fd, 0, 1, 0, &p), MKV_E_INVAL);
+	assert_int_equal(mkv_os_shm_map(fd, 3 * 4096, 1, 0, &p), 0);
+	a = p;
+	assert_int_equal(mkv_os_shm_map(fd, 4096, 0, 0, &p), 0);
+	b = p;
+	for (int i = 0; i < 3 * 4096; i++)
+		assert_int_equal(a[i], 0);
+	a[17] = 'x';
+	assert_int_equal(b[17], 'x');
+	mkv_os_shm_unmap(a, 3 * 4096);
+	mkv_os_shm_unmap(b, 4096);
+	mkv_os_shm_unmap(NULL, 4096);
+	close(fd);
+	assert_true(mkv_os_shm_map(fd, 4096, 1, 0, &p) < 0);
+}
+
+static void
+test_shm_huge(void **state MKV_UNUSED)
+{
+	int fd = mkv_os_shm_create("test", 4 << 20, 1), r;
+	void *p;
+
+	assert_true(fd >= 0);
+	assert_int_equal(mkv_os_shm_map(fd, 4 << 20, 1, 1, &p), 0);
+	assert_int_equal((uintptr_t)p % (2 << 20), 0);
+	memset(p, 1, 4 << 20);
+	mkv_os_shm_unmap(p, 4 << 20);
+	close(fd);
+	assert_int_equal(mkv_os_shm_create("test", 4096, 2), MKV_E_INVAL);
+	r = mkv_os_shm_create("test", 1ull << 40, 2);	/* no machine has so many: a refusal now, not a signal later */
+	assert_true(r < 0);
+	r = mkv_os_shm_create("test", 2 << 20, 2);
+	if (r < 0)
+		return;					/* no pool here */
+	assert_int_equal(mkv_os_shm_map(r, 2 << 20, 1, 2, &p), 0);
+	memset(p, 1, 2 << 20);
+	mkv_os_shm_unmap(p, 2 << 20);
+	close(r);
+}
+
+static void
+test_bell(void **state MKV_UNUSED)
+{
+	int w, r;
+
+	assert_int_equal(mkv_os_bell_create(&w, &r), 0);
+	assert_int_not_equal(w, r);
+	assert_true(is_cloexec(w) && is_cloexec(r));
+	assert_false(readable(w));
+	errno = 99;
+	for (int i = 0; i < 100000; i++)		/* never blocks */
+		mkv_os_bell_ring(r);
+	assert_true(readable(w));
+	mkv_os_bell_clear(w);
+	mkv_os_bell_clear(w);
+	assert_int_equal(errno, 99);
+	assert_false(readable(w));
+	close(w);
+	mkv_os_bell_ring(r);				/* nobody listens */
+	close(r);
+}
+
+static int
+count_fds(void)
+{
+	int n = 0;
+
+	for (int fd = 0; fd < 256; fd++)
+		n += (fcntl(fd, F_GETFD) >= 0);
+	return (n);
+}
+
+static void
+test_ctl(void **state MKV_UNUSED)
+{
+	int s[2], fds[32], got[32], before = count_fds();
+	char buf[64];
+	unsigned n;
+
+	assert_int_equal(mkv_os_ctl_pair(s), 0);
+	assert_true(is_cloexec(s[0]) && is_cloexec(s[1]));
+	n = 4;
+	assert_int_equal(mkv_os_ctl_recv(s[1], buf, sizeof(buf), got, &n), MKV_E_AGAIN);
+	for (int i = 0; i < 32; i++)
+		fds[i] = s[0];
+	assert_int_equal(mkv_os_ctl_send(s[0], "one", 3, NULL, 0), 0);
+	assert_int_equal(mkv_os_ctl_send(s[0], "three", 5, fds, 3), 0);
+	n = 4;
+	assert_int_equal(mkv_os_ctl_recv(s[1], buf, sizeof(buf), got, &n), 3);	/* boundaries are kept */
+	assert_int_equal(n, 0);
+	n = 3;
+	assert_int_equal(mkv_os_ctl_recv(s[1], buf, sizeof(buf), got, &n), 5);
+	assert_int_equal(n, 3);
+	for (unsigned i = 0; i < n; i++) {
+		assert_true(is_cloexec(got[i]));
+		close(got[i]);
+	}
+	assert_int_equal(mkv_os_ctl_send(s[0], "many", 4, fds, 32), 0);
+	n = 4;						/* too many: refused, and none stays open */
+	assert_int_equal(mkv_os_ctl_recv(s[1], buf, sizeof(buf), got, &n), MKV_E_PROTO);
+	assert_int_equal(n, 0);
+	assert_int_equal(mkv_os_ctl_send(s[0], "long message", 12, fds, 2), 0);
+	n = 4;
+	assert_int_equal(mkv_os_ctl_recv(s[1], buf, 5, got, &n), MKV_E_PROTO);
+	assert_int_equal(count_fds(), before + 2);
+	close(s[0]);
+	n = 0;
+	assert_int_equal(mkv_os_ctl_recv(s[1], buf, sizeof(buf), NULL, &n), 0);
+	assert_int_equal(mkv_os_ctl_send(s[1], "x", 1, NULL, 0), MKV_E_CLOSED);
+	close(s[1]);
+}
+
+static void
+test_ctl_full(void **state MKV_UNUSED)
+{
+	static char msg[60000];
+	int s[2], r = 0, i;
+
+	assert_int_equal(mkv_os_ctl_pair(s), 0);
+	for (i = 0; i < 100000 && r == 0; i++)
+		r = mkv_os_ctl_send(s[0], msg, sizeof(msg), NULL, 0);
+	assert_int_equal(r, MKV_E_AGAIN);
+	assert_true(i > 1);
+	close(s[0]);
+	close(s[1]);
+}
+
+static void
+test_peer_uid(void **state MKV_UNUSED)
+{
+	uid_t uid = (uid_t)-1;
+	int s[2];
+
+	assert_int_equal(mkv_os_ctl_pair(s), 0);
+	assert_int_equal(mkv_os_peer_uid(s[0], &uid), 0);
+	assert_int_equal(uid, geteuid());
+	close(s[0]);
+	close(s[1]);
+	assert_int_equal(mkv_os_peer_uid(s[0], &uid), MKV_E_SYSTEM);
+}
+
+static void
+test_proc_watch(void **state MKV_UNUSED)
+{
+	struct pollfd p = { .events = POLLIN };
+	int s[2], status;
+	char byte;
+	pid_t pid;
+
+	assert_int_equal(pipe(s), 0);
+	if ((pid = fork()) == 0) {
+		close(s[1]);
+		_exit(read(s[0], &byte, 1) == 0 ? 5 : 1);
+	}
+	close(s[0]);
+	p.fd = mkv_os_proc_watch(pid);
+	assert_true(p.fd >= 0);
+	assert_true(is_cloexec(p.fd));
+	assert_int_equal(poll(&p, 1, 20), 0);
+	close(s[1]);
+	assert_int_equal(poll(&p, 1, 10000), 1);
+	assert_int_equal(waitpid(pid, &status, WNOHANG), pid);
+	assert_int_equal(WEXITSTATUS(status), 5);
+	close(p.fd);
+	assert_true(mkv_os_proc_watch(pid) < 0);
+}
+
+static void
+test_landlock(void **state MKV_UNUSED)
+{
+	int status, null = open("/dev/null", O_RDONLY);
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		if (mkv_os_no_new_privs() != 0)
+			_exit(2);
+		if (mkv_os_landlock_deny_all() < 1)
+			_exit(77);
+		if (open("/etc/passwd", O_RDONLY) >= 0 || errno != EACCES)
+			_exit(3);
+		_exit(read(null, &status, 1) == 0 ? 0 : 4);	/* what was open before still works */
+	}
+	close(null);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	if (WEXITSTATUS(status) == 77)
+		skip();
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static void
+temp_name(char *path, size_t bytes)
+{
+	int fd;
+
+	snprintf(path, bytes, "/tmp/memkv-os-XXXXXX");
+	fd = mkstemp(path);
+	assert_true(fd >= 0);
+	close(fd);
+}
+
+static void
+test_medium(void **state MKV_UNUSED)
+{
+	struct mkv_os_medium m;
+	struct stat st;
+	char path[64];
+	int fd, other, direct;
+
+	temp_name(path, sizeof(path));
+	fd = mkv_os_medium_open(path, &direct);
+	assert_true(fd >= 0);
+	assert_true(is_cloexec(fd));
+	assert_int_equal(mkv_os_preallocate(fd, 1 << 20), 0);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_size, 1 << 20);
+	assert_true(st.st_blocks * 512 >= 1 << 20);
+	assert_int_equal(mkv_os_medium_query(fd, &m), 0);
+	assert_int_equal(m.bytes, 1 << 20);
+	assert_false(m.is_block);
+	assert_true(m.sector_bytes >= 512 && m.sector_bytes <= 4096);
+	assert_int_equal(mkv_os_medium_lock(fd), 0);
+	other = mkv_os_medium_open(path, &direct);	/* another description: the lock is in the way, and goes with the holder */
+	assert_true(other >= 0);
+	assert_int_equal(mkv_os_medium_lock(other), MKV_E_LOCKED);
+	close(fd);
+	assert_int_equal(mkv_os_medium_lock(other), 0);
+	assert_int_equal(mkv_os_preallocate(other, 1ull << 62), MKV_E_NOSPACE);
+	assert_int_equal(fstat(other, &st), 0);
+	assert_int_equal(st.st_size, 1 << 20);		/* nothing changed */
+	assert_int_equal(mkv_os_discard(other, 0, 4096), MKV_E_UNSUPPORTED);
+	assert_int_equal(mkv_os_flush(other), 0);
+	close(other);
+	unlink(path);
+	assert_true(mkv_os_medium_open(path, &direct) < 0);
+	assert_int_equal(mkv_os_medium_open("/dev/null", &direct), MKV_E_INVAL);
+	assert_int_equal(mkv_os_medium_open("/tmp", &direct), MKV_E_INVAL);
+}
+
+static void
+test_listen(void **state MKV_UNUSED)
+{
+	uint16_t port = 0, again = 0;
+	int a, b;
+
+	a = mkv_os_listen_tcp("127.0.0.1", 0, 1, &port);
+	assert_true(a >= 0 && port != 0);
+	assert_true(is_cloexec(a));
+	assert_true(fcntl(a, F_GETFL) & O_NONBLOCK);
+	b = mkv_os_listen_tcp("127.0.0.1", port, 1, &again);	/* shards share a port */
+	assert_true(b >= 0);
+	assert_int_equal(port, again);
+	close(b);
+	assert_int_equal(mkv_os_listen_tcp("127.0.0.1", port, 0, NULL), MKV_E_LOCKED);
+	assert_int_equal(mkv_os_listen_tcp("localhost", 0, 0, NULL), MKV_E_INVAL);
+	assert_int_equal(mkv_os_listen_tcp("127.0.0.1.5", 0, 0, NULL), MKV_E_INVAL);
+	assert_true(mkv_os_listen_tcp("192.0.2.1", 0, 0, NULL) < 0);	/* not an address of this host */
+	close(a);
+	a = mkv_os_listen_tcp("::1", 0, 0, &port);
+	if (a >= 0) {
+		assert_int_not_equal(port, 0);
+		close(a);
+	}
+}
+
+static void
+test_descriptors(void **state MKV_UNUSED)
+{
+	int status, before = mkv_os_fds_inherited(), fd;
+	pid_t pid;
+
+	assert_true(before >= 0);
+	fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	assert_int_equal(mkv_os_fds_inherited(), before);
+	fcntl(fd, F_SETFD, 0);
+	assert_int_equal(mkv_os_fds_inherited(), before + 1);
+	if ((pid = fork()) == 0) {
+		if (mkv_os_close_from(fd) != 0)
+			_exit(1);
+		_exit(fcntl(fd, F_GETFD) < 0 && fcntl(2, F_GETFD) >= 0 ? 0 : 2);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	close(fd);
+	assert_true(mkv_os_cpu_count() >= 1);
+}
+
+static void
+test_poll_wait(void **state MKV_UNUSED)
+{
+	uint64_t t0 = mkv_now_ns(), took;
+
+	assert_int_equal(mkv_os_poll(NULL, 0, 1500 * MKV_NS_PER_US), 0);
+	took = mkv_now_ns() - t0;
+	assert_true(took >= 1500 * MKV_NS_PER_US);
+	assert_true(took < MKV_NS_PER_SEC);
+}
+
+static void
+test_socket_mode(void **state MKV_UNUSED)
+{
+	int s[2], null = open("/dev/null", O_RDONLY);
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, s), 0);
+	assert_int_equal(mkv_os_socket_mode(s[0], 1), 0);
+	assert_true(fcntl(s[0], F_GETFL) & O_NONBLOCK);
+	assert_int_equal(mkv_os_socket_mode(s[0], 0), 0);
+	assert_false(fcntl(s[0], F_GETFL) & O_NONBLOCK);
+	assert_true(mkv_os_is_socket(s[0]));
+	close(s[0]);
+	close(s[1]);
+	assert_false(mkv_os_is_socket(null));
+	close(null);
+	assert_true(mkv_os_socket_mode(s[0], 1) < 0);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_shm),
+		cmocka_unit_test(test_shm_huge),
+		cmocka_unit_test(test_bell),
+		cmocka_unit_test(test_ctl),
+		cmocka_unit_test(test_ctl_full),
+		cmocka_unit_test(test_peer_uid),
+		cmocka_unit_test(test_proc_watch),
+		cmocka_unit_test(test_landlock),
+		cmocka_unit_test(test_medium),
+		cmocka_unit_test(test_listen),
+		cmocka_unit_test(test_descriptors),
+		cmocka_unit_test(test_poll_wait),
+		cmocka_unit_test(test_socket_mode),
+	};
+
+	return (cmocka_run_group_tests(tests, NULL, NULL));
+}

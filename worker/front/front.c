@@ -308,6 +308,15 @@ mkv_front_idle(const struct mkv_front *f)
 	return (f->stopping && f->n_conns == 0 && f->n_reqs == 0);
 }
 
+void
+mkv_front_reload(struct mkv_front *f, uint64_t handshake_ns, uint64_t idle_ns, int accepted)
+{
+	MKV_CHECK_OBJ(f, FRONT_MAGIC);
+	f->conf.handshake_ns = handshake_ns;
+	f->conf.idle_ns = idle_ns;
+	f->conf.accepted = accepted;
+}
+
 /* ---- The turn -------------------------------------------------------------------------------------------------------------- */
 
 static unsigned

@@ -50,7 +50,7 @@ struct mkv_front_drive {			/* a row of the pool map */
 /* 0; MKV_E_NOMEM; MKV_E_INVAL. q, timers, stage and m stay the caller's and must outlive the front. m may be NULL. */
 int		mkv_front_create(struct mkv_front **out, const struct mkv_front_conf *conf, struct mkv_ioq *q, struct mkv_timers *timers,
 		    struct mkv_stage *stage, struct mkv_metrics *m);
-/* Only when mkv_front_idle(). Accepts NULL. */
+/* When nothing of it is with the queue any more: mkv_front_idle(), or the queue is gone. Accepts NULL. */
 void		mkv_front_destroy(struct mkv_front **f);
 /* How many timers a front of this configuration may have armed. */
 uint32_t	mkv_front_timers(const struct mkv_front_conf *conf);
@@ -71,6 +71,8 @@ void		mkv_front_start(struct mkv_front *f);
 /* No new connections or requests; what is in flight goes on until it is done or grace_ns from now, then connections are closed. */
 void		mkv_front_stop(struct mkv_front *f, uint64_t grace_ns);
 int		mkv_front_idle(const struct mkv_front *f);	/* 1: stopped, and no connection, request or answer of a drive is left */
+
+void		mkv_front_reload(struct mkv_front *f, uint64_t handshake_ns, uint64_t idle_ns, int accepted);
 
 /* Serve a connected, non-blocking socket. The descriptor is taken in any case. */
 int		mkv_front_adopt(struct mkv_front *f, int fd, int loopback);

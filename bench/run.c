@@ -20,6 +20,7 @@
 #include "bench/gen.h"
 #include "common/base/assert.h"
 #include "common/base/clock.h"
+#include "common/base/err.h"
 
 #define RUN_WAIT_US		100000u		/* look for the end at least so often */
 #define RUN_DRAIN_MAX		64u
@@ -328,6 +329,8 @@ run_io_done(struct run_thread *t, struct bench_io *io, uint64_t now)
 		run_failed(t, io, k->text, now);
 	} else {
 		__atomic_store_n(&r->last_good_ns, now, __ATOMIC_RELAXED);
+		if (miss && (io->reason == MKV_REASON_SERVER_DOWN || io->reason == MKV_REASON_TIMED_OUT))
+			t->rest_until_ns = now + RUN_BACKOFF_NS;
 		if (miss)
 			run_miss(r, s, io->reason, 1);
 		else if (io->op == BENCH_GET)
@@ -348,6 +351,18 @@ run_io_done(struct run_thread *t, struct bench_io *io, uint64_t now)
 
 /* ---- when ---- */
 
+/* An open loop that is behind may take as long again to catch up; the rest is counted as never started. */
+static void
+run_give_up_late(struct run_thread *t, uint64_t now)
+{
+	struct run *r = t->run;
+
+	if (t->next_due_ns >= r->end_ns || now < r->end_ns + (r->end_ns - r->start_ns))
+		return;
+	t->unstarted = ((r->end_ns - t->next_due_ns - 1) / t->interval_ns + 1) * r->p->batch;
+	t->next_due_ns = r->end_ns;
+}
+
 /* Is a call due, and which? Closed loop: *due_ns is now. */
 static int
 run_next(struct run_thread *t, uint64_t now, uint64_t *due_ns, uint64_t *call)
@@ -358,6 +373,7 @@ run_next(struct run_thread *t, uint64_t now, uint64_t *due_ns, uint64_t *call)
 		return (0);
 	*due_ns = now;
 	if (t->interval_ns > 0) {
+		run_give_up_late(t, now);
 		if (t->next_due_ns > now || t->next_due_ns >= r->end_ns)
 			return (0);
 		*due_ns = t->next_due_ns;
@@ -370,7 +386,7 @@ run_next(struct run_thread *t, uint64_t now, uint64_t *due_ns, uint64_t *call)
 	return (1);
 }
 
-/* Nothing will start any more. An open loop may take as long again to catch up; the rest is counted as never started. */
+/* Nothing will start any more. */
 static int
 run_over(struct run_thread *t, uint64_t now)
 {
@@ -380,15 +396,7 @@ run_over(struct run_thread *t, uint64_t now)
 		return (1);
 	if (r->calls_total > 0 && bench_load(&r->calls) >= r->calls_total)
 		return (1);
-	if (t->interval_ns == 0)
-		return (now >= r->end_ns);
-	if (t->next_due_ns >= r->end_ns)
-		return (1);
-	if (now < r->end_ns + (r->end_ns - r->start_ns))
-		return (0);
-	t->unstarted = ((r->end_ns - t->next_due_ns) / t->interval_ns + 1) * r->p->batch;
-	t->next_due_ns = r->end_ns;
-	return (1);
+	return (t->interval_ns == 0 ? now >= r->end_ns : t->next_due_ns >= r->end_ns);
 }
 
 static uint64_t

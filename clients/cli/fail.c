@@ -53,9 +53,15 @@ int
 cli_fail(const struct cli *c, const struct cli_key *k, int status, unsigned reason)
 {
 	char hint[256];
-	int miss = status == MKV_ERR_MISS;
+	int miss;
 	json_t *j;
 
+	/* To the library a server that does not answer is a miss; who types a command wants to know the difference. */
+	if (status == MKV_ERR_MISS && reason == MKV_REASON_SERVER_DOWN)
+		status = MKV_ERR_UNREACHABLE;
+	else if (status == MKV_ERR_MISS && reason == MKV_REASON_TIMED_OUT)
+		status = MKV_ERR_TIMEOUT;
+	miss = status == MKV_ERR_MISS;
 	fail_hint(c, status, hint, sizeof(hint));
 	fprintf(stderr, "memkv %s: %s%s%s%s%s%s%s\n", c->cmd->name, k != NULL ? k->given : "", k != NULL ? ": " : "",
 	    mkv_strerror(status), miss ? ": " : "", miss ? mkv_miss_text(reason) : "", hint[0] != '\0' ? ": " : "", hint);

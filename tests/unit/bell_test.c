@@ -6,6 +6,7 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -224,6 +225,97 @@ no_wake_up_is_lost(void **state)
 	bells_close(b, 1 + PRODUCERS);
 }
 
+struct meeting {			/* the two sides begin each round at the same moment */
+	struct mkv_ring	p, c;
+	struct mkv_bell	ringer, sleeper;
+	_Atomic unsigned begun[2], end;
+	unsigned	rounds, missed;
+	int		called;		/* written by the producer, read after the round */
+};
+
+/* Waits until the other side has begun round n as well; 0 when it is over. */
+static int
+meet(struct meeting *m, unsigned side, unsigned n)
+{
+	atomic_store(&m->begun[side], n);
+	for (unsigned spins = 0; atomic_load(&m->begun[!side]) < n; spins++) {
+		if (atomic_load(&m->end))
+			return (0);
+		if (spins % 1000 == 999)
+			sched_yield();
+	}
+	return (!atomic_load(&m->end));
+}
+
+/* A few nanoseconds more or less, so that the two sides meet in every way. */
+static void
+stagger(struct rnd *r)
+{
+	for (volatile unsigned n = rnd_below(r, 64); n > 0; n--)
+		continue;
+}
+
+static void *
+meeting_producer(void *arg)
+{
+	struct rnd r = { 1 };
+	struct meeting *m = arg;
+	struct mkv_desc d = { .op = 1 };
+
+	for (unsigned n = 1; meet(m, 0, 2 * n - 1); n++) {
+		stagger(&r);
+		if (mkv_ring_push(&m->p, &d) != 0)
+			break;
+		m->called = mkv_bell_ring(&m->ringer, 3);
+		if (!meet(m, 0, 2 * n))
+			break;
+	}
+	return (NULL);
+}
+
+/* Push and fall asleep at the same moment: either the producer rings, or the sleeper sees what was pushed. */
+static void
+push_meets_sleep(void **state)
+{
+	static struct meeting m;
+	uint64_t until = mkv_now_ns() + RUN_NS / 2;
+	struct mkv_bell b[2];
+	struct mkv_desc d;
+	struct rnd r = { 2 };
+	pthread_t t;
+	int fd, empty;
+
+	(void)state;
+	bells_open(b, 2);
+	fd = mkv_os_shm_create("bell-test", mkv_ring_bytes(4), 0);
+	assert_int_equal(mkv_ring_format(fd, 4, 1), 0);
+	assert_int_equal(mkv_ring_open(&m.p, fd, 1, 1), 0);
+	close(fd);
+	m.c = m.p;
+	m.c.is_producer = 0;
+	m.sleeper = b[0];
+	m.ringer = (struct mkv_bell){ b[0].shm, b[1].fd };
+	assert_int_equal(pthread_create(&t, NULL, meeting_producer, &m), 0);
+	for (unsigned n = 1; mkv_now_ns() < until && meet(&m, 1, 2 * n - 1); n++) {
+		stagger(&r);
+		mkv_bell_sleep(&m.sleeper);
+		empty = mkv_ring_empty(&m.c);
+		if (!meet(&m, 1, 2 * n))
+			break;
+		m.missed += empty && !m.called;
+		m.rounds++;
+		mkv_bell_awake(&m.sleeper);
+		assert_int_equal(mkv_ring_pop(&m.c, &d), 1);
+	}
+	atomic_store(&m.end, 1);
+	pthread_join(t, NULL);
+	printf("%u rounds\n", m.rounds);
+	assert_int_equal(m.missed, 0);
+	assert_true(m.rounds > 0);
+	mkv_ring_close(&m.p);
+	bells_close(b, 2);
+}
+
 int
 main(void)
 {
@@ -232,6 +324,7 @@ main(void)
 		cmocka_unit_test(mistakes),
 		cmocka_unit_test(damaged_page),
 		cmocka_unit_test(no_wake_up_is_lost),
+		cmocka_unit_test(push_meets_sleep),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -21,6 +21,9 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#ifdef __GNUC__
+#pragma GCC visibility push(default)
+#endif
 
 #define MEMKV_KEY_MAX		512u
 #define MEMKV_NAMESPACE_MAX	63u
@@ -248,6 +251,9 @@ int		mkv_region_free(struct mkv_region *r);
  * needs, like snprintf. */
 size_t		mkv_client_metrics(struct mkv_client *c, char *dst, size_t dst_bytes);
 
+#ifdef __GNUC__
+#pragma GCC visibility pop
+#endif
 #ifdef __cplusplus
 }
 #endif

@@ -1,0 +1,430 @@
+/*
+ * libmemkv inside: who owns what.
+ *
+ *   caller's threads                     I/O threads (struct loop)
+ *   mkv_get() ---- struct op ---inbox--> op_start() -> one struct leg a server -> server.c (queue, breaker) -> transport.h (tcp_*.c)
+ *             <--- sink / done list ---- op_complete()  <- leg_reply(), leg_lost() <-----------------------------/
+ *
+ * A struct op is taken from the handle's pool by a caller, belongs to one loop from the inbox to its completion, and goes back to the pool when the
+ * caller has read its result, or by the loop itself if the caller has left. Everything below struct loop is touched by its thread alone.
+ *
+ * op->own says who may touch the caller's memory (values, present[], reasons[]):
+ *
+ *   state     set by             meaning
+ *   OP_LOOP   loop               the op is in work, nobody touches the caller's memory: a caller whose deadline passes may leave (-> OP_LEFT)
+ *   OP_LENT   loop               the loop, or the kernel for it, may touch it now: the caller has to wait for OP_DONE
+ *   OP_LEFT   caller             the caller has returned: his memory is gone, the loop ends the op and puts it back
+ *   OP_DONE   loop               the result stands
+ */
+#ifndef MKV_CLIENT_PRIV_H
+#define MKV_CLIENT_PRIV_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include <memkv/memkv.h>
+
+#include "common/base/assert.h"
+#include "common/base/auth.h"
+#include "common/base/crc.h"
+#include "common/base/err.h"
+#include "common/base/hist.h"
+#include "common/base/ioq.h"
+#include "common/base/list.h"
+#include "common/base/timer.h"
+#include "proto/wire.h"
+
+#define CLIENT_MAGIC		0x6d31c07eu
+#define OP_MAGIC		0x51f2a9c4u
+#define REGION_MAGIC		0x27ce5b18u
+#define STREAM_MAGIC		0x0b64d3f1u
+
+#define SERVERS_MAX		64u
+#define THREADS_MAX		16u
+#define CONNECTIONS_MAX		16u		/* of one server */
+#define INFLIGHT_MAX		65536u
+#define INFLIGHT_DEFAULT	1024u
+#define IOV_INLINE		4u
+#define IOV_MOST		65536u		/* iovecs of one request */
+#define ATTEMPTS_MAX		1000u		/* of one request; its deadline comes first */
+#define CONNECT_TIMEOUT_US	2000000ull
+#define WHY_BYTES		512u
+#define PART_CRCS_MAX		(MKV_WIRE_PART_MAX / MKV_CRC_CHUNK)
+
+/* ---- configuration: config.c ---- */
+
+struct server_conf {
+	char		name[256];		/* as written: decides placement */
+	char		host[256];
+	char		port[8];
+	uint64_t	hash;
+};
+
+struct conf {
+	struct server_conf server[SERVERS_MAX];
+	unsigned	n_servers;
+	char		ns[MEMKV_NAMESPACE_MAX + 1];
+	char		http_host[256], http_port[8];	/* "" off */
+	enum mkv_transport transport;
+	uint8_t		cred[MKV_KEY_BYTES];
+	uint32_t	key_id;
+	unsigned	io_threads, connections, inflight_max;
+	int		no_verify;
+	uint64_t	connect_timeout_ns;
+};
+
+/* 0; MKV_E_CONFIG, MKV_E_UNSUPPORTED, MKV_E_SYSTEM with a sentence in why[WHY_BYTES]. */
+int	conf_load(struct conf *cf, const struct mkv_client_opts *opts, char *why);
+
+/* What may come from the file as well as from elsewhere; strings are NULL where nothing was said. config_yaml.c reads the file. */
+enum conf_key {
+	CONF_SERVERS, CONF_TRANSPORT, CONF_AUTH_KEY, CONF_RDMA_DEVICES, CONF_NAMESPACE, CONF_PROMETHEUS_BIND, CONF_CONNECTIONS, CONF_IO_THREADS,
+	CONF_LICENSE, CONF_KEYS
+};
+struct conf_text {
+	char		*value[CONF_KEYS];	/* malloced; lists joined by commas */
+};
+extern const char *const conf_key_names[CONF_KEYS];
+int	conf_yaml_read(struct conf_text *t, const char *path, char *why);
+void	conf_text_fini(struct conf_text *t);
+
+/* ---- counters: metrics.c ---- */
+
+enum client_counter {
+#define CLIENT_COUNTER(name, help)	CC_##name,
+#include "clients/lib/client_metrics.def"
+#undef CLIENT_COUNTER
+	CC_COUNT
+};
+enum client_stage {
+#define CLIENT_STAGE(name, label, help)	CS_##name,
+#include "clients/lib/client_metrics.def"
+#undef CLIENT_STAGE
+	CS_COUNT
+};
+
+enum op_kind {				/* the public ones keep their numbers */
+	OPK_PUT = MKV_OP_PUT, OPK_GET = MKV_OP_GET, OPK_EXISTS = MKV_OP_EXISTS, OPK_DELETE = MKV_OP_DELETE, OPK_STAT = MKV_OP_STAT,
+	OPK_TOUCH = MKV_OP_TOUCH, OPK_MATCH = MKV_OP_MATCH,
+	OPK_LIST, OPK_INFO, OPK_WARM, OPK_STREAM, OPK_COUNT
+};
+
+enum { OUTCOME_OK, OUTCOME_MISS, OUTCOME_TIMEOUT, OUTCOME_ERROR, OUTCOME_COUNT };
+
+struct counters {			/* relaxed adds by any thread */
+	_Atomic uint64_t value[CC_COUNT];
+	_Atomic uint64_t op[OPK_COUNT][OUTCOME_COUNT];
+	_Atomic uint64_t miss[MKV_REASON_COUNT];
+	struct mkv_hist	stage[CS_COUNT];
+};
+
+/* ---- an operation of a caller: op.c ---- */
+
+enum op_own { OP_FREE, OP_NEW, OP_LOOP, OP_LENT, OP_LEFT, OP_DONE };
+
+struct sink {				/* where a synchronous caller waits; on its stack */
+	pthread_mutex_t	mutex;
+	pthread_cond_t	cond;
+	unsigned	left;			/* ops not done yet; under mutex */
+};
+
+enum leg_state {			/* who moves it on */
+	LEG_IDLE,			/* not begun, or over */
+	LEG_WAITING,			/* server_pump(): a session with room, or the breaker */
+	LEG_QUEUED,			/* the transport: its turn to send (again: next part) */
+	LEG_SENDING,			/* the transport: the send that carries its frame */
+	LEG_SENT,			/* the reply, or the end of the session */
+	LEG_BACKOFF,			/* the retry timer */
+	LEG_PAUSED,			/* put stream: the caller's next part */
+	LEG_ENDING			/* the transport: takes the caller's memory back, then leg_detached() */
+};
+
+struct op;
+struct server;
+struct conn;
+struct slot;
+
+struct leg {				/* what one server has to do for an op */
+	struct op	*op;
+	struct server	*srv;
+	enum leg_state	state;
+	uint8_t		wire_op;		/* enum mkv_wire_op of the frame to send: REPORT in the middle of a get */
+	uint8_t		reported, crc_bad, early, in_timer;
+	unsigned	attempts;
+	int		status;			/* once over: 0 or MKV_E_* */
+	unsigned	reason;
+	struct mkv_list	link;			/* srv->waiting, or the transport's queue */
+	struct mkv_timer retry;
+	uint64_t	began_ns, sent_ns, first_ns;	/* handed to the server; last frame sent; first answer */
+	uint64_t	retry_after_us;		/* of an early answer */
+	/* the transport's */
+	struct conn	*conn;
+	struct slot	*slot;
+	uint64_t	tx_off;			/* PUT: bytes of the value in frames that were begun */
+	uint64_t	frame_left;		/* of the frame in work: payload that no send has taken yet */
+	int		last_begun;		/* the frame in work is the last of the request */
+	uint64_t	rx_off;			/* GET: bytes received */
+	int		rx_begun;		/* first part seen */
+	/* key lists: this server's share of op->keys */
+	uint32_t	*idx;			/* NULL: all of them, in order */
+	uint32_t	n_idx, tx_key, rx_key, n_there;
+	uint32_t	end_reason;		/* MATCH: why the prefix ends */
+};
+
+struct keyset {				/* copy of a caller's keys: one allocation */
+	uint32_t	n;
+	uint32_t	*off;			/* n + 1 */
+	const uint8_t	*bytes;
+};
+
+
+struct op {
+	uint32_t	magic;
+	_Atomic uint32_t own;			/* enum op_own */
+	struct mkv_list	link;			/* pool, inbox, live, done */
+	struct mkv_list	poke;			/* loop->pokes; this and the next three under loop->mutex: */
+	int		over;			/* completed: a poke comes too late */
+	int		want_cancel, part_ready;
+	struct mkv_client *c;
+	struct loop	*loop;
+	struct sink	*sink;			/* NULL: the handle's done list */
+	enum op_kind	kind;
+	_Atomic uint64_t id;			/* sequence << 16 | place in the pool; 0 while free */
+	uint64_t	sequence;
+	void		*user;
+	uint64_t	start_ns, deadline_ns;
+	struct mkv_timer timer;
+	/* arguments */
+	unsigned	flags, lease_ms;
+	uint64_t	ttl_ms, off, len, put_id;
+	int		whole;			/* GET: a value that does not fit is an error */
+	uint8_t		ns_bytes;
+	uint16_t	key_bytes, parent_bytes;
+	char		ns[MEMKV_NAMESPACE_MAX + 1];
+	uint8_t		key[MEMKV_KEY_MAX], parent[MEMKV_KEY_MAX];
+	struct iovec	iov_inline[IOV_INLINE];
+	struct iovec	*iov;
+	unsigned	n_iov, iov_at;		/* iov_at, iov_at_off: cursor of op_iov_slice() */
+	uint64_t	iov_bytes, iov_at_off;
+	struct keyset	*keys;
+	uint8_t		*present, *reasons;	/* the caller's, only while OP_LENT */
+	uint32_t	crcs[PART_CRCS_MAX];	/* of the first part, made by the caller's thread */
+	uint64_t	crcs_for;		/* bytes that crcs[] covers; 0: none */
+	struct mkv_region *region;		/* counted in flight there */
+	/* progress: the loop's */
+	struct leg	one, *legs;
+	unsigned	n_legs, legs_left;
+	uint32_t	*idx;			/* shares of the legs: one allocation */
+	int		end_status;		/* 0, or why it ends early */
+	unsigned	server;			/* LIST, INFO, WARM, STREAM: which one */
+	struct put_part	*part;			/* STREAM */
+	/* result: valid in OP_DONE */
+	int64_t		result;
+	struct mkv_object object;
+	void		*reply;			/* LIST, INFO: body, malloced */
+	size_t		reply_bytes;
+};
+
+/* ---- a server as one loop sees it: server.c ---- */
+
+enum breaker { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_PROBING, BREAKER_RAMP };
+
+struct transport_ops;
+
+struct server {
+	struct loop	*loop;
+	unsigned	idx;
+	const struct server_conf *conf;
+	const struct transport_ops *tr;
+	void		*pool;			/* the transport's */
+	struct mkv_list	waiting;		/* legs in LEG_WAITING, first come first served */
+	enum breaker	breaker;
+	unsigned	fails;			/* failures since the last answer */
+	int		last_error;
+	uint64_t	backoff_ns, ramp_ns;	/* of the next failure; when the ramp began */
+	uint64_t	heard_ns;		/* last frame that was good */
+	int		may_connect;		/* no back-off runs */
+	struct mkv_timer timer;
+	uint32_t	part_bytes;		/* of the last session; 0: never had one */
+	uint64_t	seed;
+};
+
+void	server_init(struct server *s, struct loop *l, unsigned idx);
+void	server_fini(struct server *s);
+void	server_submit(struct server *s, struct leg *l);	/* -> LEG_WAITING, or leg_down() at once */
+void	server_pump(struct server *s);
+void	server_heard(struct server *s, uint64_t now_ns);	/* a good frame came */
+void	server_session_up(struct server *s);
+void	server_failed(struct server *s, int err);		/* an attempt to connect, or a session, failed */
+void	server_timed_out(struct server *s, const struct leg *l);	/* a deadline passed: was the server silent? */
+const char *breaker_label(enum breaker b);
+
+/* ---- legs: leg.c ---- */
+
+void	leg_init(struct leg *l, struct op *o, struct server *s, uint8_t wire_op);
+void	leg_set_state(struct leg *l, enum leg_state to);
+void	leg_begin(struct leg *l);
+void	leg_end(struct leg *l, int status);			/* deadline, cancel: over now or after leg_detached() */
+/* From the transport. The leg is no longer the transport's in any of them. */
+void	leg_reply(struct leg *l, int status, unsigned reason, uint64_t retry_after_us);
+void	leg_lost(struct leg *l, int err);			/* the session ended */
+void	leg_detached(struct leg *l);				/* after detach() said 0 */
+void	leg_down(struct leg *l);				/* the breaker is open */
+void	leg_over(struct leg *l, int status, unsigned reason);
+
+struct op *op_take(struct mkv_client *c, uint64_t deadline_ns, int may_wait, int *err);
+void	op_put_back(struct op *o);				/* by the owner of a finished op, or of one never submitted */
+int	op_set_iov(struct op *o, const struct iovec *iov, unsigned n);
+int	op_set_key(struct op *o, const void *key, size_t key_bytes);
+int	op_set_ns(struct op *o, const char *ns);
+int	op_set_put(struct op *o, const struct mkv_put_opts *opts);
+void	op_submit(struct op *o, struct sink *sink);
+void	op_start(struct op *o);					/* loop */
+void	op_leg_over(struct op *o);				/* loop */
+void	op_abort(struct op *o, int status);			/* loop: deadline, cancel, close */
+int	op_lend(struct op *o);					/* loop: 1; 0: the caller has left */
+void	op_unlend(struct op *o);
+void	op_part_done(struct op *o);				/* loop: a stream's part is out */
+unsigned op_iov_slice(struct op *o, uint64_t off, uint64_t bytes, struct iovec *out, unsigned max, uint64_t *got);
+
+void	sink_init(struct sink *s, unsigned n);
+void	sink_fini(struct sink *s);
+/* Wait until all of ops[] are done, or left behind at the deadline: after it each is OP_DONE (the caller's to read and put back) or NULL (left). */
+void	sink_wait(struct sink *s, struct op **ops, unsigned n, uint64_t deadline_ns);
+int64_t	op_run(struct op *o, struct mkv_object *obj);		/* submit, wait, copy the result, put back */
+struct op *op_run_keep(struct op *o);				/* submit, wait: NULL at the deadline, else done and to be put back */
+void	op_next_part(struct op *o);				/* loop */
+
+/* ---- key lists: keys.c ---- */
+
+int	keys_set(struct op *o, const struct mkv_key *keys, unsigned n);
+int	keys_legs(struct op *o);				/* share them out over the servers: o->legs */
+int	keys_reply(struct leg *l, const struct mkv_wire_keys_reply *kr, const uint8_t *bytes, int last);	/* 0, MKV_E_PEER */
+void	keys_finish(struct op *o);
+void	keys_free(struct op *o);
+
+/* ---- frames: encode.c, decode.c ---- */
+
+/* Body of the leg's next frame into dst (8-aligned, MKV_WIRE_BODY_MAX); sets op, flags, body_bytes, payload_bytes of *h and advances the leg. */
+void	frame_encode(struct leg *l, struct mkv_hdr *h, uint8_t *dst, uint32_t part_bytes);
+/* Iovecs of payload that the frame in work has still to send; frame_took() says how much of it was taken. */
+unsigned frame_payload(struct leg *l, struct iovec *out, unsigned max, uint64_t *got);
+void	frame_took(struct leg *l, uint64_t bytes);
+/* A reply that carries no payload: 0 it was the last, 1 more follow, MKV_E_PEER (close the session). *status: what it says. */
+int	frame_decode(struct leg *l, const struct mkv_hdr *h, const uint8_t *body, int *status);
+/* A good GET part, checked against what was asked: 0 with its CRCs (none if nobody checks them); MKV_E_PEER. */
+int	frame_decode_part(struct leg *l, const struct mkv_hdr *h, const uint8_t *body, const uint32_t **crcs, uint32_t *n_crcs);
+uint64_t get_room(const struct op *o);				/* bytes that a GET may bring at most */
+
+/* ---- I/O thread: loop.c ---- */
+
+struct loop {
+	struct mkv_client *c;
+	unsigned	idx;
+	pthread_t	thread;
+	int		started;
+	struct mkv_ioq	*q;
+	struct mkv_timers timers;
+	struct server	*server;		/* c->cf.n_servers */
+	struct http	*http;			/* first loop, if asked for */
+	uint8_t		*scratch;		/* bytes nobody wants are received here */
+	uint64_t	now_ns;			/* of this turn, of this completion */
+	int		dirty;			/* flush() has something to do */
+	struct mkv_list	live;			/* ops in work, by op->link */
+	pthread_mutex_t	mutex;			/* what other threads hand in: */
+	struct mkv_list	inbox, pokes;
+	int		asleep, quit, names_new;
+};
+#define SCRATCH_BYTES	(256u * 1024)
+
+int	loop_open(struct loop *l, struct mkv_client *c, unsigned idx);
+int	loop_start(struct loop *l);
+void	loop_stop(struct loop *l);				/* ends everything in work, joins the thread */
+void	loop_close(struct loop *l);				/* of a stopped one */
+void	loop_hand_in(struct loop *l, struct op *o);
+int	loop_poke(struct loop *l, struct op *o, int cancel);	/* cancel, or a stream's next part; 0: over already */
+void	loop_names(struct loop *l);				/* the resolver has news */
+
+/* ---- names: resolve.c ---- */
+
+struct resolver;
+int	resolver_open(struct resolver **out, struct mkv_client *c);
+void	resolver_close(struct resolver **r);
+/* Address of server idx: 0; MKV_E_AGAIN: asked for, loop_names() follows; MKV_E_UNREACHABLE: no such name. */
+int	resolver_ask(struct resolver *r, unsigned idx, struct sockaddr_storage *sa, socklen_t *bytes);
+void	resolver_forget(struct resolver *r, unsigned idx);	/* the address did not work: ask again next time */
+
+/* ---- /metrics: http.c ---- */
+
+int	http_open(struct http **out, struct loop *l, const char *host, const char *port, char *why);
+void	http_start(struct http *h);
+void	http_stop(struct http *h);				/* loop: cancel everything; http_close() after the queue ended */
+void	http_close(struct http **h);
+unsigned http_port(const struct http *h);
+
+/* ---- the handle: client.c ---- */
+
+struct server_state {			/* what callers may see; written by loops */
+	_Atomic uint32_t breaker;		/* worst of the loops */
+	_Atomic uint32_t sessions;
+	_Atomic uint32_t refused;		/* the same server as an earlier name */
+	int		known;			/* id is valid; under c->mutex */
+	uint8_t		id[16];
+};
+
+struct mkv_client {
+	uint32_t	magic;
+	pid_t		pid;
+	struct conf	cf;
+	uint64_t	node_hash[SERVERS_MAX];
+	double		node_weight[SERVERS_MAX];
+	uint8_t		client_id[16];
+	struct server_state state[SERVERS_MAX];
+	struct loop	*loop;			/* cf.io_threads */
+	_Atomic unsigned next_loop;
+	struct resolver	*resolver;
+	struct counters	counters;
+
+	pthread_mutex_t	mutex;			/* the pool, done, regions, ids: */
+	pthread_cond_t	freed, completed;	/* an op went back; one is in done */
+	struct op	*pool;
+	struct mkv_list	free;
+	unsigned	n_free;
+	struct mkv_list	done;
+	int		bell_wait, bell_ring, bell_rung;	/* -1 until somebody asks */
+	struct mkv_list	regions;
+	_Atomic unsigned n_regions;
+};
+
+/* Entry of every public call: 0; MKV_ERR_INVAL no handle; MKV_ERR_FORKED. */
+int	client_enter(const struct mkv_client *c);
+uint64_t client_deadline(uint64_t deadline_us);			/* absolute; 0: out of range */
+unsigned client_server_of(const struct mkv_client *c, const void *key, size_t key_bytes);
+/* The session says who it is: 0; MKV_E_CONFIG: another name in the list means the same server. */
+int	client_identity(struct mkv_client *c, unsigned server, const uint8_t id[16]);
+void	client_done(struct mkv_client *c, struct op *o);	/* loop: an asynchronous op is over */
+static inline void
+client_count(struct mkv_client *c, enum client_counter what, uint64_t n)
+{
+	atomic_fetch_add_explicit(&c->counters.value[what], n, memory_order_relaxed);
+}
+
+struct mkv_region *region_enter(struct mkv_client *c, const struct iovec *iov, unsigned n);	/* NULL: memory of none */
+void	region_leave(struct mkv_client *c, struct mkv_region *r);
+
+void	metrics_op(struct op *o);				/* count a finished op */
+
+/* ---- put streams: stream.c ---- */
+
+struct put_part {			/* what the caller hands to the loop */
+	uint8_t		*buf;
+	uint32_t	bytes, part_bytes;
+	int		last;
+	uint64_t	total;			/* bytes of the value so far, this part included */
+};
+
+#endif

@@ -1,0 +1,254 @@
+/*
+ * What a handle is told: the call, then MEMKV_* variables, then the YAML file, then defaults; the first that says something wins, key by key.
+ *
+ * The caller's thread, inside mkv_client_open(). Owns a struct conf_text while it works. Fails with a sentence that names the value and where it came
+ * from; the key itself is never part of it.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "clients/lib/client_priv.h"
+#include "common/base/clock.h"
+#include "common/base/hash.h"
+
+const char *const conf_key_names[CONF_KEYS] = {
+	"servers", "transport", "auth_key", "rdma_devices", "namespace", "prometheus_bind", "connections", "io_threads", "license"
+};
+
+static const char *const conf_env[CONF_KEYS] = {
+	"MEMKV_SERVERS", "MEMKV_TRANSPORT", "MEMKV_AUTH_KEY", "MEMKV_RDMA_DEVICES", "MEMKV_NAMESPACE", "MEMKV_PROMETHEUS_BIND", "MEMKV_CONNECTIONS",
+	"MEMKV_IO_THREADS", "MEMKV_LICENSE"
+};
+
+static int
+conf_bad(char *why, const char *what, const char *value)
+{
+	(void)snprintf(why, WHY_BYTES, "%s: \"%s\"", what, value);
+	return (MKV_E_CONFIG);
+}
+
+void
+conf_text_fini(struct conf_text *t)
+{
+	for (unsigned i = 0; i < CONF_KEYS; i++) {
+		if (t->value[i] != NULL)
+			mkv_wipe(t->value[i], strlen(t->value[i]));
+		free(t->value[i]);
+		t->value[i] = NULL;
+	}
+}
+
+/* "host:port", "[v6]:port"; host is what lies before the last colon. */
+static int
+conf_host_port(const char *s, size_t bytes, char host[256], char port[8])
+{
+	const char *colon = memrchr(s, ':', bytes);
+	size_t h, p;
+
+	if (colon == NULL || colon == s)
+		return (MKV_E_CONFIG);
+	h = (size_t)(colon - s);
+	p = bytes - h - 1;
+	if (*s == '[' && h > 2 && s[h - 1] == ']') {
+		s++;
+		h -= 2;
+	} else if (memchr(s, ':', h) != NULL) {
+		return (MKV_E_CONFIG);			/* an IPv6 address without brackets */
+	}
+	if (h >= 256 || p == 0 || p > 5 || strspn(colon + 1, "0123456789") < p)
+		return (MKV_E_CONFIG);
+	memcpy(host, s, h);
+	host[h] = '\0';
+	memcpy(port, colon + 1, p);
+	port[p] = '\0';
+	return (atoi(port) > 0 && atoi(port) < 65536 ? 0 : MKV_E_CONFIG);
+}
+
+static int
+conf_server(struct conf *cf, const char *s, size_t bytes, char *why)
+{
+	struct server_conf *sc = &cf->server[cf->n_servers];
+	const char *eq = memchr(s, '=', bytes), *at = eq == NULL ? s : eq + 1;
+	size_t name = eq == NULL ? bytes : (size_t)(eq - s);
+	char text[128];
+
+	(void)snprintf(text, sizeof(text), "%.*s", (int)MKV_MIN(bytes, sizeof(text) - 1), s);
+	if (cf->n_servers == SERVERS_MAX)
+		return (conf_bad(why, "too many servers (64 at most), first that is too many", text));
+	if (name == 0 || name >= sizeof(sc->name) || conf_host_port(at, bytes - (size_t)(at - s), sc->host, sc->port) != 0)
+		return (conf_bad(why, "a server is written host:port or NAME=host:port, not", text));
+	memcpy(sc->name, s, name);
+	sc->name[name] = '\0';
+	for (unsigned i = 0; i < cf->n_servers; i++)
+		if (strcmp(cf->server[i].name, sc->name) == 0)
+			return (conf_bad(why, "server named twice", sc->name));
+	sc->hash = mkv_hash64(sc->name, name, 0);
+	cf->n_servers++;
+	return (0);
+}
+
+static int
+conf_servers(struct conf *cf, const char *list, char *why)
+{
+	size_t n;
+	int r;
+
+	for (const char *s = list; *s != '\0'; s += n) {
+		s += strspn(s, ", \t");
+		n = strcspn(s, ", \t");
+		if (n > 0 && (r = conf_server(cf, s, n, why)) != 0)
+			return (r);
+	}
+	return (cf->n_servers > 0 ? 0 : conf_bad(why, "no server in the list", list));
+}
+
+static int
+conf_transport(struct conf *cf, const char *s, char *why)
+{
+	static const char *const label[] = { "auto", "rdma", "tcp", "local" };
+	unsigned i;
+
+	for (i = 0; i < MKV_ARRAY_LEN(label) && strcasecmp(s, label[i]) != 0; i++)
+		continue;
+	if (i == MKV_ARRAY_LEN(label))
+		return (conf_bad(why, "transport is auto, rdma, tcp or local, not", s));
+	cf->transport = (enum mkv_transport)i;
+	if (cf->transport == MKV_TRANSPORT_AUTO || cf->transport == MKV_TRANSPORT_TCP)
+		return (0);
+	(void)snprintf(why, WHY_BYTES, "transport \"%s\" is not in this build: use \"auto\" or \"tcp\"", label[i]);
+	return (MKV_E_UNSUPPORTED);
+}
+
+static int
+conf_key(struct conf *cf, const char *hex, char *why)
+{
+	int r;
+
+	if (hex == NULL || *hex == '\0') {
+		cf->key_id = MKV_KEY_ID_DEV;
+		if ((r = mkv_key_dev(cf->cred)) != 0)
+			(void)snprintf(why, WHY_BYTES, "no auth_key is set and this host has no id to make the dev key from");
+		return (r);
+	}
+	if (mkv_key_parse(hex, cf->cred) != 0) {
+		(void)snprintf(why, WHY_BYTES, "auth_key is 64 hex digits (it has %zu characters)", strlen(hex));
+		return (MKV_E_CONFIG);
+	}
+	cf->key_id = mkv_key_id(cf->cred);
+	return (0);
+}
+
+static int
+conf_number(const char *key, const char *s, unsigned least, unsigned most, unsigned *out, char *why)
+{
+	char *end, text[96];
+	unsigned long v;
+	int saved = errno;
+
+	v = strtoul(s, &end, 10);
+	errno = saved;
+	if (*s < '0' || *s > '9' || *end != '\0' || v < least || v > most) {
+		(void)snprintf(text, sizeof(text), "%s is a number from %u to %u, not", key, least, most);
+		return (conf_bad(why, text, s));
+	}
+	*out = (unsigned)v;
+	return (0);
+}
+
+static int
+conf_set_text(struct conf_text *t, enum conf_key k, const char *s)
+{
+	if (s == NULL || *s == '\0')
+		return (0);
+	free(t->value[k]);
+	t->value[k] = strdup(s);
+	return (t->value[k] == NULL ? MKV_E_NOMEM : 0);
+}
+
+/* File first, so that what comes later replaces it. */
+static int
+conf_gather(struct conf_text *t, const struct mkv_client_opts *o, char *why)
+{
+	const char *call[CONF_KEYS] = {
+		[CONF_SERVERS] = o->servers, [CONF_TRANSPORT] = o->transport, [CONF_AUTH_KEY] = o->auth_key, [CONF_RDMA_DEVICES] = o->rdma_devices,
+		[CONF_NAMESPACE] = o->namespace_, [CONF_PROMETHEUS_BIND] = o->prometheus_bind
+	};
+	const char *path = o->config_file != NULL ? o->config_file : getenv("MEMKV_CONFIG");
+	int r;
+
+	if (path != NULL && *path != '\0' && (r = conf_yaml_read(t, path, why)) != 0)
+		return (r);
+	for (unsigned i = 0; i < CONF_KEYS; i++)
+		if ((r = conf_set_text(t, (enum conf_key)i, getenv(conf_env[i]))) != 0 || (r = conf_set_text(t, (enum conf_key)i, call[i])) != 0)
+			return (r);
+	return (0);
+}
+
+static int
+conf_numbers(struct conf *cf, const struct conf_text *t, const struct mkv_client_opts *o, char *why)
+{
+	int r;
+
+	cf->io_threads = o->io_threads;
+	cf->connections = o->connections;
+	if (cf->io_threads == 0 && t->value[CONF_IO_THREADS] != NULL &&
+	    (r = conf_number("io_threads", t->value[CONF_IO_THREADS], 1, THREADS_MAX, &cf->io_threads, why)) != 0)
+		return (r);
+	if (cf->connections == 0 && t->value[CONF_CONNECTIONS] != NULL &&
+	    (r = conf_number("connections", t->value[CONF_CONNECTIONS], 1, CONNECTIONS_MAX, &cf->connections, why)) != 0)
+		return (r);
+	cf->io_threads = cf->io_threads == 0 ? 1 : MKV_MIN(cf->io_threads, THREADS_MAX);
+	cf->connections = cf->connections == 0 ? 2 : MKV_MIN(cf->connections, CONNECTIONS_MAX);
+	cf->inflight_max = o->inflight_max == 0 ? INFLIGHT_DEFAULT : MKV_MIN(o->inflight_max, INFLIGHT_MAX);
+	cf->no_verify = o->no_verify;
+	cf->connect_timeout_ns = (o->connect_timeout_us == 0 ? CONNECT_TIMEOUT_US : o->connect_timeout_us) * MKV_NS_PER_US;
+	return (0);
+}
+
+static int
+conf_apply(struct conf *cf, const struct conf_text *t, char *why)
+{
+	const char *ns = t->value[CONF_NAMESPACE], *http = t->value[CONF_PROMETHEUS_BIND];
+	int r;
+
+	if ((r = conf_servers(cf, t->value[CONF_SERVERS] == NULL ? "127.0.0.1:9900" : t->value[CONF_SERVERS], why)) != 0 ||
+	    (r = conf_transport(cf, t->value[CONF_TRANSPORT] == NULL ? "auto" : t->value[CONF_TRANSPORT], why)) != 0 ||
+	    (r = conf_key(cf, t->value[CONF_AUTH_KEY], why)) != 0)
+		return (r);
+	if (ns != NULL && strlen(ns) > MEMKV_NAMESPACE_MAX)
+		return (conf_bad(why, "a namespace has 63 bytes at most", ns));
+	(void)snprintf(cf->ns, sizeof(cf->ns), "%s", ns == NULL ? "" : ns);
+	/* Port 0 is a choice here: the system picks one. */
+	if (http != NULL && conf_host_port(http, strlen(http), cf->http_host, cf->http_port) != 0 && strcmp(cf->http_port, "0") != 0)
+		return (conf_bad(why, "prometheus_bind is host:port, not", http));
+	return (0);
+}
+
+/* A shorter struct is an older program's: what it does not know is 0. */
+static void
+conf_copy_opts(struct mkv_client_opts *to, const struct mkv_client_opts *from)
+{
+	memset(to, 0, sizeof(*to));
+	if (from != NULL)
+		memcpy(to, from, MKV_MIN(from->size, sizeof(*to)));
+}
+
+int
+conf_load(struct conf *cf, const struct mkv_client_opts *opts, char *why)
+{
+	struct conf_text t = { .value = { NULL } };
+	struct mkv_client_opts o;
+	int r;
+
+	memset(cf, 0, sizeof(*cf));
+	conf_copy_opts(&o, opts);
+	if ((r = conf_gather(&t, &o, why)) == 0 && (r = conf_numbers(cf, &t, &o, why)) == 0)
+		r = conf_apply(cf, &t, why);
+	conf_text_fini(&t);
+	return (r);
+}

@@ -1,0 +1,235 @@
+/*
+ * Lists of keys: copied from the caller, shared out over the servers, merged again.
+ *
+ * Threads: keys_set(), keys_free() on callers' threads; the rest on the op's loop. Owns o->keys and o->idx (one allocation each).
+ * Invariants: leg->idx lists places in the caller's list in rising order (NULL: all of them), so the first absent key of a leg is its lowest one; present[]
+ * and reasons[] were filled with "absent, timed out" by the caller's thread before the op was handed over, and are touched under op_lend() only.
+ */
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "clients/lib/client_priv.h"
+#include "common/base/hash.h"
+
+int
+keys_set(struct op *o, const struct mkv_key *keys, unsigned n)
+{
+	size_t bytes = 0, offs = ((size_t)n + 1) * sizeof(uint32_t);
+	struct keyset *ks;
+	uint8_t *to;
+
+	if (keys == NULL || n == 0)
+		return (MKV_E_INVAL);
+	if (n > MKV_WIRE_KEYS_MAX)
+		return (MKV_E_TOOBIG);
+	for (unsigned i = 0; i < n; i++) {
+		if (keys[i].data == NULL || keys[i].bytes == 0 || keys[i].bytes > MEMKV_KEY_MAX)
+			return (MKV_E_INVAL);
+		bytes += keys[i].bytes;
+	}
+	if ((ks = malloc(sizeof(*ks) + offs + bytes)) == NULL)
+		return (MKV_E_NOMEM);
+	ks->n = n;
+	ks->off = (uint32_t *)(ks + 1);
+	ks->bytes = to = (uint8_t *)ks->off + offs;
+	for (unsigned i = 0; i < n; i++) {
+		ks->off[i] = (uint32_t)(to - ks->bytes);
+		memcpy(to, keys[i].data, keys[i].bytes);
+		to += keys[i].bytes;
+	}
+	ks->off[n] = (uint32_t)(to - ks->bytes);
+	o->keys = ks;
+	return (0);
+}
+
+void
+keys_free(struct op *o)
+{
+	free(o->keys);
+	free(o->idx);
+	o->keys = NULL;
+	o->idx = NULL;
+}
+
+static uint8_t
+keys_wire_op(const struct op *o)
+{
+	switch (o->kind) {
+	case OPK_DELETE:
+		return (MKV_WIRE_DELETE);
+	case OPK_TOUCH:
+		return (MKV_WIRE_TOUCH);
+	case OPK_MATCH:
+		return (MKV_WIRE_MATCH);
+	default:
+		return (MKV_WIRE_EXISTS);
+	}
+}
+
+/* All on one server: no shares. */
+static int
+keys_one_leg(struct op *o, unsigned server)
+{
+	o->legs = &o->one;
+	o->n_legs = 1;
+	leg_init(&o->one, o, &o->loop->server[server], keys_wire_op(o));
+	o->one.n_idx = o->keys->n;
+	return (0);
+}
+
+int
+keys_legs(struct op *o)
+{
+	const struct keyset *ks = o->keys;
+	uint32_t count[SERVERS_MAX] = { 0 }, at = 0;
+	unsigned n = o->c->cf.n_servers;
+	struct leg *by_server[SERVERS_MAX];
+	uint8_t *where;
+
+	if (n == 1 || ks->n == 1)
+		return (keys_one_leg(o, client_server_of(o->c, ks->bytes, ks->off[1])));
+	o->idx = malloc(ks->n * (sizeof(uint32_t) + 1));
+	o->legs = calloc(n, sizeof(*o->legs));
+	if (o->idx == NULL || o->legs == NULL)
+		return (MKV_E_NOMEM);
+	where = (uint8_t *)(o->idx + ks->n);
+	for (uint32_t i = 0; i < ks->n; i++) {
+		where[i] = (uint8_t)client_server_of(o->c, ks->bytes + ks->off[i], ks->off[i + 1] - ks->off[i]);
+		count[where[i]]++;
+	}
+	for (unsigned s = 0; s < n; s++) {
+		if (count[s] == 0)
+			continue;
+		by_server[s] = &o->legs[o->n_legs++];
+		leg_init(by_server[s], o, &o->loop->server[s], keys_wire_op(o));
+		by_server[s]->idx = o->idx + at;
+		at += count[s];
+	}
+	for (uint32_t i = 0; i < ks->n; i++)
+		by_server[where[i]]->idx[by_server[where[i]]->n_idx++] = i;
+	return (0);
+}
+
+static uint32_t
+keys_place(const struct leg *l, uint32_t i)
+{
+	return (l->idx == NULL ? i : l->idx[i]);
+}
+
+/* One byte a key: 1 there, else 0 | reason << 1. */
+static int
+keys_take_bytes(struct leg *l, const uint8_t *b, uint32_t n)
+{
+	struct op *o = l->op;
+
+	if (n > l->n_idx - l->rx_key)
+		return (MKV_E_PEER);
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t at = keys_place(l, l->rx_key + i);
+
+		if ((b[i] & 1) != 0 && b[i] != 1)
+			return (MKV_E_PEER);
+		l->n_there += b[i] & 1;
+		if (o->present != NULL)
+			o->present[at] = b[i] & 1;
+		if (o->reasons != NULL)
+			o->reasons[at] = b[i] >> 1;
+	}
+	l->rx_key += n;
+	return (0);
+}
+
+int
+keys_reply(struct leg *l, const struct mkv_wire_keys_reply *kr, const uint8_t *bytes, int last)
+{
+	int r;
+
+	if (l->wire_op == MKV_WIRE_MATCH) {
+		if (!last || kr->n_there > l->n_idx)
+			return (MKV_E_PEER);
+		l->n_there = kr->n_there;
+		l->end_reason = kr->reason;
+		return (0);
+	}
+	if (!op_lend(l->op))
+		return (last ? 0 : MKV_E_PEER);		/* the caller has left: the deadline is about to end this */
+	r = keys_take_bytes(l, bytes, kr->n_keys);
+	op_unlend(l->op);
+	if (r != 0)
+		return (r);
+	return (last && (l->rx_key != l->n_idx || kr->n_there != l->n_there) ? MKV_E_PEER : 0);
+}
+
+/* A server that did not answer: why, for each of its keys. */
+static void
+keys_mark(struct leg *l, unsigned reason)
+{
+	struct op *o = l->op;
+
+	if (o->reasons == NULL && o->present == NULL)
+		return;
+	if (!op_lend(o))
+		return;
+	for (uint32_t i = 0; i < l->n_idx; i++) {
+		if (o->present != NULL)
+			o->present[keys_place(l, i)] = 0;
+		if (o->reasons != NULL)
+			o->reasons[keys_place(l, i)] = (uint8_t)reason;
+	}
+	op_unlend(o);
+}
+
+static unsigned
+keys_silence(const struct leg *l)
+{
+	return (l->status == MKV_E_TIMEOUT ? MKV_REASON_TIMED_OUT : MKV_REASON_SERVER_DOWN);
+}
+
+/* The prefix ends at the first absent key of any server; one that did not answer has none. */
+static int64_t
+keys_prefix(struct op *o)
+{
+	uint32_t first = o->keys->n;
+
+	o->object.reason = MKV_REASON_NONE;
+	for (unsigned i = 0; i < o->n_legs; i++) {
+		const struct leg *l = &o->legs[i];
+		uint32_t there = l->status == 0 ? l->n_there : 0;
+
+		if (there < l->n_idx && keys_place(l, there) < first) {
+			first = keys_place(l, there);
+			o->object.reason = l->status == 0 ? l->end_reason : keys_silence(l);
+		}
+	}
+	return (first);
+}
+
+void
+keys_finish(struct op *o)
+{
+	unsigned answered = 0;
+	int64_t there = 0;
+	int status = 0;
+
+	for (unsigned i = 0; i < o->n_legs; i++) {
+		struct leg *l = &o->legs[i];
+
+		if (l->status == 0) {
+			answered++;
+			there += l->n_there;
+		} else {
+			status = l->status;
+			keys_mark(l, keys_silence(l));
+		}
+	}
+	if (o->end_status == MKV_E_CANCELLED || o->end_status == MKV_E_CLOSED || answered == 0) {
+		o->result = o->end_status != 0 ? o->end_status : status;
+		o->object.reason = o->end_status == MKV_E_TIMEOUT ? MKV_REASON_TIMED_OUT : MKV_REASON_NONE;
+	} else {
+		o->result = o->kind == OPK_MATCH ? keys_prefix(o) : there;
+	}
+	if (o->result == MKV_E_UNREACHABLE)
+		o->object.reason = MKV_REASON_SERVER_DOWN;
+}

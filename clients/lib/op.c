@@ -1,0 +1,503 @@
+/*
+ * Operations: from a caller's hand to the loop and back.
+ *
+ * Threads: op_take() .. op_submit(), sink_*(), op_run(), op_put_back() run on callers' threads; the rest on the op's loop.
+ * Owns: nothing; ops are the handle's (pool), lent as client_priv.h says.
+ * Invariants: own changes OP_LOOP -> OP_LEFT only by the caller and only at his deadline; whoever finds OP_LEFT never touches the caller's memory;
+ * legs_left counts the legs that are not over, plus one while op_start() or op_abort() walks over them.
+ * Fails: the pool is empty (MKV_E_AGAIN, or MKV_E_TIMEOUT after waiting), memory for long lists.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "clients/lib/client_priv.h"
+#include "clients/lib/transport.h"
+#include "common/base/clock.h"
+
+#define SINK_AGAIN_NS	(500 * MKV_NS_PER_US)	/* a caller that may not leave yet looks again after so long */
+#define SINK_GRACE_NS	(300 * MKV_NS_PER_US)	/* several servers: the loop sums up what has come by the deadline */
+
+/* ---- callers' threads ---- */
+
+static struct timespec
+op_timespec(uint64_t ns)
+{
+	return ((struct timespec){ .tv_sec = (time_t)(ns / MKV_NS_PER_SEC), .tv_nsec = (long)(ns % MKV_NS_PER_SEC) });
+}
+
+static void
+op_clean(struct op *o)
+{
+	uint64_t sequence = o->sequence;
+	struct mkv_client *c = o->c;
+
+	memset(o, 0, sizeof(*o));
+	o->magic = OP_MAGIC;
+	o->sequence = sequence;
+	o->c = c;
+	mkv_list_init(&o->link);
+	mkv_list_init(&o->poke);
+	o->iov = o->iov_inline;
+	o->object.size = sizeof(o->object);
+}
+
+struct op *
+op_take(struct mkv_client *c, uint64_t deadline_ns, int may_wait, int *err)
+{
+	struct timespec ts = op_timespec(deadline_ns);
+	struct mkv_list *n = NULL;
+	struct op *o;
+
+	*err = may_wait ? MKV_E_TIMEOUT : MKV_E_AGAIN;
+	(void)pthread_mutex_lock(&c->mutex);
+	while ((n = mkv_list_pop(&c->free)) == NULL && may_wait)
+		if (pthread_cond_timedwait(&c->freed, &c->mutex, &ts) == ETIMEDOUT)
+			may_wait = 0;
+	if (n == NULL) {
+		(void)pthread_mutex_unlock(&c->mutex);
+		return (NULL);
+	}
+	o = MKV_CONTAINER_OF(n, struct op, link);
+	MKV_CHECK_OBJ(o, OP_MAGIC);
+	op_clean(o);
+	o->sequence++;
+	atomic_store_explicit(&o->id, o->sequence << 16 | (uint64_t)(o - c->pool), memory_order_relaxed);
+	o->loop = &c->loop[atomic_fetch_add_explicit(&c->next_loop, 1, memory_order_relaxed) % c->cf.io_threads];
+	(void)pthread_mutex_unlock(&c->mutex);
+	o->deadline_ns = deadline_ns;
+	atomic_store_explicit(&o->own, OP_NEW, memory_order_relaxed);
+	*err = 0;
+	return (o);
+}
+
+void
+op_put_back(struct op *o)
+{
+	struct mkv_client *c = o->c;
+
+	MKV_CHECK_OBJ(o, OP_MAGIC);
+	if (o->iov != o->iov_inline)
+		free(o->iov);
+	if (o->legs != &o->one)
+		free(o->legs);
+	keys_free(o);
+	free(o->reply);
+	(void)pthread_mutex_lock(&c->mutex);
+	atomic_store_explicit(&o->id, 0, memory_order_relaxed);
+	atomic_store_explicit(&o->own, OP_FREE, memory_order_relaxed);
+	mkv_list_push_head(&c->free, &o->link);
+	(void)pthread_cond_signal(&c->freed);
+	(void)pthread_mutex_unlock(&c->mutex);
+}
+
+int
+op_set_iov(struct op *o, const struct iovec *iov, unsigned n)
+{
+	if (n > IOV_MOST || (n > 0 && iov == NULL))
+		return (MKV_E_INVAL);
+	if (n > IOV_INLINE && (o->iov = malloc(n * sizeof(*iov))) == NULL) {
+		o->iov = o->iov_inline;
+		return (MKV_E_NOMEM);
+	}
+	for (unsigned i = 0; i < n; i++) {
+		if (iov[i].iov_base == NULL && iov[i].iov_len > 0)
+			return (MKV_E_INVAL);
+		if (iov[i].iov_len > MEMKV_VALUE_MAX - o->iov_bytes)
+			return (MKV_E_TOOBIG);
+		o->iov[i] = iov[i];
+		o->iov_bytes += iov[i].iov_len;
+	}
+	o->n_iov = n;
+	return (0);
+}
+
+int
+op_set_key(struct op *o, const void *key, size_t key_bytes)
+{
+	if (key == NULL || key_bytes == 0 || key_bytes > MEMKV_KEY_MAX)
+		return (MKV_E_INVAL);
+	memcpy(o->key, key, key_bytes);
+	o->key_bytes = (uint16_t)key_bytes;
+	o->server = client_server_of(o->c, key, key_bytes);
+	o->object.server = (int)o->server;
+	return (0);
+}
+
+int
+op_set_ns(struct op *o, const char *ns)
+{
+	size_t n;
+
+	if (ns == NULL)
+		ns = o->c->cf.ns;
+	n = strnlen(ns, MEMKV_NAMESPACE_MAX + 1);
+	if (n > MEMKV_NAMESPACE_MAX)
+		return (MKV_E_INVAL);
+	memcpy(o->ns, ns, n);
+	o->ns_bytes = (uint8_t)n;
+	return (0);
+}
+
+int
+op_set_put(struct op *o, const struct mkv_put_opts *opts)
+{
+	struct mkv_put_opts p;
+
+	memset(&p, 0, sizeof(p));
+	if (opts != NULL)
+		memcpy(&p, opts, MKV_MIN(opts->size, sizeof(p)));
+	if (p.flags & ~(unsigned)(MKV_PUT_IF_ABSENT | MKV_PUT_OVERWRITE | MKV_PUT_PIN | MKV_PUT_ACCEPTED | MKV_PUT_COMMIT))
+		return (MKV_E_INVAL);
+	if (p.parent_bytes > MEMKV_KEY_MAX || (p.parent == NULL && p.parent_bytes > 0))
+		return (MKV_E_INVAL);
+	o->flags = p.flags;
+	o->ttl_ms = p.ttl_ms;
+	if (p.parent_bytes > 0)
+		memcpy(o->parent, p.parent, p.parent_bytes);
+	o->parent_bytes = (uint16_t)p.parent_bytes;
+	if (mkv_random(&o->put_id, sizeof(o->put_id)) != 0)
+		return (MKV_E_SYSTEM);
+	return (op_set_ns(o, p.namespace_));
+}
+
+/* The caller's core is as good as the loop's, and often idle: the first part's CRCs are made here. */
+static void
+op_first_crcs(struct op *o)
+{
+	uint64_t bytes = MKV_MIN(o->iov_bytes, MKV_WIRE_PART_MAX), left = bytes;
+	uint32_t crc = 0, in_chunk = 0, n = 0;
+
+	for (unsigned i = 0; left > 0; i++) {
+		const uint8_t *p = o->iov[i].iov_base;
+
+		for (uint64_t have = MKV_MIN(o->iov[i].iov_len, left), step; have > 0; have -= step, left -= step, p += step) {
+			step = MKV_MIN(have, MKV_CRC_CHUNK - in_chunk);
+			crc = mkv_crc32c(crc, p, step);
+			in_chunk += (uint32_t)step;
+			if (in_chunk == MKV_CRC_CHUNK || left == step) {
+				o->crcs[n++] = crc;
+				crc = in_chunk = 0;
+			}
+		}
+	}
+	o->crcs_for = bytes;
+}
+
+void
+op_submit(struct op *o, struct sink *sink)
+{
+	o->sink = sink;
+	o->start_ns = mkv_now_ns();
+	if (o->kind == OPK_PUT && !o->c->cf.no_verify)
+		op_first_crcs(o);
+	o->region = region_enter(o->c, o->iov, o->n_iov);
+	atomic_store_explicit(&o->own, OP_LOOP, memory_order_release);
+	loop_hand_in(o->loop, o);
+}
+
+void
+sink_init(struct sink *s, unsigned n)
+{
+	pthread_condattr_t attr;
+
+	(void)pthread_mutex_init(&s->mutex, NULL);
+	(void)pthread_condattr_init(&attr);
+	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&s->cond, &attr);
+	(void)pthread_condattr_destroy(&attr);
+	s->left = n;
+}
+
+void
+sink_fini(struct sink *s)
+{
+	(void)pthread_cond_destroy(&s->cond);
+	(void)pthread_mutex_destroy(&s->mutex);
+}
+
+/* The deadline has passed: leave what nobody touches. */
+static unsigned
+sink_leave(struct op **ops, unsigned n)
+{
+	unsigned left = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		uint32_t own = OP_LOOP;
+
+		if (ops[i] == NULL)
+			continue;
+		/* Acquire, pairs with op_unlend(): what the loop did to the caller's memory has happened before he returns. */
+		if (atomic_compare_exchange_strong_explicit(&ops[i]->own, &own, OP_LEFT, memory_order_acq_rel, memory_order_acquire)) {
+			ops[i] = NULL;			/* the loop's from here on */
+			left++;
+		}
+	}
+	return (left);
+}
+
+void
+sink_wait(struct sink *s, struct op **ops, unsigned n, uint64_t deadline_ns)
+{
+	struct timespec ts = op_timespec(deadline_ns);
+
+	(void)pthread_mutex_lock(&s->mutex);
+	while (s->left > 0) {
+		if (pthread_cond_timedwait(&s->cond, &s->mutex, &ts) != ETIMEDOUT || s->left == 0)
+			continue;
+		s->left -= sink_leave(ops, n);
+		ts = op_timespec(mkv_now_ns() + SINK_AGAIN_NS);
+	}
+	(void)pthread_mutex_unlock(&s->mutex);
+}
+
+struct op *
+op_run_keep(struct op *o)
+{
+	uint64_t until = o->deadline_ns + (o->keys != NULL && o->c->cf.n_servers > 1 ? SINK_GRACE_NS : 0);
+	struct sink s;
+
+	sink_init(&s, 1);
+	op_submit(o, &s);
+	sink_wait(&s, &o, 1, until);
+	sink_fini(&s);
+	return (o);
+}
+
+int64_t
+op_run(struct op *o, struct mkv_object *obj)
+{
+	struct mkv_object late = o->object;
+	size_t size = obj == NULL ? 0 : obj->size;
+	int64_t result = MKV_E_TIMEOUT;
+
+	late.reason = MKV_REASON_TIMED_OUT;
+	if ((o = op_run_keep(o)) != NULL) {
+		result = o->result;
+		late = o->object;
+		op_put_back(o);
+	}
+	if (obj != NULL) {
+		late.size = MKV_MIN(size == 0 ? sizeof(late) : size, sizeof(late));
+		memcpy(obj, &late, late.size);
+	}
+	return (result);
+}
+
+/* ---- the loop ---- */
+
+int
+op_lend(struct op *o)
+{
+	uint32_t own = OP_LOOP;
+
+	return (atomic_compare_exchange_strong_explicit(&o->own, &own, OP_LENT, memory_order_acquire, memory_order_relaxed));
+}
+
+void
+op_unlend(struct op *o)
+{
+	MKV_ASSERT(atomic_load_explicit(&o->own, memory_order_relaxed) == OP_LENT);
+	/* Release, pairs with sink_leave(). */
+	atomic_store_explicit(&o->own, OP_LOOP, memory_order_release);
+}
+
+/* Under s->mutex. Nobody waits between the parts of a stream. */
+static void
+sink_tell(struct sink *s, int may_be_absent)
+{
+	MKV_ASSERT(s->left > 0 || may_be_absent);
+	if (s->left > 0 && --s->left == 0)
+		(void)pthread_cond_signal(&s->cond);
+}
+
+static void
+op_done(struct op *o)
+{
+	struct sink *s = o->sink;
+
+	if (s == NULL) {
+		client_done(o->c, o);
+		return;
+	}
+	(void)pthread_mutex_lock(&s->mutex);
+	atomic_store_explicit(&o->own, OP_DONE, memory_order_release);
+	sink_tell(s, o->kind == OPK_STREAM);
+	(void)pthread_mutex_unlock(&s->mutex);		/* touch neither o nor s after */
+}
+
+static void
+op_complete(struct op *o)
+{
+	MKV_ASSERT(o->legs_left == 0);
+	mkv_timer_disarm(&o->loop->timers, &o->timer);
+	mkv_list_remove(&o->link);
+	(void)pthread_mutex_lock(&o->loop->mutex);
+	o->over = 1;
+	mkv_list_remove(&o->poke);
+	(void)pthread_mutex_unlock(&o->loop->mutex);
+	metrics_op(o);
+	if (o->region != NULL)
+		region_leave(o->c, o->region);
+	if (op_lend(o))
+		op_done(o);
+	else
+		op_put_back(o);				/* the caller has left */
+}
+
+static unsigned
+op_down_reason(const struct leg *l, int status)
+{
+	if (status == MKV_E_TIMEOUT)
+		return (MKV_REASON_TIMED_OUT);
+	return (l->reason);
+}
+
+static int64_t
+op_result_get(struct op *o, const struct leg *l)
+{
+	if (o->whole && o->object.value_bytes > o->iov_bytes)
+		return (MKV_E_TOOBIG);
+	return ((int64_t)l->rx_off);
+}
+
+static void
+op_result_one(struct op *o)
+{
+	struct leg *l = &o->legs[0];
+	int status = o->end_status != 0 ? o->end_status : l->status;
+
+	o->object.reason = op_down_reason(l, status);
+	if (status == MKV_E_UNREACHABLE && l->reason == MKV_REASON_SERVER_DOWN && (o->kind == OPK_GET || o->kind == OPK_STAT))
+		status = MKV_E_MISS;			/* a cache whose server is gone has nothing */
+	if (status == 0 && o->kind == OPK_GET)
+		o->result = op_result_get(o, l);
+	else if (status == 0 && o->kind == OPK_WARM)
+		o->result = l->srv->part_bytes;
+	else
+		o->result = status;
+}
+
+/* The last leg is over. */
+static void
+op_finish(struct op *o)
+{
+	if (o->keys != NULL)
+		keys_finish(o);
+	else
+		op_result_one(o);
+	op_complete(o);
+}
+
+void
+op_leg_over(struct op *o)
+{
+	MKV_ASSERT(o->legs_left > 0);
+	if (--o->legs_left == 0)
+		op_finish(o);
+}
+
+void
+op_abort(struct op *o, int status)
+{
+	if (o->end_status != 0)
+		return;					/* it is ending already */
+	o->end_status = status;
+	o->legs_left++;
+	for (unsigned i = 0; i < o->n_legs; i++)
+		leg_end(&o->legs[i], status);
+	op_leg_over(o);
+}
+
+static void
+op_on_deadline(struct mkv_timer *t, uint64_t now_ns MKV_UNUSED)
+{
+	op_abort(MKV_CONTAINER_OF(t, struct op, timer), MKV_E_TIMEOUT);
+}
+
+static int
+op_make_legs(struct op *o)
+{
+	static const uint8_t wire_op[OPK_COUNT] = {
+		[OPK_PUT] = MKV_WIRE_PUT, [OPK_GET] = MKV_WIRE_GET, [OPK_STAT] = MKV_WIRE_STAT, [OPK_LIST] = MKV_WIRE_LIST,
+		[OPK_INFO] = MKV_WIRE_INFO, [OPK_WARM] = MKV_WIRE_PING, [OPK_STREAM] = MKV_WIRE_PUT
+	};
+
+	if (o->keys != NULL)
+		return (keys_legs(o));
+	o->legs = &o->one;
+	o->n_legs = 1;
+	leg_init(&o->one, o, &o->loop->server[o->server], wire_op[o->kind]);
+	return (0);
+}
+
+void
+op_start(struct op *o)
+{
+	int r;
+
+	MKV_CHECK_OBJ(o, OP_MAGIC);
+	o->timer.fire = op_on_deadline;
+	mkv_list_push_tail(&o->loop->live, &o->link);
+	mkv_timer_arm(&o->loop->timers, &o->timer, o->deadline_ns);
+	o->legs_left = 1;
+	if ((r = op_make_legs(o)) != 0) {
+		o->end_status = r;
+		o->legs = &o->one;
+		o->n_legs = 0;
+	}
+	o->legs_left += o->n_legs;
+	for (unsigned i = 0; i < o->n_legs; i++)
+		leg_begin(&o->legs[i]);
+	op_leg_over(o);
+}
+
+/* The part of a stream is out: its buffer is the caller's again, and no deadline runs until he brings the next. */
+void
+op_part_done(struct op *o)
+{
+	struct sink *s = o->sink;
+
+	mkv_timer_disarm(&o->loop->timers, &o->timer);
+	(void)pthread_mutex_lock(&s->mutex);
+	sink_tell(s, 1);
+	(void)pthread_mutex_unlock(&s->mutex);
+}
+
+void
+op_next_part(struct op *o)
+{
+	MKV_ASSERT(o->kind == OPK_STREAM && o->one.state == LEG_PAUSED);
+	mkv_timer_arm(&o->loop->timers, &o->timer, o->deadline_ns);
+	o->one.srv->tr->part(&o->one);
+}
+
+/*
+ * Iovecs of the caller's memory [off, off + bytes), at most max of them; *got: how many bytes they cover. Asked for rising offsets in the normal case:
+ * the cursor spares the walk from the beginning.
+ */
+unsigned
+op_iov_slice(struct op *o, uint64_t off, uint64_t bytes, struct iovec *out, unsigned max, uint64_t *got)
+{
+	unsigned n = 0;
+	uint64_t skip;
+
+	if (off < o->iov_at_off)
+		o->iov_at = 0, o->iov_at_off = 0;
+	while (o->iov_at < o->n_iov && off - o->iov_at_off >= o->iov[o->iov_at].iov_len)
+		o->iov_at_off += o->iov[o->iov_at++].iov_len;
+	skip = off - o->iov_at_off;
+	*got = 0;
+	for (unsigned i = o->iov_at; i < o->n_iov && n < max && *got < bytes; i++, skip = 0) {
+		uint64_t len = MKV_MIN(o->iov[i].iov_len - skip, bytes - *got);
+
+		if (len == 0)
+			continue;
+		out[n++] = (struct iovec){ .iov_base = (char *)o->iov[i].iov_base + skip, .iov_len = len };
+		*got += len;
+	}
+	return (n);
+}

@@ -1,0 +1,195 @@
+/*
+ * Regions: memory for blocks that the library knows. Over TCP they are bookkeeping: who uses them, so that they are not freed under a transfer; other
+ * carriers register them.
+ *
+ * Callers' threads and I/O threads. The list and the counts are under c->mutex; with no region there is no lock on the way of a request.
+ * Fails: memory; freeing one that requests in flight use (MKV_E_BUSY).
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "clients/lib/client_priv.h"
+#include "common/base/os.h"
+
+#define HUGE_BYTES	(2ull << 20)
+
+struct mkv_region {
+	uint32_t	magic;
+	struct mkv_list	link;			/* c->regions */
+	struct mkv_client *c;
+	uint8_t		*base;
+	size_t		bytes, mapped;		/* mapped 0: the memory is the caller's */
+	int		fd;
+	unsigned	in_flight;
+};
+
+static struct mkv_region *
+region_find(struct mkv_client *c, const void *p)
+{
+	MKV_LIST_FOREACH(it, &c->regions) {
+		struct mkv_region *r = MKV_CONTAINER_OF(it, struct mkv_region, link);
+
+		if ((const uint8_t *)p >= r->base && (const uint8_t *)p < r->base + r->bytes)
+			return (r);
+	}
+	return (NULL);
+}
+
+/* A request counts in the region of its first piece of memory; pieces of one request lie in one region. */
+struct mkv_region *
+region_enter(struct mkv_client *c, const struct iovec *iov, unsigned n)
+{
+	struct mkv_region *r;
+
+	if (n == 0 || atomic_load_explicit(&c->n_regions, memory_order_relaxed) == 0)
+		return (NULL);
+	(void)pthread_mutex_lock(&c->mutex);
+	if ((r = region_find(c, iov[0].iov_base)) != NULL)
+		r->in_flight++;
+	(void)pthread_mutex_unlock(&c->mutex);
+	return (r);
+}
+
+void
+region_leave(struct mkv_client *c, struct mkv_region *r)
+{
+	(void)pthread_mutex_lock(&c->mutex);
+	MKV_ASSERT(r->in_flight > 0);
+	r->in_flight--;
+	(void)pthread_mutex_unlock(&c->mutex);
+}
+
+static int
+region_new(struct mkv_client *c, void *base, size_t bytes, struct mkv_region **out)
+{
+	struct mkv_region *r = calloc(1, sizeof(*r));
+
+	if (r == NULL)
+		return (MKV_E_NOMEM);
+	r->magic = REGION_MAGIC;
+	r->c = c;
+	r->base = base;
+	r->bytes = bytes;
+	r->fd = -1;
+	(void)pthread_mutex_lock(&c->mutex);
+	mkv_list_push_tail(&c->regions, &r->link);
+	atomic_fetch_add_explicit(&c->n_regions, 1, memory_order_relaxed);
+	(void)pthread_mutex_unlock(&c->mutex);
+	*out = r;
+	return (0);
+}
+
+/* Huge pages if there are any to have: explicitly, then as advice. */
+static int
+region_map(size_t bytes, int *fd, size_t *mapped, void **base)
+{
+	size_t huge = MKV_ALIGN_UP(bytes, HUGE_BYTES), page = MKV_ALIGN_UP(bytes, 4096);
+	int r;
+
+	if (bytes >= HUGE_BYTES && (*fd = mkv_os_shm_create("memkv-region", huge, 2)) >= 0) {
+		if (mkv_os_shm_map(*fd, huge, 1, 2, base) == 0) {
+			*mapped = huge;
+			return (0);
+		}
+		(void)close(*fd);
+	}
+	*mapped = bytes >= HUGE_BYTES ? huge : page;
+	if ((*fd = mkv_os_shm_create("memkv-region", *mapped, bytes >= HUGE_BYTES)) < 0)
+		return (*fd);
+	if ((r = mkv_os_shm_map(*fd, *mapped, 1, bytes >= HUGE_BYTES, base)) != 0)
+		(void)close(*fd);
+	return (r);
+}
+
+static int
+region_alloc(struct mkv_client *c, size_t bytes, struct mkv_region **out)
+{
+	size_t mapped;
+	void *base;
+	int fd, r;
+
+	if (bytes == 0 || bytes > MEMKV_VALUE_MAX)
+		return (MKV_E_INVAL);
+	if ((r = region_map(bytes, &fd, &mapped, &base)) != 0)
+		return (r);
+	if ((r = region_new(c, base, bytes, out)) != 0) {
+		mkv_os_shm_unmap(base, mapped);
+		(void)close(fd);
+		return (r);
+	}
+	(*out)->fd = fd;
+	(*out)->mapped = mapped;
+	return (0);
+}
+
+int
+mkv_region_alloc(struct mkv_client *c, size_t bytes, struct mkv_region **out)
+{
+	int saved = errno, r = client_enter(c);
+
+	if (r == 0)
+		r = out == NULL ? MKV_E_INVAL : region_alloc(c, bytes, out);
+	errno = saved;
+	return (r);
+}
+
+int
+mkv_region_register(struct mkv_client *c, void *base, size_t bytes, struct mkv_region **out)
+{
+	int saved = errno, r = client_enter(c);
+
+	if (r == 0)
+		r = base == NULL || bytes == 0 || out == NULL ? MKV_E_INVAL : region_new(c, base, bytes, out);
+	errno = saved;
+	return (r);
+}
+
+void *
+mkv_region_base(const struct mkv_region *r, size_t *bytes)
+{
+	MKV_CHECK_OBJ(r, REGION_MAGIC);
+	if (bytes != NULL)
+		*bytes = r->bytes;
+	return (r->base);
+}
+
+static int
+region_free(struct mkv_region *r)
+{
+	struct mkv_client *c = r->c;
+	int busy;
+
+	(void)pthread_mutex_lock(&c->mutex);
+	busy = r->in_flight > 0;
+	if (!busy) {
+		mkv_list_remove(&r->link);
+		atomic_fetch_sub_explicit(&c->n_regions, 1, memory_order_relaxed);
+	}
+	(void)pthread_mutex_unlock(&c->mutex);
+	if (busy)
+		return (MKV_E_BUSY);
+	if (r->mapped > 0) {
+		mkv_os_shm_unmap(r->base, r->mapped);
+		(void)close(r->fd);
+	}
+	r->magic = 0;
+	free(r);
+	return (0);
+}
+
+int
+mkv_region_free(struct mkv_region *r)
+{
+	int saved = errno, e;
+
+	if (r == NULL)
+		return (0);
+	MKV_CHECK_OBJ(r, REGION_MAGIC);
+	if ((e = client_enter(r->c)) == 0)
+		e = region_free(r);
+	errno = saved;
+	return (e);
+}

@@ -1,0 +1,248 @@
+/*
+ * A server as one loop sees it: the queue of requests that wait for a session, and the breaker.
+ *
+ *   CLOSED --FAILS_MAX failures in a row--> OPEN --back-off--> PROBING --handshake--> RAMP --RAMP_NS without failure--> CLOSED
+ *                                            ^----failure---------+-----failure--------+   (a late answer in OPEN or PROBING leads to RAMP as well)
+ *
+ * The loop's thread. Owns the list of waiting legs and the transport's pool.
+ * A failure is an attempt to connect that failed, or a deadline that passed while nothing at all was heard from the server since the request was handed over.
+ * While OPEN or PROBING requests end at once with "server down"; in RAMP a growing share of them is let through. A session that just ends is no failure:
+ * the next attempt to connect will show.
+ */
+#include "config.h"
+
+#include <string.h>
+
+#include "clients/lib/client_priv.h"
+#include "clients/lib/transport.h"
+#include "common/base/clock.h"
+
+#define FAILS_MAX	4u
+#define RECONNECT_NS	(5 * MKV_NS_PER_MS)		/* after the first failure; doubled by each */
+#define OPEN_FIRST_NS	(100 * MKV_NS_PER_MS)
+#define OPEN_MOST_NS	(1000 * MKV_NS_PER_MS)
+#define RAMP_NS		(500 * MKV_NS_PER_MS)
+#define RAMP_LEAST	10u				/* per cent let through at its beginning */
+
+static void	server_on_timer(struct mkv_timer *t, uint64_t now_ns);
+
+const char *
+breaker_label(enum breaker b)
+{
+	static const char *const label[] = { "closed", "open", "probing", "ramp" };
+
+	return (label[b]);
+}
+
+void
+server_init(struct server *s, struct loop *l, unsigned idx)
+{
+	memset(s, 0, sizeof(*s));
+	s->loop = l;
+	s->idx = idx;
+	s->conf = &l->c->cf.server[idx];
+	s->tr = &transport_tcp;
+	s->backoff_ns = OPEN_FIRST_NS;
+	s->may_connect = 1;
+	s->seed = s->conf->hash + l->idx;
+	s->timer.fire = server_on_timer;
+	mkv_list_init(&s->waiting);
+}
+
+void
+server_fini(struct server *s)
+{
+	if (s->tr != NULL)
+		s->tr->close(s);
+}
+
+static uint64_t
+server_random(struct server *s)
+{
+	s->seed = s->seed * 6364136223846793005ull + 1442695040888963407ull;
+	return (s->seed >> 33);
+}
+
+static uint64_t
+server_jitter(struct server *s, uint64_t ns)
+{
+	return (ns * 3 / 4 + server_random(s) % (ns / 4 + 1));
+}
+
+static void
+server_set_breaker(struct server *s, enum breaker to)
+{
+	s->breaker = to;
+	atomic_store_explicit(&s->loop->c->state[s->idx].breaker, to, memory_order_relaxed);
+}
+
+static void
+server_arm(struct server *s, uint64_t ns)
+{
+	mkv_timer_arm(&s->loop->timers, &s->timer, s->loop->now_ns + server_jitter(s, ns));
+}
+
+/* Everything that waits is told at once. */
+static void
+server_open_breaker(struct server *s)
+{
+	struct mkv_list *n;
+
+	server_set_breaker(s, BREAKER_OPEN);
+	client_count(s->loop->c, CC_breaker_opened_total, 1);
+	s->may_connect = 0;
+	server_arm(s, s->backoff_ns);
+	s->backoff_ns = MKV_MIN(s->backoff_ns * 2, OPEN_MOST_NS);
+	while ((n = mkv_list_pop(&s->waiting)) != NULL)
+		leg_down(MKV_CONTAINER_OF(n, struct leg, link));
+}
+
+static void
+server_ramp(struct server *s)
+{
+	s->fails = 0;
+	s->last_error = 0;
+	s->may_connect = 1;
+	s->ramp_ns = s->loop->now_ns;
+	server_set_breaker(s, BREAKER_RAMP);
+	server_arm(s, RAMP_NS);
+}
+
+static void
+server_on_timer(struct mkv_timer *t, uint64_t now_ns MKV_UNUSED)
+{
+	struct server *s = MKV_CONTAINER_OF(t, struct server, timer);
+
+	switch (s->breaker) {
+	case BREAKER_CLOSED:
+		s->may_connect = 1;
+		server_pump(s);
+		return;
+	case BREAKER_OPEN:
+		server_set_breaker(s, BREAKER_PROBING);
+		s->tr->probe(s);
+		return;
+	case BREAKER_PROBING:
+		return;					/* the transport's own limit ends it */
+	case BREAKER_RAMP:
+		s->backoff_ns = OPEN_FIRST_NS;
+		server_set_breaker(s, BREAKER_CLOSED);
+		return;
+	}
+}
+
+/* Another name of the list means the same server: it stays out of use. */
+static void
+server_refuse_all(struct server *s)
+{
+	struct mkv_list *n;
+
+	while ((n = mkv_list_pop(&s->waiting)) != NULL)
+		leg_over(MKV_CONTAINER_OF(n, struct leg, link), MKV_E_CONFIG, MKV_REASON_SERVER_DOWN);
+}
+
+void
+server_failed(struct server *s, int err)
+{
+	if (atomic_load_explicit(&s->loop->c->state[s->idx].refused, memory_order_relaxed))
+		server_refuse_all(s);
+	s->last_error = err;
+	s->fails++;
+	s->may_connect = 0;
+	switch (s->breaker) {
+	case BREAKER_CLOSED:
+		if (s->fails >= FAILS_MAX)
+			server_open_breaker(s);
+		else
+			server_arm(s, RECONNECT_NS << s->fails);
+		return;
+	case BREAKER_OPEN:
+		return;
+	case BREAKER_PROBING:
+	case BREAKER_RAMP:
+		server_open_breaker(s);
+		return;
+	}
+}
+
+void
+server_timed_out(struct server *s, const struct leg *l)
+{
+	if (s->heard_ns >= l->began_ns)
+		return;
+	if (s->breaker == BREAKER_CLOSED && s->fails + 1 < FAILS_MAX)
+		s->fails++;				/* sessions may be fine: no back-off for connecting */
+	else if (s->breaker == BREAKER_CLOSED || s->breaker == BREAKER_RAMP)
+		server_failed(s, MKV_E_TIMEOUT);
+}
+
+void
+server_heard(struct server *s, uint64_t now_ns)
+{
+	s->heard_ns = now_ns;
+	s->fails = 0;
+	if (s->breaker == BREAKER_OPEN || s->breaker == BREAKER_PROBING)
+		server_ramp(s);
+}
+
+void
+server_session_up(struct server *s)
+{
+	server_heard(s, s->loop->now_ns);
+	s->may_connect = 1;
+	if (s->breaker == BREAKER_CLOSED)
+		mkv_timer_disarm(&s->loop->timers, &s->timer);
+	s->last_error = 0;
+	server_pump(s);
+}
+
+static int
+server_admits(struct server *s, const struct leg *l)
+{
+	uint64_t since;
+
+	switch (s->breaker) {
+	case BREAKER_CLOSED:
+		return (1);
+	case BREAKER_RAMP:
+		since = (s->loop->now_ns - s->ramp_ns) * 100 / RAMP_NS;
+		return (l->attempts > 0 || server_random(s) % 100 < MKV_MAX(since, RAMP_LEAST));
+	case BREAKER_OPEN:
+	case BREAKER_PROBING:
+		return (0);
+	}
+	return (0);
+}
+
+void
+server_submit(struct server *s, struct leg *l)
+{
+	if (l->state == LEG_IDLE || l->state == LEG_BACKOFF)
+		leg_set_state(l, LEG_WAITING);
+	MKV_ASSERT(l->state == LEG_WAITING);
+	if (atomic_load_explicit(&s->loop->c->state[s->idx].refused, memory_order_relaxed)) {
+		leg_over(l, MKV_E_CONFIG, MKV_REASON_SERVER_DOWN);
+	} else if (!server_admits(s, l)) {
+		leg_down(l);
+	} else {
+		mkv_list_push_tail(&s->waiting, &l->link);
+		server_pump(s);
+	}
+}
+
+void
+server_pump(struct server *s)
+{
+	struct leg *l;
+
+	while (!mkv_list_empty(&s->waiting)) {
+		l = MKV_CONTAINER_OF(s->waiting.next, struct leg, link);
+		mkv_list_remove(&l->link);
+		if (s->tr->send(s, l) != 0) {
+			mkv_list_push_head(&s->waiting, &l->link);
+			break;
+		}
+	}
+	if (s->breaker == BREAKER_CLOSED || s->breaker == BREAKER_RAMP)
+		s->tr->want(s, !mkv_list_empty(&s->waiting));
+}

@@ -1,0 +1,580 @@
+/*
+ * The connections of one server: making them, choosing one for a request, ending them.
+ *
+ * The loop's thread. Owns the descriptors, the sessions' keys and the slots.
+ * Invariants: a connection in CONN_CLOSING keeps the legs whose memory the kernel still has (tx_lent, rx_lent) until recv and send have ended; the descriptor
+ * is closed after that and never before. A slot is out from the moment its leg is queued until its last answer came, so credits are never exceeded.
+ * Fails: no descriptor, no route, no name: server_failed().
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "clients/lib/tcp_priv.h"
+#include "common/base/clock.h"
+
+#define ENDED_MOST_NS	(30000 * MKV_NS_PER_MS)		/* no answer to an ended request for so long: the server has lost it */
+#define CANCEL_FROM_BYTES (1u << 20)			/* ended gets of more than this are cancelled at the server */
+
+static void	conn_on_timer(struct mkv_timer *t, uint64_t now_ns);
+
+static struct pool *
+pool_of(const struct server *s)
+{
+	return (s->pool);
+}
+
+/* ---- slots ---- */
+
+struct slot *
+slot_take(struct conn *c, struct leg *l)
+{
+	struct mkv_list *n;
+	struct slot *s;
+
+	if (c->n_out >= c->credits || (n = mkv_list_pop(&c->slot_free)) == NULL)
+		return (NULL);
+	s = MKV_CONTAINER_OF(n, struct slot, link);
+	s->id = ++c->sequence << 8 | (uint64_t)(s - c->slot);
+	s->leg = l;
+	s->ended_ns = l == NULL ? c->srv->loop->now_ns : 0;
+	s->drained = 0;
+	s->cancels = 0;
+	s->midway = 0;
+	s->large = l != NULL && l->wire_op == MKV_WIRE_GET && get_room(l->op) >= RX_LARGE_BYTES;
+	c->n_large += (unsigned)s->large;
+	c->n_ended += l == NULL;
+	c->n_out++;
+	mkv_list_push_tail(&c->out, &s->link);
+	return (s);
+}
+
+struct slot *
+conn_slot(struct conn *c, uint64_t id)
+{
+	struct slot *s = &c->slot[id % CONN_SLOTS];
+
+	return (s->id == id ? s : NULL);
+}
+
+struct leg *
+slot_release(struct conn *c, struct slot *s)
+{
+	struct leg *l = s->leg;
+
+	MKV_ASSERT(s->id != 0 && c->n_out > 0);
+	mkv_list_remove(&s->link);
+	mkv_list_remove(&s->notice);
+	mkv_list_push_tail(&c->slot_free, &s->link);
+	c->n_out--;
+	c->n_large -= (unsigned)s->large;
+	c->n_ended -= l == NULL;
+	s->id = 0;
+	s->leg = NULL;
+	s->large = 0;
+	if (c->rx_slot == s)
+		c->rx_slot = NULL;
+	return (l);
+}
+
+void
+conn_ended(struct conn *c, struct slot *s)
+{
+	MKV_ASSERT(s->leg != NULL);
+	s->leg = NULL;
+	s->ended_ns = c->srv->loop->now_ns;
+	c->n_ended++;
+	if (c->timer.heap_idx == 0)
+		mkv_timer_arm(&c->srv->loop->timers, &c->timer, s->ended_ns + SILENCE_NS);
+}
+
+/* ---- ending ---- */
+
+/* What the kernel still has stays: its memory comes back with the end of send or recv. */
+static int
+conn_holds(const struct conn *c, const struct slot *s)
+{
+	return ((c->tx_lent && c->tx_leg == s->leg) || (c->rx_lent && c->rx_slot == s));
+}
+
+static void
+conn_lose(struct conn *c, struct slot *s)
+{
+	struct leg *l = slot_release(c, s);
+
+	if (l == NULL)
+		return;
+	if (c->tx_leg == l)
+		c->tx_leg = NULL;
+	mkv_list_remove(&l->link);
+	if (l->state == LEG_ENDING)
+		leg_detached(l);
+	else if (l->early)
+		leg_reply(l, l->status, l->reason, l->retry_after_us);
+	else
+		leg_lost(l, c->error);
+}
+
+static void
+conn_lose_all(struct conn *c)
+{
+	for (unsigned i = 0; i < CONN_SLOTS; i++)
+		if (c->slot[i].id != 0 && !conn_holds(c, &c->slot[i]))
+			conn_lose(c, &c->slot[i]);
+}
+
+static void
+conn_reset(struct conn *c)
+{
+	mkv_mac_destroy(&c->mac_tx);
+	mkv_mac_destroy(&c->mac_rx);
+	c->state = CONN_IDLE;
+	c->fd = -1;
+	c->session_id = c->tx_counter = c->rx_counter = 0;
+	c->rx = RX_FRAME;
+	c->rx_head = c->rx_tail = 0;
+	c->rx_left = 0;
+	c->was_ready = c->probing = 0;
+	mkv_list_init(&c->tx_small);
+	MKV_ASSERT(c->n_out == 0 && c->tx_leg == NULL && mkv_list_empty(&c->txq) && mkv_list_empty(&c->notices));
+}
+
+void
+conn_check_closed(struct conn *c)
+{
+	struct server *s = c->srv;
+	int was_ready = c->was_ready, err = c->error;
+
+	if (c->state != CONN_CLOSING || c->tx_busy || c->rx_busy)
+		return;
+	conn_lose_all(c);
+	if (c->fd >= 0)
+		(void)close(c->fd);
+	conn_reset(c);
+	if (was_ready) {
+		atomic_fetch_sub_explicit(&s->loop->c->state[s->idx].sessions, 1, memory_order_relaxed);
+	} else {
+		client_count(s->loop->c, CC_connect_failures_total, 1);
+		resolver_forget(s->loop->c->resolver, s->idx);
+		server_failed(s, err);
+	}
+	server_pump(s);
+}
+
+void
+conn_fail(struct conn *c, int err)
+{
+	struct loop *l = c->srv->loop;
+
+	if (c->state == CONN_CLOSING || c->state == CONN_IDLE)
+		return;
+	if (err == MKV_E_PEER || err == MKV_E_PROTO)
+		client_count(l->c, CC_protocol_errors_total, 1);
+	if (c->state == CONN_READY)
+		client_count(l->c, CC_sessions_lost_total, 1);
+	c->state = CONN_CLOSING;
+	c->error = err;
+	l->dirty = 1;					/* tcp_flush() closes it: our caller may be at work with it */
+	mkv_timer_disarm(&l->timers, &c->timer);
+	if (c->fd >= 0)
+		(void)shutdown(c->fd, SHUT_RDWR);	/* also where a forked child holds a copy */
+	if (c->tx_busy)
+		mkv_ioq_cancel(l->q, &c->tx_io);
+	if (c->rx_busy)
+		mkv_ioq_cancel(l->q, &c->rx_io);
+	conn_lose_all(c);
+}
+
+/* ---- making ---- */
+
+void
+conn_ready(struct conn *c)
+{
+	struct server *s = c->srv;
+
+	c->state = CONN_READY;
+	c->was_ready = 1;
+	c->heard_ns = s->loop->now_ns;
+	s->part_bytes = c->part_bytes;
+	mkv_timer_disarm(&s->loop->timers, &c->timer);
+	client_count(s->loop->c, CC_sessions_total, 1);
+	atomic_fetch_add_explicit(&s->loop->c->state[s->idx].sessions, 1, memory_order_relaxed);
+	server_session_up(s);
+}
+
+static void
+conn_on_connected(struct mkv_io *io, int res)
+{
+	struct conn *c = MKV_CONTAINER_OF(io, struct conn, tx_io);
+
+	MKV_CHECK_OBJ(c, CONN_MAGIC);
+	c->srv->loop->now_ns = mkv_now_ns();
+	c->tx_busy = 0;
+	if (c->state == CONN_CLOSING)
+		return;
+	if (res < 0)
+		conn_fail(c, res);
+	else
+		conn_say_hello(c);
+}
+
+static int
+conn_socket(int family)
+{
+	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
+
+	if (fd < 0)
+		return (mkv_err_from_errno(errno));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	return (fd);
+}
+
+/* The name is asked for, or known: go on. */
+static void
+conn_dial(struct conn *c)
+{
+	struct loop *l = c->srv->loop;
+	int r = resolver_ask(l->c->resolver, c->srv->idx, &c->sa, &c->sa_bytes);
+
+	if (r == MKV_E_AGAIN)
+		return;					/* loop_names() comes, or the limit */
+	if (r == 0)
+		r = c->fd = conn_socket(c->sa.ss_family);
+	if (r < 0) {
+		c->fd = -1;
+		conn_fail(c, r);
+		return;
+	}
+	c->state = CONN_CONNECTING;
+	c->tx_busy = 1;
+	c->tx_io.done = conn_on_connected;
+	mkv_ioq_connect(l->q, &c->tx_io, MKV_FD(c->fd), (struct sockaddr *)&c->sa, c->sa_bytes);
+}
+
+static void
+conn_begin(struct conn *c, int probing)
+{
+	struct loop *l = c->srv->loop;
+
+	MKV_ASSERT(c->state == CONN_IDLE);
+	client_count(l->c, CC_connects_total, 1);
+	c->probing = probing;
+	c->state = CONN_NAMING;
+	mkv_timer_arm(&l->timers, &c->timer, l->now_ns + l->c->cf.connect_timeout_ns);
+	conn_dial(c);
+}
+
+static uint64_t
+conn_oldest_ended(const struct conn *c)
+{
+	MKV_LIST_FOREACH(it, &c->out) {
+		const struct slot *s = MKV_CONTAINER_OF(it, struct slot, link);
+
+		if (s->leg == NULL)
+			return (s->ended_ns);
+	}
+	return (UINT64_MAX);
+}
+
+/* Not ready: the limit of making it. Ready: does the server still answer what it owes? */
+static void
+conn_on_timer(struct mkv_timer *t, uint64_t now_ns)
+{
+	struct conn *c = MKV_CONTAINER_OF(t, struct conn, timer);
+	uint64_t oldest;
+
+	MKV_CHECK_OBJ(c, CONN_MAGIC);
+	if (c->state != CONN_READY) {
+		conn_fail(c, MKV_E_TIMEOUT);
+		return;
+	}
+	if ((oldest = conn_oldest_ended(c)) == UINT64_MAX)
+		return;
+	if (now_ns - MKV_MAX(oldest, c->heard_ns) >= SILENCE_NS || now_ns - oldest >= ENDED_MOST_NS)
+		conn_fail(c, MKV_E_TIMEOUT);
+	else
+		mkv_timer_arm(&c->srv->loop->timers, t, now_ns + SILENCE_NS / 4);
+}
+
+/* ---- the carrier's ops ---- */
+
+static void
+conn_init(struct conn *c, struct server *s, unsigned idx)
+{
+	c->magic = CONN_MAGIC;
+	c->srv = s;
+	c->idx = idx;
+	c->fd = -1;
+	c->timer.fire = conn_on_timer;
+	mkv_list_init(&c->slot_free);
+	mkv_list_init(&c->out);
+	mkv_list_init(&c->notices);
+	mkv_list_init(&c->txq);
+	mkv_list_init(&c->tx_small);
+	for (unsigned i = 0; i < CONN_SLOTS; i++) {
+		mkv_list_init(&c->slot[i].notice);
+		mkv_list_push_tail(&c->slot_free, &c->slot[i].link);
+	}
+}
+
+/* One more than asked for: the breaker's probe must not wait for a connection that hangs. */
+static int
+tcp_open(struct server *s)
+{
+	unsigned n = s->loop->c->cf.connections + 1;
+	struct pool *p = calloc(1, sizeof(*p) + n * sizeof(p->conn[0]));
+
+	if ((s->pool = p) == NULL)
+		return (MKV_E_NOMEM);
+	for (p->n = 0; p->n < n; p->n++) {
+		struct conn *c = &p->conn[p->n];
+
+		conn_init(c, s, p->n);
+		c->tx_buf = aligned_alloc(64, TX_BUF_BYTES);
+		c->rx_buf = aligned_alloc(64, MKV_ALIGN_UP(RX_BUF_BYTES, 64));
+		if (c->tx_buf == NULL || c->rx_buf == NULL) {
+			p->n++;
+			return (MKV_E_NOMEM);
+		}
+	}
+	return (0);
+}
+
+static void
+tcp_stop(struct server *s)
+{
+	struct pool *p = pool_of(s);
+
+	for (unsigned i = 0; i < p->n; i++)
+		conn_fail(&p->conn[i], MKV_E_CLOSED);
+}
+
+static void
+tcp_close(struct server *s)
+{
+	struct pool *p = pool_of(s);
+
+	for (unsigned i = 0; p != NULL && i < p->n; i++) {
+		struct conn *c = &p->conn[i];
+
+		if (c->fd >= 0)
+			(void)close(c->fd);
+		mkv_mac_destroy(&c->mac_tx);
+		mkv_mac_destroy(&c->mac_rx);
+		free(c->tx_buf);
+		free(c->rx_buf);
+	}
+	free(p);
+	s->pool = NULL;
+}
+
+/* A stream cuts its value as the server said when it began. */
+static int
+conn_suits(const struct conn *c, const struct leg *l)
+{
+	return (l->op->kind != OPK_STREAM || c->part_bytes == l->op->part->part_bytes);
+}
+
+static struct conn *
+tcp_choose(struct server *s, const struct leg *l)
+{
+	struct pool *p = pool_of(s);
+	struct conn *best = NULL;
+
+	for (unsigned i = 0; i < p->n; i++) {
+		struct conn *c = &p->conn[i];
+
+		if (c->state == CONN_READY && c->n_out < MKV_MIN(c->credits, CONN_SLOTS) && (best == NULL || c->n_out < best->n_out) &&
+		    conn_suits(c, l))
+			best = c;
+	}
+	return (best);
+}
+
+static int
+tcp_send(struct server *s, struct leg *l)
+{
+	struct conn *c = tcp_choose(s, l);
+
+	if (c == NULL)
+		return (MKV_E_AGAIN);
+	l->conn = c;
+	l->slot = slot_take(c, l);
+	MKV_ASSERT(l->slot != NULL);
+	leg_set_state(l, LEG_QUEUED);
+	mkv_list_push_tail(&c->txq, &l->link);
+	s->loop->dirty = 1;
+	return (0);
+}
+
+static struct conn *
+tcp_idle(struct server *s)
+{
+	struct pool *p = pool_of(s);
+
+	for (unsigned i = 0; i < p->n; i++)
+		if (p->conn[i].state == CONN_IDLE)
+			return (&p->conn[i]);
+	return (NULL);
+}
+
+static void
+tcp_want(struct server *s, int waiting)
+{
+	struct pool *p = pool_of(s);
+	unsigned ready = 0, making = 0, idle = 0;
+	struct conn *c;
+
+	if (!s->may_connect)
+		return;
+	for (unsigned i = 0; i < p->n; i++) {
+		ready += p->conn[i].state == CONN_READY;
+		making += p->conn[i].state > CONN_IDLE && p->conn[i].state < CONN_READY;
+		idle += p->conn[i].state == CONN_READY && p->conn[i].n_out == 0;
+	}
+	if (making > 0 || idle > 0 || ready >= s->loop->c->cf.connections || (ready == 0 && !waiting))
+		return;
+	if ((c = tcp_idle(s)) != NULL)
+		conn_begin(c, 0);
+}
+
+static void
+tcp_probe(struct server *s)
+{
+	struct conn *c = tcp_idle(s);
+
+	if (c != NULL)
+		conn_begin(c, 1);
+	else
+		server_failed(s, MKV_E_TIMEOUT);	/* all hang: their limits free one */
+}
+
+static void
+tcp_notice(struct conn *c, struct slot *s, int midway)
+{
+	s->midway = midway;
+	mkv_list_push_tail(&c->notices, &s->notice);
+	c->srv->loop->dirty = 1;
+}
+
+/* It is in the frame in work, which cannot be taken back: the connection ends with it. */
+static int
+tcp_detach_frame(struct conn *c, struct leg *l)
+{
+	if (c->tx_lent) {
+		conn_fail(c, MKV_E_CANCELLED);
+		return (0);
+	}
+	c->tx_leg = NULL;
+	conn_ended(c, l->slot);
+	conn_fail(c, MKV_E_CANCELLED);
+	return (1);
+}
+
+static int
+tcp_detach(struct leg *l)
+{
+	struct conn *c = l->conn;
+	struct slot *s = l->slot;
+	int untouched = l->state == LEG_QUEUED && l->tx_off == 0 && l->tx_key == 0;
+	int midway = !untouched && !l->last_begun;
+
+	if (c->tx_leg == l)
+		return (tcp_detach_frame(c, l));
+	if (!conn_rx_detach(c, l))
+		return (0);
+	mkv_list_remove(&l->link);
+	if (untouched) {
+		(void)slot_release(c, s);
+		return (1);
+	}
+	conn_ended(c, s);
+	if (midway && l->wire_op != MKV_WIRE_PUT)
+		conn_fail(c, MKV_E_CANCELLED);		/* half of a key list: there is no way back */
+	else if (midway || (s->large && get_room(l->op) - l->rx_off > CANCEL_FROM_BYTES) || l->op->end_status == MKV_E_CANCELLED)
+		tcp_notice(c, s, midway);
+	return (1);
+}
+
+void
+conn_early_reply(struct conn *c, struct leg *l)
+{
+	struct slot *s = l->slot;
+	int status = l->status;
+
+	mkv_list_remove(&l->link);
+	if (l->last_begun || l->wire_op != MKV_WIRE_PUT) {
+		(void)slot_release(c, s);
+		if (!l->last_begun)
+			conn_fail(c, MKV_E_PEER);	/* half of a key list: there is no way back */
+	} else {
+		conn_ended(c, s);
+		tcp_notice(c, s, 1);
+	}
+	leg_reply(l, status, l->reason, l->retry_after_us);
+}
+
+static void
+tcp_part(struct leg *l)
+{
+	leg_set_state(l, LEG_QUEUED);
+	mkv_list_push_tail(&l->conn->txq, &l->link);
+	l->srv->loop->dirty = 1;
+}
+
+static void
+tcp_flush(struct server *s)
+{
+	struct pool *p = pool_of(s);
+
+	for (unsigned i = 0; i < p->n; i++) {
+		struct conn *c = &p->conn[i];
+
+		if (c->state == CONN_READY && (c->tx_leg != NULL || !mkv_list_empty(&c->txq) || !mkv_list_empty(&c->notices)))
+			conn_tx_start(c);
+		if (c->state == CONN_CLOSING)
+			conn_check_closed(c);
+	}
+}
+
+static void
+tcp_names(struct server *s)
+{
+	struct pool *p = pool_of(s);
+
+	for (unsigned i = 0; i < p->n; i++)
+		if (p->conn[i].state == CONN_NAMING)
+			conn_dial(&p->conn[i]);
+}
+
+static unsigned
+tcp_sessions(const struct server *s)
+{
+	const struct pool *p = pool_of(s);
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < p->n; i++)
+		n += p->conn[i].state == CONN_READY;
+	return (n);
+}
+
+const struct transport_ops transport_tcp = {
+	.name = "tcp",
+	.open = tcp_open,
+	.stop = tcp_stop,
+	.close = tcp_close,
+	.send = tcp_send,
+	.want = tcp_want,
+	.probe = tcp_probe,
+	.detach = tcp_detach,
+	.part = tcp_part,
+	.flush = tcp_flush,
+	.names = tcp_names,
+	.sessions = tcp_sessions,
+};

@@ -1,0 +1,121 @@
+/*
+ * The TCP carrier, inside: one struct conn a connection, all of the loop's thread.
+ *
+ *   tcp_pool.c   the transport's ops; connections of a server: making, choosing, ending them
+ *   tcp_hello.c  the handshake
+ *   tcp_tx.c     frames out: small ones are collected in tx_buf, large payload goes from the caller's memory, at most one such frame a send
+ *   tcp_rx.c     frames in: headers and bodies through rx_buf, payload straight into the caller's memory in pieces
+ */
+#ifndef MKV_CLIENT_TCP_PRIV_H
+#define MKV_CLIENT_TCP_PRIV_H
+
+#include "clients/lib/client_priv.h"
+#include "clients/lib/transport.h"
+
+#define CONN_MAGIC	0x44e1d7b2u
+#define CONN_SLOTS	256u		/* requests of one connection at once; the server's credits may allow fewer */
+#define TX_BUF_BYTES	(192u * 1024)	/* a whole key list and small frames beside it */
+#define TX_IOV		64u
+#define TX_COPY_MAX	8192u		/* payload up to here is copied behind its header */
+#define RX_AHEAD_BYTES	4096u		/* read beyond a header while values are on their way: costs a copy of as much */
+#define RX_BUF_BYTES	(MKV_WIRE_HDR_BYTES + MKV_WIRE_BODY_MAX + RX_AHEAD_BYTES)
+#define RX_PIECE_BYTES	(256u * 1024)	/* recv of payload: stays in L2 for the CRC */
+#define RX_LARGE_BYTES	16384u		/* values from here on count as "on their way" */
+#define SILENCE_NS	(1000 * MKV_NS_PER_MS)	/* a connection that owes answers nobody waits for is ended after so long without a byte */
+#define DRAIN_MOST_BYTES (16ull << 20)	/* of one request that has ended; more: end the connection */
+
+enum conn_state {			/* who moves it on */
+	CONN_IDLE,			/* tcp_want(), tcp_probe() */
+	CONN_NAMING,			/* the resolver */
+	CONN_CONNECTING,		/* the kernel, or the limit */
+	CONN_HELLO, CONN_AUTH,		/* the server, or the limit */
+	CONN_READY,
+	CONN_CLOSING			/* the ends of send and recv */
+};
+
+enum rx_state { RX_FRAME, RX_PAYLOAD };
+
+struct slot {				/* one request on the wire */
+	struct mkv_list	link;		/* conn->out in order of ids, or conn->slot_free */
+	struct mkv_list	notice;		/* conn->notices: tell the server that this one has ended */
+	uint64_t	id;		/* sequence << 8 | place */
+	struct leg	*leg;		/* NULL: ended, its answer will be dropped */
+	uint64_t	ended_ns, drained;
+	uint64_t	cancels;	/* a CANCEL: id of the request that it ends */
+	int		large, midway;	/* a long answer may come; the server waits for further parts */
+};
+
+struct conn {
+	uint32_t	magic;
+	unsigned	idx;
+	struct server	*srv;
+	enum conn_state	state;
+	int		fd, error, was_ready, probing;
+	struct mkv_timer timer;
+	struct sockaddr_storage sa;
+	socklen_t	sa_bytes;
+	/* session */
+	uint64_t	session_id, tx_counter, rx_counter;
+	struct mkv_mac	*mac_tx, *mac_rx;
+	uint8_t		nonce[32], transcript_in[MKV_WIRE_HDR_BYTES + sizeof(struct mkv_wire_hello)];
+	uint8_t		server_id[16];
+	uint32_t	part_bytes, credits;
+	uint64_t	heard_ns;
+	/* requests */
+	struct slot	slot[CONN_SLOTS];
+	struct mkv_list	slot_free, out, notices;
+	unsigned	n_out, n_large, n_ended;
+	uint64_t	sequence;
+	/* send: one at a time */
+	struct mkv_list	txq;		/* legs in LEG_QUEUED */
+	struct mkv_io	tx_io;
+	int		tx_busy;
+	struct leg	*tx_leg;	/* the frame in work; its op is lent while tx_lent */
+	int		tx_lent;
+	uint8_t		*tx_buf;
+	uint32_t	tx_used;
+	struct iovec	tx_iov[TX_IOV];
+	unsigned	tx_n;
+	struct mkv_list	tx_small;	/* legs whose whole frame is in tx_buf, on their way */
+	/* receive: one at a time */
+	struct mkv_io	rx_io;
+	int		rx_busy;
+	enum rx_state	rx;
+	uint8_t		*rx_buf;
+	uint32_t	rx_head, rx_tail;
+	struct mkv_hdr	rx_hdr;		/* of the payload that is coming */
+	struct slot	*rx_slot;	/* NULL: nobody's */
+	int		rx_lent;	/* the kernel writes to the caller's memory */
+	uint64_t	rx_left;
+	void		*rx_to;
+	uint32_t	rx_crcs[PART_CRCS_MAX + 1], rx_crcs_n, rx_crc_at, rx_crc, rx_crc_left;
+};
+
+struct pool {
+	unsigned	n;		/* of conn[] */
+	struct conn	conn[];
+};
+
+/* tcp_pool.c */
+void		conn_fail(struct conn *c, int err);		/* end it; its requests are lost (now, or when the kernel gave their memory back) */
+void		conn_check_closed(struct conn *c);		/* after recv or send ended */
+void		conn_ready(struct conn *c);
+struct slot *	conn_slot(struct conn *c, uint64_t id);
+struct slot *	slot_take(struct conn *c, struct leg *l);		/* NULL: as many are out as the server allows */
+struct leg *	slot_release(struct conn *c, struct slot *s);	/* its leg, no longer the carrier's; may be NULL */
+void		conn_ended(struct conn *c, struct slot *s);	/* nobody waits for this answer any more */
+void		conn_early_reply(struct conn *c, struct leg *l);	/* answered before its last part was sent: act on it now */
+/* tcp_hello.c */
+void		conn_say_hello(struct conn *c);
+int		conn_heard_hello(struct conn *c, const struct mkv_hdr *h, const uint8_t *body);	/* 0 or MKV_E_* */
+int		conn_heard_auth(struct conn *c, const struct mkv_hdr *h, const uint8_t *body);
+/* tcp_tx.c */
+void		conn_tx_raw(struct conn *c, uint32_t bytes);	/* send tx_buf */
+void		conn_tx_start(struct conn *c);			/* send what is queued, if nothing is on its way */
+void		conn_seal(struct conn *c, struct mkv_hdr *h, const uint8_t *body);
+void		conn_header(struct mkv_hdr *h, uint8_t op, uint64_t id, uint64_t deadline_us);
+/* tcp_rx.c */
+void		conn_rx_start(struct conn *c);
+int		conn_rx_detach(struct conn *c, struct leg *l);	/* 1: no byte will reach its memory; 0: when the recv has ended */
+
+#endif

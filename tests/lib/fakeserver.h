@@ -1,0 +1,58 @@
+/*
+ * A server in the test's own process that speaks proto/wire.h over TCP and can misbehave: stall, delay, lie, cut. Values live in memory.
+ *
+ * Threads of its own, one that accepts and one a connection; everything below may be changed at any time from the test's thread.
+ */
+#ifndef MKV_TESTS_FAKESERVER_H
+#define MKV_TESTS_FAKESERVER_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum fake_lie {				/* how the next replies (fake.lies of them) are wrong */
+	FAKE_TRUTH,
+	FAKE_BAD_MAC, FAKE_BAD_COUNTER, FAKE_BAD_MAGIC, FAKE_BAD_ID, FAKE_BAD_SESSION, FAKE_BAD_OP, FAKE_BIG_BODY, FAKE_SHORT_BODY,
+	FAKE_CUT_HEADER, FAKE_CUT_PAYLOAD, FAKE_BAD_CRC, FAKE_BAD_OFFSET, FAKE_TOO_MANY_BYTES, FAKE_TOO_FEW_BYTES,
+	FAKE_LIES
+};
+
+struct fake {
+	/* how it behaves */
+	_Atomic int	frozen;			/* 1: reads and answers nothing, the kernel still accepts (SIGSTOP) */
+	_Atomic int	mute;			/* 1: reads requests and never answers them */
+	_Atomic unsigned delay_us;		/* before each reply */
+	_Atomic unsigned piece_bytes, piece_us;	/* payload of replies leaves in such pieces with such pauses; 0: at once */
+	_Atomic unsigned long long stall_after;	/* bytes of a reply's payload after which it stops sending; 0: never */
+	_Atomic int	lie, lies;
+	_Atomic int	status, statuses, hint_us;	/* the next `statuses` requests get this MKV_E_* */
+	_Atomic int	hang_up;		/* the next so many requests are answered by the end of the connection */
+	_Atomic int	report_bad;		/* REPORT: 1 the stored bytes are bad (miss corrupt), 0 they are good */
+	_Atomic int	refuse_key;		/* CONNECT: 1 the key is refused */
+	_Atomic int	early;			/* a put of several parts is refused after its first, with this MKV_E_* */
+	/* what it saw */
+	_Atomic unsigned connections, sessions, requests[32], resends, aborts, parts;
+	_Atomic unsigned long long last_put_id, last_ttl_ms, last_parent_bytes, last_flags, last_ack;
+	struct fake_priv *p;
+};
+
+struct fake_opts {
+	const char	*auth_key;		/* 64 hex; NULL: dev key */
+	uint32_t	part_bytes;		/* 0: 4 MiB */
+	uint32_t	credits;		/* 0: 256 */
+	uint8_t		server_id;		/* repeated 16 times; 0: random */
+	uint16_t	port;			/* 0: any */
+};
+
+/* 0 or -1. The server listens on 127.0.0.1. */
+int		fake_open(struct fake *f, const struct fake_opts *opts);
+void		fake_close(struct fake *f);
+unsigned	fake_port(const struct fake *f);
+void		fake_stop_listening(struct fake *f);	/* connection refused from now on; sessions go on */
+void		fake_drop_all(struct fake *f);		/* end all connections */
+/* Direct access to the store. */
+void		fake_store(struct fake *f, const char *ns, const void *key, size_t key_bytes, const void *value, size_t bytes);
+size_t		fake_load(struct fake *f, const char *ns, const void *key, size_t key_bytes, void *value, size_t room, int *there);
+unsigned	fake_objects(struct fake *f);
+
+#endif

@@ -236,7 +236,7 @@ run_save_epoch(struct mkv_sup *s)
 static void
 run_close(struct mkv_sup *s)
 {
-	admin_close(&s->admin);
+	admin_close(s->admin);
 	operator_close(&s->operator);
 	run_unwatch(s);
 	if (s->proc_count > 0)
@@ -248,6 +248,8 @@ run_close(struct mkv_sup *s)
 	run_save_epoch(s);
 	run_log_end(s);
 	/* Closing callbacks free what libuv still held. Nothing is left that could wait. */
+	(void)uv_run(s->loop, UV_RUN_DEFAULT);
+	admin_free(&s->admin);
 	(void)uv_run(s->loop, UV_RUN_DEFAULT);
 	(void)uv_loop_close(s->loop);
 	keys_wipe(&s->keys);

@@ -11,8 +11,9 @@ struct admin;
 
 /* Listens; sup->admin_port is the port as bound. 0; MKV_E_LOCKED the port is taken; MKV_E_SYSTEM; words in why. */
 int	admin_open(struct admin **out, struct mkv_sup *s, char *why, unsigned why_bytes);
-/* The loop must still run once or more afterwards for the handles to come back. Accepts NULL. */
-void	admin_close(struct admin **a);
+/* Stops; the loop must run until it has nothing left before admin_free(). Both accept NULL. */
+void	admin_close(struct admin *a);
+void	admin_free(struct admin **a);
 
 /* routes.c */
 struct admin_answer {

@@ -152,6 +152,7 @@ http_info(struct lws_context_creation_info *info, struct admin *a)
 	info->protocols = http_protocols;
 	info->foreign_loops = a->loops;
 	info->user = a;
+	info->pcontext = &a->context;
 	info->fd_limit_per_thread = HTTP_CONNS_MAX;
 	info->timeout_secs = HTTP_HEADER_S;
 	info->keepalive_timeout = HTTP_IDLE_S;
@@ -195,13 +196,22 @@ admin_open(struct admin **out, struct mkv_sup *s, char *why, unsigned why_bytes)
 }
 
 void
-admin_close(struct admin **ap)
+admin_close(struct admin *a)
+{
+	if (a != NULL && a->context != NULL)
+		lws_context_destroy(a->context);
+}
+
+/* The library gives up its sockets with the loop's help and may want a second call for the rest; it clears a->context when nothing is left. */
+void
+admin_free(struct admin **ap)
 {
 	struct admin *a = *ap;
 
 	if (a == NULL)
 		return;
 	*ap = NULL;
-	lws_context_destroy(a->context);
+	if (a->context != NULL)
+		lws_context_destroy(a->context);
 	free(a);
 }

@@ -121,11 +121,14 @@ say_fds(void)
 {
 	char line[256] = "";
 	size_t n = 0;
+	int env = 0;
 
+	for (char **e = environ; *e != NULL; e++)
+		env += strstr(*e, "SAN_OPTIONS=") == NULL;
 	for (int fd = 0; fd < 64 && n < sizeof(line) - 8; fd++)
 		if (fcntl(fd, F_GETFD) != -1)
 			n += (size_t)snprintf(line + n, sizeof(line) - n, "%d,", fd);
-	mkv_log(MKV_EV_NOTE, "fds=%s env=%d", line, environ[0] != NULL);
+	mkv_log(MKV_EV_NOTE, "fds=%s env=%d", line, env);
 }
 
 static void

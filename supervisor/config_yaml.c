@@ -108,7 +108,7 @@ doc_list(struct doc *d, const char *key)
 			doc_skip(d);
 			continue;
 		}
-		n += (size_t)sprintf(text + n, "%s%s", n > 0 ? "," : "", s);
+		n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%s", n > 0 ? "," : "", s);
 	}
 	if (ok && !d->bad)
 		d->sink->set(d->sink->arg, doc_where(d, line, where), key, text);

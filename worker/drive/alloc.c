@@ -1,0 +1,222 @@
+/*
+ * The space map. Runs in the drive's loop thread; owns its arrays.
+ *
+ * Next fit: the cursor stays at the extent that served last, so that what is written together lies together and one extent fills before the next
+ * is opened. `longest` is an upper bound: a search that fails writes the true value there, a free raises it to the extent's free count.
+ * Fails only when there is no room.
+ */
+#include "config.h"
+
+#include "worker/drive/alloc.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/assert.h"
+#include "common/base/err.h"
+
+static int
+alloc_get(const struct mkv_alloc *a, uint64_t u)
+{
+	return ((a->map[u >> 6] >> (u & 63)) & 1);
+}
+
+static void
+alloc_set(struct mkv_alloc *a, uint64_t u, uint32_t n, int used)
+{
+	while (n > 0) {
+		uint32_t bit = u & 63, k = MKV_MIN(64 - bit, n);
+		uint64_t mask = (k == 64 ? ~0ull : ((1ull << k) - 1)) << bit;
+
+		if (used)
+			a->map[u >> 6] |= mask;
+		else
+			a->map[u >> 6] &= ~mask;
+		u += k;
+		n -= k;
+	}
+}
+
+/* 1 if every unit of [u, u+n) has the state. */
+static int
+alloc_all(const struct mkv_alloc *a, uint64_t u, uint32_t n, int used)
+{
+	while (n > 0) {
+		uint32_t bit = u & 63, k = MKV_MIN(64 - bit, n);
+		uint64_t mask = (k == 64 ? ~0ull : ((1ull << k) - 1)) << bit;
+		uint64_t w = a->map[u >> 6] & mask;
+
+		if (w != (used ? mask : 0))
+			return (0);
+		u += k;
+		n -= k;
+	}
+	return (1);
+}
+
+int
+mkv_alloc_init(struct mkv_alloc *a, uint32_t extents, uint32_t per_extent)
+{
+	memset(a, 0, sizeof(*a));
+	if (extents == 0 || per_extent == 0 || per_extent > UINT16_MAX || (uint64_t)extents * per_extent > UINT32_MAX)
+		return (MKV_E_INVAL);
+	a->extents = extents;
+	a->per_extent = per_extent;
+	a->units = a->free_units = (uint64_t)extents * per_extent;
+	a->map = calloc((a->units + 63) / 64, 8);
+	a->free_in = calloc(extents, sizeof(uint16_t));
+	a->longest = calloc(extents, sizeof(uint16_t));
+	if (a->map == NULL || a->free_in == NULL || a->longest == NULL) {
+		mkv_alloc_fini(a);
+		return (MKV_E_NOMEM);
+	}
+	for (uint32_t i = 0; i < extents; i++)
+		a->free_in[i] = a->longest[i] = (uint16_t)per_extent;
+	return (0);
+}
+
+void
+mkv_alloc_fini(struct mkv_alloc *a)
+{
+	free(a->map);
+	free(a->free_in);
+	free(a->longest);
+	memset(a, 0, sizeof(*a));
+}
+
+static void
+alloc_claim(struct mkv_alloc *a, struct mkv_run run)
+{
+	uint32_t x = run.off / a->per_extent;
+
+	MKV_ASSERT(alloc_all(a, run.off, run.len, 0));
+	MKV_ASSERT(a->free_in[x] >= run.len);
+	alloc_set(a, run.off, run.len, 1);
+	a->free_in[x] = (uint16_t)(a->free_in[x] - run.len);
+	a->longest[x] = MKV_MIN(a->longest[x], a->free_in[x]);
+	a->free_units -= run.len;
+}
+
+/* First free unit in [u, end), skipping full words. */
+static uint64_t
+alloc_next_free(const struct mkv_alloc *a, uint64_t u, uint64_t end)
+{
+	while (u < end) {
+		if ((u & 63) == 0 && a->map[u >> 6] == ~0ull) {
+			u += 64;
+			continue;
+		}
+		if (!alloc_get(a, u))
+			return (u);
+		u++;
+	}
+	return (end);
+}
+
+/* The first run of >= n units in extent x, else the longest one (len 0: none). Writes the true longest when the search fails. */
+static struct mkv_run
+alloc_search(struct mkv_alloc *a, uint32_t x, uint32_t n)
+{
+	uint64_t u = (uint64_t)x * a->per_extent, end = u + a->per_extent;
+	struct mkv_run best = { 0, 0 };
+
+	while ((u = alloc_next_free(a, u, end)) < end) {
+		uint64_t s = u;
+
+		while (u < end && u - s < n && !alloc_get(a, u))
+			u++;
+		if (u - s > best.len) {
+			best.off = (uint32_t)s;
+			best.len = (uint32_t)(u - s);
+		}
+		if (best.len >= n)
+			return (best);
+	}
+	a->longest[x] = (uint16_t)best.len;
+	return (best);
+}
+
+/* n units out of up to runs_max runs, largest of each extent first come. Takes nothing unless all fit. */
+static unsigned
+alloc_gather(struct mkv_alloc *a, uint32_t n, struct mkv_run *runs, unsigned runs_max)
+{
+	unsigned k = 0;
+	uint32_t least;
+
+	for (uint32_t i = 0; i < a->extents && n > 0 && k < runs_max; ) {
+		uint32_t x = (a->cursor + i) % a->extents;
+		struct mkv_run r;
+
+		/* Each run takes its share at least, or the last ones could not take the rest. */
+		least = MKV_DIV_UP(n, runs_max - k);
+		if (a->longest[x] < least) {
+			i++;
+			continue;
+		}
+		r = alloc_search(a, x, n);
+		if (r.len < least) {
+			i++;
+			continue;
+		}
+		r.len = MKV_MIN(r.len, n);
+		alloc_claim(a, r);
+		runs[k++] = r;
+		n -= r.len;
+	}
+	if (n == 0)
+		return (k);
+	while (k > 0)
+		mkv_alloc_free(a, runs[--k]);
+	return (0);
+}
+
+unsigned
+mkv_alloc_take(struct mkv_alloc *a, uint32_t n, struct mkv_run *runs, unsigned runs_max)
+{
+	MKV_ASSERT(n > 0 && n <= a->per_extent);
+	if (n > a->free_units)
+		return (0);
+	for (uint32_t i = 0; i < a->extents; i++) {
+		uint32_t x = (a->cursor + i) % a->extents;
+		struct mkv_run r;
+
+		if (a->longest[x] < n)
+			continue;
+		r = alloc_search(a, x, n);
+		if (r.len < n)
+			continue;
+		r.len = n;
+		alloc_claim(a, r);
+		a->cursor = x;
+		runs[0] = r;
+		return (1);
+	}
+	return (runs_max > 1 ? alloc_gather(a, n, runs, runs_max) : 0);
+}
+
+void
+mkv_alloc_free(struct mkv_alloc *a, struct mkv_run run)
+{
+	uint32_t x = run.off / a->per_extent;
+
+	MKV_ASSERT(run.len > 0 && (uint64_t)run.off + run.len <= a->units);
+	MKV_ASSERT((run.off + run.len - 1) / a->per_extent == x);
+	MKV_ASSERT(alloc_all(a, run.off, run.len, 1));
+	alloc_set(a, run.off, run.len, 0);
+	a->free_in[x] = (uint16_t)(a->free_in[x] + run.len);
+	a->longest[x] = a->free_in[x];
+	a->free_units += run.len;
+}
+
+int
+mkv_alloc_mark(struct mkv_alloc *a, struct mkv_run run)
+{
+	if (run.len == 0 || run.len > a->per_extent || (uint64_t)run.off + run.len > a->units)
+		return (MKV_E_CORRUPT);
+	if ((run.off + run.len - 1) / a->per_extent != run.off / a->per_extent)
+		return (MKV_E_CORRUPT);
+	if (!alloc_all(a, run.off, run.len, 0))
+		return (MKV_E_CORRUPT);
+	alloc_claim(a, run);
+	return (0);
+}

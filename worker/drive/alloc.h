@@ -1,0 +1,30 @@
+/*
+ * Space of a drive: a bitmap of units with a free count and a bound of the longest free run for each extent.
+ * Pure memory, no I/O; drive's loop thread. A run never crosses an extent.
+ */
+#ifndef MKV_DRIVE_ALLOC_H
+#define MKV_DRIVE_ALLOC_H
+
+#include <stdint.h>
+
+struct mkv_run {			/* also on the medium */
+	uint32_t	off, len;	/* units */
+};
+
+struct mkv_alloc {
+	uint64_t	*map;		/* 1: in use */
+	uint16_t	*free_in;	/* per extent */
+	uint16_t	*longest;	/* per extent: no free run is longer than this */
+	uint32_t	extents, per_extent, cursor;
+	uint64_t	units, free_units;
+};
+
+int	mkv_alloc_init(struct mkv_alloc *a, uint32_t extents, uint32_t per_extent);	/* MKV_E_NOMEM; MKV_E_INVAL */
+void	mkv_alloc_fini(struct mkv_alloc *a);
+/* Take n units: one run if an extent has it (next fit), else up to `runs_max` runs. Returns how many runs, 0 if there is no room; then nothing is taken. */
+unsigned mkv_alloc_take(struct mkv_alloc *a, uint32_t n, struct mkv_run *runs, unsigned runs_max);
+void	mkv_alloc_free(struct mkv_alloc *a, struct mkv_run run);	/* must be in use: asserted */
+/* Recovery: claim a run read from the medium. MKV_E_CORRUPT: outside, across extents, or (partly) taken; then nothing is claimed. */
+int	mkv_alloc_mark(struct mkv_alloc *a, struct mkv_run run);
+
+#endif

@@ -1,0 +1,236 @@
+/*
+ * The index (see index.h). Drive's loop thread; owns three reservations of address space.
+ *
+ * Invariants: linked <= buckets + split; every linked entry is on exactly one chain, that of its digest.lo under the present split; a slot's
+ * generation is raised when it is dropped. Fails only when a table is full.
+ */
+#include "config.h"
+
+#include "worker/drive/index.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "common/base/assert.h"
+#include "common/base/err.h"
+
+#define INDEX_BUCKETS_MIN	1024u
+
+static void *
+index_reserve(uint64_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return (p == MAP_FAILED ? NULL : p);
+}
+
+int
+mkv_index_init(struct mkv_index *ix, uint32_t ents_max)
+{
+	memset(ix, 0, sizeof(*ix));
+	ix->ents_max = ents_max;
+	ix->heads_max = INDEX_BUCKETS_MIN;
+	while (ix->heads_max < ents_max && ix->heads_max < (1u << 31))
+		ix->heads_max *= 2;
+	ix->sides_max = ents_max / 8 + 1024;
+	ix->ent = index_reserve((uint64_t)ents_max * sizeof(struct mkv_ent));
+	ix->head = index_reserve((uint64_t)ix->heads_max * sizeof(uint32_t));
+	ix->side = index_reserve((uint64_t)ix->sides_max * sizeof(struct mkv_side));
+	if (ix->ent == NULL || ix->head == NULL || ix->side == NULL) {
+		mkv_index_fini(ix);
+		return (MKV_E_NOMEM);
+	}
+	ix->ent_free = ix->side_free = MKV_ENT_NIL;
+	ix->buckets = INDEX_BUCKETS_MIN;
+	return (0);
+}
+
+void
+mkv_index_fini(struct mkv_index *ix)
+{
+	if (ix->ent != NULL)
+		munmap(ix->ent, (uint64_t)ix->ents_max * sizeof(struct mkv_ent));
+	if (ix->head != NULL)
+		munmap(ix->head, (uint64_t)ix->heads_max * sizeof(uint32_t));
+	if (ix->side != NULL)
+		munmap(ix->side, (uint64_t)ix->sides_max * sizeof(struct mkv_side));
+	memset(ix, 0, sizeof(*ix));
+}
+
+static uint32_t *
+index_head(const struct mkv_index *ix, uint64_t lo)
+{
+	uint32_t b = (uint32_t)(lo & (ix->buckets - 1));
+
+	if (b < ix->split)
+		b = (uint32_t)(lo & (2ull * ix->buckets - 1));
+	return (&ix->head[b]);
+}
+
+uint32_t
+mkv_index_find(const struct mkv_index *ix, struct mkv_digest d)
+{
+	for (uint32_t i = *index_head(ix, d.lo); i != 0; i = ix->ent[i - 1].next) {
+		if (mkv_digest_eq(ix->ent[i - 1].digest, d))
+			return (i - 1);
+	}
+	return (MKV_ENT_NIL);
+}
+
+uint32_t
+mkv_index_find_lo(const struct mkv_index *ix, uint64_t lo, uint32_t *it)
+{
+	uint32_t i = *it == 0 ? *index_head(ix, lo) : *it - 1;
+
+	for (; i != 0; i = ix->ent[i - 1].next) {
+		if (ix->ent[i - 1].digest.lo == lo) {
+			*it = ix->ent[i - 1].next + 1;
+			return (i - 1);
+		}
+	}
+	return (MKV_ENT_NIL);
+}
+
+uint32_t
+mkv_index_take(struct mkv_index *ix)
+{
+	uint32_t i, gen;
+
+	if (ix->ent_free != MKV_ENT_NIL) {
+		i = ix->ent_free;
+		ix->ent_free = ix->ent[i].next;
+	} else if (ix->ents_high < ix->ents_max) {
+		i = ix->ents_high++;
+	} else
+		return (MKV_ENT_NIL);
+	MKV_ASSERT((ix->ent[i].flags & MKV_ENT_USED) == 0);
+	gen = ix->ent[i].gen;
+	memset(&ix->ent[i], 0, sizeof(ix->ent[i]));
+	ix->ent[i].gen = gen;
+	ix->ent[i].flags = MKV_ENT_USED;
+	ix->used++;
+	return (i);
+}
+
+void
+mkv_index_drop(struct mkv_index *ix, uint32_t i)
+{
+	struct mkv_ent *en = &ix->ent[i];
+
+	MKV_ASSERT(i < ix->ents_high);
+	MKV_ASSERT((en->flags & MKV_ENT_USED) != 0);
+	MKV_ASSERT((en->flags & MKV_ENT_LINKED) == 0);
+	MKV_ASSERT(en->holds == 0);
+	en->flags = 0;
+	en->gen++;
+	en->next = ix->ent_free;
+	ix->ent_free = i;
+	ix->used--;
+}
+
+/* Move what belongs to the upper half of bucket `split` there. */
+static void
+index_split(struct mkv_index *ix)
+{
+	uint32_t old = ix->split, i = ix->head[old], keep = 0, move = 0;
+
+	if (2ull * ix->buckets > ix->heads_max)
+		return;
+	while (i != 0) {
+		struct mkv_ent *en = &ix->ent[i - 1];
+		uint32_t next = en->next;
+
+		if (en->digest.lo & ix->buckets) {
+			en->next = move;
+			move = i;
+		} else {
+			en->next = keep;
+			keep = i;
+		}
+		i = next;
+	}
+	ix->head[old] = keep;
+	ix->head[old + ix->buckets] = move;
+	if (++ix->split == ix->buckets) {
+		ix->buckets *= 2;
+		ix->split = 0;
+	}
+}
+
+void
+mkv_index_link(struct mkv_index *ix, uint32_t i)
+{
+	struct mkv_ent *en = &ix->ent[i];
+	uint32_t *h;
+
+	MKV_ASSERT((en->flags & (MKV_ENT_USED | MKV_ENT_LINKED)) == MKV_ENT_USED);
+	if (ix->linked >= ix->buckets + ix->split)
+		index_split(ix);
+	h = index_head(ix, en->digest.lo);
+	en->next = *h;
+	*h = i + 1;
+	en->flags |= MKV_ENT_LINKED;
+	ix->linked++;
+}
+
+void
+mkv_index_unlink(struct mkv_index *ix, uint32_t i)
+{
+	uint32_t *p;
+
+	MKV_ASSERT((ix->ent[i].flags & MKV_ENT_LINKED) != 0);
+	for (p = index_head(ix, ix->ent[i].digest.lo); *p != 0; p = &ix->ent[*p - 1].next) {
+		if (*p == i + 1)
+			break;
+	}
+	MKV_ASSERT(*p == i + 1);
+	*p = ix->ent[i].next;
+	ix->ent[i].flags &= (uint16_t)~MKV_ENT_LINKED;
+	ix->linked--;
+}
+
+uint32_t
+mkv_side_take(struct mkv_index *ix)
+{
+	uint32_t s;
+
+	if (ix->side_free != MKV_ENT_NIL) {
+		s = ix->side_free;
+		ix->side_free = ix->side[s].next;
+	} else if (ix->sides_high < ix->sides_max) {
+		s = ix->sides_high++;
+	} else
+		return (MKV_ENT_NIL);
+	memset(&ix->side[s], 0, sizeof(ix->side[s]));
+	ix->sides_used++;
+	return (s);
+}
+
+void
+mkv_side_drop(struct mkv_index *ix, uint32_t s)
+{
+	MKV_ASSERT(s < ix->sides_high);
+	ix->side[s].next = ix->side_free;
+	ix->side_free = s;
+	ix->sides_used--;
+}
+
+unsigned
+mkv_ent_runs(const struct mkv_index *ix, const struct mkv_ent *en, struct mkv_run *out)
+{
+	const struct mkv_side *s;
+
+	if (en->units == 0 || (en->flags & MKV_ENT_MANIFEST))
+		return (0);
+	if ((en->flags & MKV_ENT_MULTI) == 0) {
+		out[0].off = en->run;
+		out[0].len = en->units;
+		return (1);
+	}
+	MKV_ASSERT(en->run < ix->sides_high);
+	s = &ix->side[en->run];
+	MKV_ASSERT(s->n <= 8);
+	memcpy(out, s->run, s->n * sizeof(*out));
+	return (s->n);
+}

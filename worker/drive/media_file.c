@@ -1,0 +1,128 @@
+/*
+ * Medium: a block device or a regular file behind a completion queue. Drive's loop thread. Owns its handle only.
+ *
+ * The queue decides how: io_uring with registered file and buffers, or pread and pwrite on helper threads. A short read or write is an error here:
+ * the engine never asks beyond the end.
+ */
+#include "config.h"
+
+#include <stdlib.h>
+
+#include "common/base/assert.h"
+#include "common/base/clock.h"
+#include "common/base/err.h"
+#include "worker/drive/media.h"
+
+#define MEDIA_FILE_MAGIC	0x3d1af11eu
+
+struct media_file {
+	struct mkv_media m;
+	struct mkv_ioq	*q;
+	int		file;
+};
+
+static struct media_file *
+file_of(struct mkv_media *m)
+{
+	MKV_CHECK_OBJ(m, MEDIA_FILE_MAGIC);
+	return (MKV_CONTAINER_OF(m, struct media_file, m));
+}
+
+static void
+file_on_io(struct mkv_io *io, int res)
+{
+	struct mkv_mio *mio = MKV_CONTAINER_OF(io, struct mkv_mio, io);
+
+	if (res >= 0)
+		res = (uint32_t)res == mio->bytes ? 0 : MKV_E_IO;
+	mio->done(mio, res);
+}
+
+static void
+file_read(struct mkv_media *m, struct mkv_mio *mio, void *buf, uint32_t bytes, uint64_t off, int buf_idx)
+{
+	struct media_file *f = file_of(m);
+
+	MKV_ASSERT(off + bytes <= m->total_bytes);
+	mio->media = m;
+	mio->bytes = bytes;
+	mio->io.done = file_on_io;
+	mkv_ioq_read(f->q, &mio->io, f->file, buf, bytes, off, buf_idx);
+}
+
+static void
+file_write(struct mkv_media *m, struct mkv_mio *mio, const void *buf, uint32_t bytes, uint64_t off, int buf_idx)
+{
+	struct media_file *f = file_of(m);
+
+	MKV_ASSERT(off + bytes <= m->total_bytes);
+	mio->media = m;
+	mio->bytes = bytes;
+	mio->io.done = file_on_io;
+	mkv_ioq_write(f->q, &mio->io, f->file, buf, bytes, off, buf_idx);
+}
+
+static void
+file_flush(struct mkv_media *m, struct mkv_mio *mio)
+{
+	struct media_file *f = file_of(m);
+
+	mio->media = m;
+	mio->bytes = 0;
+	mio->io.done = file_on_io;
+	mkv_ioq_flush(f->q, &mio->io, f->file);
+}
+
+static int
+file_pump(struct mkv_media *m, uint64_t until_ns)
+{
+	return (mkv_ioq_run(file_of(m)->q, until_ns));
+}
+
+static void *
+file_map(struct mkv_media *m, uint64_t off, uint64_t bytes)
+{
+	(void)m;
+	(void)off;
+	(void)bytes;
+	return (NULL);
+}
+
+static void
+file_close(struct mkv_media *m)
+{
+	struct media_file *f = file_of(m);
+
+	m->magic = 0;
+	free(f);
+}
+
+static const struct mkv_media_ops file_ops = {
+	.read = file_read, .write = file_write, .flush = file_flush, .pump = file_pump, .map = file_map, .close = file_close,
+};
+
+int
+mkv_media_file_open(struct mkv_media **out, struct mkv_ioq *q, int file, uint64_t bytes)
+{
+	struct media_file *f = calloc(1, sizeof(*f));
+
+	*out = NULL;
+	if (f == NULL)
+		return (MKV_E_NOMEM);
+	f->m.magic = MEDIA_FILE_MAGIC;
+	f->m.ops = &file_ops;
+	f->m.name = mkv_ioq_name(q)[0] == 'p' ? "threads" : "io_uring";
+	f->m.total_bytes = bytes & ~4095ull;
+	f->q = q;
+	f->file = file;
+	*out = &f->m;
+	return (0);
+}
+
+void
+mkv_media_close(struct mkv_media **m)
+{
+	if (*m != NULL)
+		(*m)->ops->close(*m);
+	*m = NULL;
+}

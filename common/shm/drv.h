@@ -20,6 +20,7 @@
 #define MKV_SHM_DRV_H
 
 #include <stdint.h>
+#include <string.h>
 
 #include "common/base/hash.h"
 
@@ -72,14 +73,21 @@ struct mkv_set_id {			/* of a striped value: given by the home drive, never twic
 	uint64_t	lo, hi;
 };
 
-/* Under which digest a piece is known: the same at fronts and drives, so that a drive finds the pieces of a set by counting. */
-static inline struct mkv_digest
-mkv_piece_digest(struct mkv_set_id set, uint32_t piece_no)
-{
-	const uint64_t w[3] = { set.lo, set.hi, piece_no };
-	const struct mkv_digest d = { mkv_hash64(w, sizeof(w), 0x9ec1u), mkv_hash64(w, sizeof(w), 0x9ec2u) };
+/*
+ * Under which digest a piece is known: the same at fronts and drives, so that a drive finds the pieces of a set by counting.
+ * secret: mkv_hkdf(store secret, no salt, MKV_PIECE_INFO), MKV_SECRET_BYTES of it.
+ */
+#define MKV_PIECE_INFO	"memkv1 pieces"
 
-	return (d);
+static inline struct mkv_digest
+mkv_piece_digest(const uint8_t secret[MKV_SECRET_BYTES], struct mkv_set_id set, uint32_t piece_no)
+{
+	uint8_t b[20];
+
+	memcpy(b, &set.lo, 8);
+	memcpy(b + 8, &set.hi, 8);
+	memcpy(b + 16, &piece_no, 4);
+	return (mkv_digest(secret, b, sizeof(b)));
 }
 
 struct mkv_drv_buf {

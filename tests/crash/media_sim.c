@@ -1,0 +1,225 @@
+/*
+ * The crashing medium (media_sim.h). One thread; owns two images and copies of every write since it became durable.
+ */
+#include "config.h"
+
+#include "tests/crash/media_sim.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/assert.h"
+#include "common/base/err.h"
+
+#define SIM_SECTOR	512u
+
+static struct media_sim *
+sim_of(struct mkv_media *m)
+{
+	return (MKV_CONTAINER_OF(m, struct media_sim, m));
+}
+
+static struct sim_op *
+sim_push(struct media_sim *s, struct mkv_mio *mio, int kind, void *buf, uint32_t bytes, uint64_t off)
+{
+	struct sim_op *o = &s->op[s->ops];
+
+	MKV_ASSERT(s->ops < SIM_OPS_MAX);
+	MKV_ASSERT(off + bytes <= s->m.total_bytes && off % 4096 == 0 && bytes % 4096 == 0);
+	s->ops++;
+	*o = (struct sim_op){ .mio = mio, .kind = kind, .buf = buf, .off = off, .bytes = bytes };
+	return (o);
+}
+
+/* One step of the machine; 1 if it was the last. */
+static int
+sim_step(struct media_sim *s)
+{
+	s->steps++;
+	if (s->crash_at != 0 && s->steps >= s->crash_at)
+		s->dead = 1;
+	return (s->dead);
+}
+
+static void
+sim_read(struct mkv_media *m, struct mkv_mio *mio, void *buf, uint32_t bytes, uint64_t off, int buf_idx)
+{
+	(void)buf_idx;
+	(void)sim_push(sim_of(m), mio, 0, buf, bytes, off);
+}
+
+static void
+sim_write(struct mkv_media *m, struct mkv_mio *mio, const void *buf, uint32_t bytes, uint64_t off, int buf_idx)
+{
+	struct media_sim *s = sim_of(m);
+	struct sim_op *o = sim_push(s, mio, 1, (void *)(uintptr_t)buf, bytes, off);
+	struct sim_write *w = calloc(1, sizeof(*w));
+
+	(void)buf_idx;
+	MKV_ASSERT(w != NULL && (w->data = malloc(bytes)) != NULL);
+	/* A write that has begun may reach the medium whether or not it is ever reported. */
+	w->off = off;
+	w->bytes = bytes;
+	memcpy(w->data, buf, bytes);
+	*s->pending_last = w;
+	s->pending_last = &w->next;
+	o->w = w;
+	(void)sim_step(s);
+}
+
+static void
+sim_flush(struct mkv_media *m, struct mkv_mio *mio)
+{
+	struct media_sim *s = sim_of(m);
+
+	sim_push(s, mio, 2, NULL, 0, 0)->covers = s->done_count;
+	(void)sim_step(s);
+}
+
+static void
+sim_make_durable(struct media_sim *s, uint64_t covers)
+{
+	struct sim_write **pw = &s->pending, *w;
+
+	while ((w = *pw) != NULL) {
+		if (w->done == 0 || (uint64_t)w->done > covers) {
+			pw = &w->next;
+			continue;
+		}
+		memcpy(s->durable + w->off, w->data, w->bytes);
+		*pw = w->next;
+		free(w->data);
+		free(w);
+	}
+	s->pending_last = pw;
+}
+
+static int
+sim_complete(struct media_sim *s, struct sim_op *o)
+{
+	int res = 0;
+
+	switch (o->kind) {
+	case 0:
+		memcpy(o->buf, s->now + o->off, o->bytes);
+		return (0);
+	case 1:
+		MKV_ASSERT(memcmp(o->w->data, o->buf, o->bytes) == 0);	/* nobody touches a buffer under I/O */
+		if (s->fail_write > 0 && --s->fail_write == 0)
+			return (MKV_E_IO);
+		memcpy(s->now + o->off, o->w->data, o->bytes);
+		o->w->done = (int)++s->done_count;
+		return (0);
+	default:
+		if (s->fail_flush > 0 && --s->fail_flush == 0)
+			return (MKV_E_IO);
+		sim_make_durable(s, o->covers);
+		return (res);
+	}
+}
+
+static int
+sim_pump(struct mkv_media *m, uint64_t until_ns)
+{
+	struct media_sim *s = sim_of(m);
+	unsigned n = s->ops, done = 0;
+
+	(void)until_ns;
+	/* What was there at the beginning, in any order. */
+	while (n > 0 && !s->dead) {
+		unsigned k = rnd_below(&s->rnd, n);
+		struct sim_op o = s->op[k];
+		int res;
+
+		s->op[k] = s->op[n - 1];
+		s->op[n - 1] = s->op[s->ops - 1];
+		s->ops--;
+		n--;
+		if (o.kind != 0 && sim_step(s))
+			break;
+		res = sim_complete(s, &o);
+		o.mio->done(o.mio, res);
+		done++;
+	}
+	return ((int)done);
+}
+
+static void *
+sim_map(struct mkv_media *m, uint64_t off, uint64_t bytes)
+{
+	(void)bytes;
+	return (sim_of(m)->now + off);
+}
+
+static void
+sim_close(struct mkv_media *m)
+{
+	(void)m;
+}
+
+static const struct mkv_media_ops sim_ops = {
+	.read = sim_read, .write = sim_write, .flush = sim_flush, .pump = sim_pump, .map = sim_map, .close = sim_close,
+};
+
+struct media_sim *
+sim_create(uint64_t bytes, uint64_t meta_bytes, uint64_t seed)
+{
+	struct media_sim *s = calloc(1, sizeof(*s));
+
+	MKV_ASSERT(s != NULL);
+	s->now = calloc(1, bytes);
+	s->durable = calloc(1, bytes);
+	MKV_ASSERT(s->now != NULL && s->durable != NULL);
+	s->pending_last = &s->pending;
+	s->m = (struct mkv_media){ .magic = 0x51a51a51u, .ops = &sim_ops, .name = "sim", .total_bytes = bytes, .meta_bytes = meta_bytes };
+	s->rnd.state = seed;
+	return (s);
+}
+
+static void
+sim_forget(struct media_sim *s)
+{
+	struct sim_write *w;
+
+	while ((w = s->pending) != NULL) {
+		s->pending = w->next;
+		free(w->data);
+		free(w);
+	}
+	s->pending_last = &s->pending;
+}
+
+void
+sim_destroy(struct media_sim **sp)
+{
+	struct media_sim *s = *sp;
+
+	if (s == NULL)
+		return;
+	sim_forget(s);
+	free(s->now);
+	free(s->durable);
+	free(s);
+	*sp = NULL;
+}
+
+void
+sim_reboot(struct media_sim *s, enum sim_policy policy)
+{
+	for (struct sim_write *w = s->pending; w != NULL; w = w->next) {
+		for (uint32_t at = 0; at < w->bytes; at += SIM_SECTOR) {
+			int keep = policy == SIM_KEEP || (policy == SIM_TEAR && rnd_below(&s->rnd, 2) == 0);
+
+			if (keep)
+				memcpy(s->durable + w->off + at, w->data + at, SIM_SECTOR);
+		}
+	}
+	sim_forget(s);
+	memcpy(s->now, s->durable, s->m.total_bytes);
+	s->ops = 0;
+	s->dead = 0;
+	s->crash_at = 0;
+	s->steps = 0;
+	s->done_count = 0;
+	s->fail_flush = s->fail_write = 0;
+}

@@ -1,0 +1,55 @@
+/*
+ * A medium that crashes: what was not flushed is kept, dropped or torn at its end, by a seed. Tests only.
+ *
+ * Every write and flush counts two steps (begin, end). At the chosen step the machine stops: nothing completes any more. sim_reboot() then makes
+ * the medium's content as a power loss could leave it: flushed sectors as they were, each unflushed sector of 512 bytes by the policy.
+ */
+#ifndef MKV_TESTS_MEDIA_SIM_H
+#define MKV_TESTS_MEDIA_SIM_H
+
+#include "tests/lib/rnd.h"
+#include "worker/drive/media.h"
+
+enum sim_policy { SIM_KEEP, SIM_DROP, SIM_TEAR };	/* TEAR: each sector for itself */
+
+struct sim_write {
+	uint64_t	off;
+	uint32_t	bytes;
+	int		done;		/* completed; covered by the next flush that begins */
+	uint8_t		*data;
+	struct sim_write *next;
+};
+
+struct sim_op {
+	struct mkv_mio	*mio;
+	int		kind;		/* 0 read, 1 write, 2 flush */
+	void		*buf;
+	uint64_t	off;
+	uint32_t	bytes;
+	struct sim_write *w;		/* write: itself; flush: the last write completed before it began */
+	uint64_t	covers;		/* flush: writes with done <= this */
+};
+
+#define SIM_OPS_MAX	4096
+
+struct media_sim {
+	struct mkv_media m;
+	uint8_t		*now;		/* what reads see */
+	uint8_t		*durable;
+	struct sim_write *pending, **pending_last;
+	struct sim_op	op[SIM_OPS_MAX];
+	unsigned	ops;
+	uint64_t	steps;		/* of writes and flushes so far */
+	uint64_t	crash_at;	/* 0: never */
+	uint64_t	done_count;
+	int		dead;
+	int		fail_flush, fail_write;	/* the n-th from now on fails, once */
+	struct rnd	rnd;
+};
+
+struct media_sim *sim_create(uint64_t bytes, uint64_t meta_bytes, uint64_t seed);
+void	sim_destroy(struct media_sim **s);
+/* Power is back: the content is decided, nothing is in flight. */
+void	sim_reboot(struct media_sim *s, enum sim_policy policy);
+
+#endif

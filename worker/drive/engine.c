@@ -1,0 +1,411 @@
+/*
+ * The engine's life and turn. Drive's loop thread; owns everything below struct mkv_engine.
+ *
+ * Completions of the medium only push requests on the ready list; mkv_engine_step() runs them, so nothing recurses. open and close run the loop
+ * themselves (ops->pump) and are called from its top.
+ */
+#include "config.h"
+
+#include "worker/drive/engine_priv.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/auth.h"
+#include "common/base/err.h"
+#include "common/base/log.h"
+
+#define SWEEP_NS	(5 * MKV_NS_PER_MS)
+
+struct eng_sync {
+	struct mkv_mio	mio;
+	int		done, res;
+};
+
+static void
+eng_on_sync(struct mkv_mio *mio, int res)
+{
+	struct eng_sync *s = MKV_CONTAINER_OF(mio, struct eng_sync, mio);
+
+	s->done = 1;
+	s->res = res;
+}
+
+static int
+eng_wait(struct mkv_engine *e, struct eng_sync *s)
+{
+	while (!s->done) {
+		/* The medium still owns the struct then: who says so never turns the loop again. */
+		if (e->o.ops->pump(e->o.arg) == MKV_E_CANCELLED) {
+			e->cancelled = 1;
+			return (MKV_E_CANCELLED);
+		}
+	}
+	return (s->res);
+}
+
+int
+eng_read(struct mkv_engine *e, void *buf, uint32_t bytes, uint64_t off)
+{
+	struct eng_sync s = { .mio = { .done = eng_on_sync } };
+
+	if (e->cancelled)
+		return (MKV_E_CANCELLED);
+	e->o.media->ops->read(e->o.media, &s.mio, buf, bytes, off, -1);
+	return (eng_wait(e, &s));
+}
+
+int
+eng_write(struct mkv_engine *e, const void *buf, uint32_t bytes, uint64_t off)
+{
+	struct eng_sync s = { .mio = { .done = eng_on_sync } };
+
+	if (e->cancelled)
+		return (MKV_E_CANCELLED);
+	e->o.media->ops->write(e->o.media, &s.mio, buf, bytes, off, -1);
+	return (eng_wait(e, &s));
+}
+
+int
+eng_flush(struct mkv_engine *e)
+{
+	struct eng_sync s = { .mio = { .done = eng_on_sync } };
+
+	if (e->cancelled)
+		return (MKV_E_CANCELLED);
+	e->o.media->ops->flush(e->o.media, &s.mio);
+	return (eng_wait(e, &s));
+}
+
+void
+eng_readonly(struct mkv_engine *e, const char *why)
+{
+	if (e->readonly)
+		return;
+	e->readonly = 1;
+	mkv_log(MKV_EV_DRIVE_READONLY, "drive=%s why=\"%s\"", e->o.name, why);
+	mkv_metric_set(e->o.metrics, MKV_M_drive_readonly, 0, 1);
+	/* Nobody waits for what cannot come. */
+	req_wake_list(&e->space_wait, UINT32_MAX);
+	req_wake_list(&e->jn.wait, UINT32_MAX);
+	req_wake_list(&e->pg.wait, UINT32_MAX);
+	e->o.ops->readonly(e->o.arg, why);
+}
+
+/* A few last bits of what left, in sets of GHOST_WAYS: the digest's upper bits and the reason. */
+void
+eng_ghost(struct mkv_engine *e, struct mkv_digest d, unsigned reason)
+{
+	uint64_t *set = &e->ghost[(d.lo & e->ghost_mask) * GHOST_WAYS];
+	unsigned way = e->ghost_turn++ % GHOST_WAYS;
+
+	for (unsigned k = 0; k < GHOST_WAYS; k++) {
+		if (set[k] == 0 || ((set[k] ^ d.hi) & ~0xffull) == 0)
+			way = k;
+	}
+	set[way] = (d.hi & ~0xffull) | reason;
+}
+
+unsigned
+eng_ghost_reason(const struct mkv_engine *e, struct mkv_digest d)
+{
+	const uint64_t *set = &e->ghost[(d.lo & e->ghost_mask) * GHOST_WAYS];
+
+	for (unsigned k = 0; k < GHOST_WAYS; k++) {
+		unsigned reason = set[k] & 0xff;
+
+		if (((set[k] ^ d.hi) & ~0xffull) == 0 && reason != MKV_REASON_NONE && reason < MKV_REASON_COUNT)
+			return (reason);
+	}
+	return (MKV_REASON_NEVER);
+}
+
+void
+eng_run_ready(struct mkv_engine *e)
+{
+	struct mkv_list *l;
+
+	while ((l = mkv_list_pop(&e->ready)) != NULL) {
+		struct mkv_req *r = MKV_CONTAINER_OF(l, struct mkv_req, link);
+
+		MKV_CHECK_OBJ(r, MKV_REQ_MAGIC);
+		r->ready = 0;
+		req_run(r);
+	}
+}
+
+static int
+eng_alloc_requests(struct mkv_engine *e)
+{
+	uint32_t n = e->o.queue_depth, dios = n * 2 + 16;
+
+	if ((e->req = calloc(n, sizeof(*e->req))) == NULL || (e->dio = calloc(dios, sizeof(*e->dio))) == NULL)
+		return (MKV_E_NOMEM);
+	for (uint32_t i = 0; i < n; i++) {
+		e->req[i].magic = MKV_REQ_MAGIC;
+		e->req[i].e = e;
+		mkv_list_push_tail(&e->req_free, &e->req[i].link);
+	}
+	for (uint32_t i = 0; i < dios; i++) {
+		e->dio[i].next = e->dio_free;
+		e->dio_free = &e->dio[i];
+	}
+	return (0);
+}
+
+/* All that is sized by options alone; what the superblock sizes follows in eng_alloc_store(). */
+static int
+eng_alloc(struct mkv_engine *e)
+{
+	struct mkv_list *heads[] = { &e->req_free, &e->ready, &e->all, &e->io_wait, &e->space_wait, &e->bounce_wait };
+
+	for (size_t i = 0; i < MKV_ARRAY_LEN(heads); i++)
+		mkv_list_init(heads[i]);
+	for (unsigned i = 0; i < LOCK_BUCKETS; i++)
+		mkv_list_init(&e->lock[i]);
+	e->pend = calloc(PENDING_MAX, sizeof(*e->pend));
+	e->hold = calloc(HOLDS_MAX, sizeof(*e->hold));
+	e->txn = calloc(TXNS_MAX, sizeof(*e->txn));
+	e->setfree = calloc(SETFREE_MAX, sizeof(*e->setfree));
+	e->setack = calloc(SETACK_MAX, sizeof(*e->setack));
+	if (posix_memalign((void **)&e->bounce, MKV_BLOCK, CHUNK) != 0)
+		e->bounce = NULL;
+	if (e->pend == NULL || e->hold == NULL || e->txn == NULL || e->setfree == NULL || e->setack == NULL || e->bounce == NULL)
+		return (MKV_E_NOMEM);
+	for (uint32_t i = 0; i < HOLDS_MAX; i++) {
+		e->hold[i].next = i + 1 < HOLDS_MAX ? i + 1 : MKV_ENT_NIL;
+		e->hold[i].ent = MKV_ENT_NIL;
+		e->hold[i].gen = 1;		/* 0 is no hold, no transaction */
+	}
+	for (uint32_t i = 0; i < TXNS_MAX; i++)
+		e->txn[i].gen = 1;
+	return (eng_alloc_requests(e));
+}
+
+static int
+eng_alloc_store(struct mkv_engine *e)
+{
+	uint32_t per = e->sb.extent_bytes / e->sb.unit_bytes, sets = 1024;
+	int r;
+
+	while (sets < e->sb.objects_max / GHOST_WAYS && sets < (1u << GHOST_BITS_MAX) / GHOST_WAYS)
+		sets *= 2;
+	e->ghost_mask = sets - 1;
+	if ((e->ghost = calloc((size_t)sets * GHOST_WAYS, sizeof(*e->ghost))) == NULL)
+		return (MKV_E_NOMEM);
+	/* Slots beyond objects_max: entries that are gone but still read, and those of puts under way. */
+	if ((r = mkv_index_init(&e->ix, e->sb.objects_max + PENDING_MAX + e->o.queue_depth)) != 0)
+		return (r);
+	if ((r = mkv_alloc_init(&e->al, (uint32_t)(e->sb.data_units / per), per)) != 0)
+		return (r);
+	if ((r = page_init(e)) != 0 || (r = journal_init(e)) != 0)
+		return (r);
+	return (ckpt_init(e));
+}
+
+static void
+eng_free(struct mkv_engine *e)
+{
+	ckpt_fini(e);
+	journal_fini(e);
+	page_fini(e);
+	mkv_alloc_fini(&e->al);
+	mkv_index_fini(&e->ix);
+	free(e->ghost);
+	free(e->pend);
+	free(e->hold);
+	free(e->txn);
+	free(e->setfree);
+	free(e->setack);
+	free(e->bounce);
+	free(e->dio);
+	free(e->req);
+	e->magic = 0;
+	free(e);
+}
+
+static void
+eng_gauges(struct mkv_engine *e)
+{
+	struct mkv_metrics *m = e->o.metrics;
+
+	if (m == NULL)
+		return;
+	mkv_metric_set(m, MKV_M_drive_objects, 0, e->ix.linked);
+	mkv_metric_set(m, MKV_M_drive_total_bytes, 0, e->al.units * e->sb.unit_bytes);
+	mkv_metric_set(m, MKV_M_drive_used_bytes, 0, (e->al.units - e->al.free_units) * e->sb.unit_bytes);
+	mkv_metric_set(m, MKV_M_drive_pending_free_bytes, 0, (e->pend_units + e->held_units) * e->sb.unit_bytes);
+	mkv_metric_set(m, MKV_M_drive_pieces, 0, e->pieces);
+	mkv_metric_set(m, MKV_M_drive_provisional_pieces, 0, e->provisional);
+	mkv_metric_set(m, MKV_M_drive_manifests, 0, e->manifests);
+	mkv_metric_set(m, MKV_M_drive_index_bytes, 0, (uint64_t)e->ix.ents_high * sizeof(struct mkv_ent) +
+	    4ull * (e->ix.buckets + e->ix.split) + (uint64_t)e->ix.sides_high * sizeof(struct mkv_side));
+	mkv_metric_set(m, MKV_M_drive_in_flight, 0, e->at_work);
+}
+
+static void
+eng_report_recovery(struct mkv_engine *e)
+{
+	struct mkv_metrics *m = e->o.metrics;
+
+	mkv_metric_set(m, MKV_M_drive_recovery_milliseconds, 0, e->rec.recovery_ns / MKV_NS_PER_MS);
+	mkv_metric_set(m, MKV_M_drive_recovery_read_bytes, 0, e->rec.recovery_read_bytes);
+	mkv_metric_set(m, MKV_M_drive_recovered_objects, 0, e->rec.recovered_objects);
+	ENG_COUNT(e, journal_damage_total, e->rec.damaged_blocks);
+	ENG_COUNT(e, journal_torn_total, e->rec.torn_records);
+	ENG_COUNT(e, superblock_bad_total, e->rec.superblock_bad);
+	if (e->rec.damaged_blocks || e->rec.lost_objects)
+		mkv_log(MKV_EV_DRIVE_JOURNAL_BAD, "drive=%s blocks=%u objects_lost=%u", e->o.name, e->rec.damaged_blocks, e->rec.lost_objects);
+	mkv_log(MKV_EV_DRIVE_RECOVERED, "drive=%s objects=%llu read_bytes=%llu ms=%llu torn_records=%u", e->o.name,
+	    (unsigned long long)e->rec.recovered_objects, (unsigned long long)e->rec.recovery_read_bytes,
+	    (unsigned long long)(e->rec.recovery_ns / MKV_NS_PER_MS), e->rec.torn_records);
+}
+
+static int
+eng_start(struct mkv_engine *e, char *why, size_t why_bytes)
+{
+	uint64_t begin = eng_now(e);
+	int r;
+
+	if ((r = eng_format_or_load(e, why, why_bytes)) != 0)
+		return (r);
+	if ((r = eng_alloc_store(e)) != 0) {
+		snprintf(why, why_bytes, "no memory for an index of %u objects", e->sb.objects_max);
+		return (r);
+	}
+	if ((r = recover_run(e, why, why_bytes)) != 0)
+		return (r);
+	e->rec.recovery_ns = eng_now(e) - begin;
+	e->rec.recovered_objects = e->ix.linked;
+	/* From here on blocks of this mount may appear; the flush also makes durable whatever recovery believed. */
+	if ((r = eng_sb_write(e, 0)) != 0) {
+		snprintf(why, why_bytes, "superblocks cannot be written: %s", mkv_err(r));
+		return (r);
+	}
+	/* What was dropped without a record must stay dropped: the next recovery would meet the same damage with newer neighbours. */
+	if (e->rec.damaged_blocks || e->rec.lost_objects)
+		e->ck.wanted = 1;
+	if (e->ck.wanted && (r = ckpt_run(e)) != 0) {
+		snprintf(why, why_bytes, "checkpoint after recovery failed: %s", mkv_err(r));
+		return (r);
+	}
+	eng_report_recovery(e);
+	eng_gauges(e);
+	return (0);
+}
+
+int
+mkv_engine_open(struct mkv_engine **out, const struct mkv_engine_opts *opts, char *why, size_t why_bytes)
+{
+	struct mkv_engine *e = calloc(1, sizeof(*e));
+	int r;
+
+	*out = NULL;
+	snprintf(why, why_bytes, "out of memory");
+	if (e == NULL)
+		return (MKV_E_NOMEM);
+	e->magic = MKV_ENGINE_MAGIC;
+	e->o = *opts;
+	MKV_ASSERT(opts->queue_depth > 0 && opts->queue_depth < PENDING_MAX / 4);
+	e->opening = 1;
+	if ((r = mkv_hkdf(opts->store_secret, sizeof(opts->store_secret), NULL, 0, MKV_PIECE_INFO, strlen(MKV_PIECE_INFO), e->piece_secret,
+	    sizeof(e->piece_secret))) == 0 && (r = eng_alloc(e)) == 0)
+		r = eng_start(e, why, why_bytes);
+	e->opening = 0;
+	if (r != 0) {
+		eng_free(e);
+		return (r);
+	}
+	*out = e;
+	return (0);
+}
+
+int
+mkv_engine_close(struct mkv_engine **ep, int abandon)
+{
+	struct mkv_engine *e = *ep;
+	int r = 0;
+
+	if (e == NULL)
+		return (0);
+	MKV_CHECK_OBJ(e, MKV_ENGINE_MAGIC);
+	*ep = NULL;
+	if (!abandon && !e->readonly) {
+		MKV_ASSERT(e->at_work == 0);
+		if ((r = ckpt_run(e)) == 0)
+			r = eng_sb_write(e, 1);
+	}
+	eng_free(e);
+	return (r);
+}
+
+unsigned
+mkv_engine_busy(const struct mkv_engine *e)
+{
+	return (e->at_work);
+}
+
+void
+mkv_engine_sync(struct mkv_engine *e)
+{
+	journal_urgent(e);
+}
+
+static void
+eng_turn(struct mkv_engine *e, uint64_t now)
+{
+	eng_run_ready(e);
+	page_journal_written(e);
+	if (!e->readonly) {
+		evict_step(e);
+		page_gc(e);
+		ckpt_step(e);
+	}
+	set_step(e, now);
+	journal_step(e, now);
+}
+
+uint64_t
+mkv_engine_step(struct mkv_engine *e)
+{
+	uint64_t now, next;
+
+	MKV_CHECK_OBJ(e, MKV_ENGINE_MAGIC);
+	now = eng_now(e);
+	if (now >= e->sweep_ns) {
+		req_sweep(e, now);
+		eng_gauges(e);
+		e->sweep_ns = now + SWEEP_NS;
+	}
+	eng_turn(e, now);
+	/* Memory completes as fast as we ask: bounded, so that the loop turns. */
+	for (int i = 0; e->o.media->shared && i < 64; i++) {
+		if (e->o.media->ops->pump(e->o.media, 0) <= 0)
+			break;
+		eng_turn(e, now);
+	}
+	if (!mkv_list_empty(&e->ready))
+		return (0);
+	next = journal_next_ns(e);
+	if (e->at_work || e->setfrees)
+		next = MKV_MIN(next, e->sweep_ns);
+	return (next);
+}
+
+void
+mkv_engine_info(const struct mkv_engine *e, struct mkv_engine_info *info)
+{
+	*info = e->rec;
+	memcpy(info->uuid, e->sb.uuid, 16);
+	info->total_bytes = e->al.units * e->sb.unit_bytes;
+	info->used_bytes = (e->al.units - e->al.free_units) * e->sb.unit_bytes;
+	info->pending_free_bytes = (e->pend_units + e->held_units) * e->sb.unit_bytes;
+	info->objects = e->ix.linked;
+	info->flushes = e->jn.flushes;
+	info->puts = e->puts;
+	info->extent_bytes = e->sb.extent_bytes;
+	info->unit_bytes = e->sb.unit_bytes;
+	info->readonly = e->readonly;
+	info->formatted = e->formatted;
+}

@@ -1,0 +1,115 @@
+/*
+ * The store engine of one drive: index, allocator, journal, metadata pages, eviction, recovery. One loop thread.
+ *
+ * The engine knows no process: it has a medium, a clock and requests that come by mkv_engine_submit() and are answered by ops->reply. So unit
+ * tests and simulations run it as a function of its inputs. All memory that requests need is taken in mkv_engine_open().
+ *
+ * Durability: a PUT or DELETE is answered after the flush that covers its data and its journal record (MKV_DRV_F_ACCEPTED: after the data write,
+ * the record follows within the window). One flush at a time; what arrives meanwhile is the next group. A failed flush makes the engine read-only
+ * for good and fails what it should have covered.
+ */
+#ifndef MKV_DRIVE_ENGINE_H
+#define MKV_DRIVE_ENGINE_H
+
+#include <stdint.h>
+
+#include "common/base/clock.h"
+#include "common/shm/drv.h"
+#include "common/shm/metric.h"
+#include "common/shm/ring.h"
+#include "worker/drive/media.h"
+
+struct mkv_engine;
+
+#define MKV_ENGINE_CLIENTS_MAX	256u		/* ring incarnations that may have requests here at one time */
+
+#define MKV_ENGINE_ALL_DRIVES	UINT32_MAX
+
+struct mkv_call {				/* copied by mkv_engine_submit() */
+	uint32_t	client;			/* < MKV_ENGINE_CLIENTS_MAX */
+	uint32_t	slot_idx, gen;		/* the caller's, given back with the reply */
+};
+
+struct mkv_engine_ops {
+	/* The answer of a submitted request; rep is valid during the call only. Never runs from inside mkv_engine_submit(). */
+	void	(*reply)(void *arg, const struct mkv_call *call, const struct mkv_drv_rep *rep);
+	/* Address of [off, off+bytes) in that client's staging memory, NULL if there is no such range; *buf_idx: registered buffer or -1. */
+	void *	(*buffer)(void *arg, uint32_t client, uint64_t off, uint64_t bytes, int *buf_idx);
+	/* To another drive (pool map index, or all others): op and args of d. May be lost: what matters is said again. */
+	void	(*peer)(void *arg, uint32_t drive, const struct mkv_desc *d);
+	/* The last request of a client that mkv_engine_client_gone() named is complete. */
+	void	(*client_done)(void *arg, uint32_t client);
+	/* Once: no more writes. */
+	void	(*readonly)(void *arg, const char *why);
+	/*
+	 * Let the loop turn once, waiting at most some milliseconds: during open and close only. MKV_E_CANCELLED: the process is to end; open or
+	 * close then return that at once, with I/O in flight, and the loop must not turn again.
+	 */
+	int	(*pump)(void *arg);
+};
+
+struct mkv_engine_opts {
+	struct mkv_media *media;		/* stays the caller's */
+	const struct mkv_clock *clock;
+	struct mkv_metrics *metrics;		/* NULL: none */
+	const struct mkv_engine_ops *ops;
+	void		*arg;
+	const char	*name;			/* for log lines */
+
+	uint32_t	epoch, drive_idx;
+	uint8_t		server_id[16];		/* zero: not checked */
+	uint8_t		store_secret[32];	/* names the pieces of striped values */
+	uint8_t		drive_uuid[16];		/* zero: any; else the medium must have it, or gets it when it is formatted */
+	int		may_format;		/* an empty medium is formatted */
+
+	uint32_t	extent_bytes;		/* for formatting */
+	uint64_t	journal_bytes;		/* 0: by size */
+	uint32_t	objects_max;		/* 0: by size */
+
+	uint32_t	queue_depth;		/* requests at work */
+	uint64_t	page_cache_bytes;
+	uint64_t	accepted_window_ns, accepted_window_bytes;
+	int		evict;			/* 0: a full drive answers MKV_E_NOSPACE */
+	uint32_t	evict_high_pct, evict_low_pct;
+};
+
+struct mkv_engine_info {
+	uint8_t		uuid[16];
+	uint64_t	total_bytes, used_bytes, objects, pending_free_bytes;
+	uint64_t	flushes, puts;
+	uint32_t	extent_bytes, unit_bytes;
+	int		readonly, formatted;
+	/* What the last recovery found. */
+	uint64_t	recovered_objects, recovery_ns, recovery_read_bytes;
+	uint32_t	damaged_blocks, torn_records, lost_objects, superblock_bad;
+};
+
+/*
+ * Open the store: superblocks, formatting if allowed, recovery. Runs the loop by ops->pump.
+ * Returns 0; MKV_E_CONFIG: the medium is not ours to use (foreign content, other store, both superblocks damaged, size changed): final;
+ * MKV_E_VERSION; MKV_E_NOSPACE; MKV_E_IO; MKV_E_NOMEM; MKV_E_CANCELLED (see pump). why: the words an operator needs.
+ */
+int	mkv_engine_open(struct mkv_engine **out, const struct mkv_engine_opts *opts, char *why, size_t why_bytes);
+/* Checkpoint, clean mark, release. No request may be at work (mkv_engine_busy() == 0). abandon: no I/O, as after a crash. Accepts NULL. */
+int	mkv_engine_close(struct mkv_engine **e, int abandon);
+
+/* Take up a request (copied; checked as foreign bytes). 0; MKV_E_AGAIN: no room, offer it again after a reply. Everything else is in the reply. */
+int	mkv_engine_submit(struct mkv_engine *e, const struct mkv_call *call, const struct mkv_drv_req *req);
+/* End of a get's hold (memory medium). Foreign number: unknown ones are counted and ignored. */
+void	mkv_engine_release(struct mkv_engine *e, uint32_t client, uint64_t hold);
+/* From another drive. */
+void	mkv_engine_peer(struct mkv_engine *e, uint32_t drive, const struct mkv_desc *d);
+/* A client is gone: parked requests end, holds and transactions are given back, no more replies; ops->client_done follows (maybe at once). */
+void	mkv_engine_client_gone(struct mkv_engine *e, uint32_t client);
+
+/*
+ * One turn: run what is ready, start the next group, evict, checkpoint, expire. Call it in every loop turn, after completions ran.
+ * Returns when to call again at the latest (monotonic ns; 0: at once).
+ */
+uint64_t mkv_engine_step(struct mkv_engine *e);
+unsigned mkv_engine_busy(const struct mkv_engine *e);
+/* Answers may wait for no window: commit what was accepted (orderly stop, tests). */
+void	mkv_engine_sync(struct mkv_engine *e);
+void	mkv_engine_info(const struct mkv_engine *e, struct mkv_engine_info *info);
+
+#endif

@@ -1,0 +1,419 @@
+/*
+ * Inside of the engine. Rooms: engine.c (life, turn), format.c (superblocks), req.c (requests, locks, transfers), put.c, get.c, obj.c (delete,
+ * touch, stat, verify), list.c (batch, list, info), page.c (metadata pages and their cache), journal.c (groups), evict.c (space), set.c (striped
+ * values), ckpt.c, recover.c, replay.c.
+ *
+ * Order of a put: data write -> key lock -> record into the open page and the journal buffer -> group written -> flush -> index -> answer.
+ */
+#ifndef MKV_DRIVE_ENGINE_PRIV_H
+#define MKV_DRIVE_ENGINE_PRIV_H
+
+#include "common/base/assert.h"
+#include "common/base/list.h"
+#include "worker/drive/alloc.h"
+#include "worker/drive/engine.h"
+#include "worker/drive/index.h"
+#include "worker/drive/layout.h"
+
+#define MKV_ENGINE_MAGIC	0xe1613e01u
+#define MKV_REQ_MAGIC		0x5ec0e571u
+
+#define JOURNAL_BUF_BLOCKS	64u		/* of one group */
+#define PENDING_MAX		16384u		/* records of two groups that free something */
+#define LOCK_BUCKETS		256u
+#define CKPT_CHUNK_BLOCKS	16u
+#define HOLDS_MAX		1024u
+#define TXNS_MAX		256u
+#define SETFREE_MAX		1024u
+#define SETACK_MAX		256u
+#define PAGES_WRITING_MAX	32u
+#define FRAME_NIL		UINT32_MAX
+#define CHUNK			65536u
+
+enum mkv_next { MKV_NEXT_AGAIN, MKV_NEXT_PARK, MKV_NEXT_DONE };
+
+/* Who moves a parked request on is said beside each state. */
+enum req_state {
+	RQ_FREE,
+	RQ_START,		/* engine */
+	RQ_LOCK,		/* the request that has the key lock */
+	RQ_LOOKUP,		/* a page read, or the engine when a frame is free */
+	RQ_SPACE,		/* evict.c when space was freed, or the deadline */
+	RQ_IO,			/* last data transfer */
+	RQ_COMMIT,		/* journal.c when there is room, or the deadline */
+	RQ_FLUSH,		/* journal.c when the group is durable or failed */
+	RQ_APPLY,
+	RQ_CHECK,		/* last data transfer of a re-read */
+	RQ_SCAN,		/* list: page read; set: journal room */
+	RQ_REPLY,
+	RQ_STATES
+};
+
+struct dio {				/* one transfer of a request */
+	struct mkv_mio	mio;
+	struct mkv_req	*r;
+	struct dio	*next;
+	uint64_t	begin_ns;
+};
+
+struct xfer {				/* bytes between object and memory; all multiples of 4096 but for the object's end */
+	int		write;
+	uint64_t	pos, end;	/* in the object */
+	uint64_t	base;		/* object offset that lies at buffer position 0 */
+	uint8_t		*one;		/* not NULL: memory instead of the request's buffers */
+	unsigned	in_flight;
+	int		err;
+};
+
+struct req_buf {
+	uint8_t		*ptr;
+	uint32_t	bytes;
+	int		idx;
+};
+
+struct mkv_req {
+	uint32_t	magic;
+	enum req_state	state;
+	struct mkv_engine *e;
+	struct mkv_list	link;		/* free, ready or a waiting list */
+	struct mkv_list	all;		/* all at work */
+	struct mkv_list	lock_link;
+	struct mkv_list	group_link;
+	int		lock;		/* 0 none, 1 waiting, 2 has it */
+	int		parked;		/* link is on a waiting list that a deadline may end */
+	int		ready;		/* link is on the ready list */
+	int		gone;		/* its client is dead: no reply */
+	int		err;		/* set from outside: deadline, flush failed, client gone */
+	struct mkv_call	call;
+	enum mkv_next	(*step)(struct mkv_req *);
+	uint64_t	begin_ns;
+
+	struct req_buf	buf[MKV_DRV_BUFS_MAX];
+	uint64_t	room;		/* bytes in buf, each rounded up to 4096 */
+	struct mkv_run	run[MKV_OBJ_RUNS_MAX];
+	unsigned	n_runs;
+	uint32_t	units;
+	struct xfer	x;
+
+	uint32_t	ent;		/* get, verify: held; put: the new one */
+	uint32_t	side;		/* put: reserved side record */
+	uint32_t	page;		/* put: where the record went */
+	uint64_t	seq;		/* its journal block */
+	int		committed;	/* runs belong to the entry */
+	int		quarantine;	/* a data write failed: units stay taken */
+	int		same;
+	int		tries;
+	int		spec;		/* get: data read started before the page was there */
+	uint64_t	expires_ms, wall_ms;
+	uint32_t	scan_page, scan_left, scan_piece;
+	struct mkv_drv_req q;
+	struct mkv_drv_rep p;
+};
+
+enum frame_state { FR_FREE, FR_READING, FR_CLEAN, FR_OPEN, FR_WRITING, FR_BAD };
+
+struct frame {
+	uint32_t	page;
+	uint8_t		state, ref, tries;
+	struct mkv_page	*pg;
+	struct mkv_list	waiters;	/* requests */
+	struct mkv_list	dirty;		/* written, PAGE_WRITTEN not in the journal yet */
+	struct mkv_mio	mio;
+	struct mkv_engine *e;
+};
+
+struct pages {
+	uint8_t		*live;		/* objects (linked or dying) in each page */
+	uint8_t		*total;		/* records in it, dead ones included; 255: many */
+	uint8_t		*taken;		/* 1: in use */
+	uint32_t	*frame_of;	/* page -> frame + 1 */
+	struct frame	*frame;
+	uint8_t		*mem;
+	uint32_t	frames, hand, count, free, cursor, gc_hand;
+	uint32_t	open;		/* frame being filled, or FRAME_NIL */
+	uint32_t	writing;
+	struct mkv_list	written;	/* frames whose write is done: a record is due */
+	struct mkv_list	wait;		/* requests that wait for a frame or a page */
+	int		gc;		/* a move is under way: its page read */
+	uint32_t	gc_page;
+	uint8_t		*gc_mem;	/* its copy */
+};
+
+struct jbuf {
+	uint8_t		*mem;		/* JOURNAL_BUF_BLOCKS blocks */
+	uint32_t	blocks;		/* begun */
+	uint64_t	first_seq;
+	struct mkv_list	reqs;		/* answered when it is durable */
+	uint64_t	bytes;		/* payload of accepted puts */
+	uint64_t	begin_ns;
+	int		urgent;		/* somebody waits: no window */
+	unsigned	records;
+};
+
+enum journal_state { JN_IDLE, JN_WRITING, JN_FLUSHING };
+
+struct journal {
+	struct jbuf	buf[2];
+	struct jbuf	*gather, *flight;
+	enum journal_state state;
+	uint64_t	next_seq;	/* of the next block begun */
+	uint64_t	flushed;	/* highest durable block */
+	uint64_t	last_record;	/* newest block with records */
+	uint64_t	tail;		/* replay begins here: older blocks may be overwritten */
+	uint32_t	limit;		/* blocks of a group */
+	uint64_t	touched[MKV_TOUCHED_MAX];	/* of the block being filled */
+	unsigned	n_touched;
+	int		closed;		/* the block being filled takes no more */
+	int		last_idle;	/* the newest block on the medium is an idle mark */
+	int		no_flush;	/* flight is an idle mark */
+	uint64_t	idle_at;	/* when to write one */
+	struct mkv_mio	mio[2];
+	unsigned	ios;
+	int		err;
+	uint64_t	io_begin_ns;
+	struct mkv_list	wait;		/* requests that wait for room */
+	uint64_t	flushes;
+};
+
+struct pending {			/* what a durable record frees */
+	uint64_t	seq;
+	uint32_t	ent;		/* or MKV_ENT_NIL */
+	uint32_t	page;		/* one live record less */
+};
+
+struct hold {
+	uint32_t	ent, client, gen, next;
+};
+
+struct txn {
+	uint32_t	client, gen, units, n_runs;
+	int		used;
+	uint64_t	value_bytes;
+	struct mkv_run	run[MKV_OBJ_RUNS_MAX];
+};
+
+struct setfree {			/* pieces of a manifest that is gone, until every drive has freed them */
+	struct mkv_set_id set;
+	uint64_t	mask;		/* drives that have not answered */
+	uint32_t	piece_count;
+	uint32_t	used;
+	uint64_t	again_ns;
+	uint64_t	seq;		/* the record that made it so: send nothing before it is durable */
+};
+
+struct setack {				/* pieces freed here: answer when durable */
+	uint64_t	seq;
+	uint32_t	drive;
+	struct mkv_set_id set;
+};
+
+enum ckpt_state { CK_IDLE, CK_DRAIN, CK_SCAN, CK_SYNC, CK_FLUSH, CK_HEAD, CK_HEAD_FLUSH };
+
+struct ckpt {
+	enum ckpt_state	state;
+	uint64_t	id;		/* of the newest complete one */
+	uint64_t	start_seq, end_seq;
+	uint32_t	area;		/* the next one goes here */
+	uint32_t	next_ent, next_set;
+	uint32_t	blocks;		/* body blocks written */
+	uint64_t	items;
+	uint8_t		*mem;		/* CKPT_CHUNK_BLOCKS blocks */
+	uint32_t	filled;
+	struct mkv_mio	mio[2];
+	unsigned	ios;
+	int		err, wanted, last;
+};
+
+#define GHOST_BITS_MAX	20
+#define GHOST_WAYS	4u
+
+struct mkv_engine {
+	uint32_t	magic;
+	struct mkv_engine_opts o;
+	struct mkv_sb	sb;
+	uint64_t	tag;
+	uint8_t		piece_secret[MKV_SECRET_BYTES];
+	struct mkv_index ix;
+	struct mkv_alloc al;
+	struct pages	pg;
+	struct journal	jn;
+	struct ckpt	ck;
+
+	struct mkv_req	*req;
+	struct dio	*dio, *dio_free;
+	struct mkv_list	req_free, ready, all, io_wait, space_wait;
+	unsigned	at_work;
+	uint32_t	active[MKV_ENGINE_CLIENTS_MAX];
+	uint8_t		gone[MKV_ENGINE_CLIENTS_MAX];
+	struct mkv_list	lock[LOCK_BUCKETS];
+
+	struct pending	*pend;
+	uint32_t	pend_head, pend_count;
+	uint64_t	pend_units, held_units;	/* gone: free after a flush; free after a reader */
+
+	uint64_t	*ghost;
+	uint32_t	ghost_mask, ghost_turn;
+	uint32_t	hand;		/* of the clock */
+	uint64_t	evict_need;	/* units that waiters miss */
+	uint32_t	evicting;	/* between the watermarks */
+	struct hold	*hold;
+	uint32_t	hold_free;
+	struct txn	*txn;
+	struct setfree	*setfree;
+	uint32_t	setfrees;
+	struct setack	*setack;
+	uint32_t	setacks;
+	uint64_t	set_next;
+
+	int		readonly, opening, formatted, cancelled;
+	uint64_t	sweep_ns, reclaim_ns;
+	uint64_t	puts;
+	uint32_t	pieces, manifests, provisional;
+	struct mkv_engine_info rec;	/* what recovery found */
+	uint8_t		*bounce;	/* one chunk, for verify */
+	struct mkv_req	*bounce_of;
+	struct mkv_list	bounce_wait;
+	uint64_t	obj[MKV_OBJ_BYTES_MAX / 8];	/* scratch: the record being built */
+};
+
+static inline uint64_t
+eng_now(const struct mkv_engine *e)
+{
+	return (e->o.clock->now_ns(e->o.clock->arg));
+}
+
+static inline uint64_t
+eng_wall(const struct mkv_engine *e)
+{
+	return (e->o.clock->wall_ms(e->o.clock->arg));
+}
+
+static inline struct mkv_ent *
+eng_ent(struct mkv_engine *e, uint32_t i)
+{
+	return (&e->ix.ent[i]);
+}
+
+#define ENG_COUNT(e, name, n)	mkv_metric_add((e)->o.metrics, MKV_M_drive_##name, 0, (n))
+
+/* engine.c */
+void	eng_readonly(struct mkv_engine *e, const char *why);
+/* Synchronous I/O for open and close: run the loop until done. */
+int	eng_read(struct mkv_engine *e, void *buf, uint32_t bytes, uint64_t off);
+int	eng_write(struct mkv_engine *e, const void *buf, uint32_t bytes, uint64_t off);
+int	eng_flush(struct mkv_engine *e);
+void	eng_run_ready(struct mkv_engine *e);
+void	eng_ghost(struct mkv_engine *e, struct mkv_digest d, unsigned reason);
+unsigned eng_ghost_reason(const struct mkv_engine *e, struct mkv_digest d);
+
+/* format.c */
+int	eng_format_or_load(struct mkv_engine *e, char *why, size_t why_bytes);
+int	eng_sb_write(struct mkv_engine *e, int clean);
+
+/* req.c */
+void	req_wake(struct mkv_req *r);
+void	req_park(struct mkv_req *r, struct mkv_list *on);
+void	req_wake_list(struct mkv_list *l, unsigned max);
+void	req_run(struct mkv_req *r);
+enum mkv_next req_finish(struct mkv_req *r, int status, unsigned reason);
+int	req_lock(struct mkv_req *r);			/* 1 has it; 0 parked */
+void	req_unlock(struct mkv_req *r);
+int	req_locked(struct mkv_engine *e, struct mkv_digest d);
+void	req_xfer(struct mkv_req *r, int write, uint64_t pos, uint64_t end, uint64_t base, uint8_t *one);
+uint8_t *req_at(struct mkv_req *r, uint64_t pos, uint64_t *len);	/* memory at a buffer position, and how much of it */
+void	req_sweep(struct mkv_engine *e, uint64_t now);
+/* Entry under the request's digest that is alive and of its kind, or MKV_ENT_NIL with the reason. */
+uint32_t req_find(struct mkv_req *r, unsigned *reason);
+uint64_t req_phys(const struct mkv_engine *e, const struct mkv_run *run, unsigned n, uint64_t pos, uint64_t *left);
+
+/* put.c get.c obj.c list.c */
+enum mkv_next put_step(struct mkv_req *r);
+enum mkv_next reserve_step(struct mkv_req *r);
+enum mkv_next commit_step(struct mkv_req *r);
+enum mkv_next abort_step(struct mkv_req *r);
+void	put_release(struct mkv_req *r);
+enum mkv_next get_step(struct mkv_req *r);
+enum mkv_next verify_step(struct mkv_req *r);
+void	get_release(struct mkv_req *r);
+void	hold_drop(struct mkv_engine *e, uint32_t h);
+enum mkv_next stat_step(struct mkv_req *r);
+enum mkv_next delete_step(struct mkv_req *r);
+enum mkv_next touch_step(struct mkv_req *r);
+enum mkv_next batch_step(struct mkv_req *r);
+enum mkv_next list_step(struct mkv_req *r);
+enum mkv_next info_step(struct mkv_req *r);
+enum mkv_next set_new_step(struct mkv_req *r);
+/* The record of entry i, in a page that is in memory. 0; MKV_E_AGAIN parked; MKV_E_CORRUPT, MKV_E_IO. Valid until the next page_* call. */
+int	obj_record(struct mkv_req *r, uint32_t i, struct mkv_obj_view *v);
+int	obj_key_is(const struct mkv_obj_view *v, const struct mkv_drv_req *q);
+
+/* page.c */
+int	page_init(struct mkv_engine *e);
+void	page_fini(struct mkv_engine *e);
+/* A page in memory: 0, MKV_E_AGAIN (r parked; NULL r: read begun or no frame), MKV_E_CORRUPT, MKV_E_IO. */
+int	page_get(struct mkv_engine *e, uint32_t page, struct mkv_req *r, struct mkv_page **out);
+/* Room for a record of so many bytes in the open page, turning to a new one. 0 or MKV_E_AGAIN. */
+int	page_room(struct mkv_engine *e, uint32_t bytes);
+void	page_add(struct mkv_engine *e, const struct mkv_obj *o, uint32_t *page, uint16_t *pos);
+void	page_close_open(struct mkv_engine *e);
+void	page_dec(struct mkv_engine *e, uint32_t page);
+void	page_journal_written(struct mkv_engine *e);
+void	page_gc(struct mkv_engine *e);
+/* Replay: put a record at its place in the image of a page; forget the image. */
+int	page_replay(struct mkv_engine *e, uint32_t page, uint16_t pos, const struct mkv_obj *o);
+void	page_replay_written(struct mkv_engine *e, uint32_t page);
+int	page_replay_end(struct mkv_engine *e);
+
+/* journal.c */
+int	journal_init(struct mkv_engine *e);
+void	journal_fini(struct mkv_engine *e);
+int	journal_room(struct mkv_engine *e, uint32_t body_bytes, int internal);
+uint64_t journal_append(struct mkv_engine *e, enum mkv_jtype type, struct mkv_digest d, uint32_t page, uint16_t pos, uint32_t arg,
+	    const void *body, uint32_t body_bytes);
+void	journal_join(struct mkv_engine *e, struct mkv_req *r);	/* answer r with the group being gathered, at once */
+int	journal_sync_req(struct mkv_req *r);			/* 1: everything appended is durable; 0: r joined the group that will make it so */
+void	journal_urgent(struct mkv_engine *e);
+void	journal_step(struct mkv_engine *e, uint64_t now);
+uint64_t journal_next_ns(const struct mkv_engine *e);
+void	journal_close_block(struct mkv_engine *e);
+
+/* evict.c */
+void	ent_remove(struct mkv_engine *e, uint32_t i, uint64_t seq, unsigned reason);
+void	ent_publish(struct mkv_engine *e, uint32_t i, uint64_t seq);	/* link, replacing what is there */
+void	ent_free(struct mkv_engine *e, uint32_t i);
+void	ent_unhold(struct mkv_engine *e, uint32_t i);
+void	pending_push(struct mkv_engine *e, uint64_t seq, uint32_t ent, uint32_t page);
+void	pending_run(struct mkv_engine *e);
+int	evict_one(struct mkv_engine *e, uint32_t i, unsigned reason);	/* journal and remove; MKV_E_AGAIN */
+void	evict_step(struct mkv_engine *e);
+void	evict_wake(struct mkv_engine *e);
+
+/* set.c */
+uint64_t set_units(const struct mkv_engine *e, uint64_t mask, uint32_t piece_count);
+uint64_t set_units_due(const struct mkv_engine *e);
+void	set_manifest_gone(struct mkv_engine *e, const struct mkv_side *s, uint64_t seq);
+void	set_committed(struct mkv_engine *e, const struct mkv_side *s);
+int	set_room(const struct mkv_engine *e);
+void	set_step(struct mkv_engine *e, uint64_t now);
+void	set_flushed(struct mkv_engine *e);
+void	set_replay_gone(struct mkv_engine *e, const struct mkv_jset *s);
+void	set_replay_freed(struct mkv_engine *e, struct mkv_set_id set);
+void	set_mark_committed(struct mkv_engine *e, struct mkv_set_id set, uint32_t piece_count);
+int	set_drop_pieces(struct mkv_engine *e, struct mkv_set_id set, uint32_t *from, uint32_t piece_count, int provisional_only);
+
+/* ckpt.c */
+int	ckpt_init(struct mkv_engine *e);
+void	ckpt_fini(struct mkv_engine *e);
+void	ckpt_step(struct mkv_engine *e);
+int	ckpt_run(struct mkv_engine *e);			/* open and close: pump until one is complete */
+
+/* recover.c */
+int	recover_run(struct mkv_engine *e, char *why, size_t why_bytes);
+void	recover_drop(struct mkv_engine *e, uint32_t i, unsigned reason);	/* no journal, no reader, units not claimed yet */
+int	recover_ent(struct mkv_engine *e, const struct mkv_obj_view *v, uint32_t page);
+void	recover_drop_all(struct mkv_engine *e);
+
+/* replay.c */
+int	replay_run(struct mkv_engine *e, uint64_t start_seq, int fresh);
+
+#endif

@@ -1,0 +1,189 @@
+/*
+ * Superblocks: reading the pair, formatting an empty medium, writing the pair. Drive's loop thread, during open and close.
+ *
+ * The good copy with the larger generation wins; the other is written again with the next mount. A is written and flushed before B, so at
+ * least one is whole at any time. What is not ours is refused with words that say what was found.
+ */
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/auth.h"
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "worker/drive/engine_priv.h"
+
+#define FORMAT_HEAD_BYTES	(1u << 20)
+
+static int
+format_is_zero(const uint8_t *id)
+{
+	static const uint8_t zero[16];
+
+	return (memcmp(id, zero, 16) == 0);
+}
+
+/* No superblock is good: may this medium be formatted? */
+static int
+format_may(struct mkv_engine *e, const uint8_t *head, enum mkv_sb_state a, enum mkv_sb_state b, char *why, size_t n)
+{
+	const char *what;
+
+	if (a == MKV_SB_VERSION || b == MKV_SB_VERSION) {
+		snprintf(why, n, "%s was formatted by another version of memkv; this one reads format %u", e->o.name, MKV_FORMAT_VERSION);
+		return (MKV_E_VERSION);
+	}
+	if (a == MKV_SB_DAMAGED || b == MKV_SB_DAMAGED) {
+		snprintf(why, n, "both superblocks of %s are damaged: restore the first MiB from a copy, or empty the store by zeroing it: "
+		    "dd if=/dev/zero of=MEDIUM bs=1M count=1 conv=notrunc", e->o.name);
+		return (MKV_E_CONFIG);
+	}
+	if ((what = mkv_layout_foreign(head, FORMAT_HEAD_BYTES)) != NULL) {
+		snprintf(why, n, "%s holds %s: refused; to use it, zero its first MiB: dd if=/dev/zero of=MEDIUM bs=1M count=1 conv=notrunc",
+		    e->o.name, what);
+		return (MKV_E_CONFIG);
+	}
+	if (!e->o.may_format) {
+		snprintf(why, n, "%s is empty and formatting was not asked for", e->o.name);
+		return (MKV_E_CONFIG);
+	}
+	return (0);
+}
+
+static int
+format_new(struct mkv_engine *e, char *why, size_t n)
+{
+	struct mkv_layout_want w = {
+		.total_bytes = e->o.media->total_bytes, .meta_bytes = e->o.media->meta_bytes, .extent_bytes = e->o.extent_bytes,
+		.journal_bytes = e->o.journal_bytes, .objects_max = e->o.objects_max,
+	};
+	struct mkv_sb *sb = &e->sb;
+	uint8_t *zero;
+	int r;
+
+	memset(sb, 0, sizeof(*sb));
+	if ((r = mkv_layout_plan(sb, &w, why, n)) != 0)
+		return (r == MKV_E_NOSPACE ? r : MKV_E_CONFIG);
+	sb->magic = MKV_SB_MAGIC;
+	sb->version = MKV_FORMAT_VERSION;
+	sb->created_ms = eng_wall(e);
+	memcpy(sb->server_id, e->o.server_id, 16);
+	memcpy(sb->uuid, e->o.drive_uuid, 16);
+	if (format_is_zero(sb->uuid) && (r = mkv_random(sb->uuid, 16)) != 0)
+		return (r);
+	e->tag = mkv_block_tag(sb->uuid);
+	e->formatted = 1;
+	/* A former store with the same uuid must not shine through: its newest checkpoint is found by its head, its journal by sequence. */
+	if ((r = posix_memalign((void **)&zero, MKV_BLOCK, MKV_BLOCK)) != 0)
+		return (MKV_E_NOMEM);
+	memset(zero, 0, MKV_BLOCK);
+	for (int i = 0; i < 2 && r == 0; i++) {
+		if ((r = eng_write(e, zero, MKV_BLOCK, sb->ckpt_off[i])) == 0)
+			r = eng_write(e, zero, MKV_BLOCK, sb->ckpt_off[i] + (uint64_t)(sb->ckpt_blocks - 1) * MKV_BLOCK);
+	}
+	if (r == 0)
+		r = eng_write(e, zero, MKV_BLOCK, mkv_sb_journal_at(sb, 1));
+	if (r == 0)
+		r = eng_flush(e);
+	free(zero);
+	mkv_log(MKV_EV_DRIVE_FORMATTED, "drive=%s bytes=%llu data_bytes=%llu objects_max=%u", e->o.name, (unsigned long long)sb->total_bytes,
+	    (unsigned long long)sb->data_units * sb->unit_bytes, sb->objects_max);
+	return (r);
+}
+
+/* Is the store on the medium the one we were told to serve? */
+static int
+format_fits(struct mkv_engine *e, char *why, size_t n)
+{
+	struct mkv_sb *sb = &e->sb;
+
+	if (sb->total_bytes != e->o.media->total_bytes) {
+		snprintf(why, n, "%s was formatted with %llu bytes and has %llu now: give it its size back, or zero its first MiB to format it anew",
+		    e->o.name, (unsigned long long)sb->total_bytes, (unsigned long long)e->o.media->total_bytes);
+		return (MKV_E_CONFIG);
+	}
+	if ((e->o.media->meta_bytes != 0) != (sb->data_off == e->o.media->meta_bytes)) {
+		snprintf(why, n, "%s has another division of metadata and data", e->o.name);
+		return (MKV_E_CONFIG);
+	}
+	if (!format_is_zero(e->o.drive_uuid) && memcmp(sb->uuid, e->o.drive_uuid, 16) != 0) {
+		snprintf(why, n, "%s is not the drive that was expected: its uuid is another", e->o.name);
+		return (MKV_E_CONFIG);
+	}
+	if (!format_is_zero(e->o.server_id) && !format_is_zero(sb->server_id) && memcmp(sb->server_id, e->o.server_id, 16) != 0) {
+		snprintf(why, n, "%s belongs to another server: its keys cannot be read here", e->o.name);
+		return (MKV_E_CONFIG);
+	}
+	return (0);
+}
+
+static int
+format_pick(struct mkv_engine *e, const uint8_t *head, char *why, size_t n)
+{
+	const struct mkv_sb *a = (const void *)(head + MKV_SB_OFF_A), *b = (const void *)(head + MKV_SB_OFF_B);
+	enum mkv_sb_state sa = mkv_layout_check_sb(a), sb = mkv_layout_check_sb(b);
+	int r;
+
+	if (sa != MKV_SB_GOOD && sb != MKV_SB_GOOD) {
+		if ((r = format_may(e, head, sa, sb, why, n)) != 0)
+			return (r);
+		return (format_new(e, why, n));
+	}
+	if (sa == MKV_SB_GOOD && sb == MKV_SB_GOOD)
+		e->sb = a->generation >= b->generation ? *a : *b;
+	else
+		e->sb = sa == MKV_SB_GOOD ? *a : *b;
+	if (sa != MKV_SB_GOOD || sb != MKV_SB_GOOD) {
+		e->rec.superblock_bad = 1;
+		mkv_log(MKV_EV_DRIVE_SUPERBLOCK, "drive=%s damaged=%s", e->o.name, sa == MKV_SB_GOOD ? "B" : "A");
+	}
+	e->tag = mkv_block_tag(e->sb.uuid);
+	return (format_fits(e, why, n));
+}
+
+int
+eng_format_or_load(struct mkv_engine *e, char *why, size_t n)
+{
+	uint8_t *head;
+	int r;
+
+	if (e->o.media->total_bytes < 2 * FORMAT_HEAD_BYTES) {
+		snprintf(why, n, "%s: %llu bytes are too few", e->o.name, (unsigned long long)e->o.media->total_bytes);
+		return (MKV_E_NOSPACE);
+	}
+	if (posix_memalign((void **)&head, MKV_BLOCK, FORMAT_HEAD_BYTES) != 0)
+		return (MKV_E_NOMEM);
+	if ((r = eng_read(e, head, FORMAT_HEAD_BYTES, 0)) != 0)
+		snprintf(why, n, "%s: the first MiB cannot be read: %s", e->o.name, mkv_err(r));
+	else
+		r = format_pick(e, head, why, n);
+	free(head);
+	if (r == 0) {
+		e->sb.mount++;
+		e->sb.epoch = MKV_MAX(e->sb.epoch, e->o.epoch);
+	}
+	return (r);
+}
+
+int
+eng_sb_write(struct mkv_engine *e, int clean)
+{
+	struct mkv_sb *sb;
+	int r = 0;
+
+	if (posix_memalign((void **)&sb, MKV_BLOCK, MKV_BLOCK) != 0)
+		return (MKV_E_NOMEM);
+	e->sb.clean = (uint32_t)clean;
+	e->sb.generation++;
+	for (uint32_t copy = 0; copy < 2 && r == 0; copy++) {
+		e->sb.copy = copy;
+		*sb = e->sb;
+		mkv_block_seal(sb, offsetof(struct mkv_sb, crc));
+		if ((r = eng_write(e, sb, MKV_BLOCK, copy == 0 ? MKV_SB_OFF_A : MKV_SB_OFF_B)) == 0)
+			r = eng_flush(e);
+	}
+	free(sb);
+	return (r);
+}

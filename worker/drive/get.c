@@ -1,0 +1,423 @@
+/*
+ * GET and VERIFY. Drive's loop thread. The entry is held from lookup to the end, so its units and its page stay what they are.
+ *
+ *   GET: START -> LOOKUP (page; where the range allows it the data is read at the same time) -> IO -> edges checked -> answer
+ *
+ * Whole chunks are not touched here: their stored CRCs go with the answer and the reader checks. A range that begins or ends inside a chunk is
+ * read with the whole chunk; the chunk is checked, then the CRC of its delivered part is made. VERIFY reads everything and decides.
+ * A mismatch is read once more; then the object leaves with the reason `corrupt`, and if it had been verified its units stay taken (quarantine).
+ */
+#include "config.h"
+
+#include <string.h>
+
+#include "common/base/crc.h"
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "worker/drive/engine_priv.h"
+
+/* The range of chunks that a get covers, once the record is known. */
+struct cover {
+	uint64_t	begin, end;		/* chunk boundaries, or the object's end */
+};
+
+static struct cover
+get_cover(const struct mkv_req *r)
+{
+	struct cover c;
+
+	c.begin = r->p.off / CHUNK * CHUNK;
+	c.end = MKV_MIN(MKV_ALIGN_UP(r->p.off + r->p.len, CHUNK), r->p.value_bytes);
+	return (c);
+}
+
+static void
+get_hold(struct mkv_req *r, uint32_t i)
+{
+	struct mkv_ent *en = eng_ent(r->e, i);
+
+	r->ent = i;
+	en->holds++;
+	r->units = en->units;
+	r->n_runs = mkv_ent_runs(&r->e->ix, en, r->run);
+	if ((r->q.flags & MKV_DRV_F_NO_TOUCH) == 0)
+		en->flags |= MKV_ENT_REF;
+}
+
+void
+get_release(struct mkv_req *r)
+{
+	if (r->ent != MKV_ENT_NIL)
+		ent_unhold(r->e, r->ent);
+	r->ent = MKV_ENT_NIL;
+}
+
+/* Whole chunks only, and the page is not in memory: read both at once. How long the object is will be known from the page. */
+static void
+get_start_both(struct mkv_req *r)
+{
+	struct mkv_engine *e = r->e;
+	uint64_t room = (uint64_t)r->units * e->sb.unit_bytes, end;
+	uint32_t page = eng_ent(e, r->ent)->page;
+
+	if (e->o.media->shared || r->n_runs == 0 || r->q.off % CHUNK != 0 || r->q.off >= room || e->pg.frame_of[page] != 0)
+		return;
+	end = r->q.len > room - r->q.off ? room : r->q.off + r->q.len;
+	if (end != room && end % CHUNK != 0)
+		return;
+	end = MKV_MIN(end, r->q.off + r->room);
+	if (end <= r->q.off)
+		return;
+	r->spec = 1;
+	req_xfer(r, 0, r->q.off, end, r->q.off, NULL);
+}
+
+static enum mkv_next
+get_start(struct mkv_req *r)
+{
+	unsigned reason;
+	uint32_t i = req_find(r, &reason);
+
+	ENG_COUNT(r->e, gets_total, 1);
+	if (i == MKV_ENT_NIL)
+		return (req_finish(r, MKV_E_MISS, reason));
+	get_hold(r, i);
+	r->state = RQ_LOOKUP;
+	if (r->q.op == MKV_DRV_GET)
+		get_start_both(r);
+	return (MKV_NEXT_AGAIN);
+}
+
+static int
+get_moving(const struct mkv_req *r)
+{
+	return (r->x.in_flight > 0 || r->x.pos < r->x.end);
+}
+
+/* The object is bad: it leaves, unless somebody replaced it meanwhile. */
+static enum mkv_next
+get_corrupt(struct mkv_req *r)
+{
+	struct mkv_engine *e = r->e;
+	struct mkv_ent *en = eng_ent(e, r->ent);
+
+	mkv_log(MKV_EV_DRIVE_CORRUPT, "drive=%s page=%u units=%u verified=%d", e->o.name, en->page, en->units, !!(en->flags & MKV_ENT_VERIFIED));
+	if (en->flags & MKV_ENT_LINKED) {
+		if ((en->flags & MKV_ENT_VERIFIED) && r->state != RQ_LOOKUP)
+			en->flags |= MKV_ENT_QUARANTINE;
+		if (!req_locked(e, en->digest))
+			(void)evict_one(e, r->ent, MKV_REASON_CORRUPT);
+	}
+	if (r->q.op == MKV_DRV_VERIFY)
+		return (req_finish(r, MKV_E_CORRUPT, MKV_REASON_CORRUPT));
+	return (req_finish(r, MKV_E_MISS, MKV_REASON_CORRUPT));
+}
+
+static void
+get_fill(struct mkv_req *r, const struct mkv_obj_view *v)
+{
+	struct mkv_drv_rep *p = &r->p;
+	const struct mkv_ent *en = eng_ent(r->e, r->ent);
+
+	p->value_bytes = v->o->value_bytes;
+	p->put_wall_ms = v->o->put_wall_ms;
+	p->expires_wall_ms = en->expires_ms;
+	p->put_id = v->o->put_id;
+	p->flags = (en->flags & MKV_ENT_VERIFIED ? MKV_DRV_F_VERIFIED : 0) | (en->flags & MKV_ENT_PIN ? MKV_DRV_F_PIN : 0);
+	if (v->o->flags & MKV_OBJ_MANIFEST) {
+		p->flags |= MKV_DRV_F_MANIFEST;
+		p->n_stripe = v->o->n_stripe;
+		memcpy(p->stripe, v->stripe, v->o->n_stripe);
+	}
+	if (v->set != NULL) {
+		p->set = v->set->set;
+		p->piece_bytes = v->set->piece_bytes;
+		p->piece_count = v->set->piece_count;
+	}
+}
+
+/* What is delivered: no more than asked for, than there is, than fits. MKV_E_PROTO: not even one chunk fits. */
+static int
+get_plan(struct mkv_req *r, const struct mkv_obj_view *v)
+{
+	struct mkv_drv_rep *p = &r->p;
+	uint64_t off = r->q.off, end, room = r->e->o.media->shared ? UINT64_MAX / 2 : r->room;
+	struct cover c;
+
+	p->off = off;
+	p->len = 0;
+	if (off >= v->o->value_bytes || r->q.len == 0)
+		return (0);
+	end = r->q.len > v->o->value_bytes - off ? v->o->value_bytes : off + r->q.len;
+	p->len = end - off;
+	c = get_cover(r);
+	if (c.end - c.begin > room) {
+		end = MKV_MIN(end, c.begin + room / CHUNK * CHUNK);
+		if (end <= off)
+			return (MKV_E_PROTO);
+		p->len = end - off;
+		c = get_cover(r);
+	}
+	p->skip = (uint32_t)(off - c.begin);
+	p->n_crcs = (uint16_t)mkv_crc_chunks(c.end - c.begin);
+	memcpy(p->crcs, v->crcs + c.begin / CHUNK, p->n_crcs * sizeof(uint32_t));
+	return (0);
+}
+
+static int
+get_shape_good(const struct mkv_req *r, const struct mkv_obj_view *v)
+{
+	if (v->o->flags & MKV_OBJ_MANIFEST)
+		return (v->set != NULL);
+	return (v->o->n_crcs == mkv_crc_chunks(v->o->value_bytes) && v->o->value_bytes <= (uint64_t)r->units * r->e->sb.unit_bytes &&
+	    v->o->n_runs == r->n_runs && (r->n_runs == 0 || memcmp(v->runs, r->run, r->n_runs * sizeof(r->run[0])) == 0));
+}
+
+/* Arena runs of the cover, for readers that map the arena. */
+static enum mkv_next
+get_shared(struct mkv_req *r)
+{
+	struct mkv_engine *e = r->e;
+	struct cover c = get_cover(r);
+	uint32_t h = e->hold_free;
+	uint64_t left;
+
+	r->state = RQ_IO;
+	for (uint64_t pos = c.begin; pos < c.end; pos += left) {
+		struct mkv_drv_run *run = &r->p.runs[r->p.n_runs++];
+
+		run->off = req_phys(e, r->run, r->n_runs, pos, &left) - e->sb.data_off;
+		run->bytes = left = MKV_MIN(left, c.end - pos);
+	}
+	if (h == MKV_ENT_NIL)
+		return (req_finish(r, MKV_E_BUSY, MKV_REASON_NONE));
+	if (r->gone)
+		return (req_finish(r, MKV_E_CANCELLED, MKV_REASON_NONE));
+	e->hold_free = e->hold[h].next;
+	e->hold[h].ent = r->ent;
+	e->hold[h].client = r->call.client;
+	eng_ent(e, r->ent)->holds++;
+	r->p.hold = (uint64_t)e->hold[h].gen << 32 | h;
+	return (MKV_NEXT_AGAIN);
+}
+
+static enum mkv_next
+get_lookup(struct mkv_req *r)
+{
+	struct mkv_obj_view v;
+	struct cover c;
+	int err = obj_record(r, r->ent, &v);
+
+	/* Buffers under I/O are not given back, whatever the page says. */
+	if (err == MKV_E_AGAIN || get_moving(r))
+		return (MKV_NEXT_PARK);
+	if (err == MKV_E_IO)
+		return (req_finish(r, err, MKV_REASON_NONE));
+	if (err != 0 || !get_shape_good(r, &v))
+		return (get_corrupt(r));
+	if (!obj_key_is(&v, &r->q)) {
+		ENG_COUNT(r->e, collisions_total, 1);
+		return (req_finish(r, MKV_E_MISS, MKV_REASON_NEVER));
+	}
+	get_fill(r, &v);
+	if (v.o->flags & MKV_OBJ_MANIFEST)
+		return (req_finish(r, 0, MKV_REASON_NONE));
+	if (r->q.op == MKV_DRV_VERIFY) {
+		r->p.n_crcs = v.o->n_crcs;
+		memcpy(r->p.crcs, v.crcs, v.o->n_crcs * sizeof(uint32_t));
+		r->state = RQ_CHECK;
+		return (MKV_NEXT_AGAIN);
+	}
+	if ((err = get_plan(r, &v)) != 0 || r->p.len == 0)
+		return (req_finish(r, err, MKV_REASON_NONE));
+	if (r->e->o.media->shared)
+		return (get_shared(r));
+	r->state = RQ_IO;
+	if (!r->spec) {
+		c = get_cover(r);
+		req_xfer(r, 0, c.begin, MKV_ALIGN_UP(c.end, MKV_BLOCK), c.begin, NULL);
+	}
+	return (MKV_NEXT_AGAIN);
+}
+
+/* CRC of bytes [pos, end) of the object, which lie in the buffers (or the arena) from the cover's beginning on. */
+static uint32_t
+get_crc(struct mkv_req *r, uint64_t pos, uint64_t end)
+{
+	struct mkv_engine *e = r->e;
+	uint64_t begin = get_cover(r).begin, len;
+	uint32_t crc = 0;
+
+	for (; pos < end; pos += len) {
+		const uint8_t *p;
+
+		if (e->o.media->shared) {
+			uint64_t at = req_phys(e, r->run, r->n_runs, pos, &len);
+
+			p = e->o.media->ops->map(e->o.media, at, MKV_MIN(len, end - pos));
+		} else
+			p = req_at(r, pos - begin, &len);
+		len = MKV_MIN(len, end - pos);
+		crc = mkv_crc32c(crc, p, len);
+	}
+	return (crc);
+}
+
+/* One chunk that is delivered in part. 1 good, and its CRC in the answer is that of the delivered part. */
+static int
+get_edge(struct mkv_req *r, uint64_t chunk)
+{
+	struct cover c = get_cover(r);
+	uint32_t *crc = &r->p.crcs[(chunk - c.begin) / CHUNK];
+	uint64_t end = MKV_MIN(chunk + CHUNK, r->p.value_bytes);
+
+	if (get_crc(r, chunk, end) != *crc)
+		return (0);
+	*crc = get_crc(r, MKV_MAX(chunk, r->p.off), MKV_MIN(end, r->p.off + r->p.len));
+	return (1);
+}
+
+static enum mkv_next
+get_io(struct mkv_req *r)
+{
+	uint64_t end = r->p.off + r->p.len, first = r->p.off / CHUNK * CHUNK, last = end / CHUNK * CHUNK;
+	int good = 1;
+	struct cover c;
+
+	if (get_moving(r))
+		return (MKV_NEXT_PARK);
+	if (r->x.err != 0)
+		return (req_finish(r, MKV_E_IO, MKV_REASON_NONE));
+	if (r->p.off % CHUNK != 0)
+		good = get_edge(r, first);
+	if (good && end % CHUNK != 0 && end != r->p.value_bytes && (r->p.off % CHUNK == 0 || last != first))
+		good = get_edge(r, last);
+	if (good) {
+		ENG_COUNT(r->e, get_bytes_total, r->p.len);
+		return (req_finish(r, 0, MKV_REASON_NONE));
+	}
+	if (r->tries++ > 0 || r->e->o.media->shared)
+		return (get_corrupt(r));
+	/* Read it all again; the record tells the stored CRCs once more. */
+	c = get_cover(r);
+	r->spec = 1;
+	r->state = RQ_LOOKUP;
+	req_xfer(r, 0, c.begin, MKV_ALIGN_UP(c.end, MKV_BLOCK), c.begin, NULL);
+	return (MKV_NEXT_AGAIN);
+}
+
+enum mkv_next
+get_step(struct mkv_req *r)
+{
+	enum mkv_next nxt;
+
+	switch (r->state) {
+	case RQ_START:
+		return (get_start(r));
+	case RQ_LOOKUP:
+		return (get_lookup(r));
+	case RQ_IO:
+		nxt = get_io(r);
+		if (nxt == MKV_NEXT_DONE && r->p.status != 0 && r->p.hold != 0) {
+			hold_drop(r->e, (uint32_t)r->p.hold);
+			r->p.hold = 0;
+		}
+		return (nxt);
+	default:
+		MKV_ASSERT(!"a state of get");
+	}
+	return (MKV_NEXT_DONE);
+}
+
+void
+hold_drop(struct mkv_engine *e, uint32_t h)
+{
+	struct hold *o = &e->hold[h];
+
+	ent_unhold(e, o->ent);
+	o->ent = MKV_ENT_NIL;
+	o->gen += o->gen == UINT32_MAX ? 2 : 1;
+	o->next = e->hold_free;
+	e->hold_free = h;
+}
+
+void
+mkv_engine_release(struct mkv_engine *e, uint32_t client, uint64_t hold)
+{
+	uint32_t h = (uint32_t)hold;
+
+	MKV_CHECK_OBJ(e, MKV_ENGINE_MAGIC);
+	if (h >= HOLDS_MAX || e->hold[h].ent == MKV_ENT_NIL || e->hold[h].gen != (uint32_t)(hold >> 32) || e->hold[h].client != client) {
+		ENG_COUNT(e, requests_bad_total, 1);
+		return;
+	}
+	hold_drop(e, h);
+}
+
+/* All bytes matched: from now on the object counts as verified. Without journal room it does so until the next start. */
+static enum mkv_next
+verify_good(struct mkv_req *r)
+{
+	struct mkv_engine *e = r->e;
+	struct mkv_ent *en = eng_ent(e, r->ent);
+	struct mkv_jtouch t = { .expires_ms = en->expires_ms, .flags = MKV_DRV_F_VERIFIED };
+
+	if ((en->flags & MKV_ENT_LINKED) && (en->flags & MKV_ENT_VERIFIED) == 0) {
+		en->flags |= MKV_ENT_VERIFIED;
+		if (!req_locked(e, en->digest) && journal_room(e, sizeof(t), 0) == 0)
+			(void)journal_append(e, MKV_J_TOUCH, en->digest, 0, 0, 0, &t, sizeof(t));
+	}
+	r->p.flags |= MKV_DRV_F_VERIFIED;
+	return (req_finish(r, 0, MKV_REASON_NONE));
+}
+
+/* Chunk by chunk through the one bounce buffer. */
+static enum mkv_next
+verify_check(struct mkv_req *r)
+{
+	struct mkv_engine *e = r->e;
+	uint64_t pos, bytes;
+
+	if (r->err != 0)
+		return (req_finish(r, r->err, MKV_REASON_NONE));
+	if (e->bounce_of != NULL && e->bounce_of != r) {
+		req_park(r, &e->bounce_wait);
+		return (MKV_NEXT_PARK);
+	}
+	e->bounce_of = r;
+	if (get_moving(r))
+		return (MKV_NEXT_PARK);
+	if (r->x.err != 0)
+		return (req_finish(r, MKV_E_IO, MKV_REASON_NONE));
+	pos = (uint64_t)r->scan_piece * CHUNK;
+	if (r->x.end != 0) {
+		bytes = MKV_MIN(r->p.value_bytes - pos, CHUNK);
+		if (mkv_crc32c(0, e->bounce, bytes) == r->p.crcs[r->scan_piece]) {
+			r->scan_piece++;
+			r->tries = 0;
+			pos += bytes;
+		} else if (r->tries++ > 0)
+			return (get_corrupt(r));
+	}
+	if (pos >= r->p.value_bytes)
+		return (verify_good(r));
+	bytes = MKV_ALIGN_UP(MKV_MIN(r->p.value_bytes - pos, CHUNK), MKV_BLOCK);
+	req_xfer(r, 0, pos, pos + bytes, pos, e->bounce);
+	return (MKV_NEXT_PARK);
+}
+
+enum mkv_next
+verify_step(struct mkv_req *r)
+{
+	switch (r->state) {
+	case RQ_START:
+		return (get_start(r));
+	case RQ_LOOKUP:
+		return (get_lookup(r));
+	case RQ_CHECK:
+		return (verify_check(r));
+	default:
+		MKV_ASSERT(!"a state of verify");
+	}
+	return (MKV_NEXT_DONE);
+}

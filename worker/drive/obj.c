@@ -1,0 +1,208 @@
+/*
+ * Records of objects, and the requests that need no data: STAT, DELETE, TOUCH. Drive's loop thread.
+ */
+#include "config.h"
+
+#include <string.h>
+
+#include "common/base/err.h"
+#include "worker/drive/engine_priv.h"
+
+int
+obj_record(struct mkv_req *r, uint32_t i, struct mkv_obj_view *v)
+{
+	struct mkv_page *pg;
+	int err = page_get(r->e, eng_ent(r->e, i)->page, r, &pg);
+
+	if (err != 0)
+		return (err);
+	err = mkv_page_find(pg, eng_ent(r->e, i)->digest, v);
+	if (err != 0)
+		return (MKV_E_CORRUPT);
+	return (v->o->units == eng_ent(r->e, i)->units ? 0 : MKV_E_CORRUPT);
+}
+
+int
+obj_key_is(const struct mkv_obj_view *v, const struct mkv_drv_req *q)
+{
+	return (v->o->key_bytes == q->key_bytes && v->o->ns_bytes == q->ns_bytes && memcmp(v->key, q->key, q->key_bytes) == 0 &&
+	    memcmp(v->ns, q->ns, q->ns_bytes) == 0);
+}
+
+/*
+ * The record of the request's key. 0; MKV_E_AGAIN parked; MKV_E_MISS: finish with *reason; MKV_E_IO. A bad record drops the object.
+ */
+static int
+obj_find(struct mkv_req *r, uint32_t *i, struct mkv_obj_view *v, unsigned *reason)
+{
+	int err;
+
+	*i = req_find(r, reason);
+	if (*i == MKV_ENT_NIL)
+		return (MKV_E_MISS);
+	err = obj_record(r, *i, v);
+	if (err == MKV_E_CORRUPT) {
+		*reason = MKV_REASON_CORRUPT;
+		if (r->lock == 2 || !req_locked(r->e, r->q.digest))
+			(void)evict_one(r->e, *i, MKV_REASON_CORRUPT);
+		return (MKV_E_MISS);
+	}
+	if (err == 0 && !obj_key_is(v, &r->q)) {
+		ENG_COUNT(r->e, collisions_total, 1);
+		*reason = MKV_REASON_NEVER;
+		return (MKV_E_MISS);
+	}
+	return (err);
+}
+
+enum mkv_next
+stat_step(struct mkv_req *r)
+{
+	struct mkv_obj_view v;
+	struct mkv_ent *en;
+	unsigned reason;
+	uint32_t i;
+	int err = obj_find(r, &i, &v, &reason);
+
+	if (err == MKV_E_AGAIN)
+		return (MKV_NEXT_PARK);
+	if (err != 0)
+		return (req_finish(r, err, err == MKV_E_MISS ? reason : MKV_REASON_NONE));
+	en = eng_ent(r->e, i);
+	if ((r->q.flags & MKV_DRV_F_NO_TOUCH) == 0)
+		en->flags |= MKV_ENT_REF;
+	r->p.value_bytes = v.o->value_bytes;
+	r->p.put_wall_ms = v.o->put_wall_ms;
+	r->p.expires_wall_ms = en->expires_ms;
+	r->p.put_id = v.o->put_id;
+	r->p.flags = (en->flags & MKV_ENT_VERIFIED ? MKV_DRV_F_VERIFIED : 0) | (en->flags & MKV_ENT_PIN ? MKV_DRV_F_PIN : 0) |
+	    (en->flags & MKV_ENT_MANIFEST ? MKV_DRV_F_MANIFEST : 0);
+	if (v.set != NULL) {
+		r->p.set = v.set->set;
+		r->p.piece_bytes = v.set->piece_bytes;
+		r->p.piece_count = v.set->piece_count;
+		r->p.n_stripe = v.o->n_stripe;
+		memcpy(r->p.stripe, v.stripe, v.o->n_stripe);
+	}
+	return (req_finish(r, 0, MKV_REASON_NONE));
+}
+
+/* "Not there" is a promise as well: what made it so must not be undone by a crash. */
+static enum mkv_next
+delete_miss(struct mkv_req *r, unsigned reason)
+{
+	r->scan_left = reason + 1;
+	r->state = RQ_FLUSH;
+	return (journal_sync_req(r) ? MKV_NEXT_AGAIN : MKV_NEXT_PARK);
+}
+
+static enum mkv_next
+delete_lookup(struct mkv_req *r)
+{
+	struct mkv_engine *e = r->e;
+	struct mkv_obj_view v;
+	unsigned reason;
+	uint32_t i;
+	int err;
+
+	if (r->err != 0)
+		return (req_finish(r, r->err, MKV_REASON_NONE));
+	if (r->lock != 2 && !req_lock(r))
+		return (MKV_NEXT_PARK);
+	if ((err = obj_find(r, &i, &v, &reason)) == MKV_E_AGAIN)
+		return (MKV_NEXT_PARK);
+	if (err == MKV_E_MISS)
+		return (delete_miss(r, reason));
+	if (err != 0)
+		return (req_finish(r, err, MKV_REASON_NONE));
+	if ((err = journal_room(e, 0, 0)) == MKV_E_AGAIN) {
+		req_park(r, &e->jn.wait);
+		return (MKV_NEXT_PARK);
+	}
+	if (err != 0)
+		return (req_finish(r, err, MKV_REASON_NONE));
+	r->seq = journal_append(e, MKV_J_DROP, r->q.digest, 0, 0, MKV_REASON_DELETED, NULL, 0);
+	journal_join(e, r);
+	r->state = RQ_FLUSH;
+	return (MKV_NEXT_PARK);
+}
+
+static enum mkv_next
+delete_flush(struct mkv_req *r)
+{
+	uint32_t i;
+
+	if (r->err != 0)
+		return (req_finish(r, r->err, MKV_REASON_NONE));
+	if (r->scan_left != 0)
+		return (req_finish(r, MKV_E_MISS, r->scan_left - 1));
+	/* The lock kept puts and eviction away: it is the object of the record. */
+	i = mkv_index_find(&r->e->ix, r->q.digest);
+	if (i != MKV_ENT_NIL)
+		ent_remove(r->e, i, r->seq, MKV_REASON_DELETED);
+	ENG_COUNT(r->e, deletes_total, 1);
+	return (req_finish(r, 0, MKV_REASON_NONE));
+}
+
+enum mkv_next
+delete_step(struct mkv_req *r)
+{
+	if (r->state == RQ_FLUSH)
+		return (delete_flush(r));
+	r->state = RQ_LOOKUP;
+	return (delete_lookup(r));
+}
+
+static enum mkv_next
+touch_lookup(struct mkv_req *r)
+{
+	struct mkv_engine *e = r->e;
+	struct mkv_jtouch t = { .flags = r->q.flags & MKV_DRV_F_PIN };
+	struct mkv_obj_view v;
+	unsigned reason;
+	uint32_t i;
+	int err;
+
+	if (r->err != 0)
+		return (req_finish(r, r->err, MKV_REASON_NONE));
+	if (r->q.ttl_ms != 0 && r->lock != 2 && !req_lock(r))
+		return (MKV_NEXT_PARK);
+	if ((err = obj_find(r, &i, &v, &reason)) == MKV_E_AGAIN)
+		return (MKV_NEXT_PARK);
+	if (err != 0)
+		return (req_finish(r, err, err == MKV_E_MISS ? reason : MKV_REASON_NONE));
+	eng_ent(e, i)->flags |= MKV_ENT_REF;
+	ENG_COUNT(e, touches_total, 1);
+	if (r->q.ttl_ms == 0)
+		return (req_finish(r, 0, MKV_REASON_NONE));
+	if ((err = journal_room(e, sizeof(t), 0)) == MKV_E_AGAIN) {
+		req_park(r, &e->jn.wait);
+		return (MKV_NEXT_PARK);
+	}
+	if (err != 0)
+		return (req_finish(r, err, MKV_REASON_NONE));
+	t.expires_ms = r->expires_ms = r->wall_ms + MKV_MIN(r->q.ttl_ms, UINT64_MAX / 4);
+	r->seq = journal_append(e, MKV_J_TOUCH, r->q.digest, 0, 0, 0, &t, sizeof(t));
+	journal_join(e, r);
+	r->state = RQ_FLUSH;
+	return (MKV_NEXT_PARK);
+}
+
+enum mkv_next
+touch_step(struct mkv_req *r)
+{
+	uint32_t i;
+
+	if (r->state != RQ_FLUSH) {
+		r->state = RQ_LOOKUP;
+		return (touch_lookup(r));
+	}
+	if (r->err != 0)
+		return (req_finish(r, r->err, MKV_REASON_NONE));
+	i = mkv_index_find(&r->e->ix, r->q.digest);
+	if (i != MKV_ENT_NIL) {
+		eng_ent(r->e, i)->expires_ms = r->expires_ms;
+		eng_ent(r->e, i)->flags |= r->q.flags & MKV_DRV_F_PIN ? MKV_ENT_PIN : 0;
+	}
+	return (req_finish(r, 0, MKV_REASON_NONE));
+}

@@ -1,0 +1,375 @@
+/*
+ * Recovery: newest good checkpoint, then the journal (replay.c), then one pass over the index that claims units and pages. Drive's loop thread,
+ * during open; nothing else runs.
+ *
+ * Damage is counted and costs what only the damaged block knew. If what is left could be older than what is lost (the newest checkpoint is gone and
+ * the journal was overwritten since the other one), nothing of it is believed: an empty store is right, a stale one is not.
+ */
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "worker/drive/engine_priv.h"
+
+#define RECOVER_READ_BLOCKS	256u
+
+void
+recover_drop(struct mkv_engine *e, uint32_t i, unsigned reason)
+{
+	struct mkv_ent *en = eng_ent(e, i);
+
+	if (reason != MKV_REASON_NONE)
+		eng_ghost(e, en->digest, reason);
+	mkv_index_unlink(&e->ix, i);
+	if (en->flags & MKV_ENT_MANIFEST) {
+		const struct mkv_side *s = &e->ix.side[en->run];
+		struct mkv_jset js = { .set = s->set, .stripe_mask = s->stripe_mask, .piece_count = s->piece_count };
+
+		set_replay_gone(e, &js);
+	}
+	if (en->flags & (MKV_ENT_MANIFEST | MKV_ENT_MULTI))
+		mkv_side_drop(&e->ix, en->run);
+	mkv_index_drop(&e->ix, i);
+}
+
+void
+recover_drop_all(struct mkv_engine *e)
+{
+	for (uint32_t i = 0; i < e->ix.ents_high; i++) {
+		if ((eng_ent(e, i)->flags & MKV_ENT_LINKED) == 0)
+			continue;
+		recover_drop(e, i, MKV_REASON_LOST);
+		e->rec.lost_objects++;
+	}
+}
+
+/* A slot with its side record. MKV_ENT_NIL: tables full. */
+static uint32_t
+recover_slot(struct mkv_engine *e, struct mkv_digest d, int side)
+{
+	uint32_t i = mkv_index_take(&e->ix), s;
+
+	if (i == MKV_ENT_NIL)
+		return (i);
+	eng_ent(e, i)->digest = d;
+	if (!side)
+		return (i);
+	if ((s = mkv_side_take(&e->ix)) == MKV_ENT_NIL) {
+		mkv_index_drop(&e->ix, i);
+		return (MKV_ENT_NIL);
+	}
+	eng_ent(e, i)->run = s;
+	return (i);
+}
+
+static void
+recover_link(struct mkv_engine *e, uint32_t i)
+{
+	uint32_t old = mkv_index_find(&e->ix, eng_ent(e, i)->digest);
+
+	if (old != MKV_ENT_NIL)
+		recover_drop(e, old, MKV_REASON_NONE);
+	/* The same manifest again: replay met a checkpoint that had it already. */
+	if (eng_ent(e, i)->flags & MKV_ENT_MANIFEST)
+		set_replay_freed(e, e->ix.side[eng_ent(e, i)->run].set);
+	mkv_index_link(&e->ix, i);
+}
+
+static void
+recover_set(struct mkv_side *s, struct mkv_set_id set, uint64_t mask, uint32_t piece_count)
+{
+	s->set = set;
+	s->stripe_mask = mask;
+	s->piece_count = piece_count;
+}
+
+static void
+recover_runs(struct mkv_engine *e, struct mkv_ent *en, const struct mkv_run *run, unsigned n)
+{
+	if (n > 1) {
+		en->flags |= MKV_ENT_MULTI;
+		e->ix.side[en->run].n = n;
+		memcpy(e->ix.side[en->run].run, run, n * sizeof(*run));
+	} else
+		en->run = n ? run[0].off : 0;
+}
+
+int
+recover_ent(struct mkv_engine *e, const struct mkv_obj_view *v, uint32_t page)
+{
+	const struct mkv_obj *o = v->o;
+	int manifest = (o->flags & MKV_OBJ_MANIFEST) != 0;
+	struct mkv_ent *en;
+	uint64_t mask = 0;
+	uint32_t i;
+
+	if (o->units > UINT16_MAX || (manifest && v->set == NULL))
+		return (MKV_E_CORRUPT);
+	if ((i = recover_slot(e, o->digest, manifest || o->n_runs > 1)) == MKV_ENT_NIL)
+		return (MKV_E_NOMEM);
+	en = eng_ent(e, i);
+	en->page = page;
+	en->units = (uint16_t)o->units;
+	en->expires_ms = o->expires_ms;
+	en->flags |= o->flags & MKV_OBJ_VERIFIED ? MKV_ENT_VERIFIED : 0;
+	en->flags |= o->flags & MKV_OBJ_PIN ? MKV_ENT_PIN : 0;
+	en->flags |= o->flags & MKV_OBJ_PIECE ? MKV_ENT_PIECE | MKV_ENT_PROVISIONAL : 0;
+	if (manifest) {
+		for (unsigned k = 0; k < o->n_stripe; k++)
+			mask |= 1ull << (v->stripe[k] & 63);
+		en->flags |= MKV_ENT_MANIFEST;
+		recover_set(&e->ix.side[en->run], v->set->set, mask, v->set->piece_count);
+	} else
+		recover_runs(e, en, v->runs, o->n_runs);
+	recover_link(e, i);
+	return (0);
+}
+
+/* One item of a checkpoint. Its block had a good CRC; what does not hold together is skipped all the same. */
+static void
+recover_item(struct mkv_engine *e, const struct mkv_ckpt_item *it)
+{
+	uint32_t room = it->bytes - (uint32_t)sizeof(*it), i;
+	struct mkv_jset js = { 0 };
+	struct mkv_run run[MKV_OBJ_RUNS_MAX] = { { 0, 0 } };
+	int manifest = it->kind == MKV_CI_OBJECT && (it->flags & MKV_ENT_MANIFEST);
+	struct mkv_ent *en;
+
+	if (it->kind == MKV_CI_SETFREE || manifest) {
+		if (room < sizeof(js))
+			return;
+		memcpy(&js, it->body, sizeof(js));
+	}
+	if (it->kind == MKV_CI_SETFREE) {
+		set_replay_gone(e, &js);
+		return;
+	}
+	if (it->kind != MKV_CI_OBJECT || it->n_runs > MKV_OBJ_RUNS_MAX || (!manifest && room < it->n_runs * sizeof(run[0])))
+		return;
+	if (!!(it->flags & MKV_ENT_MULTI) != (it->n_runs > 1))
+		return;
+	if ((i = recover_slot(e, it->digest, manifest || it->n_runs > 1)) == MKV_ENT_NIL)
+		return;
+	en = eng_ent(e, i);
+	en->flags |= it->flags & MKV_ENT_LASTING;
+	en->page = it->page;
+	en->units = it->units;
+	en->expires_ms = it->expires_ms;
+	if (manifest)
+		recover_set(&e->ix.side[en->run], js.set, js.stripe_mask, js.piece_count);
+	else if (it->n_runs > 1) {
+		memcpy(run, it->body, it->n_runs * sizeof(run[0]));
+		recover_runs(e, en, run, it->n_runs);
+	} else
+		en->run = it->run;
+	recover_link(e, i);
+}
+
+static uint64_t
+recover_block(struct mkv_engine *e, const struct mkv_ckpt_block *b)
+{
+	uint32_t pos = 0;
+	uint64_t n = 0;
+
+	for (; n < b->n_items && pos + sizeof(struct mkv_ckpt_item) <= b->used; n++) {
+		const struct mkv_ckpt_item *it = (const void *)(b->data + pos);
+
+		if (it->bytes < sizeof(*it) || it->bytes % 8 != 0 || pos + it->bytes > b->used)
+			break;
+		recover_item(e, it);
+		pos += it->bytes;
+	}
+	return (n);
+}
+
+static int
+recover_body(struct mkv_engine *e, const struct mkv_ckpt_head *h, uint32_t area, uint8_t *buf)
+{
+	uint64_t items = 0;
+	int r;
+
+	for (uint32_t at = 0; at < h->blocks && !e->cancelled; at += RECOVER_READ_BLOCKS) {
+		uint32_t n = MKV_MIN(RECOVER_READ_BLOCKS, h->blocks - at);
+
+		r = eng_read(e, buf, n * MKV_BLOCK, e->sb.ckpt_off[area] + (uint64_t)(1 + at) * MKV_BLOCK);
+		e->rec.recovery_read_bytes += n * MKV_BLOCK;
+		for (uint32_t i = 0; i < n; i++) {
+			const struct mkv_ckpt_block *b = (const void *)(buf + (size_t)i * MKV_BLOCK);
+
+			if (r != 0 || b->magic != MKV_CKPT_MAGIC || b->tag != e->tag || b->id != h->id || b->block_no != at + i ||
+			    b->used > sizeof(b->data) || !mkv_block_good(b, offsetof(struct mkv_ckpt_block, crc))) {
+				e->rec.damaged_blocks++;
+				continue;
+			}
+			items += recover_block(e, b);
+		}
+	}
+	if (items < h->items)
+		e->rec.lost_objects += (uint32_t)(h->items - items);
+	return (0);
+}
+
+/* The newest head of both areas, both copies. 1 found. */
+static int
+recover_head(struct mkv_engine *e, struct mkv_ckpt_head *best, uint32_t *area, uint8_t *buf)
+{
+	int good[2][2] = { { 0 } }, found = 0;
+
+	for (uint32_t k = 0; k < 4; k++) {
+		uint64_t off = e->sb.ckpt_off[k / 2] + (k % 2 ? (uint64_t)(e->sb.ckpt_blocks - 1) * MKV_BLOCK : 0);
+		const struct mkv_ckpt_head *h = (const void *)buf;
+
+		if (eng_read(e, buf, MKV_BLOCK, off) != 0)
+			continue;
+		e->rec.recovery_read_bytes += MKV_BLOCK;
+		if (h->magic != MKV_CKPT_HEAD_MAGIC || h->tag != e->tag || h->blocks > e->sb.ckpt_blocks - 2 ||
+		    !mkv_block_good(h, offsetof(struct mkv_ckpt_head, crc)))
+			continue;
+		if (!found || h->id > best->id) {
+			*best = *h;
+			*area = k / 2;
+			memset(good, 0, sizeof(good));
+			found = 1;
+		}
+		if (h->id == best->id)
+			good[k / 2][k % 2] = 1;
+	}
+	if (found && !(good[*area][0] && good[*area][1]))
+		e->rec.damaged_blocks++;
+	return (found);
+}
+
+/* Claim the units of entry i. MKV_E_CORRUPT: they are not what they should be; *clash: somebody else has one of them. */
+static int
+recover_claim(struct mkv_engine *e, uint32_t i, struct mkv_run *clash)
+{
+	struct mkv_ent *en = eng_ent(e, i);
+	struct mkv_run run[MKV_OBJ_RUNS_MAX];
+	unsigned n = mkv_ent_runs(&e->ix, en, run);
+	uint32_t sum = 0;
+
+	clash->len = 0;
+	if (en->page >= e->pg.count || e->pg.live[en->page] == UINT8_MAX)
+		return (MKV_E_CORRUPT);
+	for (unsigned k = 0; k < n; k++)
+		sum += run[k].len;
+	if (n > 0 && sum != en->units)
+		return (MKV_E_CORRUPT);
+	for (unsigned k = 0; k < n; k++) {
+		if (mkv_alloc_mark(&e->al, run[k]) == 0)
+			continue;
+		*clash = run[k];
+		while (k > 0)
+			mkv_alloc_free(&e->al, run[--k]);
+		return (MKV_E_CORRUPT);
+	}
+	return (0);
+}
+
+static void
+recover_lose(struct mkv_engine *e, uint32_t i)
+{
+	recover_drop(e, i, MKV_REASON_LOST);
+	e->rec.lost_objects++;
+}
+
+/* Who else claims a part of this run? Two owners are a sign of lost records: neither is believed. Rare, so a walk over all is fine. */
+static void
+recover_clash(struct mkv_engine *e, uint32_t below, struct mkv_run c)
+{
+	for (uint32_t i = 0; i < below; i++) {
+		struct mkv_ent *en = eng_ent(e, i);
+		struct mkv_run run[MKV_OBJ_RUNS_MAX];
+		unsigned n = en->flags & MKV_ENT_LINKED ? mkv_ent_runs(&e->ix, en, run) : 0;
+		int hit = 0;
+
+		for (unsigned k = 0; k < n; k++)
+			hit |= run[k].off < (uint64_t)c.off + c.len && c.off < (uint64_t)run[k].off + run[k].len;
+		if (!hit)
+			continue;
+		for (unsigned k = 0; k < n; k++)
+			mkv_alloc_free(&e->al, run[k]);
+		if (e->pg.live[en->page]-- == 1) {
+			e->pg.taken[en->page] = 0;
+			e->pg.free++;
+		}
+		recover_lose(e, i);
+	}
+}
+
+static void
+recover_count(struct mkv_engine *e)
+{
+	e->pieces = e->manifests = e->provisional = 0;
+	for (uint32_t i = 0; i < e->ix.ents_high; i++) {
+		uint16_t f = eng_ent(e, i)->flags;
+
+		if ((f & MKV_ENT_LINKED) == 0)
+			continue;
+		e->pieces += !!(f & MKV_ENT_PIECE);
+		e->manifests += !!(f & MKV_ENT_MANIFEST);
+		e->provisional += !!(f & MKV_ENT_PROVISIONAL);
+	}
+}
+
+/* The index is final: units and pages follow from it. */
+static void
+recover_settle(struct mkv_engine *e)
+{
+	struct pages *p = &e->pg;
+
+	for (uint32_t i = 0; i < e->ix.ents_high; i++) {
+		struct mkv_ent *en = eng_ent(e, i);
+		struct mkv_run clash;
+
+		if ((en->flags & MKV_ENT_LINKED) == 0)
+			continue;
+		if (recover_claim(e, i, &clash) != 0) {
+			if (clash.len != 0 && (uint64_t)clash.off + clash.len <= e->al.units)
+				recover_clash(e, i, clash);
+			recover_lose(e, i);
+			continue;
+		}
+		if (!p->taken[en->page]) {
+			p->taken[en->page] = 1;
+			p->free--;
+		}
+		p->live[en->page]++;
+		/* Nobody knows how many dead records it has: counted as of an ordinary page. */
+		p->total[en->page] = (uint8_t)MKV_MAX(p->live[en->page], 12);
+	}
+	recover_count(e);
+}
+
+int
+recover_run(struct mkv_engine *e, char *why, size_t why_bytes)
+{
+	struct mkv_ckpt_head h = { 0 };
+	uint32_t area = 0;
+	uint8_t *buf;
+	int r = 0;
+
+	if (posix_memalign((void **)&buf, MKV_BLOCK, (size_t)RECOVER_READ_BLOCKS * MKV_BLOCK) != 0)
+		return (MKV_E_NOMEM);
+	if (!e->formatted && recover_head(e, &h, &area, buf)) {
+		r = recover_body(e, &h, area, buf);
+		e->ck.id = h.id;
+		e->ck.area = area ^ 1;
+	}
+	free(buf);
+	if (r == 0)
+		r = replay_run(e, h.id ? h.start_seq : 1, e->formatted);
+	if (e->cancelled)
+		r = MKV_E_CANCELLED;
+	if (r == 0) {
+		recover_settle(e);
+		r = page_replay_end(e);
+	}
+	if (r != 0)
+		snprintf(why, why_bytes, "%s: recovery failed: %s", e->o.name, mkv_err(r));
+	return (r);
+}

@@ -1,0 +1,308 @@
+/*
+ * Striped values: what drives say to each other. Drive's loop thread; owns the table of sets to be freed and the answers owed.
+ *
+ *   home: manifest durable -> SET_COMMITTED to every drive of its stripe
+ *   home: manifest gone, durably -> SET_FREE to every drive of its stripe, again every second, until each said SET_FREED; then SET_FREED is journaled
+ *   any:  SET_FREE -> drop records of the pieces, flush, SET_FREED
+ *
+ * The list of sets to be freed is rebuilt by replay, so a restart goes on asking. A table that is full stops evictions of manifests, nothing else.
+ */
+#include "config.h"
+
+#include <string.h>
+
+#include "common/base/err.h"
+#include "worker/drive/engine_priv.h"
+
+#define SET_AGAIN_NS		MKV_NS_PER_SEC
+#define SET_PIECES_MAX		(1u << 18)	/* pieces of one value that are looked for: 1 TiB in extents of 4 MiB, a few milliseconds */
+
+/* About how many units of a set's pieces lie on one drive of its stripe. */
+uint64_t
+set_units(const struct mkv_engine *e, uint64_t mask, uint32_t piece_count)
+{
+	return ((uint64_t)piece_count * (e->sb.extent_bytes / e->sb.unit_bytes) / (uint64_t)MKV_MAX(__builtin_popcountll(mask), 1));
+}
+
+int
+set_room(const struct mkv_engine *e)
+{
+	return (e->setfrees < SETFREE_MAX - 64);
+}
+
+/* Units that will be free here when what was asked for is done. */
+uint64_t
+set_units_due(const struct mkv_engine *e)
+{
+	uint64_t units = 0;
+
+	for (uint32_t i = 0; e->setfrees > 0 && i < SETFREE_MAX; i++) {
+		const struct setfree *s = &e->setfree[i];
+
+		if (s->used && ((s->mask >> e->o.drive_idx) & 1))
+			units += set_units(e, s->mask, s->piece_count);
+	}
+	return (units);
+}
+
+static struct setfree *
+set_find(struct mkv_engine *e, struct mkv_set_id set)
+{
+	for (uint32_t i = 0; i < SETFREE_MAX; i++) {
+		struct setfree *s = &e->setfree[i];
+
+		if (s->used && s->set.lo == set.lo && s->set.hi == set.hi)
+			return (s);
+	}
+	return (NULL);
+}
+
+static void
+set_add(struct mkv_engine *e, struct mkv_set_id set, uint64_t mask, uint32_t piece_count, uint64_t seq)
+{
+	struct setfree *s = NULL;
+
+	if (mask == 0 || set_find(e, set) != NULL)
+		return;
+	for (uint32_t i = 0; i < SETFREE_MAX && s == NULL; i++)
+		s = e->setfree[i].used ? NULL : &e->setfree[i];
+	if (s == NULL)
+		return;				/* set_room() leaves 64 for overwrites and deletes; what is beyond is found by an audit */
+	*s = (struct setfree){ .set = set, .mask = mask, .piece_count = piece_count, .used = 1, .seq = seq };
+	e->setfrees++;
+}
+
+void
+set_manifest_gone(struct mkv_engine *e, const struct mkv_side *s, uint64_t seq)
+{
+	set_add(e, s->set, s->stripe_mask, s->piece_count, seq);
+}
+
+void
+set_replay_gone(struct mkv_engine *e, const struct mkv_jset *s)
+{
+	set_add(e, s->set, s->stripe_mask, s->piece_count, 0);
+}
+
+void
+set_replay_freed(struct mkv_engine *e, struct mkv_set_id set)
+{
+	struct setfree *s = set_find(e, set);
+
+	if (s == NULL)
+		return;
+	s->used = 0;
+	e->setfrees--;
+}
+
+void
+set_mark_committed(struct mkv_engine *e, struct mkv_set_id set, uint32_t piece_count)
+{
+	for (uint32_t k = 0; k < piece_count && k < SET_PIECES_MAX; k++) {
+		uint32_t i = mkv_index_find(&e->ix, mkv_piece_digest(e->piece_secret, set, k));
+
+		if (i == MKV_ENT_NIL || (eng_ent(e, i)->flags & MKV_ENT_PROVISIONAL) == 0)
+			continue;
+		eng_ent(e, i)->flags &= (uint16_t)~MKV_ENT_PROVISIONAL;
+		if (!e->opening)
+			e->provisional--;
+	}
+}
+
+/*
+ * Pieces [*from, piece_count) that are here leave. 0 done; MKV_E_AGAIN: no journal room, *from says how far; MKV_E_BUSY: a put of a piece is under
+ * way; MKV_E_READONLY.
+ */
+int
+set_drop_pieces(struct mkv_engine *e, struct mkv_set_id set, uint32_t *from, uint32_t piece_count, int provisional_only)
+{
+	uint32_t end = MKV_MIN(piece_count, SET_PIECES_MAX);
+
+	for (; *from < end; (*from)++) {
+		uint32_t i;
+		int r;
+
+		i = mkv_index_find(&e->ix, mkv_piece_digest(e->piece_secret, set, *from));
+		if (i == MKV_ENT_NIL || (eng_ent(e, i)->flags & MKV_ENT_PIECE) == 0)
+			continue;
+		if (provisional_only && (eng_ent(e, i)->flags & MKV_ENT_PROVISIONAL) == 0)
+			continue;
+		if (req_locked(e, eng_ent(e, i)->digest))
+			return (MKV_E_BUSY);
+		if ((r = evict_one(e, i, MKV_REASON_NONE)) != 0)
+			return (r);
+	}
+	return (0);
+}
+
+static void
+set_send(struct mkv_engine *e, uint32_t drive, enum mkv_drv_op op, struct mkv_set_id set, uint32_t piece_count)
+{
+	struct mkv_desc d = { .op = (uint16_t)op, .arg = { set.lo, set.hi, piece_count } };
+
+	if (drive == e->o.drive_idx)
+		mkv_engine_peer(e, drive, &d);
+	else
+		e->o.ops->peer(e->o.arg, drive, &d);
+}
+
+void
+set_committed(struct mkv_engine *e, const struct mkv_side *s)
+{
+	if (e->opening)
+		return;
+	for (uint32_t i = 0; i < MKV_DRV_STRIPE_MAX; i++) {
+		if ((s->stripe_mask >> i) & 1)
+			set_send(e, i, MKV_DRV_SET_COMMITTED, s->set, s->piece_count);
+	}
+}
+
+static void
+set_on_committed(struct mkv_engine *e, struct mkv_set_id set, uint32_t piece_count)
+{
+	static const struct mkv_digest none;
+	struct mkv_jset body = { .set = set, .piece_count = piece_count };
+
+	set_mark_committed(e, set, piece_count);
+	/* Lost without room: the pieces stay provisional after a restart, which protects them as well. */
+	if (journal_room(e, sizeof(body), 0) == 0)
+		(void)journal_append(e, MKV_J_SET_COMMITTED, none, 0, 0, 0, &body, sizeof(body));
+}
+
+/* Drop the pieces and owe an answer. Whatever stops us, the home asks again. */
+static void
+set_on_free(struct mkv_engine *e, uint32_t drive, struct mkv_set_id set, uint32_t piece_count)
+{
+	uint32_t from = 0;
+
+	if (e->readonly || e->setacks == SETACK_MAX || set_drop_pieces(e, set, &from, piece_count, 0) != 0) {
+		journal_urgent(e);
+		return;
+	}
+	e->setack[e->setacks++] = (struct setack){ .seq = e->jn.last_record, .drive = drive, .set = set };
+	journal_urgent(e);
+	if (e->jn.flushed >= e->jn.last_record)
+		set_flushed(e);
+}
+
+static void
+set_on_freed(struct mkv_engine *e, uint32_t drive, struct mkv_set_id set)
+{
+	static const struct mkv_digest none;
+	struct setfree *s = set_find(e, set);
+	struct mkv_jset body = { .set = set };
+
+	if (s == NULL || drive >= 64)
+		return;
+	s->mask &= ~(1ull << drive);
+	if (s->mask != 0)
+		return;
+	if (journal_room(e, sizeof(body), 0) != 0) {
+		s->mask = 1ull << drive;	/* asked again, answered again */
+		return;
+	}
+	(void)journal_append(e, MKV_J_SET_FREED, none, 0, 0, 0, &body, sizeof(body));
+	s->used = 0;
+	e->setfrees--;
+}
+
+/* A group is durable: answers that waited for it go out. */
+void
+set_flushed(struct mkv_engine *e)
+{
+	uint32_t n = e->setacks, keep = 0;
+	struct setack due[SETACK_MAX];
+	uint32_t dues = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		if (!e->readonly && e->setack[i].seq <= e->jn.flushed)
+			due[dues++] = e->setack[i];
+		else if (!e->readonly)
+			e->setack[keep++] = e->setack[i];
+	}
+	e->setacks = keep;
+	for (uint32_t i = 0; i < dues; i++)
+		set_send(e, due[i].drive, MKV_DRV_SET_FREED, due[i].set, 0);
+}
+
+void
+set_step(struct mkv_engine *e, uint64_t now)
+{
+	for (uint32_t i = 0; e->setfrees > 0 && i < SETFREE_MAX; i++) {
+		struct setfree *s = &e->setfree[i];
+		uint64_t mask = s->mask;
+
+		if (!s->used || now < s->again_ns)
+			continue;
+		if (s->seq > e->jn.flushed) {
+			journal_urgent(e);
+			continue;
+		}
+		s->again_ns = now + SET_AGAIN_NS;
+		for (uint32_t d = 0; d < 64 && s->used; d++) {
+			if ((mask >> d) & 1)
+				set_send(e, d, MKV_DRV_SET_FREE, s->set, s->piece_count);
+		}
+	}
+}
+
+/* Another drive is short of space because of pieces homed here: give up manifests with pieces there, oldest unread first. */
+static void
+set_on_reclaim(struct mkv_engine *e, uint32_t drive, uint64_t bytes)
+{
+	uint64_t got = 0;
+
+	for (uint32_t look = 0; look < 8192 && got < bytes && e->manifests > 0 && e->ix.ents_high > 0; look++) {
+		struct mkv_ent *en;
+		const struct mkv_side *s;
+
+		if (++e->hand >= e->ix.ents_high)
+			e->hand = 0;
+		en = eng_ent(e, e->hand);
+		if ((en->flags & (MKV_ENT_LINKED | MKV_ENT_MANIFEST)) != (MKV_ENT_LINKED | MKV_ENT_MANIFEST) || (en->flags & MKV_ENT_PIN) ||
+		    req_locked(e, en->digest))
+			continue;
+		s = &e->ix.side[en->run];
+		if (((s->stripe_mask >> drive) & 1) == 0)
+			continue;
+		if (en->flags & MKV_ENT_REF) {
+			en->flags &= (uint16_t)~MKV_ENT_REF;
+			continue;
+		}
+		got += set_units(e, s->stripe_mask, s->piece_count) * e->sb.unit_bytes;
+		if (evict_one(e, e->hand, MKV_REASON_EVICTED) != 0)
+			break;
+	}
+	journal_urgent(e);
+}
+
+void
+mkv_engine_peer(struct mkv_engine *e, uint32_t drive, const struct mkv_desc *d)
+{
+	struct mkv_set_id set = { d->arg[0], d->arg[1] };
+	uint32_t count = (uint32_t)MKV_MIN(d->arg[2], SET_PIECES_MAX);
+
+	MKV_CHECK_OBJ(e, MKV_ENGINE_MAGIC);
+	if (drive >= MKV_DRV_STRIPE_MAX) {
+		ENG_COUNT(e, requests_bad_total, 1);
+		return;
+	}
+	switch (d->op) {
+	case MKV_DRV_SET_COMMITTED:
+		set_on_committed(e, set, count);
+		break;
+	case MKV_DRV_SET_FREE:
+		set_on_free(e, drive, set, count);
+		break;
+	case MKV_DRV_SET_FREED:
+		set_on_freed(e, drive, set);
+		break;
+	case MKV_DRV_RECLAIM:
+		if (e->o.evict && !e->readonly)
+			set_on_reclaim(e, drive, d->arg[0]);
+		break;
+	default:				/* foreign: another build, or damage */
+		ENG_COUNT(e, requests_bad_total, 1);
+		break;
+	}
+}

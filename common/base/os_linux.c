@@ -1,5 +1,5 @@
 /*
- * The platform: Linux. memfd, eventfd, pidfd, Landlock and block-device ioctls are called here and nowhere else.
+ * The platform: Linux (what POSIX has is in os_posix.c). memfd, eventfd, pidfd, Landlock and block-device ioctls are called here and nowhere else.
  *
  * Process and thread: any; no state, every call stands alone.
  * Owns: nothing; descriptors and mappings are the caller's, all close-on-exec.
@@ -8,18 +8,14 @@
 #include "config.h"
 #include "common/base/os.h"
 
-#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -134,13 +130,6 @@ mkv_os_shm_map(int fd, uint64_t bytes, int writable, int huge, void **out)
 		(void)madvise(p, bytes, MADV_HUGEPAGE);	/* advice: slower without */
 	*out = p;
 	return (0);
-}
-
-void
-mkv_os_shm_unmap(void *p, uint64_t bytes)
-{
-	if (p != NULL)
-		MKV_ASSERT(munmap(p, bytes) == 0);
 }
 
 /* ---- bells ---- */
@@ -421,19 +410,6 @@ mkv_os_medium_open(const char *path, int *direct)
 }
 
 int
-mkv_os_medium_lock(int fd)
-{
-	int r;
-
-	do
-		r = flock(fd, LOCK_EX | LOCK_NB);
-	while (r != 0 && errno == EINTR);
-	if (r == 0)
-		return (0);
-	return (errno == EWOULDBLOCK ? MKV_E_LOCKED : os_err());
-}
-
-int
 mkv_os_preallocate(int fd, uint64_t bytes)
 {
 	struct stat st;
@@ -482,67 +458,6 @@ mkv_os_cpu_count(void)
 		return (CPU_COUNT(&set));
 	n = sysconf(_SC_NPROCESSORS_ONLN);	/* more CPUs than the set has room for */
 	return (n > 0 ? (int)n : 1);
-}
-
-/* A numeric address only: no resolver runs in a server. */
-static int
-listen_addr(const char *host, uint16_t port, struct sockaddr_storage *ss, socklen_t *bytes)
-{
-	struct sockaddr_in *v4 = (struct sockaddr_in *)ss;
-	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)ss;
-
-	memset(ss, 0, sizeof(*ss));
-	if (inet_pton(AF_INET, host, &v4->sin_addr) == 1) {
-		v4->sin_family = AF_INET;
-		v4->sin_port = htons(port);
-		*bytes = sizeof(*v4);
-		return (0);
-	}
-	if (inet_pton(AF_INET6, host, &v6->sin6_addr) == 1) {
-		v6->sin6_family = AF_INET6;
-		v6->sin6_port = htons(port);
-		*bytes = sizeof(*v6);
-		return (0);
-	}
-	return (MKV_E_INVAL);
-}
-
-static uint16_t
-listen_port(int fd)
-{
-	struct sockaddr_storage ss;
-	socklen_t bytes = sizeof(ss);
-
-	memset(&ss, 0, sizeof(ss));
-	if (getsockname(fd, (struct sockaddr *)&ss, &bytes) != 0)
-		return (0);
-	if (ss.ss_family == AF_INET6)
-		return (ntohs(((struct sockaddr_in6 *)&ss)->sin6_port));
-	return (ntohs(((struct sockaddr_in *)&ss)->sin_port));
-}
-
-int
-mkv_os_listen_tcp(const char *host, uint16_t port, int reuseport, uint16_t *bound_port)
-{
-	struct sockaddr_storage ss;
-	socklen_t bytes;
-	int fd, r, one = 1;
-
-	if ((r = listen_addr(host, port, &ss, &bytes)) != 0)
-		return (r);
-	fd = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return (os_err());
-	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (ss.ss_family == AF_INET6)
-		(void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
-	if (reuseport && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)) != 0)
-		return (os_close_err(fd, os_err()));
-	if (bind(fd, (struct sockaddr *)&ss, bytes) != 0 || listen(fd, SOMAXCONN) != 0)
-		return (os_close_err(fd, errno == EADDRINUSE ? MKV_E_LOCKED : os_err()));
-	if (bound_port != NULL)
-		*bound_port = listen_port(fd);
-	return (fd);
 }
 
 int
@@ -609,12 +524,4 @@ mkv_os_socket_mode(int fd, int nonblocking)
 	if (want != flags && fcntl(fd, F_SETFL, want) != 0)
 		return (os_err());
 	return (0);
-}
-
-int
-mkv_os_is_socket(int fd)
-{
-	struct stat st;
-
-	return (fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode));
 }

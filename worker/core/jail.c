@@ -1,5 +1,5 @@
 /*
- * The jail of a worker.
+ * The jail of a worker on Linux.
  *
  * Process and thread: front, drive; the main thread, before any other exists (threads made later are born in it).
  * Owns: nothing. There is no way back.
@@ -64,25 +64,6 @@ static const int jail_calls_socket[] = {
 	SCMP_SYS(setsockopt), SCMP_SYS(getsockname), SCMP_SYS(getpeername),
 };
 
-const char *
-mkv_jail_part_name(unsigned part)
-{
-	switch (part) {
-	case MKV_JAIL_RING:
-		return ("ring");
-	case MKV_JAIL_NO_NEW_PRIVS:
-		return ("no_new_privs");
-	case MKV_JAIL_LANDLOCK:
-		return ("landlock");
-	case MKV_JAIL_USER:
-		return ("user");
-	case MKV_JAIL_SECCOMP:
-		return ("seccomp");
-	default:
-		return ("unknown");
-	}
-}
-
 /* ---- user ---- */
 
 static int
@@ -130,8 +111,8 @@ jail_allow_narrowed(scmp_filter_ctx f)
 {
 	struct scmp_arg_cmp no_exec = SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0);
 	struct scmp_arg_cmp thread = SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_VM | CLONE_THREAD, CLONE_VM | CLONE_THREAD);
-	struct scmp_arg_cmp update = SCMP_A1(SCMP_CMP_EQ, URING_REGISTER_BUFFERS_UPDATE);
-	struct scmp_arg_cmp self = SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid());
+	struct scmp_arg_cmp update = SCMP_A1(SCMP_CMP_EQ, URING_REGISTER_BUFFERS_UPDATE, 0);
+	struct scmp_arg_cmp self = SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid(), 0);
 	int r;
 
 	if ((r = seccomp_rule_add_array(f, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, &no_exec)) != 0 ||
@@ -148,7 +129,7 @@ jail_allow_narrowed(scmp_filter_ctx f)
 static int
 jail_allow_may(scmp_filter_ctx f, unsigned may)
 {
-	struct scmp_arg_cmp discard = SCMP_A1(SCMP_CMP_EQ, BLOCK_DISCARD);
+	struct scmp_arg_cmp discard = SCMP_A1(SCMP_CMP_EQ, BLOCK_DISCARD, 0);
 	int r = 0;
 
 	if (may & MKV_IOQ_MAY_FILE) {

@@ -542,11 +542,14 @@ test_file(void **state MKV_UNUSED)
 static void
 test_file_direct(void **state MKV_UNUSED)
 {
-	char path[] = "/tmp/memkv-ioq-XXXXXX", *buf = aligned_alloc(4096, 65536);
-	int fd = mkstemp(path), direct, idx;
+	char path[] = "/tmp/memkv-ioq-XXXXXX", *buf;
+	int fd, direct, idx;
 	struct op o;
 
 	need_queue();
+	buf = aligned_alloc(4096, 65536);
+	fd = mkstemp(path);
+	assert_true(fd >= 0);
 	assert_int_equal(ftruncate(fd, 20000), 0);	/* ends inside a sector */
 	close(fd);
 	fd = mkv_os_medium_open(path, &direct);

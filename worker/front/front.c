@@ -125,8 +125,7 @@ mkv_front_create(struct mkv_front **out, const struct mkv_front_conf *conf, stru
 	front_lists_init(f);
 	if ((r = front_alloc(f)) != 0)
 		goto out;
-	/* 64 bytes: no namespace of a client is so long, so no key of a client can have a piece's digest on purpose. */
-	if ((r = mkv_hkdf(conf->store_secret, sizeof(conf->store_secret), NULL, 0, "memkv1 pieces", 13, f->piece_secret,
+	if ((r = mkv_hkdf(conf->store_secret, sizeof(conf->store_secret), NULL, 0, MKV_PIECE_INFO, strlen(MKV_PIECE_INFO), f->piece_secret,
 	    sizeof(f->piece_secret))) != 0)
 		goto out;
 	front_conns_init(f);

@@ -229,7 +229,6 @@ void		mkv_park_run(struct mkv_front *f, struct mkv_park_queue *q);
 /* route.c */
 int		mkv_route_home(const struct mkv_front *f, struct mkv_digest d);		/* -1: no drive in service */
 int		mkv_route_reason(const struct mkv_front *f, struct mkv_digest d, int reason);	/* NEVER becomes DRIVE_OFFLINE where that is why */
-struct mkv_digest mkv_route_piece(const struct mkv_front *f, struct mkv_set_id set, uint32_t piece_no);
 unsigned	mkv_route_stripe(const struct mkv_front *f, uint8_t out[MKV_DRV_STRIPE_MAX]);	/* drives that take pieces now */
 /* The try_no-th drive of a piece among those of the stripe that are in service; -1: no more. */
 int		mkv_route_piece_drive(const struct mkv_front *f, struct mkv_digest d, const uint8_t *stripe, unsigned n, unsigned try_no);

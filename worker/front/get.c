@@ -75,7 +75,7 @@ get_push(struct mkv_req *r, struct mkv_part *p)
 		q->set = u->set;
 		q->piece_no = p->no;
 		q->piece_bytes = u->piece_bytes;
-		q->digest = mkv_route_piece(r->f, u->set, p->no);
+		q->digest = mkv_piece_digest(r->f->piece_secret, u->set, p->no);
 		drive = mkv_route_piece_drive(r->f, q->digest, u->stripe, u->n_stripe, p->try_no);
 	} else {
 		mkv_req_fill(r, q);
@@ -169,7 +169,7 @@ get_on_failure(struct mkv_req *r, struct mkv_part *p, const struct mkv_drv_rep *
 		return;
 	}
 	if (status == MKV_E_MISS && r->u.get.multi && ++p->try_no < r->u.get.n_stripe &&
-	    mkv_route_piece_drive(r->f, mkv_route_piece(r->f, r->u.get.set, p->no), r->u.get.stripe, r->u.get.n_stripe, p->try_no) >= 0) {
+	    mkv_route_piece_drive(r->f, mkv_piece_digest(r->f->piece_secret, r->u.get.set, p->no), r->u.get.stripe, r->u.get.n_stripe, p->try_no) >= 0) {
 		p->state = PART_WAIT;
 		return;
 	}

@@ -215,7 +215,7 @@ put_fill_part(struct mkv_req *r, const struct mkv_part *p, struct mkv_drv_req *q
 	q->set = u->set;
 	q->piece_no = p->no;
 	q->piece_bytes = r->f->conf.part_bytes;
-	q->digest = mkv_route_piece(r->f, u->set, p->no);
+	q->digest = mkv_piece_digest(r->f->piece_secret, u->set, p->no);
 	q->home_idx = (uint16_t)u->home;
 	q->put_id = u->put_id;
 	drive = mkv_route_piece_drive(r->f, q->digest, u->stripe, u->n_stripe, 0);
@@ -464,6 +464,7 @@ put_undo(struct mkv_req *r)
 		u->used &= u->used - 1;
 		q = mkv_dop_req(r->f, u->ctl);
 		q->set = u->set;
+		q->piece_count = u->next_no;
 		q->flags = MKV_DRV_F_PIECE;
 		q->deadline_ns = UINT64_MAX;
 		mkv_dop_push(r->f, u->ctl, (int)drive, MKV_DRV_ABORT);

@@ -47,17 +47,6 @@ mkv_route_reason(const struct mkv_front *f, struct mkv_digest d, int reason)
 	return (reason);
 }
 
-struct mkv_digest
-mkv_route_piece(const struct mkv_front *f, struct mkv_set_id set, uint32_t piece_no)
-{
-	uint8_t b[20];
-
-	memcpy(b, &set.lo, 8);
-	memcpy(b + 8, &set.hi, 8);
-	memcpy(b + 16, &piece_no, 4);
-	return (mkv_digest(f->piece_secret, b, sizeof(b)));
-}
-
 unsigned
 mkv_route_stripe(const struct mkv_front *f, uint8_t out[MKV_DRV_STRIPE_MAX])
 {

@@ -266,6 +266,18 @@ ctl_show(FILE *to, const char *cmd, const json_t *answer)
 
 /* ---- the command line ---- */
 
+/* For shell completion. */
+static int
+ctl_lists(const char *what)
+{
+	if (strcmp(what, "--options") == 0)
+		mkv_opt_list(stdout, ctl_options, MKV_ARRAY_LEN(ctl_options), 1);
+	else
+		for (size_t i = 0; i < MKV_ARRAY_LEN(ctl_commands); i++)
+			printf("%s\t%s\n", ctl_commands[i].name, ctl_commands[i].help);
+	return (0);
+}
+
 static const char *
 ctl_name_at(const void *arg MKV_UNUSED, unsigned i)
 {
@@ -319,6 +331,10 @@ ctl_main(int argc, char **argv)
 
 	if (words == NULL)
 		return (1);
+	if (argc == 3 && strcmp(argv[1], "help") == 0 && (strcmp(argv[2], "--options") == 0 || strcmp(argv[2], "--commands") == 0)) {
+		free(words);
+		return (ctl_lists(argv[2]));
+	}
 	n = mkv_opt_parse(ctl_options, MKV_ARRAY_LEN(ctl_options), 1, &o, argc - 1, argv + 1, words, why, sizeof(why));
 	if (n < 0) {
 		fprintf(stderr, "memkvctl: %s\n", why);

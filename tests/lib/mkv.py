@@ -1,0 +1,173 @@
+"""libmemkv for the process tests, by ctypes. The library releases the interpreter lock while it waits, so threads work."""
+import ctypes as C
+import os
+
+STAGE = os.environ.get("MEMKV_STAGE")
+
+SEC = 1_000_000
+
+
+class ClientOpts(C.Structure):
+    _fields_ = [("size", C.c_size_t), ("config_file", C.c_char_p), ("servers", C.c_char_p), ("namespace_", C.c_char_p),
+                ("transport", C.c_char_p), ("auth_key", C.c_char_p), ("rdma_devices", C.c_char_p), ("prometheus_bind", C.c_char_p),
+                ("io_threads", C.c_uint), ("connections", C.c_uint), ("inflight_max", C.c_uint), ("no_verify", C.c_int),
+                ("connect_timeout_us", C.c_uint64)]
+
+
+class PutOpts(C.Structure):
+    _fields_ = [("size", C.c_size_t), ("flags", C.c_uint), ("ttl_ms", C.c_uint64), ("parent", C.c_void_p), ("parent_bytes", C.c_size_t),
+                ("namespace_", C.c_char_p)]
+
+
+class Object(C.Structure):
+    _fields_ = [("size", C.c_size_t), ("value_bytes", C.c_uint64), ("put_wall_ms", C.c_uint64), ("expires_wall_ms", C.c_uint64),
+                ("flags", C.c_uint), ("reason", C.c_uint), ("same", C.c_int), ("server", C.c_int)]
+
+
+class Key(C.Structure):
+    _fields_ = [("data", C.c_char_p), ("bytes", C.c_size_t)]
+
+
+class ServerInfo(C.Structure):
+    _fields_ = [("size", C.c_size_t), ("name", C.c_char * 256), ("status", C.c_int), ("server_id", C.c_uint8 * 16),
+                ("total_bytes", C.c_uint64), ("used_bytes", C.c_uint64), ("objects", C.c_uint64), ("uptime_ms", C.c_uint64),
+                ("drives_total", C.c_uint), ("drives_online", C.c_uint), ("version", C.c_char * 32), ("transport", C.c_char * 8)]
+
+
+LIST_FN = C.CFUNCTYPE(C.c_int, C.c_void_p, C.c_void_p)
+
+IF_ABSENT, OVERWRITE, PIN, ACCEPTED, COMMIT = 1, 2, 4, 8, 16
+(OK, INVAL, NOMEM, IO, AGAIN, PEER, TIMEOUT, UNREACHABLE, MISS, EXISTS, TOOBIG, CORRUPT, NOSPACE, BUSY, RETRY, AUTH, DENIED, PROTO, VERSION,
+ UNSUPPORTED, CLOSED, CANCELLED, FORKED) = [-i for i in range(23)]
+REASON_CORRUPT, REASON_LOST, REASON_NEVER = 5, 10, 1
+
+
+def _load():
+    lib = C.CDLL(os.path.join(STAGE, "lib", "libmemkv.so"))
+    p, z, u64 = C.c_void_p, C.c_size_t, C.c_uint64
+    lib.mkv_strerror.restype = C.c_char_p
+    lib.mkv_client_open.argtypes = [C.POINTER(p), C.POINTER(ClientOpts), C.c_char_p, z]
+    lib.mkv_client_close.argtypes = [p]
+    lib.mkv_warm.argtypes = [p, u64]
+    lib.mkv_put.argtypes = [p, C.c_char_p, z, C.c_char_p, z, C.POINTER(PutOpts), u64, C.POINTER(Object)]
+    lib.mkv_get.argtypes = [p, C.c_char_p, z, p, z, u64, C.POINTER(Object)]
+    lib.mkv_get.restype = C.c_int64
+    lib.mkv_get_range.argtypes = [p, C.c_char_p, z, u64, p, z, u64, C.POINTER(Object)]
+    lib.mkv_get_range.restype = C.c_int64
+    for name in ("mkv_exists", "mkv_delete"):
+        getattr(lib, name).argtypes = [p, C.c_char_p, z, u64]
+    lib.mkv_stat.argtypes = [p, C.c_char_p, z, u64, C.POINTER(Object)]
+    lib.mkv_match.argtypes = [p, C.POINTER(Key), C.c_uint, C.c_uint, C.c_uint, u64, C.POINTER(C.c_uint)]
+    lib.mkv_exists_batch.argtypes = [p, C.POINTER(Key), C.c_uint, C.c_uint, u64, p, p]
+    lib.mkv_delete_batch.argtypes = [p, C.POINTER(Key), C.c_uint, u64, p, p]
+    lib.mkv_server_of.argtypes = [p, C.c_char_p, z]
+    lib.mkv_server_info.argtypes = [p, C.c_uint, u64, C.POINTER(ServerInfo)]
+    lib.mkv_client_metrics.argtypes = [p, C.c_char_p, z]
+    lib.mkv_client_metrics.restype = z
+    return lib
+
+
+LIB = _load() if STAGE else None
+
+
+class Miss(Exception):
+    def __init__(self, status, reason=0):
+        super().__init__(f"{LIB.mkv_strerror(status).decode()} (status {status}, reason {reason})")
+        self.status, self.reason = status, reason
+
+
+class Client:
+    """One handle. Every call takes a deadline in seconds and raises Miss for anything but success."""
+
+    def __init__(self, servers, **opts):
+        o = ClientOpts(size=C.sizeof(ClientOpts), servers=servers.encode(), transport=b"tcp")
+        for k, v in opts.items():
+            setattr(o, k, v.encode() if isinstance(v, str) else v)
+        self.p = C.c_void_p()
+        why = C.create_string_buffer(512)
+        r = LIB.mkv_client_open(C.byref(self.p), C.byref(o), why, len(why))
+        if r != 0:
+            raise RuntimeError(f"mkv_client_open: {r} {why.value.decode()}")
+
+    def close(self):
+        p, self.p = self.p, C.c_void_p()
+        LIB.mkv_client_close(p)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def put(self, key, value, deadline=10.0, flags=0, ttl_ms=0):
+        o = PutOpts(size=C.sizeof(PutOpts), flags=flags, ttl_ms=ttl_ms)
+        obj = Object(size=C.sizeof(Object))
+        r = LIB.mkv_put(self.p, key, len(key), value, len(value), C.byref(o), int(deadline * SEC), C.byref(obj))
+        if r != 0:
+            raise Miss(r, obj.reason)
+        return obj
+
+    def get(self, key, room, deadline=10.0):
+        buf = C.create_string_buffer(room) if room else C.create_string_buffer(1)
+        obj = Object(size=C.sizeof(Object))
+        n = LIB.mkv_get(self.p, key, len(key), buf, room, int(deadline * SEC), C.byref(obj))
+        if n < 0:
+            raise Miss(n, obj.reason)
+        return memoryview(buf)[:n]
+
+    def get_range(self, key, off, length, deadline=10.0):
+        buf = C.create_string_buffer(length + 1)
+        obj = Object(size=C.sizeof(Object))
+        n = LIB.mkv_get_range(self.p, key, len(key), off, buf, length, int(deadline * SEC), C.byref(obj))
+        if n < 0:
+            raise Miss(n, obj.reason)
+        return memoryview(buf)[:n]
+
+    def exists(self, key, deadline=10.0):
+        return LIB.mkv_exists(self.p, key, len(key), int(deadline * SEC))
+
+    def delete(self, key, deadline=10.0):
+        return LIB.mkv_delete(self.p, key, len(key), int(deadline * SEC))
+
+    def stat(self, key, deadline=10.0):
+        obj = Object(size=C.sizeof(Object))
+        r = LIB.mkv_stat(self.p, key, len(key), int(deadline * SEC), C.byref(obj))
+        if r != 0:
+            raise Miss(r, obj.reason)
+        return obj
+
+    @staticmethod
+    def _keys(keys):
+        a = (Key * len(keys))()
+        for i, k in enumerate(keys):
+            a[i].data, a[i].bytes = k, len(k)
+        return a
+
+    def match(self, keys, deadline=10.0):
+        reason = C.c_uint(0)
+        return LIB.mkv_match(self.p, self._keys(keys), len(keys), 0, 0, int(deadline * SEC), C.byref(reason))
+
+    def exists_batch(self, keys, deadline=10.0):
+        there = (C.c_uint8 * len(keys))()
+        why = (C.c_uint8 * len(keys))()
+        r = LIB.mkv_exists_batch(self.p, self._keys(keys), len(keys), 0, int(deadline * SEC), there, why)
+        if r < 0:
+            raise Miss(r)
+        return list(there), list(why)
+
+    def delete_batch(self, keys, deadline=10.0):
+        gone = (C.c_uint8 * len(keys))()
+        r = LIB.mkv_delete_batch(self.p, self._keys(keys), len(keys), int(deadline * SEC), gone, None)
+        if r < 0:
+            raise Miss(r)
+        return list(gone)
+
+    def server_of(self, key):
+        return LIB.mkv_server_of(self.p, key, len(key))
+
+    def info(self, server=0, deadline=10.0):
+        out = ServerInfo(size=C.sizeof(ServerInfo))
+        r = LIB.mkv_server_info(self.p, server, int(deadline * SEC), C.byref(out))
+        if r != 0:
+            raise Miss(r)
+        return out

@@ -271,8 +271,8 @@ args_flag(const char *arg, enum config_run *run)
 		const char	*name;
 		enum config_run	run;
 	} flags[] = {
-		{ "--show-defaults", CONFIG_SHOW_DEFAULTS }, { "--check-config", CONFIG_CHECK }, { "--help", CONFIG_HELP }, { "-h", CONFIG_HELP },
-		{ "--version", CONFIG_VERSION }, { "-V", CONFIG_VERSION },
+		{ "--show-defaults", CONFIG_SHOW_DEFAULTS }, { "--show-markdown", CONFIG_SHOW_MARKDOWN }, { "--check-config", CONFIG_CHECK },
+		{ "--help", CONFIG_HELP }, { "-h", CONFIG_HELP }, { "--version", CONFIG_VERSION }, { "-V", CONFIG_VERSION },
 	};
 
 	for (size_t i = 0; i < MKV_ARRAY_LEN(flags); i++)

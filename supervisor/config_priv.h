@@ -63,11 +63,12 @@ void	config_wipe(struct config *c);
 void	config_error(struct config_errors *e, const char *fmt, ...) MKV_PRINTF(2, 3);
 void	config_errors_free(struct config_errors *e);
 
-enum config_run { CONFIG_RUN, CONFIG_SHOW_DEFAULTS, CONFIG_CHECK, CONFIG_HELP, CONFIG_VERSION };
+enum config_run { CONFIG_RUN, CONFIG_SHOW_DEFAULTS, CONFIG_SHOW_MARKDOWN, CONFIG_CHECK, CONFIG_HELP, CONFIG_VERSION };
 /* Reads argv, which must stay. 0, or MKV_E_CONFIG with words in why. */
 int	config_parse_args(struct config_args *a, int argc, char *const argv[], enum config_run *run, char *why, size_t why_bytes);
 void	config_show_help(FILE *out);
 void	config_show_defaults(FILE *out);	/* as a configuration file with comments */
+void	config_show_markdown(FILE *out);
 
 /* config_yaml.c: what it finds; key is "storage.eviction.high", where is "FILE:LINE" or what the caller said. */
 struct config_sink {

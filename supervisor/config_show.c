@@ -1,5 +1,6 @@
 /*
- * Process: supervisor, then it exits. Prints what the table of parameters says: --help and the defaults as a file that could be used.
+ * Process: supervisor, then it exits. Prints what the table of parameters says: --help, the defaults as a file that could be used, and the table of
+ * docs/operate/configuration.md.
  */
 #include "config.h"
 
@@ -18,6 +19,7 @@ static const char help_text[] =
     "  --ready-fd N             also write the `ready` line to descriptor N\n"
     "  --check-config           read the configuration, say what is wrong with it, exit\n"
     "  --show-defaults          print every key with its default, range and meaning, exit\n"
+    "  --show-markdown          the same as the table of docs/operate/configuration.md, exit\n"
     "  --version, --help\n"
     "\n"
     "Where several places set a key: command line, MEMKV_SECTION_KEY in the environment, file, default.\n"
@@ -70,6 +72,22 @@ config_show_defaults(FILE *out)
 		else
 			fprintf(out, "%*s# %s:\n", (int)depth * 2, "", name);
 		before = row->key;
+	}
+}
+
+void
+config_show_markdown(FILE *out)
+{
+	char allowed[MKV_PARAM_WHY_BYTES];
+
+	fprintf(out, "| Key | Default | Allowed | Taken at | Meaning |\n|---|---|---|---|---|\n");
+	for (unsigned i = 0; i < mkv_param_count(); i++) {
+		const struct mkv_param_row *row = &mkv_param_rows()[i];
+
+		fprintf(out, "| `%s` | %s%s%s | ", row->key, row->def[0] != '\0' ? "`" : "", row->def, row->def[0] != '\0' ? "`" : "");
+		for (const char *p = mkv_param_allowed(row, allowed, sizeof(allowed)); *p != '\0'; p++)
+			fprintf(out, "%s%c", *p == '|' ? "\\" : "", *p);
+		fprintf(out, " | %s | %s |\n", show_scope(row->scope), row->help);
 	}
 }
 

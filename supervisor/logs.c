@@ -28,13 +28,20 @@
 #define LOGS_TURN_MAX	16u				/* reads of one source in one turn */
 #define LOGS_LAST_MAX	64u				/* reads of what a dead process left in its pipe */
 
-/* A description of our own makes it non-blocking for us and leaves those who share the terminal alone. A socket cannot be opened anew. */
+/*
+ * Pipes and terminals: a description of our own makes it non-blocking for us and leaves those who share the terminal alone. A file never makes us
+ * wait, and a second description would have an offset of its own; a socket cannot be opened anew.
+ */
 void
 logs_out_open(struct logs_out *o, int json)
 {
+	struct stat sb;
+
 	memset(o, 0, sizeof(*o));
 	o->json = json;
-	o->fd = open("/dev/fd/2", O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	o->fd = -1;
+	if (fstat(2, &sb) == 0 && (S_ISFIFO(sb.st_mode) || S_ISCHR(sb.st_mode)))
+		o->fd = open("/dev/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	o->own = o->fd != -1;
 	if (!o->own)
 		o->fd = 2;

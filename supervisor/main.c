@@ -59,6 +59,9 @@ main(int argc, char *argv[])
 	case CONFIG_SHOW_DEFAULTS:
 		config_show_defaults(stdout);
 		return (0);
+	case CONFIG_SHOW_MARKDOWN:
+		config_show_markdown(stdout);
+		return (0);
 	default:
 		return (main_run(&args, run));
 	}

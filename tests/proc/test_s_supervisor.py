@@ -2,6 +2,7 @@
 The supervisor alone: its children are fakes (fake_child.c) that do what a file beside them says, so every way for a child to go wrong can be had.
 What the fakes were told is read from the supervisor's log.
 """
+import http.client
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import select
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -403,6 +405,59 @@ def test_metrics_are_good_prometheus_text(fakes):
     assert r.returncode == 0, r.stdout + r.stderr
 
 
+def test_admin_https(fakes):
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    f = fakes()
+    cert, key = os.path.join(f.dir, "cert.pem"), os.path.join(f.dir, "key.pem")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj",
+                    "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert], check=True, capture_output=True)
+    f.sets += [f"network.tls_cert={cert}", f"network.tls_key={key}"]
+    f.start()
+    with urllib.request.urlopen(f"https://{f.addr['admin']}/v1/ready", context=ssl.create_default_context(cafile=cert), timeout=10) as r:
+        assert r.read() == b"ok\n"
+    with pytest.raises((OSError, http.client.HTTPException)):
+        urllib.request.urlopen(f"http://{f.addr['admin']}/v1/ready", timeout=5)
+    assert f.stop() == 0
+
+
+def test_admin_port_can_be_off(fakes):
+    f = fakes(sets=["admin.enabled=false"]).start()
+    assert f.addr["admin"] == "-"
+    assert f.stop() == 0
+
+
+def test_stalled_admin_clients_hurt_nobody(fakes):
+    f = fakes().start()
+    host, port = f.addr["admin"].rsplit(":", 1)
+    idle = [socket.create_connection((host, int(port))) for _ in range(40)]
+    for i, s in enumerate(idle):
+        s.sendall(b"GET /v1/metrics HTTP/1.1\r\n"[: i % 26])
+    assert f.http("/v1/ready")[0] == 200
+    for s in idle:
+        s.close()
+    slow = socket.create_connection((host, int(port)))
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    slow.sendall(b"GET /v1/metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert f.http("/v1/metrics")[0] == 200
+    assert f.stop() == 0
+    slow.close()
+
+
+def test_log_file_shared_with_standard_output(fakes):
+    f = fakes()
+    out = os.path.join(f.dir, "both")
+    with open(out, "wb") as o:
+        argv = [SUPERVISOR] + [x for s in f.sets for x in ("--set", s)]
+        f.proc = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=o, stderr=o, env=f.env)
+    f.log = out
+    f.wait_log("event=ready ")
+    assert f.stop() == 0
+    lines = f.text().splitlines()
+    assert sum(x.startswith("ready data=") for x in lines) == 1
+    assert all(x.startswith(("ready data=", "time=")) for x in lines)
+
+
 def test_unhealthy_without_any_drive(fakes):
     f = fakes(sets=["server.crash_limit=1"]).start()
     os.kill(f.rows()["drive:0"]["pid"], signal.SIGKILL)
@@ -411,6 +466,35 @@ def test_unhealthy_without_any_drive(fakes):
     assert code == 503 and json.loads(body)["status"] == "unhealthy"
     assert f.http("/v1/ready")[0] == 503
     assert f.stop() == 0
+
+
+def test_memory_mode_gives_arenas(fakes):
+    f = fakes(drives=2, sets=["storage.mode=memory", "storage.drives=[{media: a, max_size: 64MiB}, {media: b, max_size: 64MiB}]",
+                              "memory.hugepages=off"]).start()
+    arena = 6                                   # number of the message in control.proto
+    text = f.text()
+    assert len(re.findall(rf"proc=drive:0 .*got={arena} fds=2", text)) == 1
+    assert len(re.findall(rf"proc=front:tcp:0 .*got={arena} fds=1", text)) == 2
+    assert f.stop() == 0
+    # Nothing of it is left: the next server must not expect the former identity.
+    f.start()
+    assert re.findall(r"got=configure name=drive:0 .* uuid=(\d+)", f.text())[-1] == "0"
+
+
+def test_hugepages_required_but_missing(fakes):
+    with open("/proc/sys/vm/nr_hugepages") as h:
+        if int(h.read()) > 0:
+            pytest.skip("huge pages are reserved here")
+    f = fakes(sets=["memory.hugepages=require"]).start(ready=False)
+    assert f.proc.wait(20) == 1
+    assert "memory.hugepages" in f.text()
+
+
+def test_documentation_has_every_key():
+    doc = os.path.join(os.path.dirname(__file__), "..", "..", "docs", "operate", "configuration.md")
+    table = subprocess.run([SUPERVISOR, "--show-markdown"], capture_output=True, text=True, check=True, timeout=20).stdout
+    with open(doc) as d:
+        assert table in d.read(), "docs/operate/configuration.md is older than the table: memkv-supervisor --show-markdown"
 
 
 def test_json_log(fakes):

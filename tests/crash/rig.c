@@ -186,7 +186,8 @@ rig_open(struct rig *r)
 	r->o.media = r->media;
 	r->readonly = 0;
 	memset(r->slot, 0, sizeof(r->slot));
-	err = mkv_engine_open(&r->e, &r->o, r->why, sizeof(r->why));
+	r->o.epoch++;
+	err = mkv_engine_open(&r->e, &r->o, &r->epoch_seen, r->why, sizeof(r->why));
 	if (err != 0) {
 		mkv_media_close(&r->media);
 		mkv_ioq_destroy(&r->q);

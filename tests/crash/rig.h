@@ -37,6 +37,7 @@ struct rig {
 	struct mkv_desc	peer[16];
 	uint32_t	peer_drive[16];
 	unsigned	get_flags;		/* of rig_get() */
+	uint32_t	epoch_seen;
 	char		why[512];
 };
 

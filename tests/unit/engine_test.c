@@ -725,6 +725,11 @@ test_foreign(void **state)
 	assert_int_equal(rig_open(r), MKV_E_CONFIG);
 	assert_non_null(strstr(r->why, "bytes and has"));
 	r->sim->m.total_bytes += 1 << 20;
+	/* An epoch that the medium has seen already. */
+	r->o.epoch = 1;
+	assert_int_equal(rig_open(r), MKV_E_STALE);
+	assert_true(r->epoch_seen >= 2);
+	r->o.epoch = r->epoch_seen;
 	assert_int_equal(rig_open(r), 0);
 	assert_int_equal(rig_get(r, "k", 0, 1000, 1), 0);
 	rig_destroy(&r);

@@ -296,12 +296,13 @@ eng_start(struct mkv_engine *e, char *why, size_t why_bytes)
 }
 
 int
-mkv_engine_open(struct mkv_engine **out, const struct mkv_engine_opts *opts, char *why, size_t why_bytes)
+mkv_engine_open(struct mkv_engine **out, const struct mkv_engine_opts *opts, uint32_t *epoch_seen, char *why, size_t why_bytes)
 {
 	struct mkv_engine *e = calloc(1, sizeof(*e));
 	int r;
 
 	*out = NULL;
+	*epoch_seen = 0;
 	snprintf(why, why_bytes, "out of memory");
 	if (e == NULL)
 		return (MKV_E_NOMEM);
@@ -313,12 +314,24 @@ mkv_engine_open(struct mkv_engine **out, const struct mkv_engine_opts *opts, cha
 	    sizeof(e->piece_secret))) == 0 && (r = eng_alloc(e)) == 0)
 		r = eng_start(e, why, why_bytes);
 	e->opening = 0;
+	*epoch_seen = e->epoch_seen;
 	if (r != 0) {
 		eng_free(e);
 		return (r);
 	}
 	*out = e;
 	return (0);
+}
+
+void
+mkv_engine_tune(struct mkv_engine *e, const struct mkv_engine_opts *opts)
+{
+	MKV_CHECK_OBJ(e, MKV_ENGINE_MAGIC);
+	e->o.accepted_window_ns = opts->accepted_window_ns;
+	e->o.accepted_window_bytes = opts->accepted_window_bytes;
+	e->o.evict = opts->evict;
+	e->o.evict_high_pct = opts->evict_high_pct;
+	e->o.evict_low_pct = opts->evict_low_pct;
 }
 
 int
@@ -370,6 +383,7 @@ uint64_t
 mkv_engine_step(struct mkv_engine *e)
 {
 	uint64_t now, next;
+	int more = 0;
 
 	MKV_CHECK_OBJ(e, MKV_ENGINE_MAGIC);
 	now = eng_now(e);
@@ -381,11 +395,12 @@ mkv_engine_step(struct mkv_engine *e)
 	eng_turn(e, now);
 	/* Memory completes as fast as we ask: bounded, so that the loop turns. */
 	for (int i = 0; e->o.media->shared && i < 64; i++) {
-		if (e->o.media->ops->pump(e->o.media, 0) <= 0)
+		more = e->o.media->ops->pump(e->o.media, 0) > 0;
+		if (!more)
 			break;
 		eng_turn(e, now);
 	}
-	if (!mkv_list_empty(&e->ready))
+	if (more || !mkv_list_empty(&e->ready))
 		return (0);
 	next = journal_next_ns(e);
 	if (e->at_work || e->setfrees)

@@ -56,7 +56,7 @@ struct mkv_engine_opts {
 	void		*arg;
 	const char	*name;			/* for log lines */
 
-	uint32_t	epoch, drive_idx;
+	uint32_t	epoch, drive_idx;	/* epoch: larger than any the medium has seen; 0: not checked */
 	uint8_t		server_id[16];		/* zero: not checked */
 	uint8_t		store_secret[32];	/* names the pieces of striped values */
 	uint8_t		drive_uuid[16];		/* zero: any; else the medium must have it, or gets it when it is formatted */
@@ -84,12 +84,15 @@ struct mkv_engine_info {
 	uint32_t	damaged_blocks, torn_records, lost_objects, superblock_bad;
 };
 
+/* What a reload may change: fields of opts, the rest is ignored. */
+void	mkv_engine_tune(struct mkv_engine *e, const struct mkv_engine_opts *opts);
+
 /*
  * Open the store: superblocks, formatting if allowed, recovery. Runs the loop by ops->pump.
  * Returns 0; MKV_E_CONFIG: the medium is not ours to use (foreign content, other store, both superblocks damaged, size changed): final;
- * MKV_E_VERSION; MKV_E_NOSPACE; MKV_E_IO; MKV_E_NOMEM; MKV_E_CANCELLED (see pump). why: the words an operator needs.
+ * MKV_E_STALE: the medium has seen *epoch_seen, which is not below ours; MKV_E_VERSION; MKV_E_NOSPACE; MKV_E_IO; MKV_E_NOMEM; MKV_E_CANCELLED (see pump). why: the words an operator needs.
  */
-int	mkv_engine_open(struct mkv_engine **out, const struct mkv_engine_opts *opts, char *why, size_t why_bytes);
+int	mkv_engine_open(struct mkv_engine **out, const struct mkv_engine_opts *opts, uint32_t *epoch_seen, char *why, size_t why_bytes);
 /* Checkpoint, clean mark, release. No request may be at work (mkv_engine_busy() == 0). abandon: no I/O, as after a crash. Accepts NULL. */
 int	mkv_engine_close(struct mkv_engine **e, int abandon);
 

@@ -268,7 +268,7 @@ struct mkv_engine {
 	int		readonly, opening, formatted, cancelled;
 	uint64_t	sweep_ns, reclaim_ns;
 	uint64_t	puts;
-	uint32_t	pieces, manifests, provisional;
+	uint32_t	pieces, manifests, provisional, epoch_seen;
 	struct mkv_engine_info rec;	/* what recovery found */
 	uint8_t		*bounce;	/* one chunk, for verify */
 	struct mkv_req	*bounce_of;

@@ -140,7 +140,13 @@ format_pick(struct mkv_engine *e, const uint8_t *head, char *why, size_t n)
 		mkv_log(MKV_EV_DRIVE_SUPERBLOCK, "drive=%s damaged=%s", e->o.name, sa == MKV_SB_GOOD ? "B" : "A");
 	}
 	e->tag = mkv_block_tag(e->sb.uuid);
-	return (format_fits(e, why, n));
+	if ((r = format_fits(e, why, n)) != 0)
+		return (r);
+	e->epoch_seen = e->sb.epoch;
+	if (e->o.epoch == 0 || e->o.epoch > e->sb.epoch)
+		return (0);
+	snprintf(why, n, "%s has seen epoch %u, this process has %u", e->o.name, e->sb.epoch, e->o.epoch);
+	return (MKV_E_STALE);
 }
 
 int

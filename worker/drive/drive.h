@@ -1,0 +1,83 @@
+/*
+ * The drive process around the engine: its medium, its fronts, its answers. Loop thread; owned by main.c.
+ */
+#ifndef MKV_DRIVE_DRIVE_H
+#define MKV_DRIVE_DRIVE_H
+
+#include "common/base/timer.h"
+#include "common/shm/stage.h"
+#include "worker/core/core.h"
+#include "worker/drive/engine.h"
+
+#define MKV_DRIVE_MAGIC		0xd51e0a11u
+#define DRIVE_FRONTS_MAX	64u
+#define DRIVE_BACKLOG_MAX	8192u		/* descriptors that wait for the engine, answers that wait for a ring */
+#define DRIVE_BUF_SLOTS		256u		/* registered ranges of at most 1 GiB */
+#define DRIVE_RANGE_BYTES	(1ull << 30)
+
+struct drive_stage {
+	struct mkv_stage *stage;
+	uint8_t		*base;
+	uint64_t	bytes;
+	int		first_buf;		/* registered slot of its first GiB, -1: not registered */
+};
+
+/* One incarnation of a front's rings. A dead one stays until its last request is complete. */
+struct drive_client {
+	struct mkv_peer	*peer;			/* NULL: free */
+	uint32_t	epoch;
+	int		dying;
+};
+
+struct drive_wait {
+	uint32_t	client;
+	struct mkv_desc	desc;
+};
+
+struct drive_backlog {				/* first come, first served */
+	struct drive_wait *wait;
+	uint32_t	head, count;
+};
+
+struct drive {
+	uint32_t	magic;
+	struct mkv_worker *w;
+	struct mkv_engine *e;
+	struct mkv_media *media;
+	struct mkv_engine_opts opts;
+	int		fd, file;		/* medium, and its index in the queue */
+	int		arena_fd, meta_fd;
+	uint64_t	arena_bytes, meta_bytes;
+	struct drive_stage stage[DRIVE_FRONTS_MAX];
+	unsigned	buf_slots;		/* given out */
+	int		buffers;		/* registration works */
+	struct drive_client client[MKV_ENGINE_CLIENTS_MAX];
+	uint32_t	drain_epoch[DRIVE_FRONTS_MAX];	/* DRAINED to be said when the last dying client of that front is done; 0: none */
+	struct drive_backlog requests, answers;
+	struct mkv_timer timer;
+	int		opening, stopping;
+	uint64_t	count_ns, enters, bells;
+};
+
+/* medium.c: from start(), before the jail. 0, or what mkv_worker_fail() returned. */
+int	drive_medium_open(struct drive *d);
+int	drive_medium_media(struct drive *d);	/* after the queue is there */
+
+/* stages.c */
+int	drive_stage_add(struct drive *d, uint32_t front, int fd, uint64_t bytes, int huge);
+void	drive_stages_register(struct drive *d);
+void	drive_stages_close(struct drive *d);
+void *	drive_buffer(void *arg, uint32_t client, uint64_t off, uint64_t bytes, int *buf_idx);
+
+/* fronts.c */
+int	drive_fronts_init(struct drive *d);
+void	drive_fronts_fini(struct drive *d);
+void	drive_peer_up(struct mkv_worker *w, struct mkv_peer *p);
+void	drive_peer_down(struct mkv_worker *w, struct mkv_peer *p, uint32_t epoch, int restarting);
+int	drive_desc(struct mkv_worker *w, struct mkv_peer *p, const struct mkv_desc *d);
+void	drive_reply(void *arg, const struct mkv_call *call, const struct mkv_drv_rep *rep);
+void	drive_client_done(void *arg, uint32_t client);
+void	drive_peer_send(void *arg, uint32_t drive, const struct mkv_desc *desc);
+void	drive_fronts_turn(struct drive *d);	/* what waited goes on */
+
+#endif

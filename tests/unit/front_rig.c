@@ -3,7 +3,7 @@
  */
 #include "config.h"
 
-#include "front_rig.h"
+#include "tests/unit/front_rig.h"
 
 #include <errno.h>
 #include <fcntl.h>

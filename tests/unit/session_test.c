@@ -4,7 +4,7 @@
  */
 #include "config.h"
 
-#include "front_rig.h"
+#include "tests/unit/front_rig.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -3,7 +3,7 @@
 . "$(dirname "$0")/lint.sh"
 
 unfinished='\<(TODO|FIXME|XXX|HACK)\>|\<for now\>|\<not (yet )?implemented\>|\<unimplemented\>|\<stub(bed)? out\>'
-machine='(^|[^A-Za-z0-9_.$}])/(work|farm|root|home/[a-z]+|tmp/b-[a-z]+)(/|\>)'
+machine='(^|[^A-Za-z0-9_.$}])/(work|farm|root|tmp/b-[a-z]+)(/|\>)'
 
 search() {
 	local pattern=$1 text=$2 file line rest

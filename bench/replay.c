@@ -21,6 +21,7 @@
 #include "bench/trace.h"
 #include "common/base/assert.h"
 #include "common/base/clock.h"
+#include "common/base/err.h"
 #include "common/base/list.h"
 #include "common/base/units.h"
 
@@ -241,6 +242,8 @@ replay_got(struct replay *rp, struct replay_xfer *x, uint64_t now)
 	if (x->io.result < 0) {
 		if (x->io.result != MKV_ERR_MISS)
 			replay_error(rp, &x->io, "get", now);
+		else if (p->verify && (x->io.reason == MKV_REASON_CORRUPT || x->io.reason == MKV_REASON_LOST))
+			replay_wrong(rp, x, 0);		/* it was acknowledged and matched */
 		if (x->block < rq->good) {
 			rq->good = x->block;
 			rq->reason = x->io.reason;

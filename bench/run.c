@@ -228,6 +228,18 @@ run_wrong(struct run *r, const char *what, const char *key)
 	pthread_mutex_unlock(&r->error_lock);
 }
 
+/* A miss is no failure, but with --verify a store may not lose or damage what it acknowledged. */
+static void
+run_miss_checked(struct run *r, const struct run_key *k, unsigned reason)
+{
+	char what[80];
+
+	if (!r->p->verify || k->space != 'k' || (reason != MKV_REASON_CORRUPT && reason != MKV_REASON_LOST))
+		return;
+	snprintf(what, sizeof(what), "miss with the reason \"%s\"", mkv_miss_label(reason));
+	run_wrong(r, what, k->text);
+}
+
 static void
 run_miss(struct run *r, const struct run_slot *s, unsigned reason, uint64_t n)
 {
@@ -331,9 +343,10 @@ run_io_done(struct run_thread *t, struct bench_io *io, uint64_t now)
 		__atomic_store_n(&r->last_good_ns, now, __ATOMIC_RELAXED);
 		if (miss && (io->reason == MKV_REASON_SERVER_DOWN || io->reason == MKV_REASON_TIMED_OUT))
 			t->rest_until_ns = now + RUN_BACKOFF_NS;
-		if (miss)
+		if (miss) {
 			run_miss(r, s, io->reason, 1);
-		else if (io->op == BENCH_GET)
+			run_miss_checked(r, k, io->reason);
+		} else if (io->op == BENCH_GET)
 			run_got(r, s, k, io);
 		else if (io->op != BENCH_PUT)
 			run_keys_done(r, s, io);

@@ -94,7 +94,7 @@ stat_on_dop(struct mkv_req *r, struct mkv_dop *d, const struct mkv_drv_rep *rep,
 	o.expires_wall_ms = rep->expires_wall_ms;
 	o.put_id = rep->put_id;
 	o.flags = rep->flags & MKV_DRV_F_PIN ? MKV_WIRE_PUT_PIN : 0;
-	mkv_metric_add(r->f->m, MKV_M_front_hits_total, mkv_req_label(r->op), 1);
+	mkv_metric_add(r->f->m, MKV_M_front_hits_total, r->op, 1);
 	mkv_req_end(r, 0, MKV_REASON_NONE, &o, sizeof(o));
 }
 

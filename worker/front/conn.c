@@ -246,7 +246,8 @@ conn_body(struct mkv_conn *c)
 	if (conn_has(c) < MKV_WIRE_HDR_BYTES + c->hdr.body_bytes)
 		return (conn_read(c, MKV_WIRE_HDR_BYTES + c->hdr.body_bytes));
 	begin_ns = mkv_now_ns();
-	mkv_metric_time(c->f->m, MKV_M_front_receive_seconds, begin_ns - c->hdr_ns);
+	if (c->hdr.payload_bytes == 0)
+		mkv_metric_time(c->f->m, MKV_M_front_receive_seconds, begin_ns - c->hdr_ns);
 	if (c->state == CONN_OPEN) {
 		if ((r = mkv_session_check(c, &c->hdr, body)) != 0) {
 			conn_refuse(c, r == MKV_E_AUTH ? MKV_M_front_auth_failures_total : MKV_M_front_bad_frames_total, mkv_err_name(r));
@@ -359,6 +360,7 @@ conn_payload_done(struct mkv_conn *c)
 	struct mkv_part *p = c->rx_part;
 	struct mkv_req *r = c->rx_req;
 
+	mkv_metric_time(c->f->m, MKV_M_front_receive_seconds, mkv_now_ns() - c->hdr_ns);
 	mkv_metric_add(c->f->m, MKV_M_front_received_bytes_total, 0, c->hdr.payload_bytes);
 	MKV_ASSERT(p->state == PART_RECV);
 	p->state = PART_FULL;

@@ -259,7 +259,7 @@ get_send(struct mkv_req *r, struct mkv_part *p, int last)
 	mkv_req_reply(r, &p->out, last ? 0 : MKV_WIRE_F_MORE, 0, MKV_REASON_NONE, p->body, body_bytes);
 	if (last) {
 		mkv_metric_add(r->f->m, MKV_M_front_get_total, 0, 1);
-		mkv_metric_add(r->f->m, MKV_M_front_hits_total, mkv_req_label(r->op), 1);
+		mkv_metric_add(r->f->m, MKV_M_front_hits_total, r->op, 1);
 		mkv_req_end_sent(r);
 	}
 }

@@ -146,7 +146,7 @@ mkv_keys_answer(struct mkv_req *r)
 	struct mkv_part *p = &r->part[0];
 	uint32_t first = MKV_MIN(u->n, (uint32_t)KEYS_PER_REPLY);
 
-	mkv_metric_add(r->f->m, MKV_M_front_hits_total, mkv_req_label(r->op), u->n_there);
+	mkv_metric_add(r->f->m, MKV_M_front_hits_total, r->op, u->n_there);
 	mkv_part_init(r, p, 0, 0);
 	p->state = PART_SEND;
 	keys_reply(r, &p->out, 0, first, first < u->n ? MKV_WIRE_F_MORE : 0);

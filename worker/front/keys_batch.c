@@ -191,7 +191,7 @@ batch_match_answer(struct mkv_req *r)
 {
 	struct mkv_wire_keys_reply w = { .n_there = r->u.keys.n_there, .reason = r->u.keys.first_reason };
 
-	mkv_metric_add(r->f->m, MKV_M_front_hits_total, mkv_req_label(r->op), w.n_there);
+	mkv_metric_add(r->f->m, MKV_M_front_hits_total, r->op, w.n_there);
 	mkv_req_end(r, 0, MKV_REASON_NONE, &w, sizeof(w));
 }
 

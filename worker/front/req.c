@@ -32,21 +32,6 @@ static const unsigned req_edges[REQ_STATES] = {
 };
 #undef TO
 
-unsigned
-mkv_req_label(unsigned op)
-{
-	static const uint8_t order[] = {
-#define MKV_OP(name, num, label, flags, body_max)	(num),
-#include "proto/wire_ops.def"
-#undef MKV_OP
-	};
-	unsigned i = 0;
-
-	while (i < sizeof(order) - 1 && order[i] != op)
-		i++;
-	return (i);
-}
-
 static const struct mkv_req_ops *
 req_ops_of(unsigned op)
 {
@@ -58,11 +43,12 @@ req_ops_of(unsigned op)
 
 /* ---- States ---------------------------------------------------------------------------------------------------------------- */
 
+/* RECEIVE is measured by frame, in conn.c: a value in parts has many. */
 static void
 req_set_state(struct mkv_req *r, enum mkv_req_state to)
 {
 	static const int stage[REQ_STATES] = {
-		[REQ_FREE] = -1, [REQ_RECEIVE] = MKV_M_front_receive_seconds, [REQ_WAIT] = MKV_M_front_buffer_wait_seconds,
+		[REQ_FREE] = -1, [REQ_RECEIVE] = -1, [REQ_WAIT] = MKV_M_front_buffer_wait_seconds,
 		[REQ_DRIVE] = MKV_M_front_ring_seconds, [REQ_REPLY] = MKV_M_front_reply_seconds,
 	};
 	uint64_t now;
@@ -175,7 +161,7 @@ req_take(struct mkv_conn *c, const struct mkv_hdr *h)
 	bucket = &f->req_hash[req_bucket(f, c->idx, r->id)];
 	r->hash_next = *bucket;
 	*bucket = r;
-	mkv_metric_add(f->m, MKV_M_front_requests_total, mkv_req_label(r->op), 1);
+	mkv_metric_add(f->m, MKV_M_front_requests_total, r->op, 1);
 	return (r);
 }
 
@@ -254,7 +240,7 @@ req_count_end(const struct mkv_req *r)
 	if (r->status == MKV_E_MISS)
 		mkv_metric_add(m, MKV_M_front_misses_total, r->reason, 1);
 	else if (r->status != 0)
-		mkv_metric_add(m, MKV_M_front_errors_total, mkv_req_label(r->op), 1);
+		mkv_metric_add(m, MKV_M_front_errors_total, r->op, 1);
 }
 
 void

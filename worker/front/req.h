@@ -232,7 +232,6 @@ void		mkv_req_reply(struct mkv_req *r, struct mkv_out *o, unsigned flags, int st
 struct mkv_req *mkv_req_find(const struct mkv_front *f, const struct mkv_conn *c, uint64_t id);
 void		mkv_req_pool_init(struct mkv_front *f);
 void		mkv_req_releases(struct mkv_front *f);		/* holds that found a ring full */
-unsigned	mkv_req_label(unsigned op);			/* of the OP label of metrics */
 /* What drives.c found: note it. The caller runs r. Lost: d, its slot and its buffers are not ours any more. */
 void		mkv_req_on_dop(struct mkv_req *r, struct mkv_dop *d, const struct mkv_drv_rep *rep, int status);
 void		mkv_req_on_dop_lost(struct mkv_req *r, struct mkv_dop *d);

@@ -37,6 +37,13 @@ config_is_loopback(const char *host)
 	return (inet_pton(AF_INET6, host, &six) == 1 && IN6_IS_ADDR_LOOPBACK(&six));
 }
 
+char *
+config_addr_text(char dst[CONFIG_ADDR_TEXT], const char *host, uint16_t port)
+{
+	snprintf(dst, CONFIG_ADDR_TEXT, strchr(host, ':') != NULL ? "[%s]:%u" : "%s:%u", host, port);
+	return (dst);
+}
+
 static void
 derive_path(char dst[CONFIG_PATH_MAX], const char *path)
 {

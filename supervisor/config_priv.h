@@ -17,6 +17,7 @@
 #define CONFIG_ERRORS_MAX	64u	/* told in one go; the rest is counted */
 #define CONFIG_NOTES_MAX	16u
 #define CONFIG_PATH_MAX		512u
+#define CONFIG_ADDR_TEXT	64u	/* "[host]:port" */
 #define CONFIG_FILE_DEFAULT	"/etc/memkv/config.yaml"
 
 struct config_args {				/* the command line */
@@ -86,5 +87,7 @@ void	config_yaml_drives(const char *where, const char *text, const struct config
 /* config_derive.c: fills derived; what does not fit together becomes an error. */
 void	config_derive(struct config *c, struct config_errors *e);
 int	config_is_loopback(const char *host);
+/* "127.0.0.1:9900", "[::1]:9900". Returns dst. */
+char *	config_addr_text(char dst[CONFIG_ADDR_TEXT], const char *host, uint16_t port);
 
 #endif

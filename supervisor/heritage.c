@@ -362,18 +362,13 @@ heritage_drive_part(const struct proc *p, Mkv__Ctl__Configure *c)
 void
 heritage_configure(struct proc *p)
 {
-	static const Mkv__Ctl__Kind kinds[SUP_KIND_COUNT] = {
-#define MKV_PROC(KIND, name, program, ctl)	[SUP_##KIND] = MKV__CTL__KIND__KIND_##ctl,
-#include "common/tbl/procs.def"
-#undef MKV_PROC
-	};
 	Mkv__Ctl__Param *params[256];
 	struct mkv_sup *s = p->sup;
 	Mkv__Ctl__Configure c = MKV__CTL__CONFIGURE__INIT;
 	CTL_MESSAGE(m, Configure, CONFIGURE, configure, &c);
 
 	c.name = p->child.name;
-	c.kind = kinds[p->kind];
+	c.kind = proc_ctl_kind(p->kind);
 	c.index = p->index;
 	c.epoch = p->epoch;
 	c.server_id = (ProtobufCBinaryData){ .len = sizeof(s->state.server_id), .data = s->state.server_id };
@@ -463,11 +458,11 @@ heritage_tell_bell(struct proc *p, const struct proc *of)
 static void
 heritage_tell_listener(struct proc *p)
 {
-	char address[sizeof(p->sup->conf->data.host) + 16];
+	char address[CONFIG_ADDR_TEXT];
 	Mkv__Ctl__Listener body = MKV__CTL__LISTENER__INIT;
 	CTL_MESSAGE(m, Listener, LISTENER, listener, &body);
 
-	snprintf(address, sizeof(address), "%s:%u", p->sup->conf->data.host, p->sup->data_port);
+	config_addr_text(address, p->sup->conf->data.host, p->sup->data_port);
 	body.address = address;
 	proc_send(p, &m, &p->listen_fd, 1);
 }

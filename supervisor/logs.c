@@ -64,6 +64,7 @@ logs_write(struct logs_out *o, const char *line, size_t bytes)
 	do
 		n = write(o->fd, line, bytes);
 	while (n == -1 && errno == EINTR);
+	o->lines++;
 	if (n != (ssize_t)bytes)
 		o->lost++;
 }

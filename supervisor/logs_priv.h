@@ -19,6 +19,7 @@ struct logs_out {
 	int		fd;
 	int		json;
 	int		own;			/* fd is ours to close */
+	uint64_t	lines;			/* written since the metric took them */
 	uint64_t	lost;			/* lines that the far end of fd would not take */
 };
 

@@ -50,7 +50,8 @@ peers_raise_epoch(struct mkv_sup *s)
 {
 	int r;
 
-	MKV_ASSERT(s->state.epoch < UINT32_MAX - EPOCH_RESERVE);
+	if (s->state.epoch >= UINT32_MAX - EPOCH_RESERVE - 1)
+		return (MKV_E_STALE);		/* a medium may have brought such a number */
 	if ((r = peers_reserve_epoch(s, s->state.epoch + 1)) != 0)
 		return (r);
 	s->state.epoch++;
@@ -376,9 +377,24 @@ peers_catch_up(struct proc *p)
 			peers_tell_drained(p, i, s->pool[i].front_drained[p->index]);
 }
 
+static int
+peers_configured(const struct mkv_sup *s, const char *media)
+{
+	for (uint32_t i = 0; i < s->drive_count; i++)
+		if (strcmp(s->conf->drive[i].media, media) == 0)
+			return (1);
+	return (0);
+}
+
 void
 peers_init(struct mkv_sup *s)
 {
+	/* Media that are configured no more make room for new ones. */
+	for (uint32_t i = 0; i < s->state.drive_count && s->state.drive_count + s->drive_count > STATE_DRIVES_MAX;)
+		if (peers_configured(s, s->state.drive[i].media))
+			i++;
+		else
+			s->state.drive[i] = s->state.drive[--s->state.drive_count];
 	for (uint32_t i = 0; i < s->drive_count; i++) {
 		struct pool_drive *d = &s->pool[i];
 		const struct state_drive *sd = state_drive(&s->state, s->conf->drive[i].media);

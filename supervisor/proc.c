@@ -31,6 +31,19 @@ static const char *const proc_names[SUP_KIND_COUNT] = {
 #undef MKV_PROC
 };
 
+Mkv__Ctl__Kind
+proc_ctl_kind(enum sup_kind kind)
+{
+	static const Mkv__Ctl__Kind kinds[SUP_KIND_COUNT] = {
+#define MKV_PROC(KIND, name, program, ctl)	[SUP_##KIND] = MKV__CTL__KIND__KIND_##ctl,
+#include "common/tbl/procs.def"
+#undef MKV_PROC
+	};
+
+	MKV_ASSERT(kind < SUP_KIND_COUNT);
+	return (kinds[kind]);
+}
+
 /* ---- ends ---- */
 
 static void
@@ -126,9 +139,9 @@ proc_on_hello(struct proc *p, const Mkv__Ctl__Hello *h)
 {
 	struct life *l = p->life;
 
-	if (strcmp(h->version, PACKAGE_VERSION) != 0) {
+	if (strcmp(h->version, PACKAGE_VERSION) != 0 || h->kind != proc_ctl_kind(p->kind)) {
 		p->child.final = 1;
-		proc_break(p, "its program is of another version");
+		proc_break(p, "its program is of another version or kind");
 		return;
 	}
 	l->hello = 1;
@@ -144,6 +157,7 @@ proc_on_ready(struct proc *p, const Mkv__Ctl__Ready *r)
 	size_t n = 0;
 
 	p->life->ready = 1;
+	p->forgiven_count = 0;
 	snprintf(p->io, sizeof(p->io), "%s", r->io);
 	snprintf(p->detail, sizeof(p->detail), "%s", r->detail);
 	p->jail_missing[0] = '\0';
@@ -165,7 +179,7 @@ proc_on_fail(struct proc *p, const Mkv__Ctl__Fail *f)
 {
 	snprintf(p->why, sizeof(p->why), "%s", f->why);
 	p->child.final = f->final && f->epoch_seen == 0;
-	if (f->epoch_seen != 0 && f->epoch_seen >= p->epoch) {
+	if (f->epoch_seen != 0 && f->epoch_seen >= p->epoch && p->forgiven_count++ < PROC_FORGIVEN_MAX) {
 		peers_saw_epoch(p->sup, f->epoch_seen);
 		p->child.forgiven = 1;
 	}
@@ -283,7 +297,15 @@ proc_on_hung(struct proc *p, uint64_t silent_ms)
 	child_kill(&p->child);
 }
 
-/* Called every server.ping_interval. A drive that recovers or waits for its lock has its own limits: only those that serve are asked. */
+/* We were stopped ourselves, or starved: who did not answer meanwhile may not have been heard. */
+void
+proc_ping_anew(struct proc *p, uint64_t now_ns)
+{
+	if (p->life != NULL && p->life->ping_sent_ns != 0)
+		p->life->ping_sent_ns = now_ns;
+}
+
+/* Called every server.ping_interval. A drive that recovers need not turn its loop: it is asked once it serves, a front from START on. */
 void
 proc_ping(struct proc *p, uint64_t now_ns)
 {
@@ -291,7 +313,7 @@ proc_ping(struct proc *p, uint64_t now_ns)
 	Mkv__Ctl__Ping body = MKV__CTL__PING__INIT;
 	Mkv__Ctl__Control m = MKV__CTL__CONTROL__INIT;
 
-	if (p->child.state != CHILD_RUNNING || l->broken)
+	if (l == NULL || !l->configured || l->broken || p->child.state == CHILD_STOPPING || (proc_is_drive(p) && !l->ready))
 		return;
 	if (l->ping_sent_ns != 0) {
 		if (now_ns - l->ping_sent_ns < p->sup->params->server_ping_timeout * MKV_NS_PER_US)

@@ -25,7 +25,8 @@
 #include "supervisor/admin/admin_priv.h"
 #include "supervisor/operator_priv.h"
 
-#define WHY_MAX	768u
+#define WHY_MAX		768u
+#define RUN_LATE_NS	(1 * MKV_NS_PER_SEC)	/* a timer that is later than this: the whole process stood still */
 
 /* ---- what is set up before anything else ---- */
 
@@ -145,10 +146,14 @@ static void
 run_on_ping(uv_timer_t *t)
 {
 	struct mkv_sup *s = t->data;
-	uint64_t now = mkv_now_ns();
+	uint64_t now = mkv_now_ns(), late = s->params->server_ping_interval * MKV_NS_PER_US + RUN_LATE_NS;
 
-	for (uint32_t i = 0; i < s->proc_count; i++)
+	for (uint32_t i = 0; i < s->proc_count; i++) {
+		if (s->pinged_ns != 0 && now - s->pinged_ns > late)
+			proc_ping_anew(&s->proc[i], now);
 		proc_ping(&s->proc[i], now);
+	}
+	s->pinged_ns = now;
 }
 
 static void

@@ -69,14 +69,14 @@ sup_gauges(struct mkv_sup *s)
 static void
 sup_say_ready(struct mkv_sup *s)
 {
-	char line[CONFIG_PATH_MAX + 256], admin[96] = "-";
+	char line[CONFIG_PATH_MAX + 256], data[CONFIG_ADDR_TEXT], admin[CONFIG_ADDR_TEXT] = "-";
 	uint64_t took_ms = (mkv_now_ns() - s->started_ns) / MKV_NS_PER_MS;
 	int n;
 
+	config_addr_text(data, s->conf->data.host, s->data_port);
 	if (s->admin != NULL)
-		snprintf(admin, sizeof(admin), "%s:%u", s->conf->admin.host, s->admin_port);
-	n = snprintf(line, sizeof(line), "ready data=%s:%u admin=%s local=- control=%s\n", s->conf->data.host, s->data_port, admin,
-	    s->conf->control_path);
+		config_addr_text(admin, s->conf->admin.host, s->admin_port);
+	n = snprintf(line, sizeof(line), "ready data=%s admin=%s local=- control=%s\n", data, admin, s->conf->control_path);
 	/* Nobody who closed the reading end shall hurt us; a line of this size is written whole or not at all. */
 	if (write(1, line, (size_t)n) != n)
 		mkv_log(MKV_EV_NOTE, "text=%s", "standard output did not take the ready line");
@@ -85,8 +85,7 @@ sup_say_ready(struct mkv_sup *s)
 	if (s->ready_fd > 2)
 		close(s->ready_fd);
 	s->ready_fd = -1;
-	mkv_log(MKV_EV_READY, "data=%s:%u admin=%s control=%s ms=%" PRIu64, s->conf->data.host, s->data_port, admin, s->conf->control_path,
-	    took_ms);
+	mkv_log(MKV_EV_READY, "data=%s admin=%s control=%s ms=%" PRIu64, data, admin, s->conf->control_path, took_ms);
 	notify_ready(s);
 }
 

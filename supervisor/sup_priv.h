@@ -30,6 +30,7 @@
 #define SUP_PROCS_MAX		(CONFIG_FRONTS_MAX + CONFIG_DRIVES_MAX)
 #define SUP_RING_CAPACITY	1024u
 #define SUP_START_LIMIT_NS	(20 * MKV_NS_PER_SEC)	/* exec to HELLO */
+#define PROC_FORGIVEN_MAX	3u
 #define SUP_KILL_LIMIT_MS	2000u			/* at the end: SIGKILL to giving up on a process that the kernel holds */
 
 struct mkv_sup;
@@ -74,6 +75,7 @@ struct proc {
 	char		jail_missing[256];
 	char		detail[256];
 	int		readonly;
+	unsigned	forgiven_count;		/* starts in a row that failed over a later epoch on the medium */
 	/* Kept for its life and the next. -1: none. */
 	int		bell_shm, bell_wait, bell_ring;
 	int		metrics_fd;
@@ -140,6 +142,7 @@ struct mkv_sup {
 	struct logs_words own_words;
 	uv_signal_t	sig_term, sig_int, sig_hup;
 	uv_timer_t	ping_timer, stop_timer;
+	uint64_t	pinged_ns;		/* when the ping timer last ran */
 	struct admin	*admin;
 	struct operator	*operator;
 	int		ready_fd;
@@ -185,6 +188,8 @@ proc_reachable(const struct proc *p)
 void		proc_init(struct mkv_sup *s, uint32_t number, enum sup_kind kind, uint32_t index);
 void		proc_close(struct proc *p);
 void		proc_ping(struct proc *p, uint64_t now_ns);
+void		proc_ping_anew(struct proc *p, uint64_t now_ns);
+Mkv__Ctl__Kind	proc_ctl_kind(enum sup_kind kind);
 /* Send to the child, if it is there; a child that does not take it is ended. */
 void		proc_send(struct proc *p, const Mkv__Ctl__Control *m, const int *fds, unsigned n_fds);
 void		proc_break(struct proc *p, const char *why);	/* protocol broken or hung: SIGKILL */

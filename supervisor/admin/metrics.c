@@ -162,6 +162,9 @@ admin_metrics(struct mkv_sup *s, size_t *bytes)
 
 	if (f == NULL)
 		return (NULL);
+	/* Counted where it is written, without a look at the pages. */
+	mkv_metric_add(s->metrics, MKV_M_supervisor_log_lines_total, 0, s->out.lines);
+	s->out.lines = 0;
 	metrics_plain(f, s);
 	metrics_children(f, s);
 	for (unsigned id = 0; id < MKV_M_COUNT; id++)

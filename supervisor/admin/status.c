@@ -1,7 +1,7 @@
 /*
  * Process: supervisor, loop thread. /v1/health and /v1/status as JSON.
  *
- * healthy	every drive online, every front running
+ * healthy	every drive online and taking writes, every front running
  * degraded	at least one drive online and one front running
  * unhealthy	neither; or not started yet, or stopping
  * What can fail: memory.
@@ -38,7 +38,7 @@ status_health(const struct mkv_sup *s)
 	if (!sup_serving(s))
 		return ("unhealthy");
 	for (uint32_t i = 0; i < s->proc_count; i++)
-		running += s->proc[i].child.state == CHILD_RUNNING;
+		running += s->proc[i].child.state == CHILD_RUNNING && !s->proc[i].readonly;
 	return (running == s->proc_count && pool_online(s) == s->drive_count ? "healthy" : "degraded");
 }
 

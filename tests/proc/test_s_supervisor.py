@@ -248,6 +248,25 @@ def test_hung_child_is_killed(fakes):
     assert re.search(r"event=child_hung proc=front:tcp:0", f.text())
 
 
+def test_a_pause_of_the_whole_server_kills_nobody(fakes):
+    f = fakes(sets=["server.ping_timeout=200ms"]).start()
+    pids = [f.proc.pid] + [r["pid"] for r in f.rows().values()]
+    for p in pids:
+        os.kill(p, signal.SIGSTOP)
+    time.sleep(2.5)
+    for p in pids:
+        os.kill(p, signal.SIGCONT)
+        time.sleep(0.02)
+    time.sleep(0.7)
+    assert all(r["restarts"] == 0 and r["state"] == "RUNNING" for r in f.rows().values()), f.text()
+
+
+def test_ipv6(fakes):
+    f = fakes(sets=["network.address=[::1]:0"]).start()
+    assert f.addr["data"].startswith("[::1]:") and f.addr["admin"].startswith("[::1]:")
+    assert f.http("/v1/ready")[0] == 200
+
+
 @pytest.mark.parametrize("words", ["bad_message", "send_fd"])
 def test_protocol_violation_ends_the_child(fakes, words):
     f = fakes(drives=2, sets=["server.crash_limit=2"]).start()
@@ -257,7 +276,7 @@ def test_protocol_violation_ends_the_child(fakes, words):
     assert re.search(r"event=child_protocol proc=drive:0", f.text())
 
 
-@pytest.mark.parametrize("words,why", [("fail_final", "the fake does not want to"), ("wrong_version", "another version")])
+@pytest.mark.parametrize("words,why", [("fail_final", "the fake does not want to"), ("wrong_version", "another version or kind")])
 def test_final_failure_at_start(fakes, words, why):
     f = fakes(behave={"drive:0": words}).start(ready=False)
     assert f.proc.wait(20) == 1

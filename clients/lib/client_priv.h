@@ -15,6 +15,9 @@
  *   OP_LENT   loop               the loop, or the kernel for it, may touch it now: the caller has to wait for OP_DONE
  *   OP_LEFT   caller             the caller has returned: his memory is gone, the loop ends the op and puts it back
  *   OP_DONE   loop               the result stands
+ *
+ * Above the state own carries a count of loans: a caller that leaves with part of an answer (key lists) reads o->partial and leaves only if there was no
+ * loan in between.
  */
 #ifndef MKV_CLIENT_PRIV_H
 #define MKV_CLIENT_PRIV_H
@@ -74,6 +77,7 @@ struct conf {
 	uint32_t	key_id;
 	unsigned	io_threads, connections, inflight_max;
 	int		no_verify;
+	enum mkv_ioq_kind io;
 	uint64_t	connect_timeout_ns;
 };
 
@@ -125,11 +129,14 @@ struct counters {			/* relaxed adds by any thread */
 /* ---- an operation of a caller: op.c ---- */
 
 enum op_own { OP_FREE, OP_NEW, OP_LOOP, OP_LENT, OP_LEFT, OP_DONE };
+#define OP_STATE	0xffu			/* of own; above it the count of loans */
 
 struct sink {				/* where a synchronous caller waits; on its stack */
 	pthread_mutex_t	mutex;
 	pthread_cond_t	cond;
 	unsigned	left;			/* ops not done yet; under mutex */
+	int64_t		partial;		/* of the op that was left last */
+	unsigned	partial_reason;
 };
 
 enum leg_state {			/* who moves it on */
@@ -153,7 +160,7 @@ struct leg {				/* what one server has to do for an op */
 	struct server	*srv;
 	enum leg_state	state;
 	uint8_t		wire_op;		/* enum mkv_wire_op of the frame to send: REPORT in the middle of a get */
-	uint8_t		reported, crc_bad, early, in_timer;
+	uint8_t		reported, crc_bad, early, answered;
 	unsigned	attempts;
 	int		status;			/* once over: 0 or MKV_E_* */
 	unsigned	reason;
@@ -222,6 +229,8 @@ struct op {
 	int		end_status;		/* 0, or why it ends early */
 	unsigned	server;			/* LIST, INFO, WARM, STREAM: which one */
 	struct put_part	*part;			/* STREAM */
+	_Atomic int64_t	partial;		/* key lists: the result if it ended now */
+	_Atomic uint32_t partial_reason;
 	/* result: valid in OP_DONE */
 	int64_t		result;
 	struct mkv_object object;
@@ -288,6 +297,7 @@ void	op_leg_over(struct op *o);				/* loop */
 void	op_abort(struct op *o, int status);			/* loop: deadline, cancel, close */
 int	op_lend(struct op *o);					/* loop: 1; 0: the caller has left */
 void	op_unlend(struct op *o);
+enum op_own op_own(const struct op *o);
 void	op_part_done(struct op *o);				/* loop: a stream's part is out */
 unsigned op_iov_slice(struct op *o, uint64_t off, uint64_t bytes, struct iovec *out, unsigned max, uint64_t *got);
 
@@ -296,7 +306,8 @@ void	sink_fini(struct sink *s);
 /* Wait until all of ops[] are done, or left behind at the deadline: after it each is OP_DONE (the caller's to read and put back) or NULL (left). */
 void	sink_wait(struct sink *s, struct op **ops, unsigned n, uint64_t deadline_ns);
 int64_t	op_run(struct op *o, struct mkv_object *obj);		/* submit, wait, copy the result, put back */
-struct op *op_run_keep(struct op *o);				/* submit, wait: NULL at the deadline, else done and to be put back */
+/* Submit, wait: the op, done and to be put back; NULL at the deadline, with what there was by then. */
+struct op *op_run_keep(struct op *o, int64_t *partial, unsigned *reason);
 void	op_next_part(struct op *o);				/* loop */
 
 /* ---- key lists: keys.c ---- */
@@ -304,6 +315,7 @@ void	op_next_part(struct op *o);				/* loop */
 int	keys_set(struct op *o, const struct mkv_key *keys, unsigned n);
 int	keys_legs(struct op *o);				/* share them out over the servers: o->legs */
 int	keys_reply(struct leg *l, const struct mkv_wire_keys_reply *kr, const uint8_t *bytes, int last);	/* 0, MKV_E_PEER */
+void	keys_forget(struct leg *l);
 void	keys_finish(struct op *o);
 void	keys_free(struct op *o);
 

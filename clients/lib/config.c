@@ -229,6 +229,23 @@ conf_apply(struct conf *cf, const struct conf_text *t, char *why)
 	return (0);
 }
 
+/* For containers that refuse io_uring late, and for tests; nowhere but in the environment. */
+static int
+conf_io(struct conf *cf, char *why)
+{
+	const char *s = getenv("MEMKV_IO");
+
+	if (s == NULL || *s == '\0' || strcmp(s, "auto") == 0)
+		cf->io = MKV_IOQ_AUTO;
+	else if (strcmp(s, "uring") == 0)
+		cf->io = MKV_IOQ_URING;
+	else if (strcmp(s, "poll") == 0)
+		cf->io = MKV_IOQ_POLL;
+	else
+		return (conf_bad(why, "MEMKV_IO is auto, uring or poll, not", s));
+	return (0);
+}
+
 /* A shorter struct is an older program's: what it does not know is 0. */
 static void
 conf_copy_opts(struct mkv_client_opts *to, const struct mkv_client_opts *from)
@@ -247,7 +264,7 @@ conf_load(struct conf *cf, const struct mkv_client_opts *opts, char *why)
 
 	memset(cf, 0, sizeof(*cf));
 	conf_copy_opts(&o, opts);
-	if ((r = conf_gather(&t, &o, why)) == 0 && (r = conf_numbers(cf, &t, &o, why)) == 0)
+	if ((r = conf_gather(&t, &o, why)) == 0 && (r = conf_io(cf, why)) == 0 && (r = conf_numbers(cf, &t, &o, why)) == 0)
 		r = conf_apply(cf, &t, why);
 	conf_text_fini(&t);
 	return (r);

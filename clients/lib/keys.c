@@ -118,11 +118,29 @@ keys_place(const struct leg *l, uint32_t i)
 	return (l->idx == NULL ? i : l->idx[i]);
 }
 
+/* The result if the caller's deadline were now. */
+static void
+keys_set_partial(struct op *o, int64_t result, unsigned reason)
+{
+	atomic_store_explicit(&o->partial, result, memory_order_relaxed);
+	atomic_store_explicit(&o->partial_reason, reason, memory_order_relaxed);
+}
+
+/* The leg begins again: what it had told so far does not count. */
+void
+keys_forget(struct leg *l)
+{
+	if (l->wire_op != MKV_WIRE_MATCH && l->n_there > 0)
+		atomic_fetch_sub_explicit(&l->op->partial, l->n_there, memory_order_relaxed);
+	l->tx_key = l->rx_key = l->n_there = 0;
+}
+
 /* One byte a key: 1 there, else 0 | reason << 1. */
 static int
 keys_take_bytes(struct leg *l, const uint8_t *b, uint32_t n)
 {
 	struct op *o = l->op;
+	int64_t there = MKV_MAX(atomic_load_explicit(&o->partial, memory_order_relaxed), 0);
 
 	if (n > l->n_idx - l->rx_key)
 		return (MKV_E_PEER);
@@ -132,12 +150,55 @@ keys_take_bytes(struct leg *l, const uint8_t *b, uint32_t n)
 		if ((b[i] & 1) != 0 && b[i] != 1)
 			return (MKV_E_PEER);
 		l->n_there += b[i] & 1;
+		there += b[i] & 1;
 		if (o->present != NULL)
 			o->present[at] = b[i] & 1;
 		if (o->reasons != NULL)
 			o->reasons[at] = b[i] >> 1;
 	}
 	l->rx_key += n;
+	keys_set_partial(o, there, MKV_REASON_NONE);
+	return (0);
+}
+
+static unsigned
+keys_silence(const struct leg *l)
+{
+	return (l->status == MKV_E_TIMEOUT || l->status == 0 ? MKV_REASON_TIMED_OUT : MKV_REASON_SERVER_DOWN);
+}
+
+/* The prefix ends at the first absent key of any server; one that did not answer has none. */
+static int64_t
+keys_prefix(const struct op *o, unsigned *reason)
+{
+	uint32_t first = o->keys->n;
+
+	*reason = MKV_REASON_NONE;
+	for (unsigned i = 0; i < o->n_legs; i++) {
+		const struct leg *l = &o->legs[i];
+		uint32_t there = l->answered ? l->n_there : 0;
+
+		if (there < l->n_idx && keys_place(l, there) < first) {
+			first = keys_place(l, there);
+			*reason = l->answered ? l->end_reason : keys_silence(l);
+		}
+	}
+	return (first);
+}
+
+static int
+keys_match_reply(struct leg *l, const struct mkv_wire_keys_reply *kr, int last)
+{
+	unsigned reason;
+	int64_t prefix;
+
+	if (!last || kr->n_there > l->n_idx)
+		return (MKV_E_PEER);
+	l->n_there = kr->n_there;
+	l->end_reason = kr->reason;
+	l->answered = 1;
+	prefix = keys_prefix(l->op, &reason);
+	keys_set_partial(l->op, prefix, reason);
 	return (0);
 }
 
@@ -146,13 +207,8 @@ keys_reply(struct leg *l, const struct mkv_wire_keys_reply *kr, const uint8_t *b
 {
 	int r;
 
-	if (l->wire_op == MKV_WIRE_MATCH) {
-		if (!last || kr->n_there > l->n_idx)
-			return (MKV_E_PEER);
-		l->n_there = kr->n_there;
-		l->end_reason = kr->reason;
-		return (0);
-	}
+	if (l->wire_op == MKV_WIRE_MATCH)
+		return (keys_match_reply(l, kr, last));
 	if (!op_lend(l->op))
 		return (last ? 0 : MKV_E_PEER);		/* the caller has left: the deadline is about to end this */
 	r = keys_take_bytes(l, bytes, kr->n_keys);
@@ -181,31 +237,6 @@ keys_mark(struct leg *l, unsigned reason)
 	op_unlend(o);
 }
 
-static unsigned
-keys_silence(const struct leg *l)
-{
-	return (l->status == MKV_E_TIMEOUT ? MKV_REASON_TIMED_OUT : MKV_REASON_SERVER_DOWN);
-}
-
-/* The prefix ends at the first absent key of any server; one that did not answer has none. */
-static int64_t
-keys_prefix(struct op *o)
-{
-	uint32_t first = o->keys->n;
-
-	o->object.reason = MKV_REASON_NONE;
-	for (unsigned i = 0; i < o->n_legs; i++) {
-		const struct leg *l = &o->legs[i];
-		uint32_t there = l->status == 0 ? l->n_there : 0;
-
-		if (there < l->n_idx && keys_place(l, there) < first) {
-			first = keys_place(l, there);
-			o->object.reason = l->status == 0 ? l->end_reason : keys_silence(l);
-		}
-	}
-	return (first);
-}
-
 void
 keys_finish(struct op *o)
 {
@@ -228,7 +259,7 @@ keys_finish(struct op *o)
 		o->result = o->end_status != 0 ? o->end_status : status;
 		o->object.reason = o->end_status == MKV_E_TIMEOUT ? MKV_REASON_TIMED_OUT : MKV_REASON_NONE;
 	} else {
-		o->result = o->kind == OPK_MATCH ? keys_prefix(o) : there;
+		o->result = o->kind == OPK_MATCH ? keys_prefix(o, &o->object.reason) : there;
 	}
 	if (o->result == MKV_E_UNREACHABLE)
 		o->object.reason = MKV_REASON_SERVER_DOWN;

@@ -58,8 +58,8 @@ leg_rewind(struct leg *l)
 	l->conn = NULL;
 	l->slot = NULL;
 	l->tx_off = l->frame_left = l->rx_off = 0;
-	l->rx_begun = l->crc_bad = l->early = l->last_begun = 0;
-	l->tx_key = l->rx_key = l->n_there = 0;
+	l->rx_begun = l->crc_bad = l->early = l->last_begun = l->answered = 0;
+	keys_forget(l);
 }
 
 void

@@ -60,7 +60,7 @@ warm_all(struct mkv_client *c, uint64_t deadline_us)
 	for (unsigned i = 0; i < n; i++) {
 		err = ops[i] == NULL ? MKV_E_TIMEOUT : (int)MKV_MIN(ops[i]->result, 0);
 		good += err == 0;
-		twice |= err == MKV_E_CONFIG;
+		twice |= err == MKV_E_CONFIG || atomic_load_explicit(&c->state[i].refused, memory_order_relaxed);
 		last = err != 0 ? err : last;
 		if (ops[i] != NULL)
 			op_put_back(ops[i]);
@@ -111,6 +111,8 @@ list_page(struct mkv_client *c, unsigned server, const void *prefix, size_t pref
     uint64_t deadline_us, int *stopped)
 {
 	struct mkv_wire_list_reply w;
+	unsigned reason;
+	int64_t partial;
 	struct op *o;
 	int r;
 
@@ -125,8 +127,8 @@ list_page(struct mkv_client *c, unsigned server, const void *prefix, size_t pref
 		op_put_back(o);
 		return (r);
 	}
-	if ((o = op_run_keep(o)) == NULL)
-		return (MKV_E_TIMEOUT);
+	if ((o = op_run_keep(o, &partial, &reason)) == NULL)
+		return ((int)partial);
 	if ((r = (int)o->result) == 0 && o->reply_bytes < sizeof(w))
 		r = MKV_E_PEER;
 	if (r == 0) {
@@ -191,14 +193,16 @@ static int
 info_ask(struct mkv_client *c, unsigned server, uint64_t deadline_us, struct mkv_server_info *info)
 {
 	struct mkv_wire_info w;
+	unsigned reason;
+	int64_t partial;
 	struct op *o;
 	int r;
 
 	if ((o = ask(c, OPK_INFO, server, deadline_us, &r)) == NULL)
 		return (r);
 	memcpy(info->name, c->cf.server[server].name, sizeof(info->name));
-	if ((o = op_run_keep(o)) == NULL)
-		return (MKV_E_TIMEOUT);
+	if ((o = op_run_keep(o, &partial, &reason)) == NULL)
+		return ((int)partial);
 	if ((r = (int)o->result) == 0 && o->reply_bytes < sizeof(w))
 		r = MKV_E_PEER;
 	if (r == 0) {

@@ -30,7 +30,7 @@ int
 loop_open(struct loop *l, struct mkv_client *c, unsigned idx)
 {
 	unsigned n = c->cf.n_servers, conns = n * (c->cf.connections + 1);
-	struct mkv_ioq_opts o = { .kind = MKV_IOQ_AUTO, .entries = 64, .depth_max = conns * 2 + HTTP_DEPTH };
+	struct mkv_ioq_opts o = { .kind = c->cf.io, .entries = 64, .depth_max = conns * 2 + HTTP_DEPTH };
 	int r;
 
 	l->c = c;

@@ -19,7 +19,6 @@
 #include "common/base/clock.h"
 
 #define SINK_AGAIN_NS	(500 * MKV_NS_PER_US)	/* a caller that may not leave yet looks again after so long */
-#define SINK_GRACE_NS	(300 * MKV_NS_PER_US)	/* several servers: the loop sums up what has come by the deadline */
 
 /* ---- callers' threads ---- */
 
@@ -43,6 +42,8 @@ op_clean(struct op *o)
 	mkv_list_init(&o->poke);
 	o->iov = o->iov_inline;
 	o->object.size = sizeof(o->object);
+	atomic_store_explicit(&o->partial, MKV_E_TIMEOUT, memory_order_relaxed);
+	atomic_store_explicit(&o->partial_reason, MKV_REASON_TIMED_OUT, memory_order_relaxed);
 }
 
 struct op *
@@ -210,6 +211,8 @@ sink_init(struct sink *s, unsigned n)
 	(void)pthread_cond_init(&s->cond, &attr);
 	(void)pthread_condattr_destroy(&attr);
 	s->left = n;
+	s->partial = MKV_E_TIMEOUT;
+	s->partial_reason = MKV_REASON_TIMED_OUT;
 }
 
 void
@@ -219,22 +222,37 @@ sink_fini(struct sink *s)
 	(void)pthread_mutex_destroy(&s->mutex);
 }
 
+enum op_own
+op_own(const struct op *o)
+{
+	return ((enum op_own)(atomic_load_explicit(&o->own, memory_order_acquire) & OP_STATE));
+}
+
+/* 1: the caller has left the op; his memory is his again. */
+static int
+op_leave(struct op *o, struct sink *s)
+{
+	/* Acquire, pairs with op_unlend(): what the loop did to the caller's memory has happened before he returns. */
+	uint32_t own = atomic_load_explicit(&o->own, memory_order_acquire);
+
+	if ((own & OP_STATE) != OP_LOOP)
+		return (0);
+	s->partial = atomic_load_explicit(&o->partial, memory_order_relaxed);
+	s->partial_reason = atomic_load_explicit(&o->partial_reason, memory_order_relaxed);
+	return (atomic_compare_exchange_strong_explicit(&o->own, &own, OP_LEFT, memory_order_acq_rel, memory_order_relaxed));
+}
+
 /* The deadline has passed: leave what nobody touches. */
 static unsigned
-sink_leave(struct op **ops, unsigned n)
+sink_leave(struct sink *s, struct op **ops, unsigned n)
 {
 	unsigned left = 0;
 
 	for (unsigned i = 0; i < n; i++) {
-		uint32_t own = OP_LOOP;
-
-		if (ops[i] == NULL)
+		if (ops[i] == NULL || !op_leave(ops[i], s))
 			continue;
-		/* Acquire, pairs with op_unlend(): what the loop did to the caller's memory has happened before he returns. */
-		if (atomic_compare_exchange_strong_explicit(&ops[i]->own, &own, OP_LEFT, memory_order_acq_rel, memory_order_acquire)) {
-			ops[i] = NULL;			/* the loop's from here on */
-			left++;
-		}
+		ops[i] = NULL;				/* the loop's from here on */
+		left++;
 	}
 	return (left);
 }
@@ -248,22 +266,23 @@ sink_wait(struct sink *s, struct op **ops, unsigned n, uint64_t deadline_ns)
 	while (s->left > 0) {
 		if (pthread_cond_timedwait(&s->cond, &s->mutex, &ts) != ETIMEDOUT || s->left == 0)
 			continue;
-		s->left -= sink_leave(ops, n);
+		s->left -= sink_leave(s, ops, n);
 		ts = op_timespec(mkv_now_ns() + SINK_AGAIN_NS);
 	}
 	(void)pthread_mutex_unlock(&s->mutex);
 }
 
 struct op *
-op_run_keep(struct op *o)
+op_run_keep(struct op *o, int64_t *partial, unsigned *reason)
 {
-	uint64_t until = o->deadline_ns + (o->keys != NULL && o->c->cf.n_servers > 1 ? SINK_GRACE_NS : 0);
 	struct sink s;
 
 	sink_init(&s, 1);
 	op_submit(o, &s);
-	sink_wait(&s, &o, 1, until);
+	sink_wait(&s, &o, 1, o->deadline_ns);
 	sink_fini(&s);
+	*partial = s.partial;
+	*reason = s.partial_reason;
 	return (o);
 }
 
@@ -272,10 +291,9 @@ op_run(struct op *o, struct mkv_object *obj)
 {
 	struct mkv_object late = o->object;
 	size_t size = obj == NULL ? 0 : obj->size;
-	int64_t result = MKV_E_TIMEOUT;
+	int64_t result;
 
-	late.reason = MKV_REASON_TIMED_OUT;
-	if ((o = op_run_keep(o)) != NULL) {
+	if ((o = op_run_keep(o, &result, &late.reason)) != NULL) {
 		result = o->result;
 		late = o->object;
 		op_put_back(o);
@@ -292,17 +310,21 @@ op_run(struct op *o, struct mkv_object *obj)
 int
 op_lend(struct op *o)
 {
-	uint32_t own = OP_LOOP;
+	uint32_t own = atomic_load_explicit(&o->own, memory_order_relaxed);
 
-	return (atomic_compare_exchange_strong_explicit(&o->own, &own, OP_LENT, memory_order_acquire, memory_order_relaxed));
+	if ((own & OP_STATE) != OP_LOOP)
+		return (0);
+	return (atomic_compare_exchange_strong_explicit(&o->own, &own, (own & ~OP_STATE) | OP_LENT, memory_order_acquire, memory_order_relaxed));
 }
 
 void
 op_unlend(struct op *o)
 {
-	MKV_ASSERT(atomic_load_explicit(&o->own, memory_order_relaxed) == OP_LENT);
-	/* Release, pairs with sink_leave(). */
-	atomic_store_explicit(&o->own, OP_LOOP, memory_order_release);
+	uint32_t own = atomic_load_explicit(&o->own, memory_order_relaxed);
+
+	MKV_ASSERT((own & OP_STATE) == OP_LENT);
+	/* Release, pairs with op_leave(). */
+	atomic_store_explicit(&o->own, (own & ~OP_STATE) + (OP_STATE + 1) + OP_LOOP, memory_order_release);
 }
 
 /* Under s->mutex. Nobody waits between the parts of a stream. */

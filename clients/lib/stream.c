@@ -153,7 +153,7 @@ stream_hand_over(struct mkv_put_stream *s, uint64_t until)
 	int over;
 
 	(void)pthread_mutex_lock(&s->sink.mutex);
-	over = atomic_load_explicit(&s->op->own, memory_order_acquire) == OP_DONE;
+	over = op_own(s->op) == OP_DONE;
 	s->sink.left = !over;
 	(void)pthread_mutex_unlock(&s->sink.mutex);
 	if (over)
@@ -177,7 +177,7 @@ stream_wait(struct mkv_put_stream *s, uint64_t until, int64_t *result, struct mk
 	*result = MKV_E_TIMEOUT;
 	if (s->op == NULL)
 		return (0);
-	if (atomic_load_explicit(&o->own, memory_order_acquire) != OP_DONE)
+	if (op_own(o) != OP_DONE)
 		return (1);
 	*result = o->result;
 	if (obj != NULL)
@@ -252,7 +252,7 @@ stream_abort(struct mkv_put_stream *s)
 	if (s->op == NULL)
 		return;
 	(void)pthread_mutex_lock(&s->sink.mutex);
-	s->sink.left = atomic_load_explicit(&s->op->own, memory_order_acquire) != OP_DONE;
+	s->sink.left = op_own(s->op) != OP_DONE;
 	(void)pthread_mutex_unlock(&s->sink.mutex);
 	(void)loop_poke(s->op->loop, s->op, 1);
 	sink_wait(&s->sink, &s->op, 1, UINT64_MAX / 2);	/* the loop ends it in its next turn */

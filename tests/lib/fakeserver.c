@@ -287,7 +287,7 @@ lie_before_mac(struct mkv_hdr *h, int lie)
 static int
 reply(struct fconn *c, struct mkv_hdr *h, const void *body, const uint8_t *payload)
 {
-	int lie = next_lie(c);
+	int lie = h->op == MKV_WIRE_CONNECT ? FAKE_TRUTH : next_lie(c);
 	uint32_t body_bytes = h->body_bytes;
 
 	if (c->f->delay_us > 0)

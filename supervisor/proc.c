@@ -139,7 +139,10 @@ proc_on_hello(struct proc *p, const Mkv__Ctl__Hello *h)
 {
 	struct life *l = p->life;
 
-	if (strcmp(h->version, PACKAGE_VERSION) != 0 || h->kind != proc_ctl_kind(p->kind)) {
+	/* A front learns from CONFIGURE which front it is: its program is the same for all of them. */
+	int is_drive = proc_ctl_kind(p->kind) == MKV__CTL__KIND__KIND_DRIVE;
+
+	if (strcmp(h->version, PACKAGE_VERSION) != 0 || (h->kind == MKV__CTL__KIND__KIND_DRIVE) != is_drive) {
 		p->child.final = 1;
 		proc_break(p, "its program is of another version or kind");
 		return;

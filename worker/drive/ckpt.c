@@ -247,6 +247,7 @@ ckpt_complete(struct mkv_engine *e)
 	c->area ^= 1;
 	c->state = CK_IDLE;
 	e->jn.tail = c->start_seq;
+	e->jn.mark_max = UINT64_MAX;
 	ENG_COUNT(e, checkpoints_total, 1);
 	req_wake_list(&e->jn.wait, UINT32_MAX);
 }

@@ -158,6 +158,7 @@ struct journal {
 	enum journal_state state;
 	uint64_t	next_seq;	/* of the next block begun */
 	uint64_t	flushed;	/* highest durable block */
+	uint64_t	mark_max;	/* blocks claim no more than this as durable, until the checkpoint that recovery asked for */
 	uint64_t	last_record;	/* newest block with records */
 	uint64_t	tail;		/* replay begins here: older blocks may be overwritten */
 	uint32_t	limit;		/* blocks of a group */

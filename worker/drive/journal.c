@@ -46,6 +46,7 @@ journal_init(struct mkv_engine *e)
 	j->next_seq = 1;
 	j->tail = 1;
 	j->last_idle = 1;
+	j->mark_max = UINT64_MAX;
 	return (0);
 }
 
@@ -291,7 +292,7 @@ journal_start(struct mkv_engine *e, int no_flush)
 	for (uint32_t i = 0; i < b->blocks; i++) {
 		struct mkv_jblock *k = journal_block(b, i);
 
-		k->flushed = j->flushed;
+		k->flushed = MKV_MIN(j->flushed, j->mark_max);
 		k->mount = e->sb.mount;
 		k->epoch = e->sb.epoch;
 		mkv_block_seal(k, offsetof(struct mkv_jblock, crc));

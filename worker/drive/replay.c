@@ -382,6 +382,8 @@ replay_run(struct mkv_engine *e, uint64_t start_seq, int fresh)
 {
 	struct replay p = { .e = e, .start = start_seq, .next = start_seq, .apply = start_seq, .flushed = start_seq - 1 };
 
+	uint64_t believed;
+
 	if (fresh)
 		return (0);
 	if (posix_memalign((void **)&p.mem, MKV_BLOCK, (size_t)REPLAY_WINDOW * MKV_BLOCK) != 0)
@@ -394,8 +396,12 @@ replay_run(struct mkv_engine *e, uint64_t start_seq, int fresh)
 		replay_distrust(&p);
 	} else {
 		replay_scan(&p);
+		believed = p.apply - 1;
 		if (p.next > p.apply)
 			replay_apply(&p, p.next - 1, 1);
+		/* A record that was refused must be refused again if we crash before the checkpoint: no block may call it durable. */
+		if (e->rec.torn_records > 0)
+			e->jn.mark_max = believed;
 	}
 	replay_end(&p);
 	free(p.data);

@@ -24,13 +24,21 @@
 
 #define RUN_WAIT_US		100000u		/* look for the end at least so often */
 #define RUN_DRAIN_MAX		64u
+#define RUN_TABLE_KEYS		65536u
 #define RUN_BACKOFF_NS		(10 * MKV_NS_PER_MS)	/* a slot that failed rests so long: no storm against a server that restarts */
 #define RUN_SILENT_NS		(5 * MKV_NS_PER_SEC)	/* failures without one success for so long (and a deadline) end the run */
 
 struct run_key {
 	uint64_t	number, floor;
-	char		text[BENCH_KEY_BYTES];
+	const char	*text;			/* own[], or of the run's table */
+	char		own[BENCH_KEY_BYTES];
 	char		space;
+};
+
+/* Few keys: their texts are made once, so that a batch of thousands costs no formatting. */
+struct run_text {
+	uint32_t	bytes;
+	char		text[BENCH_KEY_BYTES - sizeof(uint32_t)];
 };
 
 struct run_slot {
@@ -56,6 +64,7 @@ struct run {
 	uint64_t	start_ns, measure_ns, end_ns, last_done_ns, last_good_ns;
 	uint64_t	*acked;			/* MIXED: by key */
 	uint8_t		*busy;			/* PUT, MIXED: by key */
+	struct run_text	*table[2];		/* 'k' and 'm'; NULL: too many keys */
 	int		stop;			/* 1 failed for too long */
 	pthread_mutex_t	error_lock;
 };
@@ -110,13 +119,15 @@ run_chance(struct run_thread *t, double pct)
 static void
 run_key_set(struct run_thread *t, struct run_slot *s, unsigned i, char space, uint64_t number)
 {
+	const struct run_text *known = t->run->table[space == 'm'];
 	struct run_key *k = &s->key[i];
 
 	k->space = space;
 	k->number = number;
 	k->floor = 0;
+	k->text = known != NULL ? known[number].text : k->own;
 	s->keys[i].data = k->text;
-	s->keys[i].bytes = bench_key(k->text, space, t->run->p->seed, number);
+	s->keys[i].bytes = known != NULL ? known[number].bytes : bench_key(k->own, space, t->run->p->seed, number);
 }
 
 static void
@@ -199,8 +210,8 @@ run_slot_start(struct run_thread *t, struct run_slot *s, uint64_t due_ns, uint64
 		run_choose_puts(t, s, call);
 	else
 		run_choose_reads(t, s);
-	if (s->op == BENCH_PUT && due_ns == 0)
-		s->due_ns = mkv_now_ns();		/* closed loop: making the bytes is not the server's time */
+	if (due_ns == 0)
+		s->due_ns = mkv_now_ns();		/* closed loop: making keys and bytes is not the server's time */
 	s->out = s->n_io;
 	t->n_out++;
 	for (unsigned i = 0; i < s->n_io; i++) {
@@ -439,10 +450,7 @@ run_loop(void *arg)
 		while ((s = t->free) != NULL && run_next(t, now, &due_ns, &call)) {
 			t->free = s->next_free;
 			run_slot_start(t, s, t->interval_ns > 0 ? due_ns : 0, call);
-			if (s->due_ns == 0)
-				s->due_ns = now;
-			if (run_puts(t->run->p) || t->run->p->mode == MODE_FILL)
-				now = mkv_now_ns();
+			now = mkv_now_ns();
 		}
 		if (t->n_out == 0 && run_over(t, now))
 			return (NULL);
@@ -532,6 +540,22 @@ run_thread_make(struct run *r, struct run_thread *t, unsigned idx, char *why, si
 	return (rc);
 }
 
+static void
+run_table_make(struct run *r)
+{
+	const struct bench_params *p = r->p;
+	char text[BENCH_KEY_BYTES];
+
+	for (unsigned i = 0; p->keys <= RUN_TABLE_KEYS && i < 2; i++) {
+		r->table[i] = calloc(p->keys, sizeof(*r->table[i]));
+		for (uint64_t k = 0; r->table[i] != NULL && k < p->keys; k++) {
+			r->table[i][k].bytes = (uint32_t)bench_key(text, i == 0 ? 'k' : 'm', p->seed, k);
+			MKV_ASSERT(r->table[i][k].bytes < sizeof(r->table[i][k].text));
+			memcpy(r->table[i][k].text, text, r->table[i][k].bytes);
+		}
+	}
+}
+
 static int
 run_make(struct run *r, char *why, size_t why_bytes)
 {
@@ -540,6 +564,7 @@ run_make(struct run *r, char *why, size_t why_bytes)
 	r->stats = r->res->stats;
 	r->value_room = MKV_ALIGN_UP(MKV_MAX(p->size, 1), 4096);
 	r->version = mkv_wall_ms() << 20;		/* later runs write later versions */
+	run_table_make(r);
 	r->calls_total = MKV_DIV_UP(p->mode != MODE_FILL ? p->ops : p->ops > 0 ? MKV_MIN(p->ops, p->keys) : p->keys, p->batch);
 	if (run_puts(p))
 		r->busy = calloc(p->keys, 1);
@@ -645,6 +670,8 @@ bench_run(const struct bench_params *p, struct bench_result *res, char *why, siz
 		run_thread_free(&t[i]);
 	free(t);
 	free(r.busy);
+	free(r.table[0]);
+	free(r.table[1]);
 	free(r.acked);
 	return (rc);
 }

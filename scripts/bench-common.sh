@@ -11,7 +11,8 @@ BENCH_SERVERS=${MEMKV_SERVERS:-}
 BENCH_MODE=memory
 BENCH_CAPACITY=4GiB
 BENCH_SECONDS=5
-BENCH_QUICK=0
+BENCH_QUICK=0			# read by the scripts
+export BENCH_QUICK
 BENCH_VERIFY=()
 BENCH_MEMKV=${BENCH_MEMKV:-$MKV_STAGE/bin/memkv}
 BENCH_REST=()
@@ -62,7 +63,7 @@ bench_leave() {
 	[ -z "$bench_dir" ] || rm -rf "$bench_dir"
 }
 
-# bench_server [OPTION]...: start one, unless --servers named one or the driver is another.
+# bench_server: start one, unless --servers named one or the driver is another.
 bench_server() {
 	local media
 	if [ "$BENCH_DRIVER" = files ] && [ -z "$BENCH_SERVERS" ]; then
@@ -77,7 +78,7 @@ bench_server() {
 	MKV_STAGE=$(cd "$(dirname "$BENCH_MEMKV")/.." && pwd)
 	mkv_server_start "$bench_log" --set "server.data_dir=$bench_dir/data" --set network.address=127.0.0.1:0 \
 	    --set admin.address=127.0.0.1:0 --set "storage.mode=$BENCH_MODE" \
-	    --set "storage.drives=[{media: $media, max_size: $BENCH_CAPACITY}]" "$@" || mkv_die "the server did not start"
+	    --set "storage.drives=[{media: $media, max_size: $BENCH_CAPACITY}]" || mkv_die "the server did not start"
 	bench_own=1
 }
 bench_own=0
@@ -123,7 +124,7 @@ bench_row() {
 	ops=$(bench_field "$json" ops)
 	printf '%-8s %10s %6s %6s %10.3f %12.0f %10.0f %10.0f %10.0f %8.1f\n' "$op" "$size" "$c" "$batch" "$(bench_field "$json" gib_per_s)" \
 	    "$(bench_field "$json" ops_per_s)" "$(bench_field "$json" p50)" "$(bench_field "$json" p99)" "$(bench_field "$json" p999)" \
-	    "$(awk -v h="$hits" -v o="$ops" 'BEGIN { print o > 0 ? 100 * h / o : 0 }')"
+	    "$(awk -v h="$hits" -v o="$ops" 'BEGIN { print (o > 0 ? 100 * h / o : 0) }')"
 }
 
 bench_server_end() {

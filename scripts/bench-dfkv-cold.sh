@@ -5,7 +5,7 @@
 
 # shellcheck disable=SC2034
 BENCH_ABOUT="The shape of dfkv's benchmark: 16 threads with batches of 8 values of 4 MiB, written, then read after a restart of the server (file mode)."
-BENCH_MODE=file
+BENCH_MODE="file"
 bench_options "$@"
 size=4MiB keys=512 c=16
 [ "$BENCH_QUICK" -eq 0 ] || { size=1MiB keys=64 c=4; }

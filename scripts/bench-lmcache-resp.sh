@@ -5,10 +5,11 @@
 
 # shellcheck disable=SC2034
 BENCH_ABOUT="The shape of LMCache's RESP client benchmark: chunks of 0.5 to 8 MiB, 8 workers, 500 keys; set, get, exists."
+BENCH_CAPACITY=6GiB
 bench_options "$@"
 sizes=(512KiB 1MiB 2MiB 4MiB 8MiB) keys=500
 [ "$BENCH_QUICK" -eq 0 ] || { sizes=(512KiB 1MiB) keys=32; }
-BENCH_CAPACITY=6GiB bench_server
+bench_server
 bench_head
 for size in "${sizes[@]}"; do
 	bench_row fill "$size" 8 1 --keys "$keys" --connections 8

@@ -25,7 +25,7 @@ replay_percent() {
 distinct=$(replay_field "$("$BENCH_MEMKV" bench replay --driver null --trace "$trace" --block-bytes "$block" --json "${limit[@]}" | tail -n 1)" distinct)
 printf '%8s %12s %9s %10s %10s %13s\n' share_% capacity hits_% ceiling_% GiB/s request_p99_us
 for share in "${shares[@]}"; do
-	BENCH_CAPACITY=$((distinct * block / 100 * share))
+	BENCH_CAPACITY=$((distinct * block * share / 100))
 	# The whole trace needs room for what a store keeps beside the blocks.
 	[ "$share" -lt 100 ] || BENCH_CAPACITY=$((BENCH_CAPACITY * 11 / 10))
 	bench_server

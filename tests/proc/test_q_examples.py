@@ -18,6 +18,6 @@ def test_hello(server_factory, tmp_path):
     subprocess.run(["cc", "-Wall", "-Wextra", "-Werror", os.path.join(TOP, "examples", "hello.c"), *flags, f"-Wl,-rpath,{lib}", "-o", program],
                    check=True, timeout=60)
     server = server_factory()
-    r = subprocess.run([program], env={**os.environ, "MEMKV_SERVERS": server.data}, capture_output=True, text=True, timeout=30, check=False)
+    r = subprocess.run([program], env={**os.environ, "MEMKV_SERVERS": server.addr}, capture_output=True, text=True, timeout=30, check=False)
     assert r.returncode == 0, r.stderr
     assert "a block of KV cache" in r.stdout and "a miss:" in r.stdout

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "common/base/assert.h"
+#include "common/base/clock.h"
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/os.h"
@@ -29,6 +30,7 @@
 #include "common/shm/stage.h"
 
 #define HUGE_PAGE	(2u << 20)
+#define LISTEN_WAIT_NS	(12 * MKV_NS_PER_SEC)	/* a worker without a supervisor ends within 10 s */
 #define BELL_BYTES	4096u
 #define BELL_DRIVE_BITS	CONFIG_FRONTS_MAX	/* fronts ring on 0.., drives from here on */
 
@@ -123,6 +125,21 @@ heritage_arena(struct proc *p)
 	return (MKV_MIN(p->arena_meta_fd, 0));
 }
 
+/* The front of a server that was killed has the socket until it has finished what it had in flight. Before the loop runs: nothing waits for us. */
+static int
+heritage_listen_first(struct mkv_sup *s, const struct config_derived *d)
+{
+	uint64_t end = mkv_now_ns() + (s->state.unclean ? LISTEN_WAIT_NS : 0);
+	int fd;
+
+	for (;;) {
+		fd = mkv_os_listen_tcp(d->data.host, d->data.port, 0, &s->data_port);
+		if (fd != MKV_E_LOCKED || mkv_now_ns() >= end)
+			return (fd);
+		(void)usleep(20000);
+	}
+}
+
 static int
 heritage_listen(struct mkv_sup *s, char *why, unsigned why_bytes)
 {
@@ -130,7 +147,7 @@ heritage_listen(struct mkv_sup *s, char *why, unsigned why_bytes)
 	int shared = s->front_count > 1, fd, r;
 
 	/* A shared port would let a second server of this user in beside us, unseen: first take it for ourselves alone. */
-	fd = mkv_os_listen_tcp(d->data.host, d->data.port, 0, &s->data_port);
+	fd = heritage_listen_first(s, d);
 	r = MKV_MIN(fd, 0);
 	if (shared && fd >= 0)
 		close(fd);

@@ -246,8 +246,11 @@ run_close(struct mkv_sup *s)
 	run_unwatch(s);
 	if (s->proc_count > 0)
 		peers_close(s);
-	for (uint32_t i = 0; i < s->proc_count; i++)
+	s->clean = !s->state.unclean || s->phase == SUP_DONE;
+	for (uint32_t i = 0; i < s->proc_count; i++) {
+		s->clean = s->clean && s->proc[i].life == NULL;
 		proc_close(&s->proc[i]);
+	}
 	notify_close();
 	heritage_destroy(s);
 	run_save_epoch(s);
@@ -258,7 +261,7 @@ run_close(struct mkv_sup *s)
 	(void)uv_run(s->loop, UV_RUN_DEFAULT);
 	(void)uv_loop_close(s->loop);
 	keys_wipe(&s->keys);
-	state_close(&s->state);
+	state_close(&s->state, s->clean);
 	mkv_metrics_close(&s->metrics);
 }
 

@@ -94,6 +94,7 @@ state_lock(struct state *s, char *why, unsigned why_bytes)
 		    s->dir, pid[0] != '\0' ? pid : "unknown");
 		return (MKV_E_LOCKED);
 	}
+	s->unclean = pread(s->lock_fd, pid, 1, 0) == 1;
 	n = snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
 	if (ftruncate(s->lock_fd, 0) != 0 || pwrite(s->lock_fd, pid, (size_t)n, 0) != n)
 		pid[0] = '\0';			/* the number is a courtesy */
@@ -222,13 +223,16 @@ state_open(struct state *s, const char *dir, char *why, unsigned why_bytes)
 		return (MKV_E_SYSTEM);
 	}
 	if ((r = state_lock(s, why, why_bytes)) != 0 || (r = state_load(s, why, why_bytes)) != 0)
-		state_close(s);
+		state_close(s, !s->unclean && r != MKV_E_LOCKED);
 	return (r);
 }
 
 void
-state_close(struct state *s)
+state_close(struct state *s, int clean)
 {
+	/* An empty lock file says so to the next server; a number that stays behind costs it a short wait at most. */
+	if (s->lock_fd != -1 && clean && ftruncate(s->lock_fd, 0) != 0)
+		s->unclean = 1;
 	if (s->lock_fd != -1)
 		close(s->lock_fd);
 	if (s->dir_fd != -1)

@@ -20,6 +20,7 @@ struct state_drive {
 struct state {
 	char		dir[STATE_MEDIA_MAX];
 	int		dir_fd, lock_fd;
+	int		unclean;		/* the last server did not come to its end: its children may still be at it */
 	uint8_t		server_id[16];
 	uint8_t		store_secret[32];	/* key digests; never leaves the server */
 	uint32_t	epoch;			/* the last one in use */
@@ -34,7 +35,8 @@ struct state {
  * why: words for the operator when it fails. 0; MKV_E_LOCKED another server has it; MKV_E_CORRUPT; MKV_E_SYSTEM.
  */
 int	state_open(struct state *s, const char *dir, char *why, unsigned why_bytes);
-void	state_close(struct state *s);			/* wipes the secret */
+/* Wipes the secret. clean: everything has ended. */
+void	state_close(struct state *s, int clean);
 /* Durable when it returns 0. MKV_E_SYSTEM, MKV_E_NOSPACE, ...: the old file is still whole. */
 int	state_save(const struct state *s);
 /* Entry of a medium, made if it is new; NULL when there are too many. */

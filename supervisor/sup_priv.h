@@ -147,6 +147,7 @@ struct mkv_sup {
 	struct operator	*operator;
 	int		ready_fd;
 	int		stop_asked, stop_killed;
+	int		clean;			/* at the end: no child was left behind */
 };
 
 /* sup.c */

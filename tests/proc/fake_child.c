@@ -4,6 +4,7 @@
  * What it does beyond that is read at each start from the file "<own path>.behave.<name>", words in one line:
  *	die_before_hello die_before_ready die_on_start fail_final fail_epoch hang nolock bad_message send_fd no_stop flood say_fds wrong_version
  *	drain_after=MS (a drive: DRAINED so late)
+ *	linger=MS (stays so long after the end of the supervisor, with its listening socket)
  *	no_front_drained (a drive: never answers PEER_DIED of a front)
  * Each message that it gets is told on stderr: level=info event=note got=ring peer=1 index=0 epoch=3.
  */
@@ -67,7 +68,7 @@ send_hello(void)
 	Mkv__Ctl__Hello h = MKV__CTL__HELLO__INIT;
 	char version[] = PACKAGE_VERSION, wrong[] = "0.0.0";
 
-	h.kind = is_drive ? MKV__CTL__KIND__KIND_DRIVE : MKV__CTL__KIND__KIND_FRONT_TCP;
+	h.kind = is_drive ? MKV__CTL__KIND__KIND_DRIVE : MKV__CTL__KIND__KIND_NONE;
 	h.pid = (int32_t)getpid();
 	h.version = does("wrong_version") ? wrong : version;
 	send_body(MKV__CTL__CONTROL__BODY_HELLO, &h, NULL, 0);
@@ -232,7 +233,8 @@ one(void)
 		return (0);
 	on_message(m, n_fds);
 	for (unsigned i = 0; i < n_fds; i++)
-		close(fds[i]);
+		if (m->body_case != MKV__CTL__CONTROL__BODY_LISTENER || !does("linger="))
+			close(fds[i]);
 	mkv__ctl__control__free_unpacked(m, NULL);
 	return (1);
 }
@@ -259,5 +261,6 @@ main(int argc, char *argv[])
 	send_hello();
 	while (one())
 		continue;
+	usleep((useconds_t)does_number("linger=") * 1000);
 	return (0);
 }

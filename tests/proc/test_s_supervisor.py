@@ -304,6 +304,25 @@ def test_epoch_is_not_used_twice_after_a_kill(fakes):
     assert re.findall(r"got=configure name=drive:0 .* uuid=(\d+)", f.text())[-1] == "16"
 
 
+def test_started_again_while_the_former_front_still_has_the_port(fakes):
+    f = fakes(fronts=2, behave={"front:tcp:0": "linger=1500"}).start()
+    f.sets += [f"network.address={f.addr['data']}", f"admin.address={f.addr['admin']}"]
+    f.proc.kill()
+    f.proc.wait(10)
+    began = time.monotonic()
+    f.start()
+    assert time.monotonic() - began > 0.5, "the port was not held, so this showed nothing"
+    # After an orderly end there is nobody to wait for.
+    assert f.stop() == 0
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        host, port = f.addr["data"].rsplit(":", 1)
+        s.bind((host, int(port)))
+        s.listen()
+        f.start(ready=False)
+        assert f.proc.wait(5) == 1
+
+
 def test_children_end_with_the_supervisor(fakes):
     f = fakes().start()
     pids = [r["pid"] for r in f.rows().values()]

@@ -44,7 +44,7 @@ clean(void **state)
 	char p[192];
 
 	(void)state;
-	state_close(&st);
+	state_close(&st, 1);
 	for (size_t i = 0; i < 3; i++) {
 		path_of(p, files[i]);
 		(void)unlink(p);
@@ -84,7 +84,7 @@ identity_is_kept(void **state)
 	st.map_version = 7;
 	assert_int_equal(state_save(&st), 0);
 	first = st;
-	state_close(&st);
+	state_close(&st, 1);
 	open_it();
 	assert_memory_equal(st.server_id, first.server_id, sizeof(st.server_id));
 	assert_memory_equal(st.store_secret, first.store_secret, sizeof(st.store_secret));
@@ -110,7 +110,7 @@ closing_forgets_the_secret(void **state)
 	(void)state;
 	open_it();
 	assert_memory_not_equal(st.store_secret, zero, sizeof(zero));
-	state_close(&st);
+	state_close(&st, 1);
 	assert_memory_equal(st.store_secret, zero, sizeof(zero));
 }
 
@@ -125,9 +125,23 @@ one_at_a_time(void **state)
 	assert_int_equal(state_open(&second, dir, why, sizeof(why)), MKV_E_LOCKED);
 	snprintf(pid, sizeof(pid), "(pid %d)", (int)getpid());
 	assert_non_null(strstr(why, pid));
-	state_close(&st);
+	state_close(&st, 1);
 	assert_int_equal(state_open(&second, dir, why, sizeof(why)), 0);
-	state_close(&second);
+	state_close(&second, 1);
+}
+
+static void
+an_unclean_end_shows(void **state)
+{
+	(void)state;
+	open_it();
+	assert_false(st.unclean);
+	state_close(&st, 0);
+	open_it();
+	assert_true(st.unclean);
+	state_close(&st, 1);
+	open_it();
+	assert_false(st.unclean);
 }
 
 static void
@@ -155,7 +169,7 @@ damage_is_refused(void **state)
 	open_it();
 	(void)state_drive(&st, "/a");
 	assert_int_equal(state_save(&st), 0);
-	state_close(&st);
+	state_close(&st, 1);
 	path_of(p, "server.state");
 	f = fopen(p, "r");
 	n = fread(text, 1, sizeof(text), f);
@@ -173,7 +187,7 @@ damage_is_refused(void **state)
 	}
 	write_file(text, n);
 	open_it();
-	state_close(&st);
+	state_close(&st, 1);
 	f = fopen(p, "r");
 	assert_int_equal(fread(now, 1, sizeof(now), f), n);
 	fclose(f);
@@ -193,7 +207,7 @@ too_many_drives(void **state)
 	}
 	assert_null(state_drive(&st, "/one more"));
 	assert_int_equal(state_save(&st), 0);
-	state_close(&st);
+	state_close(&st, 1);
 	open_it();
 	assert_int_equal(st.drive_count, STATE_DRIVES_MAX);
 }
@@ -214,6 +228,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(identity_is_kept, fresh, clean),
 		cmocka_unit_test_setup_teardown(closing_forgets_the_secret, fresh, clean),
 		cmocka_unit_test_setup_teardown(one_at_a_time, fresh, clean),
+		cmocka_unit_test_setup_teardown(an_unclean_end_shows, fresh, clean),
 		cmocka_unit_test_setup_teardown(damage_is_refused, fresh, clean),
 		cmocka_unit_test_setup_teardown(too_many_drives, fresh, clean),
 		cmocka_unit_test_setup_teardown(a_place_that_cannot_be, fresh, clean),

@@ -113,7 +113,7 @@ class Client:
         n = LIB.mkv_get(self.p, key, len(key), buf, room, int(deadline * SEC), C.byref(obj))
         if n < 0:
             raise Miss(n, obj.reason)
-        return memoryview(buf)[:n]
+        return memoryview(buf).cast("B")[:n]
 
     def get_range(self, key, off, length, deadline=10.0):
         buf = C.create_string_buffer(length + 1)
@@ -121,7 +121,7 @@ class Client:
         n = LIB.mkv_get_range(self.p, key, len(key), off, buf, length, int(deadline * SEC), C.byref(obj))
         if n < 0:
             raise Miss(n, obj.reason)
-        return memoryview(buf)[:n]
+        return memoryview(buf).cast("B")[:n]
 
     def exists(self, key, deadline=10.0):
         return LIB.mkv_exists(self.p, key, len(key), int(deadline * SEC))

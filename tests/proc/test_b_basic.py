@@ -1,0 +1,188 @@
+"""b: values of every awkward size go in and come back, in all modes, over one and five drives, and survive a restart."""
+import json
+import os
+
+import pytest
+
+import mkv
+from harness import FULL, MIB, Server, cli, content
+
+SIZES = [0, 1, 4095, 4096, 65535, 65536, 65537, 4 * MIB, 4 * MIB + 1, 64 * MIB]
+MODES = [("file", 1, ""), ("file", 5, ""), ("memory", 1, ""), ("memory", 5, ""), ("file", 1, "threads"), ("file", 5, "threads")]
+
+
+def key_of(size):
+    return f"size/{size}".encode()
+
+
+@pytest.mark.parametrize("mode,drives,io", MODES)
+def test_round_trips(server_factory, mode, drives, io):
+    s = server_factory(mode=mode, drives=drives, drive_bytes="512MiB" if drives > 1 else "1GiB",
+                       sets=[f"storage.io={io}"] if io else [])
+    with mkv.Client(s.addr) as c:
+        for n in SIZES:
+            c.put(key_of(n), content(key_of(n), 1, n), 60)
+        for n in SIZES:
+            assert c.stat(key_of(n)).value_bytes == n
+            assert c.get(key_of(n), n, 60) == content(key_of(n), 1, n), n
+        with pytest.raises(mkv.Miss) as e:
+            c.get(key_of(65536), 65535)
+        assert e.value.status == mkv.TOOBIG
+        odd = bytes(range(256)) * 2                             # 512 bytes, with NULs
+        c.put(odd, b"odd key")
+        assert c.get(odd, 100) == b"odd key"
+        big = content(key_of(4 * MIB + 1), 1, 4 * MIB + 1)
+        for off, n in [(0, 1), (1, 1), (65535, 2), (65536, 65536), (4 * MIB - 1, 2), (4 * MIB, 10), (100, 3 * MIB), (4 * MIB + 1, 5)]:
+            assert c.get_range(key_of(4 * MIB + 1), off, n, 60) == big[off:off + n], (off, n)
+        assert c.exists(odd) == 1 and c.exists(b"never") == 0
+        with pytest.raises(mkv.Miss) as e:
+            c.get(b"never", 10)
+        assert (e.value.status, e.value.reason) == (mkv.MISS, mkv.REASON_NEVER)
+        assert c.delete(odd) == 0
+        with pytest.raises(mkv.Miss) as e:
+            c.get(odd, 10)
+        assert e.value.status == mkv.MISS and e.value.reason == 4
+        assert c.delete(odd) == mkv.MISS
+    if mode == "file":
+        s.pin_ports()
+        assert s.stop() == 0, s.log_tail()
+        s.start()
+        with mkv.Client(s.addr) as c:
+            for n in SIZES:
+                assert c.get(key_of(n), n, 60) == content(key_of(n), 1, n), n
+            assert c.exists(odd) == 0
+
+
+@pytest.mark.parametrize("drives", [1, 5])
+def test_one_gib(server_factory, drives):
+    if not FULL and drives == 1:
+        pytest.skip("1 GiB over one drive: only with ./check --full")
+    s = server_factory(drives=drives, drive_bytes="2GiB" if drives == 1 else "512MiB")
+    n = 1024 * MIB
+    with mkv.Client(s.addr) as c:
+        value = content(b"gib", 1, n)
+        c.put(b"gib", value, 240)
+        assert c.get(b"gib", n, 240) == value
+
+
+def test_direct_mode_on_loop_device(server_factory, tmp_path):
+    import subprocess
+    if os.geteuid() != 0:
+        pytest.skip("loop devices need root")
+    img = tmp_path / "disk"
+    img.write_bytes(b"")
+    os.truncate(img, 512 * MIB)
+    out = subprocess.run(["losetup", "--show", "--direct-io=on", "-f", str(img)], capture_output=True, text=True)
+    if out.returncode != 0:
+        pytest.skip(f"no loop device: {out.stderr.strip()}")
+    dev = out.stdout.strip()
+    try:
+        s = Server(mode="direct", sets=[f"storage.drives=[{{media: {dev}}}]"])
+        s.sets = [x for x in s.sets if "arena" not in x and "drive0.dat" not in x]
+        try:
+            s.start()
+            with mkv.Client(s.addr) as c:
+                for n in [0, 1, 4095, 65537, 4 * MIB + 1, 64 * MIB]:
+                    c.put(key_of(n), content(key_of(n), 1, n), 60)
+                    assert c.get(key_of(n), n, 60) == content(key_of(n), 1, n)
+            s.pin_ports()
+            s.kill()
+            s.start()
+            with mkv.Client(s.addr) as c:
+                for n in [0, 1, 4095, 65537, 4 * MIB + 1, 64 * MIB]:
+                    assert c.get(key_of(n), n, 60) == content(key_of(n), 1, n)
+        finally:
+            s.close()
+    finally:
+        subprocess.run(["losetup", "-d", dev], check=False)
+
+
+def test_overwrite_if_absent_ttl(server_factory):
+    import time
+    s = server_factory()
+    with mkv.Client(s.addr) as c:
+        c.put(b"k", b"one")
+        c.put(b"k", b"two2")
+        assert c.get(b"k", 10) == b"two2"
+        with pytest.raises(mkv.Miss) as e:
+            c.put(b"k", b"three", flags=mkv.IF_ABSENT)
+        assert e.value.status == mkv.EXISTS
+        c.put(b"new", b"x", flags=mkv.IF_ABSENT)
+        assert c.put(b"k", b"two2").same == 1
+        assert c.put(b"k", b"two2", flags=mkv.OVERWRITE).same == 0
+        c.put(b"t", b"short lived", ttl_ms=300)
+        assert c.get(b"t", 100) == b"short lived"
+        time.sleep(0.5)
+        with pytest.raises(mkv.Miss) as e:
+            c.get(b"t", 100)
+        assert e.value.reason == 3
+
+
+def test_lists(server_factory):
+    s = server_factory(drives=3, drive_bytes="128MiB")
+    keys = [f"chain/{i}".encode() for i in range(4096)]
+    with mkv.Client(s.addr) as c:
+        for k in keys[:100]:
+            c.put(k, k)
+        assert c.match(keys) == 100
+        there, _ = c.exists_batch(keys)
+        assert there == [1] * 100 + [0] * 3996
+        c.delete(keys[50])
+        assert c.match(keys) == 50
+        assert sum(c.delete_batch(keys[:100])) == 99
+        assert c.match(keys) == 0
+
+
+def test_full_pool_evicts(server_factory):
+    s = server_factory(drive_bytes="256MiB")
+    n = MIB
+    with mkv.Client(s.addr) as c:
+        for i in range(600):
+            k = f"e/{i}".encode()
+            c.put(k, content(k, 1, n), 30)
+        kept = lost = 0
+        for i in range(600):
+            k = f"e/{i}".encode()
+            try:
+                assert c.get(k, n) == content(k, 1, n)
+                kept += 1
+            except mkv.Miss as e:
+                assert e.status == mkv.MISS and e.reason in (2, 1), (e.status, e.reason)
+                lost += 1
+        assert kept >= 150 and lost >= 300, (kept, lost)
+        assert s.metric_sum("memkv_drive_evicted_total") >= lost
+
+
+def test_command_line(server_factory, tmp_path):
+    s = server_factory()
+    f = tmp_path / "v"
+    f.write_bytes(content(b"f", 1, 5 * MIB))
+    assert cli("put", "f", str(f), server=s).returncode == 0
+    o = tmp_path / "o"
+    assert cli("get", "f", "-o", str(o), server=s).returncode == 0
+    assert o.read_bytes() == f.read_bytes()
+    assert cli("get", "f", "--range", "4096:10", server=s).stdout == f.read_bytes()[4096:4106]
+    assert cli("put", "p", "-", server=s, stdin=b"piped" * 2000000).returncode == 0      # size unknown, more than one part
+    assert cli("get", "p", server=s).stdout == b"piped" * 2000000
+    st = json.loads(cli("stat", "f", "--json", server=s).stdout)
+    assert 5 * MIB in st.values()
+    assert cli("exists", "f", server=s).returncode == 0
+    assert cli("exists", "nope", server=s).returncode == 3
+    assert cli("get", "nope", server=s).returncode == 3
+    assert cli("delete", "f", server=s).returncode == 0
+    assert cli("get", "f", server=s).returncode == 3
+    assert cli("match", "p", "nope", server=s).returncode == 0
+    assert cli("get", "f", "--nonsense", server=s).returncode == 2
+    s.stop()
+    assert cli("get", "p", "--deadline", "500ms", server=s).returncode == 4
+
+
+def test_wrong_key_is_refused(server_factory):
+    s = server_factory(sets=["network.auth_key=" + "ab" * 32])
+    with mkv.Client(s.addr, auth_key="ab" * 32) as c:
+        c.put(b"k", b"v")
+    for bad in ({"auth_key": "cd" * 32}, {}):
+        with mkv.Client(s.addr, **bad) as c:
+            with pytest.raises(mkv.Miss) as e:
+                c.put(b"k", b"v2", 2)
+            assert e.value.status == mkv.AUTH

@@ -12,6 +12,7 @@
 
 #include "worker/front/front_priv.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "common/base/assert.h"
@@ -135,8 +136,8 @@ static void
 conn_refuse(struct mkv_conn *c, enum mkv_metric why, const char *what)
 {
 	mkv_metric_add(c->f->m, why, 0, 1);
-	mkv_log(why == MKV_M_front_auth_failures_total ? MKV_EV_AUTH_FAILED : MKV_EV_FRAME_BAD, "session=%016llx op=%u why=%s",
-	    (unsigned long long)c->s.id, c->hdr.op, what);
+	mkv_log(why == MKV_M_front_auth_failures_total ? MKV_EV_AUTH_FAILED : MKV_EV_FRAME_BAD, "session=%" PRIx64 " op=%u why=%s",
+	    c->s.id, c->hdr.op, what);
 	mkv_conn_close(c);
 }
 

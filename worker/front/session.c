@@ -6,6 +6,7 @@
 
 #include "worker/front/front_priv.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "common/base/assert.h"
@@ -186,7 +187,7 @@ mkv_session_connect(struct mkv_conn *c, const struct mkv_hdr *h, const void *bod
 	c->state = CONN_OPEN;
 	c->f->n_sessions++;
 	mkv_metric_add(c->f->m, MKV_M_front_sessions_opened_total, 0, 1);
-	mkv_log(MKV_EV_SESSION_OPEN, "session=%016llx key_id=%u", (unsigned long long)s->id, s->key_id);
+	mkv_log(MKV_EV_SESSION_OPEN, "session=%" PRIx64 " key_id=%u", s->id, s->key_id);
 	session_connect_reply(c);
 	return (0);
 }

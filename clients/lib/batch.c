@@ -32,9 +32,9 @@ batch_fill(struct op *o, const struct batch *b, struct mkv_batch_item *it)
 	o->user = it;
 	o->len = it->buf_bytes;
 	o->whole = 1;
-	if ((r = op_set_key(o, it->key.data, it->key.bytes)) != 0 || (r = op_set_iov(o, &v, 1)) != 0)
+	if ((r = mkv_op_set_key(o, it->key.data, it->key.bytes)) != 0 || (r = mkv_op_set_iov(o, &v, 1)) != 0)
 		return (r);
-	return (b->kind == OPK_PUT ? op_set_put(o, b->opts) : op_set_ns(o, NULL));
+	return (b->kind == OPK_PUT ? mkv_op_set_put(o, b->opts) : mkv_op_set_ns(o, NULL));
 }
 
 /* An op for the item, filled; NULL: its result is set, or (*again) the pool is empty. */
@@ -47,7 +47,7 @@ batch_op(struct batch *b, struct mkv_batch_item *it, int may_wait, int *again)
 	*again = 0;
 	it->result = MKV_E_TIMEOUT;
 	it->reason = MKV_REASON_TIMED_OUT;
-	if ((o = op_take(b->c, b->until_ns, may_wait, &r)) == NULL) {
+	if ((o = mkv_op_take(b->c, b->until_ns, may_wait, &r)) == NULL) {
 		*again = !may_wait;
 		return (NULL);
 	}
@@ -55,7 +55,7 @@ batch_op(struct batch *b, struct mkv_batch_item *it, int may_wait, int *again)
 		return (o);
 	it->result = r;
 	it->reason = MKV_REASON_NONE;
-	op_put_back(o);
+	mkv_op_put_back(o);
 	return (NULL);
 }
 
@@ -67,7 +67,7 @@ batch_collect(struct batch *b, struct op *o)
 	it->result = o->result;
 	it->reason = o->object.reason;
 	b->done += it->result >= 0;
-	op_put_back(o);
+	mkv_op_put_back(o);
 }
 
 /* Some items from the front; returns how many. */
@@ -86,11 +86,11 @@ batch_round(struct batch *b, struct mkv_batch_item *items, unsigned n)
 		if (o != NULL)
 			ops[taken++] = o;
 	}
-	sink_init(&s, taken);
+	mkv_sink_init(&s, taken);
 	for (unsigned k = 0; k < taken; k++)
-		op_submit(ops[k], &s);
-	sink_wait(&s, ops, taken, b->until_ns);
-	sink_fini(&s);
+		mkv_op_submit(ops[k], &s);
+	mkv_sink_wait(&s, ops, taken, b->until_ns);
+	mkv_sink_fini(&s);
 	for (unsigned k = 0; k < taken; k++)
 		if (ops[k] != NULL)
 			batch_collect(b, ops[k]);
@@ -102,9 +102,9 @@ batch_run(struct batch *b, struct mkv_batch_item *items, unsigned n, uint64_t de
 {
 	int r;
 
-	if ((r = client_enter(b->c)) != 0)
+	if ((r = mkv_client_enter(b->c)) != 0)
 		return (r);
-	if ((b->until_ns = client_deadline(deadline_us)) == 0 || (items == NULL && n > 0))
+	if ((b->until_ns = mkv_client_deadline(deadline_us)) == 0 || (items == NULL && n > 0))
 		return (MKV_E_INVAL);
 	for (unsigned at = 0; at < n;)
 		at += batch_round(b, items + at, n - at);

@@ -1,7 +1,7 @@
 /*
  * The handle: opening and closing, who may enter, the completions of asynchronous calls.
  *
- * Callers' threads, but for client_done() and client_identity() (I/O threads). Owns everything below struct mkv_client.
+ * Callers' threads, but for mkv_client_done() and mkv_client_identity() (I/O threads). Owns everything below struct mkv_client.
  * Invariants: an op is in the pool's free list, in a caller's or a loop's hands, or in `done`; the bell is rung exactly while `done` is not empty (once
  * somebody asked for it).
  * Fails: open, with a sentence. After fork() the child is refused by its pid and touches nothing: locks and threads are the parent's.
@@ -21,7 +21,7 @@
 #include "common/base/os.h"
 
 int
-client_enter(const struct mkv_client *c)
+mkv_client_enter(const struct mkv_client *c)
 {
 	if (c == NULL || c->magic != CLIENT_MAGIC)
 		return (MKV_E_INVAL);
@@ -29,13 +29,13 @@ client_enter(const struct mkv_client *c)
 }
 
 uint64_t
-client_deadline(uint64_t deadline_us)
+mkv_client_deadline(uint64_t deadline_us)
 {
 	return (deadline_us == 0 || deadline_us > MKV_WIRE_DEADLINE_MAX_US ? 0 : mkv_now_ns() + deadline_us * MKV_NS_PER_US);
 }
 
 unsigned
-client_server_of(const struct mkv_client *c, const void *key, size_t key_bytes)
+mkv_client_server_of(const struct mkv_client *c, const void *key, size_t key_bytes)
 {
 	int i = mkv_rendezvous(c->node_hash, c->node_weight, c->cf.n_servers, mkv_hash64(key, key_bytes, 0));
 
@@ -45,7 +45,7 @@ client_server_of(const struct mkv_client *c, const void *key, size_t key_bytes)
 
 /* The later name is refused: whichever was met first, the result is the same. */
 int
-client_identity(struct mkv_client *c, unsigned server, const uint8_t id[16])
+mkv_client_identity(struct mkv_client *c, unsigned server, const uint8_t id[16])
 {
 	unsigned other, loser = SERVERS_MAX;
 
@@ -111,18 +111,18 @@ client_start(struct mkv_client *c, char *why)
 		c->node_weight[i] = 1.0;
 	}
 	if ((r = mkv_auth_init()) != 0 || (r = mkv_random(c->client_id, sizeof(c->client_id))) != 0 || (r = client_pool(c)) != 0 ||
-	    (r = resolver_open(&c->resolver, c)) != 0)
+	    (r = mkv_resolver_open(&c->resolver, c)) != 0)
 		return (r);
 	mkv_crc_init();
 	if ((c->loop = calloc(c->cf.io_threads, sizeof(*c->loop))) == NULL)
 		return (MKV_E_NOMEM);
 	for (unsigned i = 0; i < c->cf.io_threads; i++)
-		if ((r = loop_open(&c->loop[i], c, i)) != 0)
+		if ((r = mkv_loop_open(&c->loop[i], c, i)) != 0)
 			return (r);
-	if (c->cf.http_host[0] != '\0' && (r = http_open(&c->loop[0].http, &c->loop[0], c->cf.http_host, c->cf.http_port, why)) != 0)
+	if (c->cf.http_host[0] != '\0' && (r = mkv_http_open(&c->loop[0].http, &c->loop[0], c->cf.http_host, c->cf.http_port, why)) != 0)
 		return (r);
 	for (unsigned i = 0; i < c->cf.io_threads && r == 0; i++)
-		r = loop_start(&c->loop[i]);
+		r = mkv_loop_start(&c->loop[i]);
 	return (r);
 }
 
@@ -130,13 +130,13 @@ static void
 client_free(struct mkv_client *c)
 {
 	for (unsigned i = 0; c->loop != NULL && i < c->cf.io_threads; i++)
-		loop_stop(&c->loop[i]);
-	resolver_close(&c->resolver);
+		mkv_loop_stop(&c->loop[i]);
+	mkv_resolver_close(&c->resolver);
 	for (unsigned i = 0; c->loop != NULL && i < c->cf.io_threads; i++)
 		if (c->loop[i].c != NULL)
-			loop_close(&c->loop[i]);
+			mkv_loop_close(&c->loop[i]);
 	while (!mkv_list_empty(&c->done))
-		op_put_back(MKV_CONTAINER_OF(mkv_list_pop(&c->done), struct op, link));
+		mkv_op_put_back(MKV_CONTAINER_OF(mkv_list_pop(&c->done), struct op, link));
 	free(c->loop);
 	free(c->pool);
 	if (c->bell_wait >= 0) {
@@ -160,7 +160,7 @@ client_open(struct mkv_client **out, const struct mkv_client_opts *opts, char *w
 	if (c == NULL)
 		return (MKV_E_NOMEM);
 	client_init(c);
-	if ((r = conf_load(&c->cf, opts, why)) != 0 || (r = client_start(c, why)) != 0) {
+	if ((r = mkv_conf_load(&c->cf, opts, why)) != 0 || (r = client_start(c, why)) != 0) {
 		client_free(c);
 		return (r);
 	}
@@ -189,7 +189,7 @@ mkv_client_close(struct mkv_client *c)
 {
 	int saved = errno;
 
-	if (client_enter(c) == 0)
+	if (mkv_client_enter(c) == 0)
 		client_free(c);				/* in a forked child nothing is ours to free */
 	errno = saved;
 }
@@ -207,7 +207,7 @@ client_ring(struct mkv_client *c)
 }
 
 void
-client_done(struct mkv_client *c, struct op *o)
+mkv_client_done(struct mkv_client *c, struct op *o)
 {
 	(void)pthread_mutex_lock(&c->mutex);
 	atomic_store_explicit(&o->own, OP_DONE, memory_order_release);
@@ -234,7 +234,7 @@ client_event_fd(struct mkv_client *c)
 int
 mkv_event_fd(struct mkv_client *c)
 {
-	int saved = errno, r = client_enter(c);
+	int saved = errno, r = mkv_client_enter(c);
 
 	if (r == 0)
 		r = client_event_fd(c);
@@ -275,7 +275,7 @@ client_tell(struct mkv_completion *to, size_t size, const struct op *o)
 int
 mkv_drain(struct mkv_client *c, struct mkv_completion *out, unsigned max)
 {
-	int saved = errno, r = client_enter(c);
+	int saved = errno, r = mkv_client_enter(c);
 	struct op *o;
 	size_t size;
 	unsigned n;
@@ -285,7 +285,7 @@ mkv_drain(struct mkv_client *c, struct mkv_completion *out, unsigned max)
 	size = out[0].size == 0 ? sizeof(*out) : MKV_MIN(out[0].size, sizeof(*out));
 	for (n = 0; n < max && (o = client_next_done(c)) != NULL; n++) {
 		client_tell((struct mkv_completion *)((char *)out + n * size), size, o);
-		op_put_back(o);
+		mkv_op_put_back(o);
 	}
 	errno = saved;
 	return ((int)n);
@@ -310,7 +310,7 @@ client_wait(struct mkv_client *c, uint64_t timeout_us)
 int
 mkv_wait(struct mkv_client *c, uint64_t timeout_us)
 {
-	int saved = errno, r = client_enter(c);
+	int saved = errno, r = mkv_client_enter(c);
 
 	if (r == 0)
 		r = client_wait(c, timeout_us);
@@ -328,7 +328,7 @@ client_cancel(struct mkv_client *c, uint64_t id)
 		return (MKV_E_INVAL);
 	/* While we hold the mutex the op can complete, but not become another one. */
 	(void)pthread_mutex_lock(&c->mutex);
-	if (atomic_load_explicit(&c->pool[at].id, memory_order_relaxed) == id && loop_poke(c->pool[at].loop, &c->pool[at], 1))
+	if (atomic_load_explicit(&c->pool[at].id, memory_order_relaxed) == id && mkv_loop_poke(c->pool[at].loop, &c->pool[at], 1))
 		r = 0;
 	(void)pthread_mutex_unlock(&c->mutex);
 	return (r);
@@ -337,7 +337,7 @@ client_cancel(struct mkv_client *c, uint64_t id)
 int
 mkv_cancel(struct mkv_client *c, uint64_t id)
 {
-	int saved = errno, r = client_enter(c);
+	int saved = errno, r = mkv_client_enter(c);
 
 	if (r == 0)
 		r = client_cancel(c, id);
@@ -354,5 +354,5 @@ mkv_server_count(const struct mkv_client *c)
 unsigned
 mkv_server_of(const struct mkv_client *c, const void *key, size_t key_bytes)
 {
-	return (c == NULL || c->magic != CLIENT_MAGIC || key == NULL ? 0 : client_server_of(c, key, key_bytes));
+	return (c == NULL || c->magic != CLIENT_MAGIC || key == NULL ? 0 : mkv_client_server_of(c, key, key_bytes));
 }

@@ -2,8 +2,8 @@
  * libmemkv inside: who owns what.
  *
  *   caller's threads                     I/O threads (struct loop)
- *   mkv_get() ---- struct op ---inbox--> op_start() -> one struct leg a server -> server.c (queue, breaker) -> transport.h (tcp_*.c)
- *             <--- sink / done list ---- op_complete()  <- leg_reply(), leg_lost() <-----------------------------/
+ *   mkv_get() ---- struct op ---inbox--> mkv_op_start() -> one struct leg a server -> server.c (queue, breaker) -> transport.h (tcp_*.c)
+ *             <--- sink / done list ---- op_complete()  <- mkv_leg_reply(), mkv_leg_lost() <-----------------------------/
  *
  * A struct op is taken from the handle's pool by a caller, belongs to one loop from the inbox to its completion, and goes back to the pool when the
  * caller has read its result, or by the loop itself if the caller has left. Everything below struct loop is touched by its thread alone.
@@ -82,7 +82,7 @@ struct conf {
 };
 
 /* 0; MKV_E_CONFIG, MKV_E_UNSUPPORTED, MKV_E_SYSTEM with a sentence in why[WHY_BYTES]. */
-int	conf_load(struct conf *cf, const struct mkv_client_opts *opts, char *why);
+int	mkv_conf_load(struct conf *cf, const struct mkv_client_opts *opts, char *why);
 
 /* What may come from the file as well as from elsewhere; strings are NULL where nothing was said. config_yaml.c reads the file. */
 enum conf_key {
@@ -92,9 +92,9 @@ enum conf_key {
 struct conf_text {
 	char		*value[CONF_KEYS];	/* malloced; lists joined by commas */
 };
-extern const char *const conf_key_names[CONF_KEYS];
-int	conf_yaml_read(struct conf_text *t, const char *path, char *why);
-void	conf_text_fini(struct conf_text *t);
+extern const char *const mkv_conf_key_names[CONF_KEYS];
+int	mkv_conf_yaml_read(struct conf_text *t, const char *path, char *why);
+void	mkv_conf_text_fini(struct conf_text *t);
 
 /* ---- counters: metrics.c ---- */
 
@@ -141,13 +141,13 @@ struct sink {				/* where a synchronous caller waits; on its stack */
 
 enum leg_state {			/* who moves it on */
 	LEG_IDLE,			/* not begun, or over */
-	LEG_WAITING,			/* server_pump(): a session with room, or the breaker */
+	LEG_WAITING,			/* mkv_server_pump(): a session with room, or the breaker */
 	LEG_QUEUED,			/* the transport: its turn to send (again: next part) */
 	LEG_SENDING,			/* the transport: the send that carries its frame */
 	LEG_SENT,			/* the reply, or the end of the session */
 	LEG_BACKOFF,			/* the retry timer */
 	LEG_PAUSED,			/* put stream: the caller's next part */
-	LEG_ENDING			/* the transport: takes the caller's memory back, then leg_detached() */
+	LEG_ENDING			/* the transport: takes the caller's memory back, then mkv_leg_detached() */
 };
 
 struct op;
@@ -215,7 +215,7 @@ struct op {
 	uint8_t		key[MEMKV_KEY_MAX], parent[MEMKV_KEY_MAX];
 	struct iovec	iov_inline[IOV_INLINE];
 	struct iovec	*iov;
-	unsigned	n_iov, iov_at;		/* iov_at, iov_at_off: cursor of op_iov_slice() */
+	unsigned	n_iov, iov_at;		/* iov_at, iov_at_off: cursor of mkv_op_iov_slice() */
 	uint64_t	iov_bytes, iov_at_off;
 	struct keyset	*keys;
 	uint8_t		*present, *reasons;	/* the caller's, only while OP_LENT */
@@ -262,75 +262,74 @@ struct server {
 	uint64_t	seed;
 };
 
-void	server_init(struct server *s, struct loop *l, unsigned idx);
-void	server_fini(struct server *s);
-void	server_submit(struct server *s, struct leg *l);	/* -> LEG_WAITING, or leg_down() at once */
-void	server_pump(struct server *s);
-void	server_heard(struct server *s, uint64_t now_ns);	/* a good frame came */
-void	server_session_up(struct server *s);
-void	server_failed(struct server *s, int err);		/* an attempt to connect, or a session, failed */
-void	server_timed_out(struct server *s, const struct leg *l);	/* a deadline passed: was the server silent? */
-const char *breaker_label(enum breaker b);
+void	mkv_server_init(struct server *s, struct loop *l, unsigned idx);
+void	mkv_server_fini(struct server *s);
+void	mkv_server_submit(struct server *s, struct leg *l);	/* -> LEG_WAITING, or mkv_leg_down() at once */
+void	mkv_server_pump(struct server *s);
+void	mkv_server_heard(struct server *s, uint64_t now_ns);	/* a good frame came */
+void	mkv_server_session_up(struct server *s);
+void	mkv_server_failed(struct server *s, int err);		/* an attempt to connect, or a session, failed */
+void	mkv_server_timed_out(struct server *s, const struct leg *l);	/* a deadline passed: was the server silent? */
 
 /* ---- legs: leg.c ---- */
 
-void	leg_init(struct leg *l, struct op *o, struct server *s, uint8_t wire_op);
-void	leg_set_state(struct leg *l, enum leg_state to);
-void	leg_begin(struct leg *l);
-void	leg_end(struct leg *l, int status);			/* deadline, cancel: over now or after leg_detached() */
+void	mkv_leg_init(struct leg *l, struct op *o, struct server *s, uint8_t wire_op);
+void	mkv_leg_set_state(struct leg *l, enum leg_state to);
+void	mkv_leg_begin(struct leg *l);
+void	mkv_leg_end(struct leg *l, int status);			/* deadline, cancel: over now or after mkv_leg_detached() */
 /* From the transport. The leg is no longer the transport's in any of them. */
-void	leg_reply(struct leg *l, int status, unsigned reason, uint64_t retry_after_us);
-void	leg_lost(struct leg *l, int err);			/* the session ended */
-void	leg_detached(struct leg *l);				/* after detach() said 0 */
-void	leg_down(struct leg *l);				/* the breaker is open */
-void	leg_over(struct leg *l, int status, unsigned reason);
+void	mkv_leg_reply(struct leg *l, int status, unsigned reason, uint64_t retry_after_us);
+void	mkv_leg_lost(struct leg *l, int err);			/* the session ended */
+void	mkv_leg_detached(struct leg *l);				/* after detach() said 0 */
+void	mkv_leg_down(struct leg *l);				/* the breaker is open */
+void	mkv_leg_over(struct leg *l, int status, unsigned reason);
 
-struct op *op_take(struct mkv_client *c, uint64_t deadline_ns, int may_wait, int *err);
-void	op_put_back(struct op *o);				/* by the owner of a finished op, or of one never submitted */
-int	op_set_iov(struct op *o, const struct iovec *iov, unsigned n);
-int	op_set_key(struct op *o, const void *key, size_t key_bytes);
-int	op_set_ns(struct op *o, const char *ns);
-int	op_set_put(struct op *o, const struct mkv_put_opts *opts);
-void	op_submit(struct op *o, struct sink *sink);
-void	op_start(struct op *o);					/* loop */
-void	op_leg_over(struct op *o);				/* loop */
-void	op_abort(struct op *o, int status);			/* loop: deadline, cancel, close */
-int	op_lend(struct op *o);					/* loop: 1; 0: the caller has left */
-void	op_unlend(struct op *o);
-enum op_own op_own(const struct op *o);
-void	op_part_done(struct op *o);				/* loop: a stream's part is out */
-unsigned op_iov_slice(struct op *o, uint64_t off, uint64_t bytes, struct iovec *out, unsigned max, uint64_t *got);
+struct op *mkv_op_take(struct mkv_client *c, uint64_t deadline_ns, int may_wait, int *err);
+void	mkv_op_put_back(struct op *o);				/* by the owner of a finished op, or of one never submitted */
+int	mkv_op_set_iov(struct op *o, const struct iovec *iov, unsigned n);
+int	mkv_op_set_key(struct op *o, const void *key, size_t key_bytes);
+int	mkv_op_set_ns(struct op *o, const char *ns);
+int	mkv_op_set_put(struct op *o, const struct mkv_put_opts *opts);
+void	mkv_op_submit(struct op *o, struct sink *sink);
+void	mkv_op_start(struct op *o);					/* loop */
+void	mkv_op_leg_over(struct op *o);				/* loop */
+void	mkv_op_abort(struct op *o, int status);			/* loop: deadline, cancel, close */
+int	mkv_op_lend(struct op *o);					/* loop: 1; 0: the caller has left */
+void	mkv_op_unlend(struct op *o);
+enum op_own mkv_op_own(const struct op *o);
+void	mkv_op_part_done(struct op *o);				/* loop: a stream's part is out */
+unsigned mkv_op_iov_slice(struct op *o, uint64_t off, uint64_t bytes, struct iovec *out, unsigned max, uint64_t *got);
 
-void	sink_init(struct sink *s, unsigned n);
-void	sink_fini(struct sink *s);
+void	mkv_sink_init(struct sink *s, unsigned n);
+void	mkv_sink_fini(struct sink *s);
 /* Wait until all of ops[] are done, or left behind at the deadline: after it each is OP_DONE (the caller's to read and put back) or NULL (left). */
-void	sink_wait(struct sink *s, struct op **ops, unsigned n, uint64_t deadline_ns);
-int64_t	op_run(struct op *o, struct mkv_object *obj);		/* submit, wait, copy the result, put back */
+void	mkv_sink_wait(struct sink *s, struct op **ops, unsigned n, uint64_t deadline_ns);
+int64_t	mkv_op_run(struct op *o, struct mkv_object *obj);		/* submit, wait, copy the result, put back */
 /* Submit, wait: the op, done and to be put back; NULL at the deadline, with what there was by then. */
-struct op *op_run_keep(struct op *o, int64_t *partial, unsigned *reason);
-void	op_next_part(struct op *o);				/* loop */
+struct op *mkv_op_run_keep(struct op *o, int64_t *partial, unsigned *reason);
+void	mkv_op_next_part(struct op *o);				/* loop */
 
 /* ---- key lists: keys.c ---- */
 
-int	keys_set(struct op *o, const struct mkv_key *keys, unsigned n);
-int	keys_legs(struct op *o);				/* share them out over the servers: o->legs */
-int	keys_reply(struct leg *l, const struct mkv_wire_keys_reply *kr, const uint8_t *bytes, int last);	/* 0, MKV_E_PEER */
-void	keys_forget(struct leg *l);
-void	keys_finish(struct op *o);
-void	keys_free(struct op *o);
+int	mkv_keys_set(struct op *o, const struct mkv_key *keys, unsigned n);
+int	mkv_keys_legs(struct op *o);				/* share them out over the servers: o->legs */
+int	mkv_keys_reply(struct leg *l, const struct mkv_wire_keys_reply *kr, const uint8_t *bytes, int last);	/* 0, MKV_E_PEER */
+void	mkv_keys_forget(struct leg *l);
+void	mkv_keys_finish(struct op *o);
+void	mkv_keys_free(struct op *o);
 
 /* ---- frames: encode.c, decode.c ---- */
 
 /* Body of the leg's next frame into dst (8-aligned, MKV_WIRE_BODY_MAX); sets op, flags, body_bytes, payload_bytes of *h and advances the leg. */
-void	frame_encode(struct leg *l, struct mkv_hdr *h, uint8_t *dst, uint32_t part_bytes);
-/* Iovecs of payload that the frame in work has still to send; frame_took() says how much of it was taken. */
-unsigned frame_payload(struct leg *l, struct iovec *out, unsigned max, uint64_t *got);
-void	frame_took(struct leg *l, uint64_t bytes);
+void	mkv_frame_encode(struct leg *l, struct mkv_hdr *h, uint8_t *dst, uint32_t part_bytes);
+/* Iovecs of payload that the frame in work has still to send; mkv_frame_took() says how much of it was taken. */
+unsigned mkv_frame_payload(struct leg *l, struct iovec *out, unsigned max, uint64_t *got);
+void	mkv_frame_took(struct leg *l, uint64_t bytes);
 /* A reply that carries no payload: 0 it was the last, 1 more follow, MKV_E_PEER (close the session). *status: what it says. */
-int	frame_decode(struct leg *l, const struct mkv_hdr *h, const uint8_t *body, int *status);
+int	mkv_frame_decode(struct leg *l, const struct mkv_hdr *h, const uint8_t *body, int *status);
 /* A good GET part, checked against what was asked: 0 with its CRCs (none if nobody checks them); MKV_E_PEER. */
-int	frame_decode_part(struct leg *l, const struct mkv_hdr *h, const uint8_t *body, const uint32_t **crcs, uint32_t *n_crcs);
-uint64_t get_room(const struct op *o);				/* bytes that a GET may bring at most */
+int	mkv_frame_decode_part(struct leg *l, const struct mkv_hdr *h, const uint8_t *body, const uint32_t **crcs, uint32_t *n_crcs);
+uint64_t mkv_get_room(const struct op *o);				/* bytes that a GET may bring at most */
 
 /* ---- I/O thread: loop.c ---- */
 
@@ -353,35 +352,34 @@ struct loop {
 };
 #define SCRATCH_BYTES	(256u * 1024)
 
-int	loop_open(struct loop *l, struct mkv_client *c, unsigned idx);
-int	loop_start(struct loop *l);
-void	loop_stop(struct loop *l);				/* ends everything in work, joins the thread */
-void	loop_close(struct loop *l);				/* of a stopped one */
-void	loop_hand_in(struct loop *l, struct op *o);
-int	loop_poke(struct loop *l, struct op *o, int cancel);	/* cancel, or a stream's next part; 0: over already */
-void	loop_names(struct loop *l);				/* the resolver has news */
+int	mkv_loop_open(struct loop *l, struct mkv_client *c, unsigned idx);
+int	mkv_loop_start(struct loop *l);
+void	mkv_loop_stop(struct loop *l);				/* ends everything in work, joins the thread */
+void	mkv_loop_close(struct loop *l);				/* of a stopped one */
+void	mkv_loop_hand_in(struct loop *l, struct op *o);
+int	mkv_loop_poke(struct loop *l, struct op *o, int cancel);	/* cancel, or a stream's next part; 0: over already */
+void	mkv_loop_names(struct loop *l);				/* the resolver has news */
 
 /* ---- names: resolve.c ---- */
 
 struct resolver;
-int	resolver_open(struct resolver **out, struct mkv_client *c);
-void	resolver_close(struct resolver **r);
-/* Address of server idx: 0; MKV_E_AGAIN: asked for, loop_names() follows; MKV_E_UNREACHABLE: no such name. */
-int	resolver_ask(struct resolver *r, unsigned idx, struct sockaddr_storage *sa, socklen_t *bytes);
-void	resolver_forget(struct resolver *r, unsigned idx);	/* the address did not work: ask again next time */
+int	mkv_resolver_open(struct resolver **out, struct mkv_client *c);
+void	mkv_resolver_close(struct resolver **r);
+/* Address of server idx: 0; MKV_E_AGAIN: asked for, mkv_loop_names() follows; MKV_E_UNREACHABLE: no such name. */
+int	mkv_resolver_ask(struct resolver *r, unsigned idx, struct sockaddr_storage *sa, socklen_t *bytes);
+void	mkv_resolver_forget(struct resolver *r, unsigned idx);	/* the address did not work: ask again next time */
 
 /* ---- /metrics: http.c ---- */
 
-int	http_open(struct http **out, struct loop *l, const char *host, const char *port, char *why);
-void	http_start(struct http *h);
-void	http_stop(struct http *h);				/* loop: cancel everything; http_close() after the queue ended */
-void	http_close(struct http **h);
-unsigned http_port(const struct http *h);
+int	mkv_http_open(struct http **out, struct loop *l, const char *host, const char *port, char *why);
+void	mkv_http_start(struct http *h);
+void	mkv_http_stop(struct http *h);				/* loop: cancel everything; mkv_http_close() after the queue ended */
+void	mkv_http_close(struct http **h);
 
 /* ---- the handle: client.c ---- */
 
 struct server_state {			/* what callers may see; written by loops */
-	_Atomic uint32_t breaker;		/* worst of the loops */
+	_Atomic uint32_t breaker;		/* of the loop that changed it last */
 	_Atomic uint32_t sessions;
 	_Atomic uint32_t refused;		/* the same server as an earlier name */
 	int		known;			/* id is valid; under c->mutex */
@@ -413,22 +411,22 @@ struct mkv_client {
 };
 
 /* Entry of every public call: 0; MKV_ERR_INVAL no handle; MKV_ERR_FORKED. */
-int	client_enter(const struct mkv_client *c);
-uint64_t client_deadline(uint64_t deadline_us);			/* absolute; 0: out of range */
-unsigned client_server_of(const struct mkv_client *c, const void *key, size_t key_bytes);
+int	mkv_client_enter(const struct mkv_client *c);
+uint64_t mkv_client_deadline(uint64_t deadline_us);			/* absolute; 0: out of range */
+unsigned mkv_client_server_of(const struct mkv_client *c, const void *key, size_t key_bytes);
 /* The session says who it is: 0; MKV_E_CONFIG: another name in the list means the same server. */
-int	client_identity(struct mkv_client *c, unsigned server, const uint8_t id[16]);
-void	client_done(struct mkv_client *c, struct op *o);	/* loop: an asynchronous op is over */
+int	mkv_client_identity(struct mkv_client *c, unsigned server, const uint8_t id[16]);
+void	mkv_client_done(struct mkv_client *c, struct op *o);	/* loop: an asynchronous op is over */
 static inline void
 client_count(struct mkv_client *c, enum client_counter what, uint64_t n)
 {
 	atomic_fetch_add_explicit(&c->counters.value[what], n, memory_order_relaxed);
 }
 
-struct mkv_region *region_enter(struct mkv_client *c, const struct iovec *iov, unsigned n);	/* NULL: memory of none */
-void	region_leave(struct mkv_client *c, struct mkv_region *r);
+struct mkv_region *mkv_region_enter(struct mkv_client *c, const struct iovec *iov, unsigned n);	/* NULL: memory of none */
+void	mkv_region_leave(struct mkv_client *c, struct mkv_region *r);
 
-void	metrics_op(struct op *o);				/* count a finished op */
+void	mkv_metrics_op(struct op *o);				/* count a finished op */
 
 /* ---- put streams: stream.c ---- */
 

@@ -16,7 +16,7 @@
 #include "common/base/clock.h"
 #include "common/base/hash.h"
 
-const char *const conf_key_names[CONF_KEYS] = {
+const char *const mkv_conf_key_names[CONF_KEYS] = {
 	"servers", "transport", "auth_key", "rdma_devices", "namespace", "prometheus_bind", "connections", "io_threads", "license"
 };
 
@@ -33,7 +33,7 @@ conf_bad(char *why, const char *what, const char *value)
 }
 
 void
-conf_text_fini(struct conf_text *t)
+mkv_conf_text_fini(struct conf_text *t)
 {
 	for (unsigned i = 0; i < CONF_KEYS; i++) {
 		if (t->value[i] != NULL)
@@ -181,7 +181,7 @@ conf_gather(struct conf_text *t, const struct mkv_client_opts *o, char *why)
 	const char *path = o->config_file != NULL ? o->config_file : getenv("MEMKV_CONFIG");
 	int r;
 
-	if (path != NULL && *path != '\0' && (r = conf_yaml_read(t, path, why)) != 0)
+	if (path != NULL && *path != '\0' && (r = mkv_conf_yaml_read(t, path, why)) != 0)
 		return (r);
 	for (unsigned i = 0; i < CONF_KEYS; i++)
 		if ((r = conf_set_text(t, (enum conf_key)i, getenv(conf_env[i]))) != 0 || (r = conf_set_text(t, (enum conf_key)i, call[i])) != 0)
@@ -256,7 +256,7 @@ conf_copy_opts(struct mkv_client_opts *to, const struct mkv_client_opts *from)
 }
 
 int
-conf_load(struct conf *cf, const struct mkv_client_opts *opts, char *why)
+mkv_conf_load(struct conf *cf, const struct mkv_client_opts *opts, char *why)
 {
 	struct conf_text t = { .value = { NULL } };
 	struct mkv_client_opts o;
@@ -266,6 +266,6 @@ conf_load(struct conf *cf, const struct mkv_client_opts *opts, char *why)
 	conf_copy_opts(&o, opts);
 	if ((r = conf_gather(&t, &o, why)) == 0 && (r = conf_io(cf, why)) == 0 && (r = conf_numbers(cf, &t, &o, why)) == 0)
 		r = conf_apply(cf, &t, why);
-	conf_text_fini(&t);
+	mkv_conf_text_fini(&t);
 	return (r);
 }

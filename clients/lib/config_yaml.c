@@ -69,7 +69,7 @@ yaml_pair(struct reader *rd, const yaml_node_t *k, const yaml_node_t *v, struct 
 	if (k == NULL || v == NULL || k->type != YAML_SCALAR_NODE)
 		return (yaml_bad(rd, k == NULL ? 0 : k->start_mark.line, "a key is a word", ""));
 	key = (const char *)k->data.scalar.value;
-	for (i = 0; i < CONF_KEYS && strcmp(key, conf_key_names[i]) != 0; i++)
+	for (i = 0; i < CONF_KEYS && strcmp(key, mkv_conf_key_names[i]) != 0; i++)
 		continue;
 	if (i == CONF_KEYS)
 		return (yaml_bad(rd, k->start_mark.line, "unknown key", key));
@@ -98,7 +98,7 @@ yaml_root(struct reader *rd, struct conf_text *t)
 }
 
 int
-conf_yaml_read(struct conf_text *t, const char *path, char *why)
+mkv_conf_yaml_read(struct conf_text *t, const char *path, char *why)
 {
 	struct reader rd = { .path = path, .why = why };
 	yaml_parser_t ps;

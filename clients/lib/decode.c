@@ -42,7 +42,7 @@ decode_keys(struct leg *l, const struct mkv_hdr *h, const uint8_t *body)
 		return (MKV_E_PEER);
 	if (kr.reason >= MKV_REASON_COUNT)
 		kr.reason = MKV_REASON_NONE;
-	if ((r = keys_reply(l, &kr, body + sizeof(kr), last)) != 0)
+	if ((r = mkv_keys_reply(l, &kr, body + sizeof(kr), last)) != 0)
 		return (r);
 	return (!last);
 }
@@ -84,7 +84,7 @@ decode_good(struct leg *l, const struct mkv_hdr *h, const uint8_t *body, int *st
 }
 
 int
-frame_decode(struct leg *l, const struct mkv_hdr *h, const uint8_t *body, int *status)
+mkv_frame_decode(struct leg *l, const struct mkv_hdr *h, const uint8_t *body, int *status)
 {
 	int keys = (mkv_wire_op_row(l->wire_op)->flags & MKV_OPF_LISTS) != 0;
 
@@ -111,7 +111,7 @@ part_fits(const struct leg *l, const struct mkv_hdr *h, const struct mkv_wire_ob
 {
 	const struct op *o = l->op;
 	uint64_t rest = w->value_bytes > o->off ? w->value_bytes - o->off : 0;
-	uint64_t want = MKV_MIN(rest, get_room(o)), have = l->rx_off + h->payload_bytes;
+	uint64_t want = MKV_MIN(rest, mkv_get_room(o)), have = l->rx_off + h->payload_bytes;
 
 	if (l->rx_begun && w->value_bytes != o->object.value_bytes)
 		return (0);
@@ -122,7 +122,7 @@ part_fits(const struct leg *l, const struct mkv_hdr *h, const struct mkv_wire_ob
 }
 
 int
-frame_decode_part(struct leg *l, const struct mkv_hdr *h, const uint8_t *body, const uint32_t **crcs, uint32_t *n_crcs)
+mkv_frame_decode_part(struct leg *l, const struct mkv_hdr *h, const uint8_t *body, const uint32_t **crcs, uint32_t *n_crcs)
 {
 	struct mkv_wire_object w;
 

@@ -47,13 +47,13 @@ put_total(const struct op *o)
 }
 
 unsigned
-frame_payload(struct leg *l, struct iovec *out, unsigned max, uint64_t *got)
+mkv_frame_payload(struct leg *l, struct iovec *out, unsigned max, uint64_t *got)
 {
 	struct op *o = l->op;
 	uint64_t at;
 
 	if (o->kind != OPK_STREAM)
-		return (op_iov_slice(o, l->tx_off, l->frame_left, out, max, got));
+		return (mkv_op_iov_slice(o, l->tx_off, l->frame_left, out, max, got));
 	at = l->tx_off - (o->part->total - o->part->bytes);
 	MKV_ASSERT(at + l->frame_left == o->part->bytes);
 	out[0] = (struct iovec){ .iov_base = o->part->buf + at, .iov_len = l->frame_left };
@@ -62,7 +62,7 @@ frame_payload(struct leg *l, struct iovec *out, unsigned max, uint64_t *got)
 }
 
 void
-frame_took(struct leg *l, uint64_t bytes)
+mkv_frame_took(struct leg *l, uint64_t bytes)
 {
 	MKV_ASSERT(bytes <= l->frame_left);
 	l->tx_off += bytes;
@@ -79,7 +79,7 @@ put_crcs(struct leg *l, uint32_t *crcs)
 	unsigned n;
 
 	while (l->frame_left > 0) {
-		n = frame_payload(l, v, MKV_ARRAY_LEN(v), &got);
+		n = mkv_frame_payload(l, v, MKV_ARRAY_LEN(v), &got);
 		for (unsigned i = 0; i < n; i++) {
 			const uint8_t *p = v[i].iov_base;
 
@@ -93,7 +93,7 @@ put_crcs(struct leg *l, uint32_t *crcs)
 				}
 			}
 		}
-		frame_took(l, got);
+		mkv_frame_took(l, got);
 	}
 	if (in_chunk > 0)
 		*crcs = crc;
@@ -149,7 +149,7 @@ encode_put(struct leg *l, struct mkv_hdr *h, struct out *out, uint32_t part_byte
 }
 
 uint64_t
-get_room(const struct op *o)
+mkv_get_room(const struct op *o)
 {
 	return (MKV_MIN(o->len, o->iov_bytes));
 }
@@ -164,7 +164,7 @@ encode_get(struct leg *l, struct out *out)
 	memset(w, 0, sizeof(*w));
 	if (l->wire_op == MKV_WIRE_GET) {
 		w->off = o->off;
-		w->len = get_room(o);
+		w->len = mkv_get_room(o);
 	}
 	w->flags = o->flags & MKV_NO_TOUCH ? MKV_WIRE_LIST_NO_TOUCH : 0;
 	w->ns_bytes = o->ns_bytes;
@@ -230,7 +230,7 @@ encode_list(struct leg *l, struct out *out)
 }
 
 void
-frame_encode(struct leg *l, struct mkv_hdr *h, uint8_t *dst, uint32_t part_bytes)
+mkv_frame_encode(struct leg *l, struct mkv_hdr *h, uint8_t *dst, uint32_t part_bytes)
 {
 	struct out out = { .base = dst, .p = dst };
 

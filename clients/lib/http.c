@@ -37,7 +37,6 @@ struct peer {
 struct http {
 	struct loop	*loop;
 	int		fd, accepting, stopping;
-	uint16_t	port;
 	struct mkv_io	io;
 	struct peer	peer[PEERS_MAX];
 };
@@ -160,13 +159,13 @@ http_accept(struct http *h)
 }
 
 void
-http_start(struct http *h)
+mkv_http_start(struct http *h)
 {
 	http_accept(h);
 }
 
 void
-http_stop(struct http *h)
+mkv_http_stop(struct http *h)
 {
 	h->stopping = 1;
 	if (h->accepting)
@@ -177,9 +176,10 @@ http_stop(struct http *h)
 }
 
 int
-http_open(struct http **out, struct loop *l, const char *host, const char *port, char *why)
+mkv_http_open(struct http **out, struct loop *l, const char *host, const char *port, char *why)
 {
 	struct http *h = calloc(1, sizeof(*h));
+	uint16_t bound;
 
 	*out = NULL;
 	if (h == NULL)
@@ -190,7 +190,7 @@ http_open(struct http **out, struct loop *l, const char *host, const char *port,
 		h->peer[i].fd = -1;
 		h->peer[i].limit.fire = peer_on_limit;
 	}
-	h->fd = mkv_os_listen_tcp(host, (uint16_t)atoi(port), 0, &h->port);
+	h->fd = mkv_os_listen_tcp(host, (uint16_t)atoi(port), 0, &bound);
 	if (h->fd < 0) {
 		(void)snprintf(why, WHY_BYTES, "prometheus_bind: cannot listen on %s:%s", host, port);
 		free(h);
@@ -201,7 +201,7 @@ http_open(struct http **out, struct loop *l, const char *host, const char *port,
 }
 
 void
-http_close(struct http **hp)
+mkv_http_close(struct http **hp)
 {
 	struct http *h;
 
@@ -215,10 +215,4 @@ http_close(struct http **hp)
 	}
 	(void)close(h->fd);
 	free(h);
-}
-
-unsigned
-http_port(const struct http *h)
-{
-	return (h == NULL ? 0 : h->port);
 }

@@ -1,9 +1,9 @@
 /*
  * Lists of keys: copied from the caller, shared out over the servers, merged again.
  *
- * Threads: keys_set(), keys_free() on callers' threads; the rest on the op's loop. Owns o->keys and o->idx (one allocation each).
+ * Threads: mkv_keys_set(), mkv_keys_free() on callers' threads; the rest on the op's loop. Owns o->keys and o->idx (one allocation each).
  * Invariants: leg->idx lists places in the caller's list in rising order (NULL: all of them), so the first absent key of a leg is its lowest one; present[]
- * and reasons[] were filled with "absent, timed out" by the caller's thread before the op was handed over, and are touched under op_lend() only.
+ * and reasons[] were filled with "absent, timed out" by the caller's thread before the op was handed over, and are touched under mkv_op_lend() only.
  */
 #include "config.h"
 
@@ -14,7 +14,7 @@
 #include "common/base/hash.h"
 
 int
-keys_set(struct op *o, const struct mkv_key *keys, unsigned n)
+mkv_keys_set(struct op *o, const struct mkv_key *keys, unsigned n)
 {
 	size_t bytes = 0, offs = ((size_t)n + 1) * sizeof(uint32_t);
 	struct keyset *ks;
@@ -45,7 +45,7 @@ keys_set(struct op *o, const struct mkv_key *keys, unsigned n)
 }
 
 void
-keys_free(struct op *o)
+mkv_keys_free(struct op *o)
 {
 	free(o->keys);
 	free(o->idx);
@@ -74,13 +74,13 @@ keys_one_leg(struct op *o, unsigned server)
 {
 	o->legs = &o->one;
 	o->n_legs = 1;
-	leg_init(&o->one, o, &o->loop->server[server], keys_wire_op(o));
+	mkv_leg_init(&o->one, o, &o->loop->server[server], keys_wire_op(o));
 	o->one.n_idx = o->keys->n;
 	return (0);
 }
 
 int
-keys_legs(struct op *o)
+mkv_keys_legs(struct op *o)
 {
 	const struct keyset *ks = o->keys;
 	uint32_t count[SERVERS_MAX] = { 0 }, at = 0;
@@ -89,21 +89,21 @@ keys_legs(struct op *o)
 	uint8_t *where;
 
 	if (n == 1 || ks->n == 1)
-		return (keys_one_leg(o, client_server_of(o->c, ks->bytes, ks->off[1])));
+		return (keys_one_leg(o, mkv_client_server_of(o->c, ks->bytes, ks->off[1])));
 	o->idx = malloc(ks->n * (sizeof(uint32_t) + 1));
 	o->legs = calloc(n, sizeof(*o->legs));
 	if (o->idx == NULL || o->legs == NULL)
 		return (MKV_E_NOMEM);
 	where = (uint8_t *)(o->idx + ks->n);
 	for (uint32_t i = 0; i < ks->n; i++) {
-		where[i] = (uint8_t)client_server_of(o->c, ks->bytes + ks->off[i], ks->off[i + 1] - ks->off[i]);
+		where[i] = (uint8_t)mkv_client_server_of(o->c, ks->bytes + ks->off[i], ks->off[i + 1] - ks->off[i]);
 		count[where[i]]++;
 	}
 	for (unsigned s = 0; s < n; s++) {
 		if (count[s] == 0)
 			continue;
 		by_server[s] = &o->legs[o->n_legs++];
-		leg_init(by_server[s], o, &o->loop->server[s], keys_wire_op(o));
+		mkv_leg_init(by_server[s], o, &o->loop->server[s], keys_wire_op(o));
 		by_server[s]->idx = o->idx + at;
 		at += count[s];
 	}
@@ -128,7 +128,7 @@ keys_set_partial(struct op *o, int64_t result, unsigned reason)
 
 /* The leg begins again: what it had told so far does not count. */
 void
-keys_forget(struct leg *l)
+mkv_keys_forget(struct leg *l)
 {
 	if (l->wire_op != MKV_WIRE_MATCH && l->n_there > 0)
 		atomic_fetch_sub_explicit(&l->op->partial, l->n_there, memory_order_relaxed);
@@ -203,16 +203,16 @@ keys_match_reply(struct leg *l, const struct mkv_wire_keys_reply *kr, int last)
 }
 
 int
-keys_reply(struct leg *l, const struct mkv_wire_keys_reply *kr, const uint8_t *bytes, int last)
+mkv_keys_reply(struct leg *l, const struct mkv_wire_keys_reply *kr, const uint8_t *bytes, int last)
 {
 	int r;
 
 	if (l->wire_op == MKV_WIRE_MATCH)
 		return (keys_match_reply(l, kr, last));
-	if (!op_lend(l->op))
+	if (!mkv_op_lend(l->op))
 		return (last ? 0 : MKV_E_PEER);		/* the caller has left: the deadline is about to end this */
 	r = keys_take_bytes(l, bytes, kr->n_keys);
-	op_unlend(l->op);
+	mkv_op_unlend(l->op);
 	if (r != 0)
 		return (r);
 	return (last && (l->rx_key != l->n_idx || kr->n_there != l->n_there) ? MKV_E_PEER : 0);
@@ -226,7 +226,7 @@ keys_mark(struct leg *l, unsigned reason)
 
 	if (o->reasons == NULL && o->present == NULL)
 		return;
-	if (!op_lend(o))
+	if (!mkv_op_lend(o))
 		return;
 	for (uint32_t i = 0; i < l->n_idx; i++) {
 		if (o->present != NULL)
@@ -234,11 +234,11 @@ keys_mark(struct leg *l, unsigned reason)
 		if (o->reasons != NULL)
 			o->reasons[keys_place(l, i)] = (uint8_t)reason;
 	}
-	op_unlend(o);
+	mkv_op_unlend(o);
 }
 
 void
-keys_finish(struct op *o)
+mkv_keys_finish(struct op *o)
 {
 	unsigned answered = 0;
 	int64_t there = 0;

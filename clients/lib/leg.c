@@ -2,8 +2,8 @@
  * What one server has to do for an operation: the state machine with retries.
  *
  * The op's loop thread. Owns nothing; a leg is part of its op, and belongs to the server's queue, the retry timer or the transport as its state says.
- * Invariants: leg_set_state() knows every edge; a leg that is over (LEG_IDLE with op->legs_left lowered) is on no list and on no timer; the caller's memory
- * is never in the kernel's hands when leg_over() runs.
+ * Invariants: mkv_leg_set_state() knows every edge; a leg that is over (LEG_IDLE with op->legs_left lowered) is on no list and on no timer; the caller's memory
+ * is never in the kernel's hands when mkv_leg_over() runs.
  * Fails: every end is a status; what the table of errors marks as "retry" is tried again while the deadline allows, after a back-off with jitter.
  */
 #include "config.h"
@@ -32,7 +32,7 @@ static const uint16_t leg_edges[] = {			/* bit: where one may go from here */
 };
 
 void
-leg_set_state(struct leg *l, enum leg_state to)
+mkv_leg_set_state(struct leg *l, enum leg_state to)
 {
 	MKV_ASSERT(leg_edges[l->state] & 1u << to);
 	l->state = to;
@@ -41,7 +41,7 @@ leg_set_state(struct leg *l, enum leg_state to)
 static void	leg_on_retry(struct mkv_timer *t, uint64_t now_ns);
 
 void
-leg_init(struct leg *l, struct op *o, struct server *s, uint8_t wire_op)
+mkv_leg_init(struct leg *l, struct op *o, struct server *s, uint8_t wire_op)
 {
 	memset(l, 0, sizeof(*l));
 	l->op = o;
@@ -59,26 +59,26 @@ leg_rewind(struct leg *l)
 	l->slot = NULL;
 	l->tx_off = l->frame_left = l->rx_off = 0;
 	l->rx_begun = l->crc_bad = l->early = l->last_begun = l->answered = 0;
-	keys_forget(l);
+	mkv_keys_forget(l);
 }
 
 void
-leg_begin(struct leg *l)
+mkv_leg_begin(struct leg *l)
 {
 	leg_rewind(l);
 	l->began_ns = l->op->loop->now_ns;
-	server_submit(l->srv, l);
+	mkv_server_submit(l->srv, l);
 }
 
 void
-leg_over(struct leg *l, int status, unsigned reason)
+mkv_leg_over(struct leg *l, int status, unsigned reason)
 {
 	MKV_ASSERT(mkv_list_empty(&l->link));
 	mkv_timer_disarm(&l->op->loop->timers, &l->retry);
 	l->state = LEG_IDLE;
 	l->status = status;
 	l->reason = reason;
-	op_leg_over(l->op);
+	mkv_op_leg_over(l->op);
 }
 
 static uint64_t
@@ -93,7 +93,7 @@ leg_jitter(struct leg *l, uint64_t ns)
 static void
 leg_on_retry(struct mkv_timer *t, uint64_t now_ns MKV_UNUSED)
 {
-	leg_begin(MKV_CONTAINER_OF(t, struct leg, retry));
+	mkv_leg_begin(MKV_CONTAINER_OF(t, struct leg, retry));
 }
 
 /* Again later, if there is a later before the deadline. */
@@ -106,11 +106,11 @@ leg_again(struct leg *l, int status, unsigned reason, uint64_t least_ns)
 	wait = leg_jitter(l, MKV_MIN(wait, BACKOFF_MOST_NS));
 	wait = MKV_MAX(wait, MKV_MIN(least_ns, BACKOFF_HINT_MOST_NS));
 	if (l->op->kind == OPK_STREAM || ++l->attempts > ATTEMPTS_MAX || lo->now_ns + wait >= l->op->deadline_ns) {
-		leg_over(l, status, reason);
+		mkv_leg_over(l, status, reason);
 		return;
 	}
 	client_count(l->op->c, CC_retries_total, 1);
-	leg_set_state(l, LEG_BACKOFF);
+	mkv_leg_set_state(l, LEG_BACKOFF);
 	mkv_timer_arm(&lo->timers, &l->retry, lo->now_ns + wait);
 }
 
@@ -120,34 +120,34 @@ leg_report(struct leg *l)
 {
 	client_count(l->op->c, CC_corrupt_total, 1);
 	if (l->reported) {
-		leg_over(l, MKV_E_MISS, MKV_REASON_CORRUPT);
+		mkv_leg_over(l, MKV_E_MISS, MKV_REASON_CORRUPT);
 		return;
 	}
 	l->reported = 1;
 	l->wire_op = MKV_WIRE_REPORT;
-	leg_set_state(l, LEG_WAITING);
-	leg_begin(l);
+	mkv_leg_set_state(l, LEG_WAITING);
+	mkv_leg_begin(l);
 }
 
 static void
 leg_report_reply(struct leg *l, int status, unsigned reason)
 {
 	if (status != 0) {
-		leg_over(l, MKV_E_MISS, status == MKV_E_MISS && reason != 0 ? reason : MKV_REASON_CORRUPT);
+		mkv_leg_over(l, MKV_E_MISS, status == MKV_E_MISS && reason != 0 ? reason : MKV_REASON_CORRUPT);
 		return;
 	}
 	l->wire_op = MKV_WIRE_GET;			/* the server's copy is good: once more */
-	leg_set_state(l, LEG_WAITING);
-	leg_begin(l);
+	mkv_leg_set_state(l, LEG_WAITING);
+	mkv_leg_begin(l);
 }
 
 void
-leg_reply(struct leg *l, int status, unsigned reason, uint64_t retry_after_us)
+mkv_leg_reply(struct leg *l, int status, unsigned reason, uint64_t retry_after_us)
 {
 	l->conn = NULL;
 	l->slot = NULL;
 	if (l->op->end_status != 0)
-		leg_over(l, l->op->end_status, reason);
+		mkv_leg_over(l, l->op->end_status, reason);
 	else if (mkv_err_retry(status))
 		leg_again(l, status, reason, retry_after_us * MKV_NS_PER_US);
 	else if (l->wire_op == MKV_WIRE_REPORT)
@@ -155,51 +155,51 @@ leg_reply(struct leg *l, int status, unsigned reason, uint64_t retry_after_us)
 	else if (status == 0 && l->crc_bad)
 		leg_report(l);
 	else
-		leg_over(l, status, reason);
+		mkv_leg_over(l, status, reason);
 }
 
 void
-leg_lost(struct leg *l, int err)
+mkv_leg_lost(struct leg *l, int err)
 {
 	l->conn = NULL;
 	l->slot = NULL;
 	if (l->op->end_status != 0) {
-		leg_over(l, l->op->end_status, 0);
+		mkv_leg_over(l, l->op->end_status, 0);
 	} else if (l->op->kind == OPK_STREAM) {
-		leg_over(l, MKV_E_CLOSED, 0);		/* earlier parts are gone */
+		mkv_leg_over(l, MKV_E_CLOSED, 0);		/* earlier parts are gone */
 	} else if (l->attempts == 0) {
 		l->attempts++;
 		client_count(l->op->c, CC_retries_total, 1);
-		leg_set_state(l, LEG_WAITING);
-		leg_begin(l);
+		mkv_leg_set_state(l, LEG_WAITING);
+		mkv_leg_begin(l);
 	} else {
 		leg_again(l, mkv_err_retry(err) ? err : MKV_E_CLOSED, 0, 0);
 	}
 }
 
 void
-leg_detached(struct leg *l)
+mkv_leg_detached(struct leg *l)
 {
 	MKV_ASSERT(l->state == LEG_ENDING);
 	l->conn = NULL;
 	l->slot = NULL;
-	leg_over(l, l->op->end_status, 0);
+	mkv_leg_over(l, l->op->end_status, 0);
 }
 
 /* Why the server is out of service, if it said so itself; else it just is. */
 void
-leg_down(struct leg *l)
+mkv_leg_down(struct leg *l)
 {
 	int err = l->srv->last_error;
 
 	client_count(l->op->c, CC_breaker_refused_total, 1);
 	if (err == MKV_E_AUTH || err == MKV_E_VERSION || err == MKV_E_CONFIG || err == MKV_E_PROTO)
-		leg_over(l, err, MKV_REASON_SERVER_DOWN);
+		mkv_leg_over(l, err, MKV_REASON_SERVER_DOWN);
 	else
-		leg_over(l, MKV_E_UNREACHABLE, MKV_REASON_SERVER_DOWN);
+		mkv_leg_over(l, MKV_E_UNREACHABLE, MKV_REASON_SERVER_DOWN);
 }
 
-/* 1: it was in work, and is over now or will be after leg_detached(). */
+/* 1: it was in work, and is over now or will be after mkv_leg_detached(). */
 static int
 leg_withdraw(struct leg *l, int status)
 {
@@ -210,27 +210,27 @@ leg_withdraw(struct leg *l, int status)
 	case LEG_WAITING:
 	case LEG_BACKOFF:
 		mkv_list_remove(&l->link);
-		leg_over(l, status, 0);
+		mkv_leg_over(l, status, 0);
 		return (1);
 	case LEG_QUEUED:
 	case LEG_SENDING:
 	case LEG_SENT:
 	case LEG_PAUSED:
 		if (l->srv->tr->detach(l))
-			leg_over(l, status, 0);
+			mkv_leg_over(l, status, 0);
 		else
-			leg_set_state(l, LEG_ENDING);
+			mkv_leg_set_state(l, LEG_ENDING);
 		return (1);
 	}
 	return (0);
 }
 
-/* The op outlives this call: op_abort() holds it. */
+/* The op outlives this call: mkv_op_abort() holds it. */
 void
-leg_end(struct leg *l, int status)
+mkv_leg_end(struct leg *l, int status)
 {
 	int silent = l->state != LEG_BACKOFF && l->state != LEG_PAUSED;
 
 	if (leg_withdraw(l, status) && silent && status == MKV_E_TIMEOUT)
-		server_timed_out(l->srv, l);
+		mkv_server_timed_out(l->srv, l);
 }

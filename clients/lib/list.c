@@ -20,13 +20,13 @@ ask(struct mkv_client *c, enum op_kind kind, unsigned server, uint64_t deadline_
 	uint64_t until;
 	struct op *o;
 
-	if ((*err = client_enter(c)) != 0)
+	if ((*err = mkv_client_enter(c)) != 0)
 		return (NULL);
-	if (server >= c->cf.n_servers || (until = client_deadline(deadline_us)) == 0) {
+	if (server >= c->cf.n_servers || (until = mkv_client_deadline(deadline_us)) == 0) {
 		*err = MKV_E_INVAL;
 		return (NULL);
 	}
-	if ((o = op_take(c, until, 1, err)) == NULL)
+	if ((o = mkv_op_take(c, until, 1, err)) == NULL)
 		return (NULL);
 	o->kind = kind;
 	o->server = server;
@@ -45,25 +45,25 @@ warm_all(struct mkv_client *c, uint64_t deadline_us)
 	uint64_t until;
 	struct sink s;
 
-	if ((err = client_enter(c)) != 0)
+	if ((err = mkv_client_enter(c)) != 0)
 		return (err);
-	if ((until = client_deadline(deadline_us)) == 0)
+	if ((until = mkv_client_deadline(deadline_us)) == 0)
 		return (MKV_E_INVAL);
 	for (; n < c->cf.n_servers; n++)
 		if ((ops[n] = ask(c, OPK_WARM, n, deadline_us, &last)) == NULL)
 			break;
-	sink_init(&s, n);
+	mkv_sink_init(&s, n);
 	for (unsigned i = 0; i < n; i++)
-		op_submit(ops[i], &s);
-	sink_wait(&s, ops, n, until);
-	sink_fini(&s);
+		mkv_op_submit(ops[i], &s);
+	mkv_sink_wait(&s, ops, n, until);
+	mkv_sink_fini(&s);
 	for (unsigned i = 0; i < n; i++) {
 		err = ops[i] == NULL ? MKV_E_TIMEOUT : (int)MKV_MIN(ops[i]->result, 0);
 		good += err == 0;
 		twice |= err == MKV_E_CONFIG || atomic_load_explicit(&c->state[i].refused, memory_order_relaxed);
 		last = err != 0 ? err : last;
 		if (ops[i] != NULL)
-			op_put_back(ops[i]);
+			mkv_op_put_back(ops[i]);
 	}
 	return (twice ? MKV_E_CONFIG : good > 0 ? 0 : last);
 }
@@ -123,11 +123,11 @@ list_page(struct mkv_client *c, unsigned server, const void *prefix, size_t pref
 		memcpy(o->key, prefix, prefix_bytes);
 	o->off = *cursor;
 	o->len = LIST_ROWS;
-	if ((r = op_set_ns(o, NULL)) != 0) {
-		op_put_back(o);
+	if ((r = mkv_op_set_ns(o, NULL)) != 0) {
+		mkv_op_put_back(o);
 		return (r);
 	}
-	if ((o = op_run_keep(o, &partial, &reason)) == NULL)
+	if ((o = mkv_op_run_keep(o, &partial, &reason)) == NULL)
 		return ((int)partial);
 	if ((r = (int)o->result) == 0 && o->reply_bytes < sizeof(w))
 		r = MKV_E_PEER;
@@ -137,7 +137,7 @@ list_page(struct mkv_client *c, unsigned server, const void *prefix, size_t pref
 		r = list_rows(o, w.n_rows, fn, arg);
 		*stopped = r != 0 && r != MKV_E_PEER;
 	}
-	op_put_back(o);
+	mkv_op_put_back(o);
 	return (r);
 }
 
@@ -147,7 +147,7 @@ list_all(struct mkv_client *c, const void *prefix, size_t prefix_bytes, mkv_list
 	int r, stopped = 0, err = 0;
 	uint64_t cursor;
 
-	if ((r = client_enter(c)) != 0)
+	if ((r = mkv_client_enter(c)) != 0)
 		return (r);
 	if (fn == NULL || prefix_bytes > MEMKV_KEY_MAX || (prefix == NULL && prefix_bytes > 0))
 		return (MKV_E_INVAL);
@@ -201,7 +201,7 @@ info_ask(struct mkv_client *c, unsigned server, uint64_t deadline_us, struct mkv
 	if ((o = ask(c, OPK_INFO, server, deadline_us, &r)) == NULL)
 		return (r);
 	memcpy(info->name, c->cf.server[server].name, sizeof(info->name));
-	if ((o = op_run_keep(o, &partial, &reason)) == NULL)
+	if ((o = mkv_op_run_keep(o, &partial, &reason)) == NULL)
 		return ((int)partial);
 	if ((r = (int)o->result) == 0 && o->reply_bytes < sizeof(w))
 		r = MKV_E_PEER;
@@ -209,7 +209,7 @@ info_ask(struct mkv_client *c, unsigned server, uint64_t deadline_us, struct mkv
 		memcpy(&w, o->reply, sizeof(w));
 		info_copy(info, &w);
 	}
-	op_put_back(o);
+	mkv_op_put_back(o);
 	return (r);
 }
 

@@ -1,7 +1,7 @@
 /*
  * The I/O thread: takes ops from the inbox, runs timers, connections and completions, one turn after the other.
  *
- * Everything here but loop_open(), loop_start(), loop_stop(), loop_close(), loop_hand_in(), loop_poke() and loop_names() runs on that thread.
+ * Everything here but mkv_loop_open(), mkv_loop_start(), mkv_loop_stop(), mkv_loop_close(), mkv_loop_hand_in(), mkv_loop_poke() and mkv_loop_names() runs on that thread.
  * Owns the queue, the timers, the servers with their connections, and the ops in `live`.
  *
  *   field            written by            read by     under
@@ -27,7 +27,7 @@
 #define HTTP_DEPTH	16u
 
 int
-loop_open(struct loop *l, struct mkv_client *c, unsigned idx)
+mkv_loop_open(struct loop *l, struct mkv_client *c, unsigned idx)
 {
 	unsigned n = c->cf.n_servers, conns = n * (c->cf.connections + 1);
 	struct mkv_ioq_opts o = { .kind = c->cf.io, .entries = 64, .depth_max = conns * 2 + HTTP_DEPTH };
@@ -47,7 +47,7 @@ loop_open(struct loop *l, struct mkv_client *c, unsigned idx)
 	if ((r = mkv_timers_init(&l->timers, c->cf.inflight_max * (1 + n) + n + conns + HTTP_DEPTH)) != 0)
 		return (r);
 	for (unsigned i = 0; i < n; i++) {
-		server_init(&l->server[i], l, i);
+		mkv_server_init(&l->server[i], l, i);
 		if ((r = l->server[i].tr->open(&l->server[i])) != 0)
 			return (r);
 	}
@@ -55,12 +55,12 @@ loop_open(struct loop *l, struct mkv_client *c, unsigned idx)
 }
 
 void
-loop_close(struct loop *l)
+mkv_loop_close(struct loop *l)
 {
 	mkv_ioq_destroy(&l->q);
 	for (unsigned i = 0; l->server != NULL && i < l->c->cf.n_servers; i++)
-		server_fini(&l->server[i]);
-	http_close(&l->http);
+		mkv_server_fini(&l->server[i]);
+	mkv_http_close(&l->http);
 	mkv_timers_fini(&l->timers);
 	free(l->server);
 	free(l->scratch);
@@ -81,7 +81,7 @@ loop_unlock_and_wake(struct loop *l)
 }
 
 void
-loop_hand_in(struct loop *l, struct op *o)
+mkv_loop_hand_in(struct loop *l, struct op *o)
 {
 	(void)pthread_mutex_lock(&l->mutex);
 	mkv_list_push_tail(&l->inbox, &o->link);
@@ -89,7 +89,7 @@ loop_hand_in(struct loop *l, struct op *o)
 }
 
 int
-loop_poke(struct loop *l, struct op *o, int cancel)
+mkv_loop_poke(struct loop *l, struct op *o, int cancel)
 {
 	int live;
 
@@ -107,7 +107,7 @@ loop_poke(struct loop *l, struct op *o, int cancel)
 }
 
 void
-loop_names(struct loop *l)
+mkv_loop_names(struct loop *l)
 {
 	(void)pthread_mutex_lock(&l->mutex);
 	l->names_new = 1;
@@ -151,12 +151,12 @@ loop_take(struct loop *l)
 	l->names_new = 0;
 	(void)pthread_mutex_unlock(&l->mutex);
 	while ((n = mkv_list_pop(&in)) != NULL)
-		op_start(MKV_CONTAINER_OF(n, struct op, link));
+		mkv_op_start(MKV_CONTAINER_OF(n, struct op, link));
 	while ((o = loop_next_poked(l, &cancel, &part)) != NULL) {
 		if (cancel)
-			op_abort(o, MKV_E_CANCELLED);
+			mkv_op_abort(o, MKV_E_CANCELLED);
 		else if (part)
-			op_next_part(o);
+			mkv_op_next_part(o);
 	}
 	for (unsigned i = 0; names && i < l->c->cf.n_servers; i++)
 		l->server[i].tr->names(&l->server[i]);
@@ -213,7 +213,7 @@ loop_abort_all(struct loop *l, int status)
 			o = NULL;
 		}
 		if (o != NULL)
-			op_abort(o, status);
+			mkv_op_abort(o, status);
 	} while (o != NULL);
 }
 
@@ -227,7 +227,7 @@ loop_end(struct loop *l)
 	for (unsigned i = 0; i < l->c->cf.n_servers; i++)
 		l->server[i].tr->stop(&l->server[i]);
 	if (l->http != NULL)
-		http_stop(l->http);
+		mkv_http_stop(l->http);
 	while ((l->now_ns = mkv_now_ns()) < until && (mkv_ioq_in_flight(l->q) > 0 || !mkv_list_empty(&l->live))) {
 		l->dirty = 1;
 		loop_flush(l);
@@ -243,7 +243,7 @@ loop_main(void *arg)
 	struct loop *l = arg;
 
 	if (l->http != NULL)
-		http_start(l->http);
+		mkv_http_start(l->http);
 	for (;;) {
 		l->now_ns = mkv_now_ns();
 		if (loop_take(l))
@@ -258,7 +258,7 @@ loop_main(void *arg)
 
 /* Signals of the program are not for our threads. */
 int
-loop_start(struct loop *l)
+mkv_loop_start(struct loop *l)
 {
 	sigset_t all, old;
 
@@ -270,7 +270,7 @@ loop_start(struct loop *l)
 }
 
 void
-loop_stop(struct loop *l)
+mkv_loop_stop(struct loop *l)
 {
 	if (!l->started)
 		return;

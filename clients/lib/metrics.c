@@ -46,7 +46,7 @@ metrics_outcome(int64_t result)
 }
 
 void
-metrics_op(struct op *o)
+mkv_metrics_op(struct op *o)
 {
 	struct counters *k = &o->c->counters;
 	unsigned how = metrics_outcome(o->result);
@@ -165,7 +165,7 @@ mkv_client_metrics(struct mkv_client *c, char *dst, size_t dst_bytes)
 	struct text t = { .dst = dst, .room = dst == NULL ? 0 : dst_bytes };
 	int saved = errno;
 
-	if (client_enter(c) != 0)
+	if (mkv_client_enter(c) != 0)
 		return (0);
 	text_counters(&t, &c->counters);
 	text_servers(&t, c);

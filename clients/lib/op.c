@@ -1,10 +1,10 @@
 /*
  * Operations: from a caller's hand to the loop and back.
  *
- * Threads: op_take() .. op_submit(), sink_*(), op_run(), op_put_back() run on callers' threads; the rest on the op's loop.
+ * Threads: mkv_op_take() .. mkv_op_submit(), sink_*(), mkv_op_run(), mkv_op_put_back() run on callers' threads; the rest on the op's loop.
  * Owns: nothing; ops are the handle's (pool), lent as client_priv.h says.
  * Invariants: own changes OP_LOOP -> OP_LEFT only by the caller and only at his deadline; whoever finds OP_LEFT never touches the caller's memory;
- * legs_left counts the legs that are not over, plus one while op_start() or op_abort() walks over them.
+ * legs_left counts the legs that are not over, plus one while mkv_op_start() or mkv_op_abort() walks over them.
  * Fails: the pool is empty (MKV_E_AGAIN, or MKV_E_TIMEOUT after waiting), memory for long lists.
  */
 #include "config.h"
@@ -47,7 +47,7 @@ op_clean(struct op *o)
 }
 
 struct op *
-op_take(struct mkv_client *c, uint64_t deadline_ns, int may_wait, int *err)
+mkv_op_take(struct mkv_client *c, uint64_t deadline_ns, int may_wait, int *err)
 {
 	struct timespec ts = op_timespec(deadline_ns);
 	struct mkv_list *n = NULL;
@@ -76,7 +76,7 @@ op_take(struct mkv_client *c, uint64_t deadline_ns, int may_wait, int *err)
 }
 
 void
-op_put_back(struct op *o)
+mkv_op_put_back(struct op *o)
 {
 	struct mkv_client *c = o->c;
 
@@ -85,7 +85,7 @@ op_put_back(struct op *o)
 		free(o->iov);
 	if (o->legs != &o->one)
 		free(o->legs);
-	keys_free(o);
+	mkv_keys_free(o);
 	free(o->reply);
 	(void)pthread_mutex_lock(&c->mutex);
 	atomic_store_explicit(&o->id, 0, memory_order_relaxed);
@@ -96,7 +96,7 @@ op_put_back(struct op *o)
 }
 
 int
-op_set_iov(struct op *o, const struct iovec *iov, unsigned n)
+mkv_op_set_iov(struct op *o, const struct iovec *iov, unsigned n)
 {
 	if (n > IOV_MOST || (n > 0 && iov == NULL))
 		return (MKV_E_INVAL);
@@ -117,19 +117,19 @@ op_set_iov(struct op *o, const struct iovec *iov, unsigned n)
 }
 
 int
-op_set_key(struct op *o, const void *key, size_t key_bytes)
+mkv_op_set_key(struct op *o, const void *key, size_t key_bytes)
 {
 	if (key == NULL || key_bytes == 0 || key_bytes > MEMKV_KEY_MAX)
 		return (MKV_E_INVAL);
 	memcpy(o->key, key, key_bytes);
 	o->key_bytes = (uint16_t)key_bytes;
-	o->server = client_server_of(o->c, key, key_bytes);
+	o->server = mkv_client_server_of(o->c, key, key_bytes);
 	o->object.server = (int)o->server;
 	return (0);
 }
 
 int
-op_set_ns(struct op *o, const char *ns)
+mkv_op_set_ns(struct op *o, const char *ns)
 {
 	size_t n;
 
@@ -144,7 +144,7 @@ op_set_ns(struct op *o, const char *ns)
 }
 
 int
-op_set_put(struct op *o, const struct mkv_put_opts *opts)
+mkv_op_set_put(struct op *o, const struct mkv_put_opts *opts)
 {
 	struct mkv_put_opts p;
 
@@ -162,7 +162,7 @@ op_set_put(struct op *o, const struct mkv_put_opts *opts)
 	o->parent_bytes = (uint16_t)p.parent_bytes;
 	if (mkv_random(&o->put_id, sizeof(o->put_id)) != 0)
 		return (MKV_E_SYSTEM);
-	return (op_set_ns(o, p.namespace_));
+	return (mkv_op_set_ns(o, p.namespace_));
 }
 
 /* The caller's core is as good as the loop's, and often idle: the first part's CRCs are made here. */
@@ -189,19 +189,19 @@ op_first_crcs(struct op *o)
 }
 
 void
-op_submit(struct op *o, struct sink *sink)
+mkv_op_submit(struct op *o, struct sink *sink)
 {
 	o->sink = sink;
 	o->start_ns = mkv_now_ns();
 	if (o->kind == OPK_PUT && !o->c->cf.no_verify)
 		op_first_crcs(o);
-	o->region = region_enter(o->c, o->iov, o->n_iov);
+	o->region = mkv_region_enter(o->c, o->iov, o->n_iov);
 	atomic_store_explicit(&o->own, OP_LOOP, memory_order_release);
-	loop_hand_in(o->loop, o);
+	mkv_loop_hand_in(o->loop, o);
 }
 
 void
-sink_init(struct sink *s, unsigned n)
+mkv_sink_init(struct sink *s, unsigned n)
 {
 	pthread_condattr_t attr;
 
@@ -216,14 +216,14 @@ sink_init(struct sink *s, unsigned n)
 }
 
 void
-sink_fini(struct sink *s)
+mkv_sink_fini(struct sink *s)
 {
 	(void)pthread_cond_destroy(&s->cond);
 	(void)pthread_mutex_destroy(&s->mutex);
 }
 
 enum op_own
-op_own(const struct op *o)
+mkv_op_own(const struct op *o)
 {
 	return ((enum op_own)(atomic_load_explicit(&o->own, memory_order_acquire) & OP_STATE));
 }
@@ -232,7 +232,7 @@ op_own(const struct op *o)
 static int
 op_leave(struct op *o, struct sink *s)
 {
-	/* Acquire, pairs with op_unlend(): what the loop did to the caller's memory has happened before he returns. */
+	/* Acquire, pairs with mkv_op_unlend(): what the loop did to the caller's memory has happened before he returns. */
 	uint32_t own = atomic_load_explicit(&o->own, memory_order_acquire);
 
 	if ((own & OP_STATE) != OP_LOOP)
@@ -258,7 +258,7 @@ sink_leave(struct sink *s, struct op **ops, unsigned n)
 }
 
 void
-sink_wait(struct sink *s, struct op **ops, unsigned n, uint64_t deadline_ns)
+mkv_sink_wait(struct sink *s, struct op **ops, unsigned n, uint64_t deadline_ns)
 {
 	struct timespec ts = op_timespec(deadline_ns);
 
@@ -273,30 +273,30 @@ sink_wait(struct sink *s, struct op **ops, unsigned n, uint64_t deadline_ns)
 }
 
 struct op *
-op_run_keep(struct op *o, int64_t *partial, unsigned *reason)
+mkv_op_run_keep(struct op *o, int64_t *partial, unsigned *reason)
 {
 	struct sink s;
 
-	sink_init(&s, 1);
-	op_submit(o, &s);
-	sink_wait(&s, &o, 1, o->deadline_ns);
-	sink_fini(&s);
+	mkv_sink_init(&s, 1);
+	mkv_op_submit(o, &s);
+	mkv_sink_wait(&s, &o, 1, o->deadline_ns);
+	mkv_sink_fini(&s);
 	*partial = s.partial;
 	*reason = s.partial_reason;
 	return (o);
 }
 
 int64_t
-op_run(struct op *o, struct mkv_object *obj)
+mkv_op_run(struct op *o, struct mkv_object *obj)
 {
 	struct mkv_object late = o->object;
 	size_t size = obj == NULL ? 0 : obj->size;
 	int64_t result;
 
-	if ((o = op_run_keep(o, &result, &late.reason)) != NULL) {
+	if ((o = mkv_op_run_keep(o, &result, &late.reason)) != NULL) {
 		result = o->result;
 		late = o->object;
-		op_put_back(o);
+		mkv_op_put_back(o);
 	}
 	if (obj != NULL) {
 		late.size = MKV_MIN(size == 0 ? sizeof(late) : size, sizeof(late));
@@ -308,17 +308,18 @@ op_run(struct op *o, struct mkv_object *obj)
 /* ---- the loop ---- */
 
 int
-op_lend(struct op *o)
+mkv_op_lend(struct op *o)
 {
-	uint32_t own = atomic_load_explicit(&o->own, memory_order_relaxed);
+	/* Acquire, pairs with op_leave(): a caller that has left will not look at the op again, so it may go back to the pool. */
+	uint32_t own = atomic_load_explicit(&o->own, memory_order_acquire);
 
 	if ((own & OP_STATE) != OP_LOOP)
 		return (0);
-	return (atomic_compare_exchange_strong_explicit(&o->own, &own, (own & ~OP_STATE) | OP_LENT, memory_order_acquire, memory_order_relaxed));
+	return (atomic_compare_exchange_strong_explicit(&o->own, &own, (own & ~OP_STATE) | OP_LENT, memory_order_acquire, memory_order_acquire));
 }
 
 void
-op_unlend(struct op *o)
+mkv_op_unlend(struct op *o)
 {
 	uint32_t own = atomic_load_explicit(&o->own, memory_order_relaxed);
 
@@ -342,7 +343,7 @@ op_done(struct op *o)
 	struct sink *s = o->sink;
 
 	if (s == NULL) {
-		client_done(o->c, o);
+		mkv_client_done(o->c, o);
 		return;
 	}
 	(void)pthread_mutex_lock(&s->mutex);
@@ -361,13 +362,13 @@ op_complete(struct op *o)
 	o->over = 1;
 	mkv_list_remove(&o->poke);
 	(void)pthread_mutex_unlock(&o->loop->mutex);
-	metrics_op(o);
+	mkv_metrics_op(o);
 	if (o->region != NULL)
-		region_leave(o->c, o->region);
-	if (op_lend(o))
+		mkv_region_leave(o->c, o->region);
+	if (mkv_op_lend(o))
 		op_done(o);
 	else
-		op_put_back(o);				/* the caller has left */
+		mkv_op_put_back(o);				/* the caller has left */
 }
 
 static unsigned
@@ -408,14 +409,14 @@ static void
 op_finish(struct op *o)
 {
 	if (o->keys != NULL)
-		keys_finish(o);
+		mkv_keys_finish(o);
 	else
 		op_result_one(o);
 	op_complete(o);
 }
 
 void
-op_leg_over(struct op *o)
+mkv_op_leg_over(struct op *o)
 {
 	MKV_ASSERT(o->legs_left > 0);
 	if (--o->legs_left == 0)
@@ -423,21 +424,21 @@ op_leg_over(struct op *o)
 }
 
 void
-op_abort(struct op *o, int status)
+mkv_op_abort(struct op *o, int status)
 {
 	if (o->end_status != 0)
 		return;					/* it is ending already */
 	o->end_status = status;
 	o->legs_left++;
 	for (unsigned i = 0; i < o->n_legs; i++)
-		leg_end(&o->legs[i], status);
-	op_leg_over(o);
+		mkv_leg_end(&o->legs[i], status);
+	mkv_op_leg_over(o);
 }
 
 static void
 op_on_deadline(struct mkv_timer *t, uint64_t now_ns MKV_UNUSED)
 {
-	op_abort(MKV_CONTAINER_OF(t, struct op, timer), MKV_E_TIMEOUT);
+	mkv_op_abort(MKV_CONTAINER_OF(t, struct op, timer), MKV_E_TIMEOUT);
 }
 
 static int
@@ -449,15 +450,15 @@ op_make_legs(struct op *o)
 	};
 
 	if (o->keys != NULL)
-		return (keys_legs(o));
+		return (mkv_keys_legs(o));
 	o->legs = &o->one;
 	o->n_legs = 1;
-	leg_init(&o->one, o, &o->loop->server[o->server], wire_op[o->kind]);
+	mkv_leg_init(&o->one, o, &o->loop->server[o->server], wire_op[o->kind]);
 	return (0);
 }
 
 void
-op_start(struct op *o)
+mkv_op_start(struct op *o)
 {
 	int r;
 
@@ -473,13 +474,13 @@ op_start(struct op *o)
 	}
 	o->legs_left += o->n_legs;
 	for (unsigned i = 0; i < o->n_legs; i++)
-		leg_begin(&o->legs[i]);
-	op_leg_over(o);
+		mkv_leg_begin(&o->legs[i]);
+	mkv_op_leg_over(o);
 }
 
 /* The part of a stream is out: its buffer is the caller's again, and no deadline runs until he brings the next. */
 void
-op_part_done(struct op *o)
+mkv_op_part_done(struct op *o)
 {
 	struct sink *s = o->sink;
 
@@ -490,7 +491,7 @@ op_part_done(struct op *o)
 }
 
 void
-op_next_part(struct op *o)
+mkv_op_next_part(struct op *o)
 {
 	MKV_ASSERT(o->kind == OPK_STREAM && o->one.state == LEG_PAUSED);
 	mkv_timer_arm(&o->loop->timers, &o->timer, o->deadline_ns);
@@ -502,7 +503,7 @@ op_next_part(struct op *o)
  * the cursor spares the walk from the beginning.
  */
 unsigned
-op_iov_slice(struct op *o, uint64_t off, uint64_t bytes, struct iovec *out, unsigned max, uint64_t *got)
+mkv_op_iov_slice(struct op *o, uint64_t off, uint64_t bytes, struct iovec *out, unsigned max, uint64_t *got)
 {
 	unsigned n = 0;
 	uint64_t skip;

@@ -40,7 +40,7 @@ region_find(struct mkv_client *c, const void *p)
 
 /* A request counts in the region of its first piece of memory; pieces of one request lie in one region. */
 struct mkv_region *
-region_enter(struct mkv_client *c, const struct iovec *iov, unsigned n)
+mkv_region_enter(struct mkv_client *c, const struct iovec *iov, unsigned n)
 {
 	struct mkv_region *r;
 
@@ -54,7 +54,7 @@ region_enter(struct mkv_client *c, const struct iovec *iov, unsigned n)
 }
 
 void
-region_leave(struct mkv_client *c, struct mkv_region *r)
+mkv_region_leave(struct mkv_client *c, struct mkv_region *r)
 {
 	(void)pthread_mutex_lock(&c->mutex);
 	MKV_ASSERT(r->in_flight > 0);
@@ -128,7 +128,7 @@ region_alloc(struct mkv_client *c, size_t bytes, struct mkv_region **out)
 int
 mkv_region_alloc(struct mkv_client *c, size_t bytes, struct mkv_region **out)
 {
-	int saved = errno, r = client_enter(c);
+	int saved = errno, r = mkv_client_enter(c);
 
 	if (r == 0)
 		r = out == NULL ? MKV_E_INVAL : region_alloc(c, bytes, out);
@@ -139,7 +139,7 @@ mkv_region_alloc(struct mkv_client *c, size_t bytes, struct mkv_region **out)
 int
 mkv_region_register(struct mkv_client *c, void *base, size_t bytes, struct mkv_region **out)
 {
-	int saved = errno, r = client_enter(c);
+	int saved = errno, r = mkv_client_enter(c);
 
 	if (r == 0)
 		r = base == NULL || bytes == 0 || out == NULL ? MKV_E_INVAL : region_new(c, base, bytes, out);
@@ -188,7 +188,7 @@ mkv_region_free(struct mkv_region *r)
 	if (r == NULL)
 		return (0);
 	MKV_CHECK_OBJ(r, REGION_MAGIC);
-	if ((e = client_enter(r->c)) == 0)
+	if ((e = mkv_client_enter(r->c)) == 0)
 		e = region_free(r);
 	errno = saved;
 	return (e);

@@ -80,7 +80,7 @@ resolver_main(void *arg)
 		(void)pthread_mutex_lock(&r->lock);
 		r->row[i] = got;
 		for (unsigned k = 0; k < r->c->cf.io_threads && !r->quit; k++)
-			loop_names(&r->c->loop[k]);
+			mkv_loop_names(&r->c->loop[k]);
 	}
 	(void)pthread_mutex_unlock(&r->lock);
 	return (NULL);
@@ -99,7 +99,7 @@ resolver_start(struct resolver *r)
 }
 
 int
-resolver_open(struct resolver **out, struct mkv_client *c)
+mkv_resolver_open(struct resolver **out, struct mkv_client *c)
 {
 	struct resolver *r = calloc(1, sizeof(*r));
 
@@ -116,7 +116,7 @@ resolver_open(struct resolver **out, struct mkv_client *c)
 }
 
 void
-resolver_close(struct resolver **rp)
+mkv_resolver_close(struct resolver **rp)
 {
 	struct resolver *r;
 
@@ -135,7 +135,7 @@ resolver_close(struct resolver **rp)
 }
 
 int
-resolver_ask(struct resolver *r, unsigned idx, struct sockaddr_storage *sa, socklen_t *bytes)
+mkv_resolver_ask(struct resolver *r, unsigned idx, struct sockaddr_storage *sa, socklen_t *bytes)
 {
 	struct row *row = &r->row[idx];
 	int res = MKV_E_AGAIN;
@@ -162,7 +162,7 @@ resolver_ask(struct resolver *r, unsigned idx, struct sockaddr_storage *sa, sock
 
 /* Numeric ones never change. */
 void
-resolver_forget(struct resolver *r, unsigned idx)
+mkv_resolver_forget(struct resolver *r, unsigned idx)
 {
 	(void)pthread_mutex_lock(&r->lock);
 	if (r->started && r->row[idx].state == ROW_GOOD && !resolve(&r->c->cf.server[idx], AI_NUMERICHOST, &(struct row){ 0 }))

@@ -26,22 +26,14 @@
 
 static void	server_on_timer(struct mkv_timer *t, uint64_t now_ns);
 
-const char *
-breaker_label(enum breaker b)
-{
-	static const char *const label[] = { "closed", "open", "probing", "ramp" };
-
-	return (label[b]);
-}
-
 void
-server_init(struct server *s, struct loop *l, unsigned idx)
+mkv_server_init(struct server *s, struct loop *l, unsigned idx)
 {
 	memset(s, 0, sizeof(*s));
 	s->loop = l;
 	s->idx = idx;
 	s->conf = &l->c->cf.server[idx];
-	s->tr = &transport_tcp;
+	s->tr = &mkv_client_tcp;
 	s->backoff_ns = OPEN_FIRST_NS;
 	s->may_connect = 1;
 	s->seed = s->conf->hash + l->idx;
@@ -50,7 +42,7 @@ server_init(struct server *s, struct loop *l, unsigned idx)
 }
 
 void
-server_fini(struct server *s)
+mkv_server_fini(struct server *s)
 {
 	if (s->tr != NULL)
 		s->tr->close(s);
@@ -94,7 +86,7 @@ server_open_breaker(struct server *s)
 	server_arm(s, s->backoff_ns);
 	s->backoff_ns = MKV_MIN(s->backoff_ns * 2, OPEN_MOST_NS);
 	while ((n = mkv_list_pop(&s->waiting)) != NULL)
-		leg_down(MKV_CONTAINER_OF(n, struct leg, link));
+		mkv_leg_down(MKV_CONTAINER_OF(n, struct leg, link));
 }
 
 static void
@@ -116,7 +108,7 @@ server_on_timer(struct mkv_timer *t, uint64_t now_ns MKV_UNUSED)
 	switch (s->breaker) {
 	case BREAKER_CLOSED:
 		s->may_connect = 1;
-		server_pump(s);
+		mkv_server_pump(s);
 		return;
 	case BREAKER_OPEN:
 		server_set_breaker(s, BREAKER_PROBING);
@@ -138,11 +130,11 @@ server_refuse_all(struct server *s)
 	struct mkv_list *n;
 
 	while ((n = mkv_list_pop(&s->waiting)) != NULL)
-		leg_over(MKV_CONTAINER_OF(n, struct leg, link), MKV_E_CONFIG, MKV_REASON_SERVER_DOWN);
+		mkv_leg_over(MKV_CONTAINER_OF(n, struct leg, link), MKV_E_CONFIG, MKV_REASON_SERVER_DOWN);
 }
 
 void
-server_failed(struct server *s, int err)
+mkv_server_failed(struct server *s, int err)
 {
 	if (atomic_load_explicit(&s->loop->c->state[s->idx].refused, memory_order_relaxed))
 		server_refuse_all(s);
@@ -166,18 +158,18 @@ server_failed(struct server *s, int err)
 }
 
 void
-server_timed_out(struct server *s, const struct leg *l)
+mkv_server_timed_out(struct server *s, const struct leg *l)
 {
 	if (s->heard_ns >= l->began_ns)
 		return;
 	if (s->breaker == BREAKER_CLOSED && s->fails + 1 < FAILS_MAX)
 		s->fails++;				/* sessions may be fine: no back-off for connecting */
 	else if (s->breaker == BREAKER_CLOSED || s->breaker == BREAKER_RAMP)
-		server_failed(s, MKV_E_TIMEOUT);
+		mkv_server_failed(s, MKV_E_TIMEOUT);
 }
 
 void
-server_heard(struct server *s, uint64_t now_ns)
+mkv_server_heard(struct server *s, uint64_t now_ns)
 {
 	s->heard_ns = now_ns;
 	s->fails = 0;
@@ -186,14 +178,14 @@ server_heard(struct server *s, uint64_t now_ns)
 }
 
 void
-server_session_up(struct server *s)
+mkv_server_session_up(struct server *s)
 {
-	server_heard(s, s->loop->now_ns);
+	mkv_server_heard(s, s->loop->now_ns);
 	s->may_connect = 1;
 	if (s->breaker == BREAKER_CLOSED)
 		mkv_timer_disarm(&s->loop->timers, &s->timer);
 	s->last_error = 0;
-	server_pump(s);
+	mkv_server_pump(s);
 }
 
 static int
@@ -215,23 +207,23 @@ server_admits(struct server *s, const struct leg *l)
 }
 
 void
-server_submit(struct server *s, struct leg *l)
+mkv_server_submit(struct server *s, struct leg *l)
 {
 	if (l->state == LEG_IDLE || l->state == LEG_BACKOFF)
-		leg_set_state(l, LEG_WAITING);
+		mkv_leg_set_state(l, LEG_WAITING);
 	MKV_ASSERT(l->state == LEG_WAITING);
 	if (atomic_load_explicit(&s->loop->c->state[s->idx].refused, memory_order_relaxed)) {
-		leg_over(l, MKV_E_CONFIG, MKV_REASON_SERVER_DOWN);
+		mkv_leg_over(l, MKV_E_CONFIG, MKV_REASON_SERVER_DOWN);
 	} else if (!server_admits(s, l)) {
-		leg_down(l);
+		mkv_leg_down(l);
 	} else {
 		mkv_list_push_tail(&s->waiting, &l->link);
-		server_pump(s);
+		mkv_server_pump(s);
 	}
 }
 
 void
-server_pump(struct server *s)
+mkv_server_pump(struct server *s)
 {
 	struct leg *l;
 

@@ -56,14 +56,14 @@ stream_part_bytes(struct mkv_put_stream *s, uint64_t deadline_ns)
 	int64_t r;
 	int err;
 
-	if ((o = op_take(s->c, deadline_ns, 1, &err)) == NULL)
+	if ((o = mkv_op_take(s->c, deadline_ns, 1, &err)) == NULL)
 		return (err);
 	o->kind = OPK_WARM;
-	if ((err = op_set_key(o, s->key, s->key_bytes)) != 0) {
-		op_put_back(o);
+	if ((err = mkv_op_set_key(o, s->key, s->key_bytes)) != 0) {
+		mkv_op_put_back(o);
 		return (err);
 	}
-	if ((r = op_run(o, NULL)) < 0)
+	if ((r = mkv_op_run(o, NULL)) < 0)
 		return ((int)r);
 	s->part.part_bytes = (uint32_t)r;
 	return (r == 0 ? MKV_E_PEER : 0);
@@ -72,7 +72,7 @@ stream_part_bytes(struct mkv_put_stream *s, uint64_t deadline_ns)
 static void
 stream_free(struct mkv_put_stream *s)
 {
-	sink_fini(&s->sink);
+	mkv_sink_fini(&s->sink);
 	free(s->part.buf);
 	s->magic = 0;
 	free(s);
@@ -81,7 +81,7 @@ stream_free(struct mkv_put_stream *s)
 static int
 stream_open(struct mkv_put_stream *s, const struct mkv_put_opts *opts, uint64_t deadline_us)
 {
-	uint64_t until = client_deadline(deadline_us);
+	uint64_t until = mkv_client_deadline(deadline_us);
 	int r;
 
 	if (until == 0)
@@ -99,7 +99,7 @@ stream_begin(struct mkv_client *c, const void *key, size_t key_bytes, const stru
 	struct mkv_put_stream *s;
 	int r;
 
-	if ((r = client_enter(c)) != 0)
+	if ((r = mkv_client_enter(c)) != 0)
 		return (r);
 	if (key == NULL || key_bytes == 0 || key_bytes > MEMKV_KEY_MAX || out == NULL)
 		return (MKV_E_INVAL);
@@ -109,7 +109,7 @@ stream_begin(struct mkv_client *c, const void *key, size_t key_bytes, const stru
 	s->c = c;
 	memcpy(s->key, key, key_bytes);
 	s->key_bytes = key_bytes;
-	sink_init(&s->sink, 0);
+	mkv_sink_init(&s->sink, 0);
 	if ((r = stream_open(s, opts, deadline_us)) != 0)
 		stream_free(s);
 	else
@@ -134,12 +134,12 @@ stream_op(struct mkv_put_stream *s, uint64_t until)
 	struct op *o;
 	int r;
 
-	if ((o = op_take(s->c, until, 1, &r)) == NULL)
+	if ((o = mkv_op_take(s->c, until, 1, &r)) == NULL)
 		return (r);
 	o->kind = OPK_STREAM;
 	o->part = &s->part;
-	if ((r = op_set_key(o, s->key, s->key_bytes)) != 0 || (r = op_set_put(o, &s->opts)) != 0) {
-		op_put_back(o);
+	if ((r = mkv_op_set_key(o, s->key, s->key_bytes)) != 0 || (r = mkv_op_set_put(o, &s->opts)) != 0) {
+		mkv_op_put_back(o);
 		return (r);
 	}
 	s->op = o;
@@ -153,18 +153,18 @@ stream_hand_over(struct mkv_put_stream *s, uint64_t until)
 	int over;
 
 	(void)pthread_mutex_lock(&s->sink.mutex);
-	over = op_own(s->op) == OP_DONE;
+	over = mkv_op_own(s->op) == OP_DONE;
 	s->sink.left = !over;
 	(void)pthread_mutex_unlock(&s->sink.mutex);
 	if (over)
 		return (0);
 	if (!s->sent) {
 		s->sent = 1;
-		op_submit(s->op, &s->sink);
+		mkv_op_submit(s->op, &s->sink);
 		return (1);
 	}
 	s->op->deadline_ns = until;			/* read by the loop after the poke */
-	return (loop_poke(s->op->loop, s->op, 0));
+	return (mkv_loop_poke(s->op->loop, s->op, 0));
 }
 
 /* Wait until the part is out (1) or the put is over (0: *result, and *obj if it is the last). */
@@ -173,16 +173,16 @@ stream_wait(struct mkv_put_stream *s, uint64_t until, int64_t *result, struct mk
 {
 	struct op *o = s->op;
 
-	sink_wait(&s->sink, &s->op, 1, until);
+	mkv_sink_wait(&s->sink, &s->op, 1, until);
 	*result = MKV_E_TIMEOUT;
 	if (s->op == NULL)
 		return (0);
-	if (op_own(o) != OP_DONE)
+	if (mkv_op_own(o) != OP_DONE)
 		return (1);
 	*result = o->result;
 	if (obj != NULL)
 		memcpy(obj, &o->object, MKV_MIN(obj->size, sizeof(*obj)));
-	op_put_back(o);
+	mkv_op_put_back(o);
 	s->op = NULL;
 	return (0);
 }
@@ -210,11 +210,11 @@ stream_send(struct mkv_put_stream *s, int last, uint64_t until, struct mkv_objec
 static int
 stream_part(struct mkv_put_stream *s, const uint8_t *data, size_t bytes, uint64_t deadline_us)
 {
-	uint64_t until = client_deadline(deadline_us);
+	uint64_t until = mkv_client_deadline(deadline_us);
 	size_t n;
 	int r;
 
-	if ((r = client_enter(s->c)) != 0)
+	if ((r = mkv_client_enter(s->c)) != 0)
 		return (r);
 	if (until == 0 || (data == NULL && bytes > 0))
 		return (MKV_E_INVAL);
@@ -252,11 +252,11 @@ stream_abort(struct mkv_put_stream *s)
 	if (s->op == NULL)
 		return;
 	(void)pthread_mutex_lock(&s->sink.mutex);
-	s->sink.left = op_own(s->op) != OP_DONE;
+	s->sink.left = mkv_op_own(s->op) != OP_DONE;
 	(void)pthread_mutex_unlock(&s->sink.mutex);
-	(void)loop_poke(s->op->loop, s->op, 1);
-	sink_wait(&s->sink, &s->op, 1, UINT64_MAX / 2);	/* the loop ends it in its next turn */
-	op_put_back(s->op);
+	(void)mkv_loop_poke(s->op->loop, s->op, 1);
+	mkv_sink_wait(&s->sink, &s->op, 1, UINT64_MAX / 2);	/* the loop ends it in its next turn */
+	mkv_op_put_back(s->op);
 	s->op = NULL;
 }
 
@@ -268,7 +268,7 @@ mkv_put_abort(struct mkv_put_stream *s)
 	if (s == NULL)
 		return;
 	MKV_CHECK_OBJ(s, STREAM_MAGIC);
-	if (client_enter(s->c) == 0) {
+	if (mkv_client_enter(s->c) == 0) {
 		stream_abort(s);
 		stream_free(s);
 	}
@@ -278,7 +278,7 @@ mkv_put_abort(struct mkv_put_stream *s)
 static int
 stream_commit(struct mkv_put_stream *s, uint64_t deadline_us, struct mkv_object *obj)
 {
-	uint64_t until = client_deadline(deadline_us);
+	uint64_t until = mkv_client_deadline(deadline_us);
 
 	if (s->failed != 0)
 		return (s->failed);
@@ -297,7 +297,7 @@ mkv_put_commit(struct mkv_put_stream *s, uint64_t deadline_us, struct mkv_object
 	if (s == NULL)
 		return (MKV_E_INVAL);
 	MKV_CHECK_OBJ(s, STREAM_MAGIC);
-	if ((r = client_enter(s->c)) == 0) {
+	if ((r = mkv_client_enter(s->c)) == 0) {
 		r = stream_commit(s, deadline_us, obj);
 		stream_abort(s);			/* a put that failed half-way */
 		stream_free(s);

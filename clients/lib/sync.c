@@ -19,13 +19,13 @@ call_begin(struct mkv_client *c, enum op_kind kind, uint64_t deadline_us, int *e
 	uint64_t until;
 	struct op *o;
 
-	if ((*err = client_enter(c)) != 0)
+	if ((*err = mkv_client_enter(c)) != 0)
 		return (NULL);
-	if ((until = client_deadline(deadline_us)) == 0) {
+	if ((until = mkv_client_deadline(deadline_us)) == 0) {
 		*err = MKV_E_INVAL;
 		return (NULL);
 	}
-	if ((o = op_take(c, until, 1, err)) != NULL)
+	if ((o = mkv_op_take(c, until, 1, err)) != NULL)
 		o->kind = kind;
 	return (o);
 }
@@ -33,7 +33,7 @@ call_begin(struct mkv_client *c, enum op_kind kind, uint64_t deadline_us, int *e
 static int
 call_give_up(struct op *o, int err)
 {
-	op_put_back(o);
+	mkv_op_put_back(o);
 	return (err);
 }
 
@@ -48,9 +48,9 @@ call_put(struct mkv_client *c, const void *key, size_t key_bytes, const struct i
 
 	if ((o = call_begin(c, OPK_PUT, deadline_us, &r)) == NULL)
 		return (r);
-	if ((r = op_set_key(o, key, key_bytes)) != 0 || (r = op_set_put(o, opts)) != 0 || (r = op_set_iov(o, iov, n)) != 0)
+	if ((r = mkv_op_set_key(o, key, key_bytes)) != 0 || (r = mkv_op_set_put(o, opts)) != 0 || (r = mkv_op_set_iov(o, iov, n)) != 0)
 		return (call_give_up(o, r));
-	return ((int)op_run(o, obj));
+	return ((int)mkv_op_run(o, obj));
 }
 
 int
@@ -84,12 +84,12 @@ call_get(struct mkv_client *c, const void *key, size_t key_bytes, uint64_t off, 
 
 	if ((o = call_begin(c, OPK_GET, deadline_us, &r)) == NULL)
 		return (r);
-	if ((r = op_set_key(o, key, key_bytes)) != 0 || (r = op_set_ns(o, NULL)) != 0 || (r = op_set_iov(o, &v, 1)) != 0)
+	if ((r = mkv_op_set_key(o, key, key_bytes)) != 0 || (r = mkv_op_set_ns(o, NULL)) != 0 || (r = mkv_op_set_iov(o, &v, 1)) != 0)
 		return (call_give_up(o, r));
 	o->off = off;
 	o->len = len;
 	o->whole = whole;
-	return (op_run(o, obj));
+	return (mkv_op_run(o, obj));
 }
 
 int64_t
@@ -121,9 +121,9 @@ call_stat(struct mkv_client *c, const void *key, size_t key_bytes, uint64_t dead
 
 	if ((o = call_begin(c, OPK_STAT, deadline_us, &r)) == NULL)
 		return (r);
-	if ((r = op_set_key(o, key, key_bytes)) != 0 || (r = op_set_ns(o, NULL)) != 0)
+	if ((r = mkv_op_set_key(o, key, key_bytes)) != 0 || (r = mkv_op_set_ns(o, NULL)) != 0)
 		return (call_give_up(o, r));
-	return ((int)op_run(o, obj));
+	return ((int)mkv_op_run(o, obj));
 }
 
 int
@@ -164,7 +164,7 @@ list_fill(struct op *o, const struct list_args *a)
 
 	if ((a->flags & ~LIST_FLAGS) != 0 || a->lease_ms > 60000)
 		return (MKV_E_INVAL);
-	if ((r = op_set_ns(o, NULL)) != 0 || (r = keys_set(o, a->keys, a->n)) != 0)
+	if ((r = mkv_op_set_ns(o, NULL)) != 0 || (r = mkv_keys_set(o, a->keys, a->n)) != 0)
 		return (r);
 	o->flags = a->flags;
 	o->lease_ms = a->lease_ms;
@@ -186,7 +186,7 @@ call_list(struct mkv_client *c, const struct list_args *a, unsigned *reason)
 		return (r);
 	if ((r = list_fill(o, a)) != 0)
 		return (call_give_up(o, r));
-	r = (int)op_run(o, &obj);
+	r = (int)mkv_op_run(o, &obj);
 	if (reason != NULL)
 		*reason = obj.reason;
 	return (r);
@@ -266,9 +266,9 @@ submit_put(struct op *o, const struct mkv_request *r)
 		.namespace_ = r->namespace_ };
 	int e;
 
-	if ((e = op_set_key(o, r->keys->data, r->keys->bytes)) != 0 || (e = op_set_put(o, &p)) != 0)
+	if ((e = mkv_op_set_key(o, r->keys->data, r->keys->bytes)) != 0 || (e = mkv_op_set_put(o, &p)) != 0)
 		return (e);
-	return (op_set_iov(o, r->iov, r->n_iov));
+	return (mkv_op_set_iov(o, r->iov, r->n_iov));
 }
 
 static int
@@ -278,12 +278,12 @@ submit_get(struct op *o, const struct mkv_request *r)
 
 	if ((r->flags & ~LIST_FLAGS) != 0 || r->off > MEMKV_VALUE_MAX)
 		return (MKV_E_INVAL);
-	if ((e = op_set_key(o, r->keys->data, r->keys->bytes)) != 0 || (e = op_set_ns(o, r->namespace_)) != 0)
+	if ((e = mkv_op_set_key(o, r->keys->data, r->keys->bytes)) != 0 || (e = mkv_op_set_ns(o, r->namespace_)) != 0)
 		return (e);
 	o->flags = r->flags;
 	if (r->op == MKV_OP_STAT)
 		return (0);
-	if ((e = op_set_iov(o, r->iov, r->n_iov)) != 0)
+	if ((e = mkv_op_set_iov(o, r->iov, r->n_iov)) != 0)
 		return (e);
 	o->off = r->off;
 	o->len = r->len;
@@ -300,7 +300,7 @@ submit_list(struct op *o, const struct mkv_request *r)
 
 	if ((e = list_fill(o, &a)) != 0)
 		return (e);
-	return (op_set_ns(o, r->namespace_));
+	return (mkv_op_set_ns(o, r->namespace_));
 }
 
 static int
@@ -331,19 +331,19 @@ call_submit(struct mkv_client *c, const struct mkv_request *from, uint64_t *id)
 	struct op *o;
 	int e;
 
-	if ((e = client_enter(c)) != 0)
+	if ((e = mkv_client_enter(c)) != 0)
 		return (e);
 	memset(&r, 0, sizeof(r));
 	memcpy(&r, from, MKV_MIN(from->size, sizeof(r)));
-	if ((until = client_deadline(r.deadline_us)) == 0 || r.keys == NULL)
+	if ((until = mkv_client_deadline(r.deadline_us)) == 0 || r.keys == NULL)
 		return (MKV_E_INVAL);
-	if ((o = op_take(c, until, 0, &e)) == NULL)
+	if ((o = mkv_op_take(c, until, 0, &e)) == NULL)
 		return (e);
 	if ((e = submit_fill(o, &r)) != 0)
 		return (call_give_up(o, e));
 	if (id != NULL)
 		*id = atomic_load_explicit(&o->id, memory_order_relaxed);
-	op_submit(o, NULL);
+	mkv_op_submit(o, NULL);
 	return (0);
 }
 

@@ -13,7 +13,7 @@
 #include "common/base/clock.h"
 
 void
-conn_header(struct mkv_hdr *h, uint8_t op, uint64_t id, uint64_t deadline_us)
+mkv_conn_header(struct mkv_hdr *h, uint8_t op, uint64_t id, uint64_t deadline_us)
 {
 	static const uint8_t magic[4] = { 'M', 'K', 'V', 1 };
 
@@ -32,16 +32,16 @@ hello_deadline_us(const struct conn *c)
 }
 
 void
-conn_say_hello(struct conn *c)
+mkv_conn_say_hello(struct conn *c)
 {
 	struct mkv_hdr *h = (struct mkv_hdr *)c->tx_buf;
 	struct mkv_wire_hello *b = (struct mkv_wire_hello *)(h + 1);
 
 	if (mkv_random(c->nonce, sizeof(c->nonce)) != 0) {
-		conn_fail(c, MKV_E_SYSTEM);
+		mkv_conn_fail(c, MKV_E_SYSTEM);
 		return;
 	}
-	conn_header(h, MKV_WIRE_HELLO, 1, hello_deadline_us(c));
+	mkv_conn_header(h, MKV_WIRE_HELLO, 1, hello_deadline_us(c));
 	h->body_bytes = sizeof(*b);
 	memset(b, 0, sizeof(*b));
 	b->version_min = b->version_max = MKV_WIRE_VERSION;
@@ -50,8 +50,8 @@ conn_say_hello(struct conn *c)
 	memcpy(b->nonce, c->nonce, sizeof(b->nonce));
 	memcpy(c->transcript_in, c->tx_buf, sizeof(c->transcript_in));
 	c->state = CONN_HELLO;
-	conn_tx_raw(c, sizeof(*h) + sizeof(*b));
-	conn_rx_start(c);
+	mkv_conn_tx_raw(c, sizeof(*h) + sizeof(*b));
+	mkv_conn_rx_start(c);
 }
 
 static int
@@ -77,14 +77,14 @@ say_connect(struct conn *c)
 	struct mkv_hdr *h = (struct mkv_hdr *)c->tx_buf;
 	struct mkv_wire_connect *b = (struct mkv_wire_connect *)(h + 1);
 
-	conn_header(h, MKV_WIRE_CONNECT, 2, hello_deadline_us(c));
+	mkv_conn_header(h, MKV_WIRE_CONNECT, 2, hello_deadline_us(c));
 	h->key_id = c->srv->loop->c->cf.key_id;
 	h->body_bytes = sizeof(*b);
 	memset(b, 0, sizeof(*b));
 	b->features = MKV_FEATURE_PARTS;
-	conn_seal(c, h, (const uint8_t *)b);
+	mkv_conn_seal(c, h, (const uint8_t *)b);
 	c->state = CONN_AUTH;
-	conn_tx_raw(c, sizeof(*h) + sizeof(*b));
+	mkv_conn_tx_raw(c, sizeof(*h) + sizeof(*b));
 }
 
 static int
@@ -96,7 +96,7 @@ hello_status(const struct mkv_hdr *h)
 }
 
 int
-conn_heard_hello(struct conn *c, const struct mkv_hdr *h, const uint8_t *body)
+mkv_conn_heard_hello(struct conn *c, const struct mkv_hdr *h, const uint8_t *body)
 {
 	struct mkv_wire_hello_reply r;
 	uint8_t transcript[32];
@@ -125,7 +125,7 @@ conn_heard_hello(struct conn *c, const struct mkv_hdr *h, const uint8_t *body)
 }
 
 int
-conn_heard_auth(struct conn *c, const struct mkv_hdr *h, const uint8_t *body)
+mkv_conn_heard_auth(struct conn *c, const struct mkv_hdr *h, const uint8_t *body)
 {
 	struct mkv_wire_connect r;
 	int e;
@@ -145,8 +145,8 @@ conn_heard_auth(struct conn *c, const struct mkv_hdr *h, const uint8_t *body)
 	c->rx_counter = 1;
 	if (r.credits != 0)
 		c->credits = r.credits;
-	if ((e = client_identity(c->srv->loop->c, c->srv->idx, c->server_id)) != 0)
+	if ((e = mkv_client_identity(c->srv->loop->c, c->srv->idx, c->server_id)) != 0)
 		return (e);
-	conn_ready(c);
+	mkv_conn_ready(c);
 	return (0);
 }

@@ -4,7 +4,7 @@
  * The loop's thread. Owns the descriptors, the sessions' keys and the slots.
  * Invariants: a connection in CONN_CLOSING keeps the legs whose memory the kernel still has (tx_lent, rx_lent) until recv and send have ended; the descriptor
  * is closed after that and never before. A slot is out from the moment its leg is queued until its last answer came, so credits are never exceeded.
- * Fails: no descriptor, no route, no name: server_failed().
+ * Fails: no descriptor, no route, no name: mkv_server_failed().
  */
 #include "config.h"
 
@@ -32,7 +32,7 @@ pool_of(const struct server *s)
 /* ---- slots ---- */
 
 struct slot *
-slot_take(struct conn *c, struct leg *l)
+mkv_slot_take(struct conn *c, struct leg *l)
 {
 	struct mkv_list *n;
 	struct slot *s;
@@ -46,7 +46,7 @@ slot_take(struct conn *c, struct leg *l)
 	s->drained = 0;
 	s->cancels = 0;
 	s->midway = 0;
-	s->large = l != NULL && l->wire_op == MKV_WIRE_GET && get_room(l->op) >= RX_LARGE_BYTES;
+	s->large = l != NULL && l->wire_op == MKV_WIRE_GET && mkv_get_room(l->op) >= RX_LARGE_BYTES;
 	c->n_large += (unsigned)s->large;
 	c->n_ended += l == NULL;
 	c->n_out++;
@@ -55,7 +55,7 @@ slot_take(struct conn *c, struct leg *l)
 }
 
 struct slot *
-conn_slot(struct conn *c, uint64_t id)
+mkv_conn_slot(struct conn *c, uint64_t id)
 {
 	struct slot *s = &c->slot[id % CONN_SLOTS];
 
@@ -63,7 +63,7 @@ conn_slot(struct conn *c, uint64_t id)
 }
 
 struct leg *
-slot_release(struct conn *c, struct slot *s)
+mkv_slot_release(struct conn *c, struct slot *s)
 {
 	struct leg *l = s->leg;
 
@@ -83,7 +83,7 @@ slot_release(struct conn *c, struct slot *s)
 }
 
 void
-conn_ended(struct conn *c, struct slot *s)
+mkv_conn_ended(struct conn *c, struct slot *s)
 {
 	MKV_ASSERT(s->leg != NULL);
 	s->leg = NULL;
@@ -105,7 +105,7 @@ conn_holds(const struct conn *c, const struct slot *s)
 static void
 conn_lose(struct conn *c, struct slot *s)
 {
-	struct leg *l = slot_release(c, s);
+	struct leg *l = mkv_slot_release(c, s);
 
 	if (l == NULL)
 		return;
@@ -113,11 +113,11 @@ conn_lose(struct conn *c, struct slot *s)
 		c->tx_leg = NULL;
 	mkv_list_remove(&l->link);
 	if (l->state == LEG_ENDING)
-		leg_detached(l);
+		mkv_leg_detached(l);
 	else if (l->early)
-		leg_reply(l, l->status, l->reason, l->retry_after_us);
+		mkv_leg_reply(l, l->status, l->reason, l->retry_after_us);
 	else
-		leg_lost(l, c->error);
+		mkv_leg_lost(l, c->error);
 }
 
 static void
@@ -139,13 +139,13 @@ conn_reset(struct conn *c)
 	c->rx = RX_FRAME;
 	c->rx_head = c->rx_tail = 0;
 	c->rx_left = 0;
-	c->was_ready = c->probing = 0;
+	c->was_ready = 0;
 	mkv_list_init(&c->tx_small);
 	MKV_ASSERT(c->n_out == 0 && c->tx_leg == NULL && mkv_list_empty(&c->txq) && mkv_list_empty(&c->notices));
 }
 
 void
-conn_check_closed(struct conn *c)
+mkv_conn_check_closed(struct conn *c)
 {
 	struct server *s = c->srv;
 	int was_ready = c->was_ready, err = c->error;
@@ -160,14 +160,14 @@ conn_check_closed(struct conn *c)
 		atomic_fetch_sub_explicit(&s->loop->c->state[s->idx].sessions, 1, memory_order_relaxed);
 	} else {
 		client_count(s->loop->c, CC_connect_failures_total, 1);
-		resolver_forget(s->loop->c->resolver, s->idx);
-		server_failed(s, err);
+		mkv_resolver_forget(s->loop->c->resolver, s->idx);
+		mkv_server_failed(s, err);
 	}
-	server_pump(s);
+	mkv_server_pump(s);
 }
 
 void
-conn_fail(struct conn *c, int err)
+mkv_conn_fail(struct conn *c, int err)
 {
 	struct loop *l = c->srv->loop;
 
@@ -193,7 +193,7 @@ conn_fail(struct conn *c, int err)
 /* ---- making ---- */
 
 void
-conn_ready(struct conn *c)
+mkv_conn_ready(struct conn *c)
 {
 	struct server *s = c->srv;
 
@@ -204,7 +204,7 @@ conn_ready(struct conn *c)
 	mkv_timer_disarm(&s->loop->timers, &c->timer);
 	client_count(s->loop->c, CC_sessions_total, 1);
 	atomic_fetch_add_explicit(&s->loop->c->state[s->idx].sessions, 1, memory_order_relaxed);
-	server_session_up(s);
+	mkv_server_session_up(s);
 }
 
 static void
@@ -218,9 +218,9 @@ conn_on_connected(struct mkv_io *io, int res)
 	if (c->state == CONN_CLOSING)
 		return;
 	if (res < 0)
-		conn_fail(c, res);
+		mkv_conn_fail(c, res);
 	else
-		conn_say_hello(c);
+		mkv_conn_say_hello(c);
 }
 
 static int
@@ -240,15 +240,15 @@ static void
 conn_dial(struct conn *c)
 {
 	struct loop *l = c->srv->loop;
-	int r = resolver_ask(l->c->resolver, c->srv->idx, &c->sa, &c->sa_bytes);
+	int r = mkv_resolver_ask(l->c->resolver, c->srv->idx, &c->sa, &c->sa_bytes);
 
 	if (r == MKV_E_AGAIN)
-		return;					/* loop_names() comes, or the limit */
+		return;					/* mkv_loop_names() comes, or the limit */
 	if (r == 0)
 		r = c->fd = conn_socket(c->sa.ss_family);
 	if (r < 0) {
 		c->fd = -1;
-		conn_fail(c, r);
+		mkv_conn_fail(c, r);
 		return;
 	}
 	c->state = CONN_CONNECTING;
@@ -258,13 +258,12 @@ conn_dial(struct conn *c)
 }
 
 static void
-conn_begin(struct conn *c, int probing)
+conn_begin(struct conn *c)
 {
 	struct loop *l = c->srv->loop;
 
 	MKV_ASSERT(c->state == CONN_IDLE);
 	client_count(l->c, CC_connects_total, 1);
-	c->probing = probing;
 	c->state = CONN_NAMING;
 	mkv_timer_arm(&l->timers, &c->timer, l->now_ns + l->c->cf.connect_timeout_ns);
 	conn_dial(c);
@@ -291,13 +290,13 @@ conn_on_timer(struct mkv_timer *t, uint64_t now_ns)
 
 	MKV_CHECK_OBJ(c, CONN_MAGIC);
 	if (c->state != CONN_READY) {
-		conn_fail(c, MKV_E_TIMEOUT);
+		mkv_conn_fail(c, MKV_E_TIMEOUT);
 		return;
 	}
 	if ((oldest = conn_oldest_ended(c)) == UINT64_MAX)
 		return;
 	if (now_ns - MKV_MAX(oldest, c->heard_ns) >= SILENCE_NS || now_ns - oldest >= ENDED_MOST_NS)
-		conn_fail(c, MKV_E_TIMEOUT);
+		mkv_conn_fail(c, MKV_E_TIMEOUT);
 	else
 		mkv_timer_arm(&c->srv->loop->timers, t, now_ns + SILENCE_NS / 4);
 }
@@ -352,7 +351,7 @@ tcp_stop(struct server *s)
 	struct pool *p = pool_of(s);
 
 	for (unsigned i = 0; i < p->n; i++)
-		conn_fail(&p->conn[i], MKV_E_CLOSED);
+		mkv_conn_fail(&p->conn[i], MKV_E_CLOSED);
 }
 
 static void
@@ -405,9 +404,9 @@ tcp_send(struct server *s, struct leg *l)
 	if (c == NULL)
 		return (MKV_E_AGAIN);
 	l->conn = c;
-	l->slot = slot_take(c, l);
+	l->slot = mkv_slot_take(c, l);
 	MKV_ASSERT(l->slot != NULL);
-	leg_set_state(l, LEG_QUEUED);
+	mkv_leg_set_state(l, LEG_QUEUED);
 	mkv_list_push_tail(&c->txq, &l->link);
 	s->loop->dirty = 1;
 	return (0);
@@ -441,7 +440,7 @@ tcp_want(struct server *s, int waiting)
 	if (making > 0 || idle > 0 || ready >= s->loop->c->cf.connections || (ready == 0 && !waiting))
 		return;
 	if ((c = tcp_idle(s)) != NULL)
-		conn_begin(c, 0);
+		conn_begin(c);
 }
 
 static void
@@ -450,9 +449,9 @@ tcp_probe(struct server *s)
 	struct conn *c = tcp_idle(s);
 
 	if (c != NULL)
-		conn_begin(c, 1);
+		conn_begin(c);
 	else
-		server_failed(s, MKV_E_TIMEOUT);	/* all hang: their limits free one */
+		mkv_server_failed(s, MKV_E_TIMEOUT);	/* all hang: their limits free one */
 }
 
 static void
@@ -468,12 +467,12 @@ static int
 tcp_detach_frame(struct conn *c, struct leg *l)
 {
 	if (c->tx_lent) {
-		conn_fail(c, MKV_E_CANCELLED);
+		mkv_conn_fail(c, MKV_E_CANCELLED);
 		return (0);
 	}
 	c->tx_leg = NULL;
-	conn_ended(c, l->slot);
-	conn_fail(c, MKV_E_CANCELLED);
+	mkv_conn_ended(c, l->slot);
+	mkv_conn_fail(c, MKV_E_CANCELLED);
 	return (1);
 }
 
@@ -487,43 +486,43 @@ tcp_detach(struct leg *l)
 
 	if (c->tx_leg == l)
 		return (tcp_detach_frame(c, l));
-	if (!conn_rx_detach(c, l))
+	if (!mkv_conn_rx_detach(c, l))
 		return (0);
 	mkv_list_remove(&l->link);
 	if (untouched) {
-		(void)slot_release(c, s);
+		(void)mkv_slot_release(c, s);
 		return (1);
 	}
-	conn_ended(c, s);
+	mkv_conn_ended(c, s);
 	if (midway && l->wire_op != MKV_WIRE_PUT)
-		conn_fail(c, MKV_E_CANCELLED);		/* half of a key list: there is no way back */
-	else if (midway || (s->large && get_room(l->op) - l->rx_off > CANCEL_FROM_BYTES) || l->op->end_status == MKV_E_CANCELLED)
+		mkv_conn_fail(c, MKV_E_CANCELLED);		/* half of a key list: there is no way back */
+	else if (midway || (s->large && mkv_get_room(l->op) - l->rx_off > CANCEL_FROM_BYTES) || l->op->end_status == MKV_E_CANCELLED)
 		tcp_notice(c, s, midway);
 	return (1);
 }
 
 void
-conn_early_reply(struct conn *c, struct leg *l)
+mkv_conn_early_reply(struct conn *c, struct leg *l)
 {
 	struct slot *s = l->slot;
 	int status = l->status;
 
 	mkv_list_remove(&l->link);
 	if (l->last_begun || l->wire_op != MKV_WIRE_PUT) {
-		(void)slot_release(c, s);
+		(void)mkv_slot_release(c, s);
 		if (!l->last_begun)
-			conn_fail(c, MKV_E_PEER);	/* half of a key list: there is no way back */
+			mkv_conn_fail(c, MKV_E_PEER);	/* half of a key list: there is no way back */
 	} else {
-		conn_ended(c, s);
+		mkv_conn_ended(c, s);
 		tcp_notice(c, s, 1);
 	}
-	leg_reply(l, status, l->reason, l->retry_after_us);
+	mkv_leg_reply(l, status, l->reason, l->retry_after_us);
 }
 
 static void
 tcp_part(struct leg *l)
 {
-	leg_set_state(l, LEG_QUEUED);
+	mkv_leg_set_state(l, LEG_QUEUED);
 	mkv_list_push_tail(&l->conn->txq, &l->link);
 	l->srv->loop->dirty = 1;
 }
@@ -537,9 +536,9 @@ tcp_flush(struct server *s)
 		struct conn *c = &p->conn[i];
 
 		if (c->state == CONN_READY && (c->tx_leg != NULL || !mkv_list_empty(&c->txq) || !mkv_list_empty(&c->notices)))
-			conn_tx_start(c);
+			mkv_conn_tx_start(c);
 		if (c->state == CONN_CLOSING)
-			conn_check_closed(c);
+			mkv_conn_check_closed(c);
 	}
 }
 
@@ -553,18 +552,7 @@ tcp_names(struct server *s)
 			conn_dial(&p->conn[i]);
 }
 
-static unsigned
-tcp_sessions(const struct server *s)
-{
-	const struct pool *p = pool_of(s);
-	unsigned n = 0;
-
-	for (unsigned i = 0; i < p->n; i++)
-		n += p->conn[i].state == CONN_READY;
-	return (n);
-}
-
-const struct transport_ops transport_tcp = {
+const struct transport_ops mkv_client_tcp = {
 	.name = "tcp",
 	.open = tcp_open,
 	.stop = tcp_stop,
@@ -576,5 +564,4 @@ const struct transport_ops transport_tcp = {
 	.part = tcp_part,
 	.flush = tcp_flush,
 	.names = tcp_names,
-	.sessions = tcp_sessions,
 };

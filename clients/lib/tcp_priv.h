@@ -50,7 +50,7 @@ struct conn {
 	unsigned	idx;
 	struct server	*srv;
 	enum conn_state	state;
-	int		fd, error, was_ready, probing;
+	int		fd, error, was_ready;
 	struct mkv_timer timer;
 	struct sockaddr_storage sa;
 	socklen_t	sa_bytes;
@@ -97,25 +97,25 @@ struct pool {
 };
 
 /* tcp_pool.c */
-void		conn_fail(struct conn *c, int err);		/* end it; its requests are lost (now, or when the kernel gave their memory back) */
-void		conn_check_closed(struct conn *c);		/* after recv or send ended */
-void		conn_ready(struct conn *c);
-struct slot *	conn_slot(struct conn *c, uint64_t id);
-struct slot *	slot_take(struct conn *c, struct leg *l);		/* NULL: as many are out as the server allows */
-struct leg *	slot_release(struct conn *c, struct slot *s);	/* its leg, no longer the carrier's; may be NULL */
-void		conn_ended(struct conn *c, struct slot *s);	/* nobody waits for this answer any more */
-void		conn_early_reply(struct conn *c, struct leg *l);	/* answered before its last part was sent: act on it now */
+void		mkv_conn_fail(struct conn *c, int err);		/* end it; its requests are lost (now, or when the kernel gave their memory back) */
+void		mkv_conn_check_closed(struct conn *c);		/* after recv or send ended */
+void		mkv_conn_ready(struct conn *c);
+struct slot *	mkv_conn_slot(struct conn *c, uint64_t id);
+struct slot *	mkv_slot_take(struct conn *c, struct leg *l);		/* NULL: as many are out as the server allows */
+struct leg *	mkv_slot_release(struct conn *c, struct slot *s);	/* its leg, no longer the carrier's; may be NULL */
+void		mkv_conn_ended(struct conn *c, struct slot *s);	/* nobody waits for this answer any more */
+void		mkv_conn_early_reply(struct conn *c, struct leg *l);	/* answered before its last part was sent: act on it now */
 /* tcp_hello.c */
-void		conn_say_hello(struct conn *c);
-int		conn_heard_hello(struct conn *c, const struct mkv_hdr *h, const uint8_t *body);	/* 0 or MKV_E_* */
-int		conn_heard_auth(struct conn *c, const struct mkv_hdr *h, const uint8_t *body);
+void		mkv_conn_say_hello(struct conn *c);
+int		mkv_conn_heard_hello(struct conn *c, const struct mkv_hdr *h, const uint8_t *body);	/* 0 or MKV_E_* */
+int		mkv_conn_heard_auth(struct conn *c, const struct mkv_hdr *h, const uint8_t *body);
 /* tcp_tx.c */
-void		conn_tx_raw(struct conn *c, uint32_t bytes);	/* send tx_buf */
-void		conn_tx_start(struct conn *c);			/* send what is queued, if nothing is on its way */
-void		conn_seal(struct conn *c, struct mkv_hdr *h, const uint8_t *body);
-void		conn_header(struct mkv_hdr *h, uint8_t op, uint64_t id, uint64_t deadline_us);
+void		mkv_conn_tx_raw(struct conn *c, uint32_t bytes);	/* send tx_buf */
+void		mkv_conn_tx_start(struct conn *c);			/* send what is queued, if nothing is on its way */
+void		mkv_conn_seal(struct conn *c, struct mkv_hdr *h, const uint8_t *body);
+void		mkv_conn_header(struct mkv_hdr *h, uint8_t op, uint64_t id, uint64_t deadline_us);
 /* tcp_rx.c */
-void		conn_rx_start(struct conn *c);
-int		conn_rx_detach(struct conn *c, struct leg *l);	/* 1: no byte will reach its memory; 0: when the recv has ended */
+void		mkv_conn_rx_start(struct conn *c);
+int		mkv_conn_rx_detach(struct conn *c, struct leg *l);	/* 1: no byte will reach its memory; 0: when the recv has ended */
 
 #endif

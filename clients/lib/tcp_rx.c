@@ -6,7 +6,7 @@
  *               the bytes are in the cache; if nobody waits for it, into the loop's scratch
  *
  * The loop's thread. Owns rx_buf. While rx_lent the kernel may write to the caller's memory (struct op is OP_LENT): a leg that ends then waits for the recv to
- * be cancelled (conn_rx_detach()), so that no byte lands after its completion.
+ * be cancelled (mkv_conn_rx_detach()), so that no byte lands after its completion.
  * Invariants: no body is looked at before its MAC fits; rx_left bytes of payload are still to come, whatever became of the request.
  * Fails: anything that does not fit ends the connection (MKV_E_PROTO, MKV_E_AUTH, MKV_E_PEER).
  */
@@ -112,7 +112,7 @@ rx_dropped(struct conn *c, uint32_t n)
 	if (l != NULL)
 		l->rx_off += n;				/* its caller has left; its timer is about to end it */
 	else if (c->rx_slot != NULL && (c->rx_slot->drained += n) > DRAIN_MOST_BYTES)
-		conn_fail(c, MKV_E_TIMEOUT);
+		mkv_conn_fail(c, MKV_E_TIMEOUT);
 }
 
 /* Payload that came with the header. */
@@ -124,19 +124,19 @@ rx_copy(struct conn *c)
 	struct iovec v;
 	uint64_t got;
 
-	if (l == NULL || !op_lend(l->op)) {
+	if (l == NULL || !mkv_op_lend(l->op)) {
 		c->rx_head += n;
 		rx_dropped(c, n);
 		return;
 	}
 	while (n > 0) {
-		(void)op_iov_slice(l->op, l->rx_off, n, &v, 1, &got);
+		(void)mkv_op_iov_slice(l->op, l->rx_off, n, &v, 1, &got);
 		memcpy(v.iov_base, c->rx_buf + c->rx_head, v.iov_len);
 		c->rx_head += (uint32_t)v.iov_len;
 		rx_placed(c, l, v.iov_base, (uint32_t)v.iov_len);
 		n -= (uint32_t)v.iov_len;
 	}
-	op_unlend(l->op);
+	mkv_op_unlend(l->op);
 }
 
 static void
@@ -146,12 +146,12 @@ rx_piece(struct conn *c)
 	struct leg *l = rx_leg(c);
 	struct iovec v;
 
-	if (l == NULL || !op_lend(l->op)) {
+	if (l == NULL || !mkv_op_lend(l->op)) {
 		rx_recv(c, c->srv->loop->scratch, (uint32_t)MKV_MIN(want, SCRATCH_BYTES));
 		return;
 	}
 	c->rx_lent = 1;
-	(void)op_iov_slice(l->op, l->rx_off, want, &v, 1, &got);
+	(void)mkv_op_iov_slice(l->op, l->rx_off, want, &v, 1, &got);
 	rx_recv(c, v.iov_base, (uint32_t)v.iov_len);
 }
 
@@ -163,8 +163,8 @@ rx_finish(struct conn *c, struct leg *l, struct slot *s, int status, const struc
 	if (status == 0 && l->first_ns != 0)
 		mkv_hist_add(&l->op->c->counters.stage[CS_TRANSFER], l->op->loop->now_ns - l->first_ns);
 	mkv_list_remove(&l->link);
-	(void)slot_release(c, s);
-	leg_reply(l, status, reason, h->deadline_us);
+	(void)mkv_slot_release(c, s);
+	mkv_leg_reply(l, status, reason, h->deadline_us);
 }
 
 static void
@@ -177,13 +177,13 @@ rx_payload_done(struct conn *c)
 	if (s == NULL || (c->rx_hdr.flags & MKV_WIRE_F_MORE))
 		return;
 	if (s->leg == NULL)
-		(void)slot_release(c, s);
+		(void)mkv_slot_release(c, s);
 	else
 		rx_finish(c, s->leg, s, 0, &c->rx_hdr);
 }
 
 int
-conn_rx_detach(struct conn *c, struct leg *l)
+mkv_conn_rx_detach(struct conn *c, struct leg *l)
 {
 	if (!c->rx_lent || rx_leg(c) != l)
 		return (1);
@@ -213,10 +213,10 @@ rx_begin_payload(struct conn *c, struct slot *s, const struct mkv_hdr *h, const 
 static void
 conn_cancelled(struct conn *c, const struct slot *cancel)
 {
-	struct slot *s = conn_slot(c, cancel->cancels);
+	struct slot *s = mkv_conn_slot(c, cancel->cancels);
 
 	if (s != NULL && s->leg == NULL)
-		(void)slot_release(c, s);
+		(void)mkv_slot_release(c, s);
 }
 
 /* An answer that nobody waits for. */
@@ -229,7 +229,7 @@ rx_late(struct conn *c, struct slot *s, const struct mkv_hdr *h)
 	if (h->payload_bytes > 0)
 		rx_begin_payload(c, s, h, NULL, 0);
 	else if (s != NULL && !(h->flags & MKV_WIRE_F_MORE))
-		(void)slot_release(c, s);
+		(void)mkv_slot_release(c, s);
 	return (0);
 }
 
@@ -240,7 +240,7 @@ rx_get(struct conn *c, struct slot *s, const struct mkv_hdr *h, const uint8_t *b
 	uint32_t n_crcs = 0;
 	int r;
 
-	if ((r = frame_decode_part(s->leg, h, body, &crcs, &n_crcs)) != 0)
+	if ((r = mkv_frame_decode_part(s->leg, h, body, &crcs, &n_crcs)) != 0)
 		return (r);
 	if (h->payload_bytes > 0)
 		rx_begin_payload(c, s, h, crcs, n_crcs);
@@ -260,7 +260,7 @@ rx_early(struct conn *c, struct leg *l, const struct mkv_hdr *h, int status)
 	l->reason = h->reason < MKV_REASON_COUNT ? h->reason : MKV_REASON_NONE;
 	l->retry_after_us = h->deadline_us;
 	if (c->tx_leg != l && l->state != LEG_SENDING)
-		conn_early_reply(c, l);			/* else when its frame is out: conn_on_sent() */
+		mkv_conn_early_reply(c, l);			/* else when its frame is out: conn_on_sent() */
 	return (0);
 }
 
@@ -277,7 +277,7 @@ rx_reply(struct conn *c, struct slot *s, const struct mkv_hdr *h, const uint8_t 
 	}
 	if (h->status == 0 && l->wire_op == MKV_WIRE_GET)
 		return (rx_get(c, s, h, body));
-	if ((r = frame_decode(l, h, body, &status)) < 0)
+	if ((r = mkv_frame_decode(l, h, body, &status)) < 0)
 		return (r);
 	if (r > 0)
 		return (0);
@@ -300,8 +300,8 @@ rx_session_frame(struct conn *c, const struct mkv_hdr *h, const uint8_t *body)
 	c->rx_counter++;
 	if (h->credits != 0)
 		c->credits = h->credits;
-	server_heard(c->srv, c->srv->loop->now_ns);
-	s = conn_slot(c, h->request_id);
+	mkv_server_heard(c->srv, c->srv->loop->now_ns);
+	s = mkv_conn_slot(c, h->request_id);
 	if (s == NULL && h->request_id >> 8 > c->sequence)
 		return (MKV_E_PEER);			/* an answer to what was never asked */
 	if (s == NULL || s->leg == NULL)
@@ -314,9 +314,9 @@ rx_dispatch(struct conn *c, const struct mkv_hdr *h, const uint8_t *body)
 {
 	switch (c->state) {
 	case CONN_HELLO:
-		return (conn_heard_hello(c, h, body));
+		return (mkv_conn_heard_hello(c, h, body));
 	case CONN_AUTH:
-		return (conn_heard_auth(c, h, body));
+		return (mkv_conn_heard_auth(c, h, body));
 	default:
 		return (rx_session_frame(c, h, body));
 	}
@@ -371,11 +371,11 @@ rx_run(struct conn *c)
 		}
 	}
 	if (r < 0)
-		conn_fail(c, r);
+		mkv_conn_fail(c, r);
 }
 
 void
-conn_rx_start(struct conn *c)
+mkv_conn_rx_start(struct conn *c)
 {
 	if (conn_listens(c) && !c->rx_busy)
 		rx_run(c);
@@ -393,13 +393,13 @@ rx_payload_came(struct conn *c, int was_lent, int res)
 		return;
 	}
 	rx_placed(c, l, c->rx_to, n);
-	op_unlend(l->op);
+	mkv_op_unlend(l->op);
 	if (l->state == LEG_ENDING) {			/* it waited for this recv to end; the rest goes to the scratch */
-		conn_ended(c, c->rx_slot);
-		if (get_room(l->op) - l->rx_off > SCRATCH_BYTES)
+		mkv_conn_ended(c, c->rx_slot);
+		if (mkv_get_room(l->op) - l->rx_off > SCRATCH_BYTES)
 			mkv_list_push_tail(&c->notices, &c->rx_slot->notice);
 		c->rx_crcs_n = 0;
-		leg_detached(l);
+		mkv_leg_detached(l);
 	}
 }
 
@@ -417,7 +417,7 @@ conn_on_recv(struct mkv_io *io, int res)
 		c->heard_ns = c->srv->loop->now_ns;
 	if (c->state == CONN_CLOSING) {
 		if (was_lent)
-			op_unlend(rx_leg(c)->op);
+			mkv_op_unlend(rx_leg(c)->op);
 		return;					/* tcp_flush() closes it */
 	}
 	if (c->rx == RX_PAYLOAD)
@@ -425,7 +425,7 @@ conn_on_recv(struct mkv_io *io, int res)
 	else if (res > 0)
 		c->rx_tail += (uint32_t)res;
 	if (res <= 0 && res != MKV_E_CANCELLED)
-		conn_fail(c, res == 0 ? MKV_E_CLOSED : res);
+		mkv_conn_fail(c, res == 0 ? MKV_E_CLOSED : res);
 	else
-		conn_rx_start(c);
+		mkv_conn_rx_start(c);
 }

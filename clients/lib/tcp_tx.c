@@ -1,5 +1,5 @@
 /*
- * Frames out. One send is on its way at a time; conn_tx_start() fills the next from the queue of legs.
+ * Frames out. One send is on its way at a time; mkv_conn_tx_start() fills the next from the queue of legs.
  *
  * The loop's thread. Owns tx_buf. While tx_lent the kernel reads the caller's memory (struct op is OP_LENT); tx_leg's frame may need several sends.
  * Invariants: frames leave in the order in which they were sealed (counters); a frame that was begun is finished, or the connection ends; ids rise.
@@ -19,7 +19,7 @@
 static void	conn_on_sent(struct mkv_io *io, int res);
 
 void
-conn_seal(struct conn *c, struct mkv_hdr *h, const uint8_t *body)
+mkv_conn_seal(struct conn *c, struct mkv_hdr *h, const uint8_t *body)
 {
 	const struct mkv_list *oldest = c->out.next;
 	int r;
@@ -33,7 +33,7 @@ conn_seal(struct conn *c, struct mkv_hdr *h, const uint8_t *body)
 }
 
 void
-conn_tx_raw(struct conn *c, uint32_t bytes)
+mkv_conn_tx_raw(struct conn *c, uint32_t bytes)
 {
 	MKV_ASSERT(!c->tx_busy);
 	c->tx_busy = 1;
@@ -78,14 +78,14 @@ tx_add_abort(struct conn *c, struct slot *s, uint8_t *at)
 	struct mkv_hdr *h = (struct mkv_hdr *)at;
 	struct mkv_wire_put *w = (struct mkv_wire_put *)(h + 1);
 
-	conn_header(h, MKV_WIRE_PUT, s->id, NOTICE_DEADLINE_US);
+	mkv_conn_header(h, MKV_WIRE_PUT, s->id, NOTICE_DEADLINE_US);
 	h->flags = MKV_WIRE_F_ABORT;
 	h->body_bytes = sizeof(*w);
 	memset(w, 0, sizeof(*w));
 	w->value_bytes = MKV_WIRE_SIZE_UNKNOWN;
-	conn_seal(c, h, (const uint8_t *)w);
+	mkv_conn_seal(c, h, (const uint8_t *)w);
 	tx_add_buf(c, sizeof(*h) + sizeof(*w));
-	(void)slot_release(c, s);			/* an answer that still comes is dropped by its number */
+	(void)mkv_slot_release(c, s);			/* an answer that still comes is dropped by its number */
 }
 
 /* An answer that nobody waits for and that may be long: ask the server not to send it. */
@@ -94,15 +94,15 @@ tx_add_cancel(struct conn *c, struct slot *s, uint8_t *at)
 {
 	struct mkv_hdr *h = (struct mkv_hdr *)at;
 	struct mkv_wire_cancel *w = (struct mkv_wire_cancel *)(h + 1);
-	struct slot *own = slot_take(c, NULL);
+	struct slot *own = mkv_slot_take(c, NULL);
 
 	if (own == NULL)
 		return;
-	conn_header(h, MKV_WIRE_CANCEL, own->id, NOTICE_DEADLINE_US);
+	mkv_conn_header(h, MKV_WIRE_CANCEL, own->id, NOTICE_DEADLINE_US);
 	h->body_bytes = sizeof(*w);
 	memset(w, 0, sizeof(*w));
 	w->request_id = own->cancels = s->id;
-	conn_seal(c, h, (const uint8_t *)w);
+	mkv_conn_seal(c, h, (const uint8_t *)w);
 	tx_add_buf(c, sizeof(*h) + sizeof(*w));
 }
 
@@ -137,12 +137,12 @@ tx_copy_payload(struct conn *c, struct leg *l)
 	if (l->frame_left > 0)
 		client_count(l->op->c, CC_sent_bytes_total, l->frame_left);
 	while (l->frame_left > 0) {
-		n = frame_payload(l, v, TX_IOV, &got);
+		n = mkv_frame_payload(l, v, TX_IOV, &got);
 		for (unsigned i = 0; i < n; i++) {
 			memcpy(c->tx_buf + c->tx_used, v[i].iov_base, v[i].iov_len);
 			tx_add_buf(c, (uint32_t)v[i].iov_len);
 		}
-		frame_took(l, got);
+		mkv_frame_took(l, got);
 	}
 	return (1);
 }
@@ -154,8 +154,8 @@ tx_add_payload(struct conn *c)
 	struct leg *l = c->tx_leg;
 	uint64_t got;
 
-	c->tx_n += frame_payload(l, &c->tx_iov[c->tx_n], TX_IOV - c->tx_n, &got);
-	frame_took(l, got);
+	c->tx_n += mkv_frame_payload(l, &c->tx_iov[c->tx_n], TX_IOV - c->tx_n, &got);
+	mkv_frame_took(l, got);
 	client_count(l->op->c, CC_sent_bytes_total, got);
 }
 
@@ -166,13 +166,13 @@ tx_add_frame(struct conn *c, struct leg *l, uint8_t *at)
 	struct mkv_hdr *h = (struct mkv_hdr *)at;
 	int small;
 
-	leg_set_state(l, LEG_SENDING);
-	conn_header(h, l->wire_op, l->slot->id, leg_left_us(l));
-	frame_encode(l, h, (uint8_t *)(h + 1), c->part_bytes);
-	conn_seal(c, h, (const uint8_t *)(h + 1));
+	mkv_leg_set_state(l, LEG_SENDING);
+	mkv_conn_header(h, l->wire_op, l->slot->id, leg_left_us(l));
+	mkv_frame_encode(l, h, (uint8_t *)(h + 1), c->part_bytes);
+	mkv_conn_seal(c, h, (const uint8_t *)(h + 1));
 	tx_add_buf(c, MKV_WIRE_HDR_BYTES + h->body_bytes);
 	small = tx_copy_payload(c, l);
-	op_unlend(l->op);
+	mkv_op_unlend(l->op);
 	if (small) {
 		mkv_list_push_tail(&c->tx_small, &l->link);
 		return (0);
@@ -189,7 +189,7 @@ tx_next(struct conn *c)
 
 	MKV_LIST_FOREACH(it, &c->txq) {
 		l = MKV_CONTAINER_OF(it, struct leg, link);
-		if (op_lend(l->op)) {
+		if (mkv_op_lend(l->op)) {
 			mkv_list_remove(it);
 			return (l);
 		}
@@ -211,7 +211,7 @@ tx_fill(struct conn *c)
 }
 
 void
-conn_tx_start(struct conn *c)
+mkv_conn_tx_start(struct conn *c)
 {
 	if (c->state != CONN_READY || c->tx_busy)
 		return;
@@ -220,8 +220,8 @@ conn_tx_start(struct conn *c)
 	if (c->tx_leg == NULL)
 		tx_fill(c);
 	if (c->tx_leg != NULL) {
-		if (!op_lend(c->tx_leg->op)) {
-			conn_fail(c, MKV_E_CLOSED);	/* the caller has left in the middle of his frame */
+		if (!mkv_op_lend(c->tx_leg->op)) {
+			mkv_conn_fail(c, MKV_E_CLOSED);	/* the caller has left in the middle of his frame */
 			return;
 		}
 		c->tx_lent = 1;
@@ -246,15 +246,15 @@ tx_frame_out(struct conn *c, struct leg *l)
 		mkv_hist_add(&o->c->counters.stage[CS_QUEUE], o->loop->now_ns - o->start_ns);
 	l->sent_ns = o->loop->now_ns;
 	if (l->early) {
-		conn_early_reply(c, l);
+		mkv_conn_early_reply(c, l);
 	} else if (!l->last_begun && o->kind == OPK_STREAM) {
-		leg_set_state(l, LEG_PAUSED);
-		op_part_done(o);
+		mkv_leg_set_state(l, LEG_PAUSED);
+		mkv_op_part_done(o);
 	} else if (!l->last_begun) {
-		leg_set_state(l, LEG_QUEUED);
+		mkv_leg_set_state(l, LEG_QUEUED);
 		mkv_list_push_tail(&c->txq, &l->link);
 	} else {
-		leg_set_state(l, LEG_SENT);
+		mkv_leg_set_state(l, LEG_SENT);
 	}
 }
 
@@ -262,7 +262,7 @@ static void
 tx_return_memory(struct conn *c)
 {
 	if (c->tx_lent)
-		op_unlend(c->tx_leg->op);
+		mkv_op_unlend(c->tx_leg->op);
 	c->tx_lent = 0;
 }
 
@@ -278,7 +278,7 @@ conn_on_sent(struct mkv_io *io, int res)
 	c->tx_busy = 0;
 	tx_return_memory(c);
 	if (c->state == CONN_CLOSING || res < 0) {
-		conn_fail(c, res < 0 ? res : MKV_E_CLOSED);
+		mkv_conn_fail(c, res < 0 ? res : MKV_E_CLOSED);
 		return;					/* tcp_flush() closes it */
 	}
 	while ((n = mkv_list_pop(&c->tx_small)) != NULL)

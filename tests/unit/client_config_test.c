@@ -62,14 +62,14 @@ load_file(const char *text)
 	struct mkv_client_opts o = { .size = sizeof(o), .config_file = path };
 
 	write_file(text);
-	return (conf_load(&cf, &o, why));
+	return (mkv_conf_load(&cf, &o, why));
 }
 
 static void
 test_defaults(void **state)
 {
 	(void)state;
-	assert_int_equal(conf_load(&cf, NULL, why), 0);
+	assert_int_equal(mkv_conf_load(&cf, NULL, why), 0);
 	assert_int_equal(cf.n_servers, 1);
 	assert_string_equal(cf.server[0].name, "127.0.0.1:9900");
 	assert_string_equal(cf.server[0].host, "127.0.0.1");
@@ -91,7 +91,7 @@ test_order(void **state)
 	write_file("servers: [a:1, 'b=[::1]:2']\nnamespace: file\nconnections: 5\nio_threads: 3\nauth_key: " HEX "\nlicense: any\n"
 	    "rdma_devices:\n  - mlx5_0\n");
 	(void)setenv("MEMKV_CONFIG", path, 1);
-	assert_int_equal(conf_load(&cf, NULL, why), 0);
+	assert_int_equal(mkv_conf_load(&cf, NULL, why), 0);
 	assert_int_equal(cf.n_servers, 2);
 	assert_string_equal(cf.server[1].name, "b");
 	assert_string_equal(cf.server[1].host, "::1");
@@ -101,10 +101,10 @@ test_order(void **state)
 	assert_true(cf.key_id != MKV_KEY_ID_DEV);
 	(void)setenv("MEMKV_NAMESPACE", "env", 1);
 	(void)setenv("MEMKV_SERVERS", "c:3", 1);
-	assert_int_equal(conf_load(&cf, NULL, why), 0);
+	assert_int_equal(mkv_conf_load(&cf, NULL, why), 0);
 	assert_string_equal(cf.ns, "env");
 	assert_string_equal(cf.server[0].name, "c:3");
-	assert_int_equal(conf_load(&cf, &o, why), 0);
+	assert_int_equal(mkv_conf_load(&cf, &o, why), 0);
 	assert_string_equal(cf.ns, "call");
 }
 
@@ -115,7 +115,7 @@ test_old_struct(void **state)
 	struct mkv_client_opts o = { .size = offsetof(struct mkv_client_opts, namespace_), .servers = "x:1", .namespace_ = "not seen" };
 
 	(void)state;
-	assert_int_equal(conf_load(&cf, &o, why), 0);
+	assert_int_equal(mkv_conf_load(&cf, &o, why), 0);
 	assert_string_equal(cf.server[0].name, "x:1");
 	assert_string_equal(cf.ns, "");
 }

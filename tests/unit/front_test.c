@@ -384,16 +384,14 @@ fault_restart(struct rig *r, struct rig_client *c)
 	rig_pump_ms(r, 5);
 	rig_map(r, 0, MKV_DRIVE_RESTARTING);
 	rig_drive_kill(r, 0);
-	if (!r->conf.memory_mode)
-		assert_int_equal(answer_of(c, put, 1000), MKV_E_RETRY);
-	else
-		assert_int_equal(answer_of(c, put, 1000), MKV_E_RETRY);
+	assert_int_equal(answer_of(c, put, 1000), MKV_E_RETRY);
 	get2 = send_get(c, "there");
 	rig_pump_ms(r, 5);
 	mkv_stage_stat(r->stage, &st);
 	if (!r->conf.memory_mode)
 		assert_true(st.quarantined_bytes >= 400000);
-	assert_int_equal(st.slots_quarantined, 2);
+	/* In memory mode the get is still behind the put's bytes, which wait for their run. */
+	assert_int_equal(st.slots_quarantined, r->conf.memory_mode ? 1 : 2);
 	r->drive[0].hold = 0;
 	rig_drive_up(r, 0, 11);
 	rig_map(r, 0, MKV_DRIVE_ONLINE);
@@ -705,13 +703,48 @@ test_timeout(void **state)
 	on_one_and_memory(fault_timeout);
 }
 
+/* Memory mode: nobody may go on writing to a run whose drive died, since its successor may give it to somebody else. */
+static void
+fault_arena(struct rig *r, struct rig_client *c)
+{
+	static struct rig_client d;
+	uint8_t body[1024];
+	struct mkv_hdr h;
+	size_t n;
+
+	put_get(c, "before", 400000);
+	rig_client_open(r, &d);
+	rig_client_handshake(&d);
+	rig_fill(big, 1 << 20, 1);
+	n = rig_put_body(body, "half", 4, big, 1 << 20, 0, 1 << 20, 0);
+	rig_frame_make(&d, &h, MKV_WIRE_PUT, 0, 50, body, n, 1 << 20);
+	rig_write(&d, &h, sizeof(h));
+	rig_write(&d, body, n);
+	rig_write(&d, big, 700000);
+	rig_pump_ms(r, 5);
+	assert_int_equal(r->drive[0].count[MKV_DRV_RESERVE], 2);
+	rig_map(r, 0, MKV_DRIVE_RESTARTING);
+	rig_drive_kill(r, 0);
+	assert_int_equal(rig_recv(&d, 500), -1);
+	rig_client_close(&d);
+	rig_pump_ms(r, 5);
+	assert_int_equal(r->f->n_reqs, 0);
+	rig_drive_up(r, 0, 11);
+	rig_map(r, 0, MKV_DRIVE_ONLINE);
+	put_get(c, "after", 400000);
+}
+
 static void
 test_restart(void **state)
 {
-	const struct rig_conf one = { .drives = 1, .kind = MKV_IOQ_AUTO };
+	const struct rig_conf one = { .drives = 1, .kind = MKV_IOQ_AUTO }, mem = { .drives = 1, .kind = MKV_IOQ_AUTO, .memory_mode = 1 };
+	const struct rig_conf mem_poll = { .drives = 1, .kind = MKV_IOQ_POLL, .memory_mode = 1 };
 
 	(void)state;
 	with(&one, fault_restart);
+	with(&mem, fault_restart);
+	with(&mem, fault_arena);
+	with(&mem_poll, fault_arena);
 }
 
 static void

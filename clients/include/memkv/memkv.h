@@ -119,6 +119,9 @@ int		mkv_put(struct mkv_client *c, const void *key, size_t key_bytes, const void
 int		mkv_putv(struct mkv_client *c, const void *key, size_t key_bytes, const struct iovec *iov, unsigned iov_count,
 		    const struct mkv_put_opts *opts, uint64_t deadline_us, struct mkv_object *obj);
 /*
+ * A get or stat of a server that is down is a miss at once, reason server_down; other calls say MKV_ERR_UNREACHABLE. At its deadline a call is
+ * MKV_ERR_TIMEOUT, obj->reason timed_out.
+ *
  * Get the whole value into buf. Returns its size; MKV_ERR_MISS (obj->reason); MKV_ERR_TOOBIG if it does not fit (obj->value_bytes says how much room it
  * needs; buf has undefined contents). Bytes are verified before they are reported.
  */
@@ -225,11 +228,11 @@ struct mkv_completion {
 	struct mkv_object object;
 };
 
-/* Hand over one request. *id is never reused by this handle. MKV_ERR_AGAIN: inflight_max reached. Any thread. */
+/* Hand over one request. *id is never reused by this handle. MKV_ERR_AGAIN: inflight_max in flight or not collected yet. Any thread. */
 int		mkv_submit(struct mkv_client *c, const struct mkv_request *r, uint64_t *id);
 /* Readable while completions wait (an eventfd or pipe; poll it, do not read it). */
 int		mkv_event_fd(struct mkv_client *c);
-/* Collect up to max completions, without blocking. Completions of synchronous calls never appear here. */
+/* Collect up to max completions, without blocking; out[0].size holds for all of out. Completions of synchronous calls never appear here. */
 int		mkv_drain(struct mkv_client *c, struct mkv_completion *out, unsigned max);
 /* Block until at least one completion waits or timeout_us passed: 1 or 0. */
 int		mkv_wait(struct mkv_client *c, uint64_t timeout_us);

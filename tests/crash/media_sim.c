@@ -207,8 +207,10 @@ void
 sim_reboot(struct media_sim *s, enum sim_policy policy)
 {
 	for (struct sim_write *w = s->pending; w != NULL; w = w->next) {
+		int some = policy == SIM_SOME && rnd_below(&s->rnd, 2) == 0;
+
 		for (uint32_t at = 0; at < w->bytes; at += SIM_SECTOR) {
-			int keep = policy == SIM_KEEP || (policy == SIM_TEAR && rnd_below(&s->rnd, 2) == 0);
+			int keep = policy == SIM_KEEP || some || (policy == SIM_TEAR && rnd_below(&s->rnd, 2) == 0);
 
 			if (keep)
 				memcpy(s->durable + w->off + at, w->data + at, SIM_SECTOR);

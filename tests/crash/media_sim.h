@@ -2,7 +2,7 @@
  * A medium that crashes: what was not flushed is kept, dropped or torn at its end, by a seed. Tests only.
  *
  * Every write and flush counts two steps (begin, end). At the chosen step the machine stops: nothing completes any more. sim_reboot() then makes
- * the medium's content as a power loss could leave it: flushed sectors as they were, each unflushed sector of 512 bytes by the policy.
+ * the medium's content as a power loss could leave it: flushed sectors as they were, each unflushed write or sector of 512 bytes by the policy.
  */
 #ifndef MKV_TESTS_MEDIA_SIM_H
 #define MKV_TESTS_MEDIA_SIM_H
@@ -10,7 +10,7 @@
 #include "tests/lib/rnd.h"
 #include "worker/drive/media.h"
 
-enum sim_policy { SIM_KEEP, SIM_DROP, SIM_TEAR };	/* TEAR: each sector for itself */
+enum sim_policy { SIM_KEEP, SIM_DROP, SIM_SOME, SIM_TEAR, SIM_POLICIES };	/* SOME: each write for itself; TEAR: each sector */
 
 struct sim_write {
 	uint64_t	off;

@@ -1,0 +1,138 @@
+/*
+ * The index against a model, through growth and turnover; its memory for each object; entries that stay where they are.
+ */
+#include "config.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/base/err.h"
+#include "tests/lib/rnd.h"
+#include "worker/drive/index.h"
+
+#define N	50000u
+
+static struct mkv_digest
+digest_of(uint32_t k)
+{
+	const struct mkv_digest d = { mkv_hash64(&k, sizeof(k), 1), mkv_hash64(&k, sizeof(k), 2) };
+
+	return (d);
+}
+
+static void
+test_model(void **state)
+{
+	struct mkv_index ix;
+	uint32_t *slot = malloc(N * sizeof(*slot)), linked = 0;
+	struct rnd rnd;
+
+	(void)state;
+	rnd_init(&rnd, 7);
+	memset(slot, 0xff, N * sizeof(*slot));
+	assert_int_equal(mkv_index_init(&ix, N), 0);
+	for (unsigned i = 0; i < 400000; i++) {
+		uint32_t k = rnd_below(&rnd, N), at = mkv_index_find(&ix, digest_of(k));
+
+		assert_int_equal(at, slot[k]);
+		if (at == MKV_ENT_NIL) {
+			at = mkv_index_take(&ix);
+			assert_int_not_equal(at, MKV_ENT_NIL);
+			ix.ent[at].digest = digest_of(k);
+			mkv_index_link(&ix, at);
+			slot[k] = at;
+			linked++;
+		} else if (rnd_below(&rnd, 3)) {
+			uint32_t gen = ix.ent[at].gen;
+
+			mkv_index_unlink(&ix, at);
+			assert_int_equal(mkv_index_find(&ix, digest_of(k)), MKV_ENT_NIL);
+			mkv_index_drop(&ix, at);
+			assert_int_not_equal(ix.ent[at].gen, gen);
+			slot[k] = MKV_ENT_NIL;
+			linked--;
+		}
+		assert_int_equal(ix.linked, linked);
+	}
+	mkv_index_fini(&ix);
+	free(slot);
+}
+
+/* Same low half: all are found by it, each by its own digest. */
+static void
+test_same_lo(void **state)
+{
+	struct mkv_index ix;
+	uint32_t it = 0, n = 0;
+
+	(void)state;
+	assert_int_equal(mkv_index_init(&ix, 1000), 0);
+	for (uint32_t k = 0; k < 300; k++) {
+		uint32_t at = mkv_index_take(&ix);
+
+		ix.ent[at].digest = (struct mkv_digest){ k % 3, k };
+		mkv_index_link(&ix, at);
+	}
+	while (mkv_index_find_lo(&ix, 1, &it) != MKV_ENT_NIL)
+		n++;
+	assert_int_equal(n, 100);
+	assert_int_not_equal(mkv_index_find(&ix, (struct mkv_digest){ 2, 299 }), MKV_ENT_NIL);
+	assert_int_equal(mkv_index_find(&ix, (struct mkv_digest){ 2, 298 }), MKV_ENT_NIL);
+	mkv_index_fini(&ix);
+}
+
+static void
+test_full(void **state)
+{
+	struct mkv_index ix;
+	uint32_t s, n = 0;
+
+	(void)state;
+	assert_int_equal(mkv_index_init(&ix, 100), 0);
+	for (int i = 0; i < 100; i++)
+		assert_int_not_equal(mkv_index_take(&ix), MKV_ENT_NIL);
+	assert_int_equal(mkv_index_take(&ix), MKV_ENT_NIL);
+	mkv_index_drop(&ix, 50);
+	assert_int_equal(mkv_index_take(&ix), 50);
+	while ((s = mkv_side_take(&ix)) != MKV_ENT_NIL)
+		n++;
+	assert_int_equal(n, ix.sides_max);
+	mkv_side_drop(&ix, 3);
+	assert_int_equal(mkv_side_take(&ix), 3);
+	mkv_index_fini(&ix);
+}
+
+/* The budget: 64 bytes an object, whatever the moment of growth. */
+static void
+test_memory(void **state)
+{
+	struct mkv_index ix;
+
+	(void)state;
+	assert_int_equal(mkv_index_init(&ix, 1000000), 0);
+	for (uint32_t k = 0; k < 300000; k++) {
+		uint32_t at = mkv_index_take(&ix);
+		uint64_t bytes;
+
+		ix.ent[at].digest = digest_of(k);
+		mkv_index_link(&ix, at);
+		bytes = (uint64_t)ix.ents_high * sizeof(struct mkv_ent) + 4ull * (ix.buckets + ix.split);
+		if (k > 10000)
+			assert_true(bytes <= 56ull * ix.linked);
+	}
+	mkv_index_fini(&ix);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_model), cmocka_unit_test(test_same_lo), cmocka_unit_test(test_full), cmocka_unit_test(test_memory),
+	};
+
+	return (cmocka_run_group_tests(tests, NULL, NULL));
+}

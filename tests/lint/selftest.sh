@@ -45,7 +45,7 @@ breach() {
 }
 
 clean_tree
-for program in includes oscalls headers words tables scripts layout manpages; do
+for program in includes oscalls headers words tables scripts layout manpages metrics; do
 	run "$program.sh"
 	if [ "$got" -ne 0 ] && [ "$got" -ne 77 ]; then
 		printf '%s refuses the clean sample (exit %d):\n%s\n' "$program.sh" "$got" "$out"
@@ -114,4 +114,17 @@ if command -v mandoc >/dev/null; then
 	printf '.Sh NAME\nno head\n' | plant docs/man/bad.1
 	breach manpages.sh "docs/man/bad.1"
 fi
+
+plant common/tbl/metrics.def <<<'MKV_METRIC(drive_reads_total,	COUNTER,	DRIVE,	NONE,	"reads")'
+plant clients/lib/client_metrics.def <<<'CLIENT_COUNTER(retries_total,	"Requests sent again.")'
+plant docs/operate/metrics.md <<<'<!-- The tables below are written by tests/lint/metrics.sh --write. -->'
+cp -r "$tmp/tree" "$tmp/written"
+MKV_LINT_TOP=$tmp/written bash "$here/metrics.sh" --write
+# shellcheck disable=SC2016
+if ! grep -qF '| `memkv_drive_reads_total` | counter |  | reads |' "$tmp/written/docs/operate/metrics.md" ||
+    ! MKV_LINT_TOP=$tmp/written bash "$here/metrics.sh"; then
+	echo "metrics.sh --write does not write what metrics.sh wants"
+	status=1
+fi
+breach metrics.sh "differs from the rows"
 exit "$status"

@@ -2,7 +2,8 @@
  * What goes into a log line: printf formats whose strings cannot break the line, and logfmt quoting. Any thread; no state.
  *
  * Strings may be foreign (keys, paths, texts of a library). `key=%s` is therefore quoted as a value, whatever it holds, and control bytes
- * elsewhere become '?'. The formats are ours: a conversion that is not handled here is our own mistake.
+ * elsewhere become '?'. The formats are ours. From a conversion on that is not handled here a format is printed as it stands: what its arguments
+ * are is not known any more, and no log call ends a process.
  */
 #include "config.h"
 #include "common/base/log.h"
@@ -16,7 +17,8 @@
 
 #include "common/base/log_priv.h"
 
-#define SPEC_MAX	16u
+#define SPEC_MAX	32u	/* "%-+ #09999.9999lld" and some zeros to spare */
+#define SPEC_PIECE	5u	/* most that one step adds: a number in the place of '*', its terminator */
 
 struct spec {				/* one conversion */
 	char	text[SPEC_MAX];		/* "%-8.3lu", for snprintf(3) */
@@ -103,7 +105,7 @@ mkv_log_quote(char *dst, size_t dst_bytes, const char *s, size_t s_bytes)
 	return (dst);
 }
 
-/* The conversion at fmt (which is its '%') into *sp; returns what follows it. '*' takes its number from ap. */
+/* The conversion at fmt (which is its '%') into *sp; returns what follows it, NULL if it is none that we handle. '*' takes its number from ap. */
 static const char *
 log_parse_spec(const char *fmt, struct spec *sp, va_list *ap)
 {
@@ -112,7 +114,8 @@ log_parse_spec(const char *fmt, struct spec *sp, va_list *ap)
 	*sp = (struct spec){ .precision = -1 };
 	sp->text[n++] = *fmt++;
 	for (; strchr("-+ #0123456789.*hlzjt", *fmt) != NULL && *fmt != '\0'; fmt++) {
-		MKV_ASSERT(n < SPEC_MAX - 12);
+		if (n + SPEC_PIECE + 2 > SPEC_MAX)
+			return (NULL);
 		if (*fmt == '.')
 			sp->precision = 0;
 		if (*fmt == '*') {
@@ -131,8 +134,7 @@ log_parse_spec(const char *fmt, struct spec *sp, va_list *ap)
 	}
 	sp->conv = *fmt;
 	sp->text[n] = *fmt;
-	MKV_ASSERT(*fmt != '\0');
-	return (fmt + 1);
+	return (*fmt != '\0' && strchr("diuxXocefgps%", *fmt) != NULL ? fmt + 1 : NULL);
 }
 
 static void
@@ -193,7 +195,7 @@ log_put_number(struct log_out *o, const struct spec *sp, va_list *ap)
 void
 log_put_args(struct log_out *o, const char *fmt, va_list ap)
 {
-	const char *begin = fmt, *end;
+	const char *begin = fmt, *end, *next;
 	struct spec sp;
 	va_list rest;
 	int whole;
@@ -208,7 +210,11 @@ log_put_args(struct log_out *o, const char *fmt, va_list ap)
 			continue;
 		}
 		whole = fmt > begin && fmt[-1] == '=';
-		fmt = log_parse_spec(fmt, &sp, &rest);
+		if ((next = log_parse_spec(fmt, &sp, &rest)) == NULL) {
+			log_put(o, fmt, strlen(fmt));
+			break;
+		}
+		fmt = next;
 		if (sp.conv == 's')
 			log_put_string(o, va_arg(rest, const char *), sp.precision, whole && (*fmt == '\0' || *fmt == ' '));
 		else

@@ -72,6 +72,36 @@ form_of_a_line(void **state)
 }
 
 static void
+long_conversions(void **state)
+{
+	(void)state;
+	mkv_log(MKV_EV_NOTE, "id=%016llx n=%-+12lld| z=%#018zx", 0xabcdef0123456789ull, -5ll, (size_t)255);
+	assert_string_equal(written(), "level=info event=note id=abcdef0123456789 n=-5          | z=0x00000000000000ff\n");
+	mkv_log(MKV_EV_NOTE, "n=%+*.*lld s=%s", 12, 3, 7ll, "after");
+	assert_string_equal(written(), "level=info event=note n=        +007 s=after\n");
+}
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat"	/* what the compiler warns of is what is tested */
+
+/* No log call ends a process: what is not understood is printed as it stands. */
+static void
+conversions_that_are_not_handled(void **state)
+{
+	(void)state;
+	mkv_log(MKV_EV_NOTE, "a=%d b=%000000000000000000000000000000000000000007d c=%s", 1, 2, "x");
+	assert_string_equal(written(), "level=info event=note a=1 b=%000000000000000000000000000000000000000007d c=%s\n");
+	mkv_log(MKV_EV_NOTE, "a=%d b=%-+ #0*.*lld", 1, 99999, 99999, 5ll);
+	assert_non_null(strstr(written(), "a=1 b=+0000000000000"));
+	mkv_log(MKV_EV_NOTE, "a=%d b=%a c=%s", 1, 2.0, "x");
+	assert_string_equal(written(), "level=info event=note a=1 b=%a c=%s\n");
+	mkv_log(MKV_EV_NOTE, "a=%d b=%l", 1);
+	assert_string_equal(written(), "level=info event=note a=1 b=%l\n");
+}
+
+#pragma GCC diagnostic pop
+
+static void
 foreign_strings(void **state)
 {
 	const char *volatile none = NULL;
@@ -210,6 +240,8 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(form_of_a_line, open_pipe, close_pipe),
+		cmocka_unit_test_setup_teardown(long_conversions, open_pipe, close_pipe),
+		cmocka_unit_test_setup_teardown(conversions_that_are_not_handled, open_pipe, close_pipe),
 		cmocka_unit_test_setup_teardown(foreign_strings, open_pipe, close_pipe),
 		cmocka_unit_test_setup_teardown(long_lines_are_cut, open_pipe, close_pipe),
 		cmocka_unit_test(quoting),

@@ -1,7 +1,7 @@
 /*
  * A server that can misbehave, for the tests of libmemkv. See fakeserver.h.
  *
- * The test's process: one thread accepts, one thread serves each connection with blocking calls. Owns the store (a list under one mutex) and the threads.
+ * The test's process: one thread accepts, one thread serves each connection with blocking calls. Owns the threads and the store (fakestore.c).
  * It is a test's helper: bytes that do not fit end the connection, memory that is not there ends the test.
  */
 #include "config.h"
@@ -21,20 +21,12 @@
 #include "common/base/crc.h"
 #include "common/base/err.h"
 #include "proto/wire.h"
+#include "tests/lib/fakestore.h"
 
 #define FRONT_ID	7u
 #define SESSION_ID	0x1122334455667788ull
 #define CONNS_MAX	256u
 #define PARTS_MAX	64u
-
-struct obj {
-	struct obj	*next;
-	char		ns[64];
-	uint8_t		key[MKV_WIRE_KEY_MAX], *value;
-	size_t		key_bytes, bytes;
-	uint64_t	put_id;
-	int		pin;
-};
 
 struct part_put {			/* a put of several parts */
 	uint64_t	id;			/* 0: free */
@@ -68,96 +60,10 @@ struct fake_priv {
 	uint16_t	port;
 	_Atomic int	quit;
 	pthread_t	thread;
-	pthread_mutex_t	lock;			/* store, conns */
-	struct obj	*objs;
-	unsigned	n_objs;
+	pthread_mutex_t	lock;			/* conn */
+	struct fakestore store;
 	struct fconn	*conn[CONNS_MAX];
 };
-
-/* ---- store ---- */
-
-static struct obj **
-store_find(struct fake_priv *p, const char *ns, const void *key, size_t key_bytes)
-{
-	struct obj **o = &p->objs;
-
-	while (*o != NULL && ((*o)->key_bytes != key_bytes || strcmp((*o)->ns, ns) != 0 || memcmp((*o)->key, key, key_bytes) != 0))
-		o = &(*o)->next;
-	return (o);
-}
-
-static void
-store_drop(struct fake_priv *p, struct obj **o)
-{
-	struct obj *gone = *o;
-
-	*o = gone->next;
-	free(gone->value);
-	free(gone);
-	p->n_objs--;
-}
-
-/* Under lock; takes value. */
-static void
-store_put(struct fake_priv *p, const char *ns, const void *key, size_t key_bytes, uint8_t *value, size_t bytes, uint64_t put_id, int pin)
-{
-	struct obj **at = store_find(p, ns, key, key_bytes), *o;
-
-	if (*at != NULL)
-		store_drop(p, at);
-	o = calloc(1, sizeof(*o));
-	MKV_ASSERT(o != NULL);
-	memcpy(o->ns, ns, strlen(ns) + 1);
-	memcpy(o->key, key, key_bytes);
-	o->key_bytes = key_bytes;
-	o->value = value;
-	o->bytes = bytes;
-	o->put_id = put_id;
-	o->pin = pin;
-	o->next = p->objs;
-	p->objs = o;
-	p->n_objs++;
-}
-
-void
-fake_store(struct fake *f, const char *ns, const void *key, size_t key_bytes, const void *value, size_t bytes)
-{
-	uint8_t *copy = malloc(bytes + 1);
-
-	MKV_ASSERT(copy != NULL);
-	memcpy(copy, value, bytes);
-	(void)pthread_mutex_lock(&f->p->lock);
-	store_put(f->p, ns, key, key_bytes, copy, bytes, 0, 0);
-	(void)pthread_mutex_unlock(&f->p->lock);
-}
-
-size_t
-fake_load(struct fake *f, const char *ns, const void *key, size_t key_bytes, void *value, size_t room, int *there)
-{
-	struct obj *o;
-	size_t n = 0;
-
-	(void)pthread_mutex_lock(&f->p->lock);
-	o = *store_find(f->p, ns, key, key_bytes);
-	*there = o != NULL;
-	if (o != NULL) {
-		n = o->bytes;
-		memcpy(value, o->value, MKV_MIN(n, room));
-	}
-	(void)pthread_mutex_unlock(&f->p->lock);
-	return (n);
-}
-
-unsigned
-fake_objects(struct fake *f)
-{
-	unsigned n;
-
-	(void)pthread_mutex_lock(&f->p->lock);
-	n = f->p->n_objs;
-	(void)pthread_mutex_unlock(&f->p->lock);
-	return (n);
-}
 
 /* ---- bytes ---- */
 
@@ -324,7 +230,7 @@ reply_status(struct fconn *c, const struct mkv_hdr *q, int status, unsigned reas
 }
 
 static void
-object_body(struct mkv_wire_object *w, const struct obj *o)
+object_body(struct mkv_wire_object *w, const struct fake_obj *o)
 {
 	memset(w, 0, sizeof(*w));
 	w->value_bytes = o->bytes;
@@ -342,18 +248,18 @@ put_whole(struct fconn *c, const struct mkv_hdr *q, const struct mkv_wire_put *w
 	struct fake_priv *p = c->f->p;
 	struct mkv_wire_object *b = (struct mkv_wire_object *)c->reply;
 	struct mkv_hdr h;
-	struct obj *old;
+	struct fake_obj *old;
 	int exists;
 
-	(void)pthread_mutex_lock(&p->lock);
-	old = *store_find(p, ns, key, key_bytes);
+	(void)pthread_mutex_lock(&p->store.lock);
+	old = *fakestore_find(&p->store, ns, key, key_bytes);
 	exists = old != NULL && (w->flags & MKV_WIRE_PUT_IF_ABSENT) && old->put_id != w->put_id;
 	if (exists)
 		free(value);
 	else
-		store_put(p, ns, key, key_bytes, value, bytes, w->put_id, (w->flags & MKV_WIRE_PUT_PIN) != 0);
-	object_body(b, *store_find(p, ns, key, key_bytes));
-	(void)pthread_mutex_unlock(&p->lock);
+		fakestore_put(&p->store, ns, key, key_bytes, value, bytes, w->put_id, (w->flags & MKV_WIRE_PUT_PIN) != 0);
+	object_body(b, *fakestore_find(&p->store, ns, key, key_bytes));
+	(void)pthread_mutex_unlock(&p->store.lock);
 	if (exists)
 		return (reply_status(c, q, MKV_E_EXISTS, 0));
 	header(&h, q, 0, 0, sizeof(*b), 0);
@@ -513,20 +419,20 @@ serve_get(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 	struct mkv_wire_get w;
 	char ns[64] = "";
 	uint8_t *copy = NULL;
-	struct obj *o;
+	struct fake_obj *o;
 	struct mkv_hdr h;
 	uint64_t end, at;
 	int r = 0;
 
 	memcpy(&w, body, sizeof(w));
 	memcpy(ns, body + sizeof(w), w.ns_bytes);
-	(void)pthread_mutex_lock(&p->lock);
-	if ((o = *store_find(p, ns, body + sizeof(w) + w.ns_bytes, w.key_bytes)) != NULL) {
+	(void)pthread_mutex_lock(&p->store.lock);
+	if ((o = *fakestore_find(&p->store, ns, body + sizeof(w) + w.ns_bytes, w.key_bytes)) != NULL) {
 		object_body(b, o);
 		copy = malloc(o->bytes + 1);
 		memcpy(copy, o->value, o->bytes);
 	}
-	(void)pthread_mutex_unlock(&p->lock);
+	(void)pthread_mutex_unlock(&p->store.lock);
 	if (o == NULL)
 		return (reply_status(c, q, MKV_E_MISS, MKV_REASON_NEVER));
 	header(&h, q, 0, 0, sizeof(*b), 0);
@@ -574,11 +480,11 @@ list_take(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 static int
 list_one(struct fconn *c, int op, const uint8_t *key, uint16_t bytes)
 {
-	struct obj **o = store_find(c->f->p, c->list_ns, key, bytes);
+	struct fake_obj **o = fakestore_find(&c->f->p->store, c->list_ns, key, bytes);
 	int there = *o != NULL;
 
 	if (there && op == MKV_WIRE_DELETE)
-		store_drop(c->f->p, o);
+		fakestore_drop(&c->f->p->store, o);
 	return (there ? 1 : MKV_REASON_NEVER << 1);
 }
 
@@ -592,7 +498,7 @@ list_answer(struct fconn *c, const struct mkv_hdr *q)
 	struct mkv_hdr h;
 	int r = 0;
 
-	(void)pthread_mutex_lock(&c->f->p->lock);
+	(void)pthread_mutex_lock(&c->f->p->store.lock);
 	for (uint32_t i = 0; i < c->list_n; i++) {
 		uint16_t bytes;
 
@@ -602,7 +508,7 @@ list_answer(struct fconn *c, const struct mkv_hdr *q)
 		prefix += prefix == i && (all[i] & 1);
 		key += bytes + 2;
 	}
-	(void)pthread_mutex_unlock(&c->f->p->lock);
+	(void)pthread_mutex_unlock(&c->f->p->store.lock);
 	memset(b, 0, sizeof(*b));
 	b->n_there = q->op == MKV_WIRE_MATCH ? prefix : there;
 	b->reason = prefix < c->list_n ? MKV_REASON_NEVER : 0;
@@ -637,8 +543,8 @@ serve_list(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 	memcpy(ns, body + sizeof(w), w.ns_bytes);
 	prefix = body + sizeof(w) + w.ns_bytes;
 	memset(b, 0, sizeof(*b));
-	(void)pthread_mutex_lock(&c->f->p->lock);
-	for (struct obj *o = c->f->p->objs; o != NULL; o = o->next, at++) {
+	(void)pthread_mutex_lock(&c->f->p->store.lock);
+	for (struct fake_obj *o = c->f->p->store.head; o != NULL; o = o->next, at++) {
 		if (at < w.cursor || strcmp(o->ns, ns) != 0 || o->key_bytes < w.prefix_bytes || memcmp(o->key, prefix, w.prefix_bytes) != 0)
 			continue;
 		if (b->n_rows == 3) {			/* small pages: cursors are used */
@@ -653,7 +559,7 @@ serve_list(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 		row = (struct mkv_wire_list_row *)((uint8_t *)row + row->row_bytes);
 		b->n_rows++;
 	}
-	(void)pthread_mutex_unlock(&c->f->p->lock);
+	(void)pthread_mutex_unlock(&c->f->p->store.lock);
 	header(&h, q, 0, 0, (uint32_t)((uint8_t *)row - (uint8_t *)b), 0);
 	return (reply(c, &h, b, NULL));
 }
@@ -667,7 +573,7 @@ serve_info(struct fconn *c, const struct mkv_hdr *q)
 	memset(b, 0, sizeof(*b));
 	memcpy(b->server_id, c->f->p->id, 16);
 	b->total_bytes = 1u << 30;
-	b->objects = c->f->p->n_objs;
+	b->objects = c->f->p->store.n;
 	b->drives_total = b->drives_online = 1;
 	memcpy(b->version, "fake", 5);
 	header(&h, q, 0, 0, sizeof(*b), 0);
@@ -896,9 +802,50 @@ fake_open(struct fake *f, const struct fake_opts *opts)
 	else
 		(void)mkv_random(p->id, 16);
 	(void)pthread_mutex_init(&p->lock, NULL);
+	fakestore_init(&p->store);
 	if (fake_listen(p, opts->port) != 0)
 		return (-1);
 	return (pthread_create(&p->thread, NULL, fake_main, f) == 0 ? 0 : -1);
+}
+
+void
+fake_store(struct fake *f, const char *ns, const void *key, size_t key_bytes, const void *value, size_t bytes)
+{
+	uint8_t *copy = malloc(bytes + 1);
+
+	MKV_ASSERT(copy != NULL);
+	memcpy(copy, value, bytes);
+	(void)pthread_mutex_lock(&f->p->store.lock);
+	fakestore_put(&f->p->store, ns, key, key_bytes, copy, bytes, 0, 0);
+	(void)pthread_mutex_unlock(&f->p->store.lock);
+}
+
+size_t
+fake_load(struct fake *f, const char *ns, const void *key, size_t key_bytes, void *value, size_t room, int *there)
+{
+	struct fake_obj *o;
+	size_t n = 0;
+
+	(void)pthread_mutex_lock(&f->p->store.lock);
+	o = *fakestore_find(&f->p->store, ns, key, key_bytes);
+	*there = o != NULL;
+	if (o != NULL) {
+		n = o->bytes;
+		memcpy(value, o->value, MKV_MIN(n, room));
+	}
+	(void)pthread_mutex_unlock(&f->p->store.lock);
+	return (n);
+}
+
+unsigned
+fake_objects(struct fake *f)
+{
+	unsigned n;
+
+	(void)pthread_mutex_lock(&f->p->store.lock);
+	n = f->p->store.n;
+	(void)pthread_mutex_unlock(&f->p->store.lock);
+	return (n);
 }
 
 unsigned
@@ -935,8 +882,7 @@ fake_close(struct fake *f)
 	for (unsigned i = 0; i < CONNS_MAX; i++)
 		if (p->conn[i] != NULL)
 			fconn_free(p->conn[i]);
-	while (p->objs != NULL)
-		store_drop(p, &p->objs);
+	fakestore_fini(&p->store);
 	(void)close(p->fd);
 	(void)pthread_mutex_destroy(&p->lock);
 	free(p);

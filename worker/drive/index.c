@@ -16,13 +16,19 @@
 #include "common/base/err.h"
 
 #define INDEX_BUCKETS_MIN	1024u
+#define INDEX_HUGE_MIN		(32u << 20)	/* smaller reservations stay in small pages: their round-up would show */
 
 static void *
 index_reserve(uint64_t bytes)
 {
 	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	return (p == MAP_FAILED ? NULL : p);
+	if (p == MAP_FAILED)
+		return (NULL);
+	/* Fewer faults while it fills, fewer misses ever after; only advice. */
+	if (bytes >= INDEX_HUGE_MIN)
+		(void)madvise(p, bytes, MADV_HUGEPAGE);
+	return (p);
 }
 
 int
@@ -76,6 +82,17 @@ mkv_index_find(const struct mkv_index *ix, struct mkv_digest d)
 			return (i - 1);
 	}
 	return (MKV_ENT_NIL);
+}
+
+void
+mkv_index_prefetch(const struct mkv_index *ix, struct mkv_digest d, int step)
+{
+	const uint32_t *h = index_head(ix, d.lo);
+
+	if (step == 0)
+		__builtin_prefetch(h);
+	else if (*h != 0)
+		__builtin_prefetch(&ix->ent[*h - 1]);
 }
 
 uint32_t

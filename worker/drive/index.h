@@ -74,6 +74,8 @@ int	mkv_index_init(struct mkv_index *ix, uint32_t ents_max);	/* MKV_E_NOMEM */
 void	mkv_index_fini(struct mkv_index *ix);
 
 uint32_t mkv_index_find(const struct mkv_index *ix, struct mkv_digest d);
+/* Ask for the memory of a look-up that comes soon: step 0 the bucket, later step 1 its first entry. */
+void	mkv_index_prefetch(const struct mkv_index *ix, struct mkv_digest d, int step);
 /* Entries whose digest.lo is this: *it starts with 0. MKV_ENT_NIL at the end. The entry returned may be unlinked before the next call. */
 uint32_t mkv_index_find_lo(const struct mkv_index *ix, uint64_t lo, uint32_t *it);
 uint32_t mkv_index_take(struct mkv_index *ix);			/* slot, zeroed but for gen; MKV_ENT_NIL: full */

@@ -75,7 +75,7 @@ list_wanted(struct mkv_req *r, const struct mkv_page *pg, const struct mkv_obj_v
 static int
 list_page(struct mkv_req *r, const struct mkv_page *pg)
 {
-	struct mkv_obj_view v, newest;
+	struct mkv_obj_view v, own;
 	uint32_t pos = 0;
 
 	for (uint32_t k = 0; mkv_page_next(pg, &pos, &v) == 1; k++) {
@@ -83,7 +83,7 @@ list_page(struct mkv_req *r, const struct mkv_page *pg)
 		struct mkv_ent *en;
 		uint64_t bytes = MKV_ALIGN_UP(sizeof(row) + v.o->key_bytes, 8);
 
-		if (k < r->scan_piece || !list_wanted(r, pg, &v, &en) || mkv_page_find(pg, v.o->digest, &newest) != 0 || newest.o != v.o)
+		if (k < r->scan_piece || !list_wanted(r, pg, &v, &en) || obj_in_page(r->e, en, pg, &own) != 0 || own.o != v.o)
 			continue;
 		if (r->p.len + bytes > r->room || r->p.n_rows >= r->q.len) {
 			r->scan_piece = k;

@@ -8,18 +8,42 @@
 #include "common/base/err.h"
 #include "worker/drive/engine_priv.h"
 
+/* Is this the record of the entry, and not one that an overwrite left behind or has not committed yet? */
+static int
+obj_is_of(const struct mkv_engine *e, const struct mkv_ent *en, const struct mkv_obj_view *v)
+{
+	struct mkv_run run[MKV_OBJ_RUNS_MAX];
+	unsigned n = mkv_ent_runs(&e->ix, en, run);
+
+	if (!mkv_digest_eq(v->o->digest, en->digest) || v->o->units != en->units || v->o->n_runs != n)
+		return (0);
+	if (!(v->o->flags & MKV_OBJ_MANIFEST) != !(en->flags & MKV_ENT_MANIFEST))
+		return (0);
+	if (en->flags & MKV_ENT_MANIFEST)
+		return (v->set != NULL && memcmp(&v->set->set, &e->ix.side[en->run].set, sizeof(v->set->set)) == 0);
+	return (n == 0 || memcmp(v->runs, run, n * sizeof(run[0])) == 0);
+}
+
+int
+obj_in_page(const struct mkv_engine *e, const struct mkv_ent *en, const struct mkv_page *pg, struct mkv_obj_view *v)
+{
+	struct mkv_obj_view w;
+	uint32_t pos = 0;
+
+	v->o = NULL;
+	while (mkv_page_next(pg, &pos, &w) == 1)
+		if (obj_is_of(e, en, &w))
+			*v = w;		/* the last one: values of no bytes look alike */
+	return (v->o != NULL ? 0 : MKV_E_CORRUPT);
+}
+
 int
 obj_record(struct mkv_req *r, uint32_t i, struct mkv_obj_view *v)
 {
 	struct mkv_page *pg;
 	int err = page_get(r->e, eng_ent(r->e, i)->page, r, &pg);
 
-	if (err != 0)
-		return (err);
-	err = mkv_page_find(pg, eng_ent(r->e, i)->digest, v);
-	if (err != 0)
-		return (MKV_E_CORRUPT);
-	return (v->o->units == eng_ent(r->e, i)->units ? 0 : MKV_E_CORRUPT);
+	return (err != 0 ? err : obj_in_page(r->e, eng_ent(r->e, i), pg, v));
 }
 
 int

@@ -340,7 +340,7 @@ page_sparse(const struct pages *p, uint32_t page)
 static int
 page_move(struct mkv_engine *e, const struct mkv_page *pg)
 {
-	struct mkv_obj_view v;
+	struct mkv_obj_view v, own;
 	uint32_t pos = 0;
 
 	while (mkv_page_next(pg, &pos, &v) == 1) {
@@ -349,6 +349,8 @@ page_move(struct mkv_engine *e, const struct mkv_page *pg)
 
 		if (i == MKV_ENT_NIL || eng_ent(e, i)->page != pg->page_no || req_locked(e, v.o->digest))
 			continue;
+		if (obj_in_page(e, eng_ent(e, i), pg, &own) != 0 || own.o != v.o)
+			continue;		/* a dead record of the same key */
 		if (page_room(e, v.o->bytes) != 0 || journal_room(e, v.o->bytes, 0) != 0)
 			return (MKV_E_AGAIN);
 		page_add(e, v.o, &page, &at);

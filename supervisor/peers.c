@@ -5,7 +5,8 @@
  * The epoch rises at each start of a child; all that was given to a process that died was given under an epoch below that of its next life.
  *
  *	a drive died	PEER_DIED to fronts and drives: fronts quarantine what it holds. Its next life takes the medium's lock, says DRAINED(own):
- *			PEER_DRAINED to all fronts. No lock in drive.drain_timeout: FAILED in the map, and nothing is freed until it comes.
+ *			PEER_DRAINED to all fronts. A life that is there to take the lock and does not get it in drive.drain_timeout: FAILED in the
+ *			map, and nothing is freed until it comes. While nobody tries (BACKOFF) it stays RESTARTING: requests wait.
  *	a front died	PEER_DIED to all drives. Each says DRAINED(front, epoch): PEER_DRAINED(that drive) to the front's next life, at once or
  *			when it is configured. A drive that dies before it answered is covered by DRAINED(own) of its next life.
  *
@@ -248,13 +249,13 @@ peers_on_drain_timer(uv_timer_t *t)
 	sup_on_change(s);
 }
 
-void
+static void
 peers_arm_drain(struct proc *drive)
 {
 	struct mkv_sup *s = drive->sup;
 	struct pool_drive *d = &s->pool[drive->index];
 
-	if (!uv_is_active((uv_handle_t *)&d->drain_timer) && !d->drain_late)
+	if (!d->drain_late)
 		(void)uv_timer_start(&d->drain_timer, peers_on_drain_timer, s->params->drive_drain_timeout / 1000, 0);
 }
 
@@ -268,10 +269,9 @@ peers_on_death(struct proc *p, uint32_t epoch_died, int clean)
 	peers_tell_died(p, epoch_died);
 	if (!proc_is_drive(p))
 		return;
+	uv_timer_stop(&p->sup->pool[p->index].drain_timer);	/* nobody asks for the lock until its next life is configured */
 	if (clean)
 		peers_drained_own(p, epoch_died);	/* it finished what it had before it said STOPPED */
-	else if (child_coming_back(&p->child))
-		peers_arm_drain(p);
 }
 
 /* The drive's place in the map while its process comes and goes. ONLINE is peers_on_ready()'s. */
@@ -285,11 +285,9 @@ peers_on_state(struct proc *p, enum child_state from MKV_UNUSED)
 		return;
 	switch (p->child.state) {
 	case CHILD_FATAL:
-		uv_timer_stop(&d->drain_timer);	/* nobody asks for the lock until an operator has it started */
 		pool_set_state(s, p->index, MKV__CTL__DRIVE_STATE__DRIVE_FAILED);
 		break;
 	case CHILD_STOPPED:
-		uv_timer_stop(&d->drain_timer);
 		if (!p->child.start_again)
 			pool_set_state(s, p->index, MKV__CTL__DRIVE_STATE__DRIVE_ABSENT);
 		break;

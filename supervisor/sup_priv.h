@@ -102,7 +102,7 @@ struct pool_drive {
 	double		weight;			/* configured factor x capacity */
 	uint64_t	total_bytes, used_bytes;
 	uint32_t	drained_epoch;		/* no I/O of it is left up to here, whoever it was for */
-	uv_timer_t	drain_timer;		/* armed from its death (or first START) to DRAINED */
+	uv_timer_t	drain_timer;		/* armed from START of a life to its DRAINED */
 	int		drain_late;
 	/* For each front: the same, for that front's buffers alone. */
 	uint32_t	front_drained[CONFIG_FRONTS_MAX];
@@ -222,7 +222,6 @@ void		peers_on_drained(struct proc *drive, const Mkv__Ctl__Drained *d);
 void		peers_on_ready(struct proc *drive, const Mkv__Ctl__Ready *r);
 void		peers_on_state(struct proc *p, enum child_state from);
 void		peers_catch_up(struct proc *p);				/* just configured: map, what was drained meanwhile */
-void		peers_arm_drain(struct proc *drive);
 void		pool_set_state(struct mkv_sup *s, uint32_t drive, Mkv__Ctl__DriveState state);
 uint32_t	pool_online(const struct mkv_sup *s);
 

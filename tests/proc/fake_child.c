@@ -3,7 +3,7 @@
  *
  * What it does beyond that is read at each start from the file "<own path>.behave.<name>", words in one line:
  *	die_before_hello die_before_ready die_on_start fail_final fail_epoch hang nolock bad_message send_fd no_stop flood say_fds wrong_version
- *	drain_after=MS (a drive: DRAINED so late)
+ *	drain_after=MS (a drive: DRAINED so late) die_before_drained (a drive: instead of DRAINED)
  *	linger=MS (stays so long after the end of the supervisor, with its listening socket)
  *	no_front_drained (a drive: never answers PEER_DIED of a front)
  * Each message that it gets is told on stderr: level=info event=note got=ring peer=1 index=0 epoch=3.
@@ -149,6 +149,8 @@ started(void)
 		return;
 	if (is_drive) {
 		usleep((useconds_t)does_number("drain_after=") * 1000);
+		if (does("die_before_drained"))
+			_exit(8);
 		send_drained(1, 0, 0);
 	}
 	if (does("die_before_ready"))

@@ -219,6 +219,23 @@ def test_a_drive_that_gets_no_lock_is_failed_and_comes_back_later(fakes):
     assert maps[-1] >= maps[0] + 2, "out of the map and back"
 
 
+def test_the_limit_for_the_lock_does_not_run_while_nobody_tries(fakes):
+    f = fakes(sets=["drive.drain_timeout=300ms", "server.backoff_min=1500ms"]).start()
+    os.kill(f.rows()["drive:0"]["pid"], signal.SIGKILL)
+    f.wait_state("drive:0", "BACKOFF")
+    time.sleep(0.8)
+    assert f.rows()["drive:0"]["state"] == "BACKOFF"
+    assert "event=drain_late" not in f.text()
+    # The next life is slow, and ends before it had the lock: that is no reason, either, while nobody tries.
+    f.behave("drive:0", "drain_after=100 die_before_drained")
+    f.wait_log(r"event=child_died proc=drive:0", 2)
+    f.behave("drive:0", "drain_after=100")
+    f.wait_state("drive:0", "RUNNING")
+    assert "event=drain_late" not in f.text()
+    states = re.findall(r"proc=front:tcp:0 .*got=pool_map .*state0=(\d)", f.text())
+    assert set(states) <= {"1", "2"} and states[-1] == "1", states       # ONLINE, RESTARTING
+
+
 def test_crash_loop_ends_in_fatal_and_an_operator_starts_again(fakes):
     f = fakes(drives=2, sets=["server.crash_limit=3"]).start()
     f.behave("drive:1", "die_before_ready")

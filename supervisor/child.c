@@ -96,18 +96,22 @@ child_count_death(struct child *c)
 	if (c->ready_ns != 0 && now - c->ready_ns >= c->policy->served_ok_ns)
 		c->death_count = 0;
 	child_forget_deaths(c, now);
+	if (c->death_count == 0)
+		c->barren_count = 0;
+	else if (c->ready_ns == 0)
+		c->barren_count++;
 	if (c->death_count == CHILD_DEATHS_MAX)
 		memmove(c->death_ns, c->death_ns + 1, --c->death_count * sizeof(c->death_ns[0]));
 	c->death_ns[c->death_count++] = now;
 }
 
-/* The first death waits backoff_min, each further one twice as long. */
+/* backoff_min after a death; each further one that comes before the child got ready doubles it. */
 static uint64_t
 child_backoff_ns(const struct child *c)
 {
 	uint64_t ns = c->policy->backoff_min_ns;
 
-	for (uint32_t i = 1; i < c->death_count && ns < c->policy->backoff_max_ns; i++)
+	for (uint32_t i = 0; i < c->barren_count && ns < c->policy->backoff_max_ns; i++)
 		ns *= 2;
 	return (MKV_MIN(ns, c->policy->backoff_max_ns));
 }

@@ -53,6 +53,7 @@ struct child {
 	uint64_t	ready_ns;			/* of the present life; 0: never */
 	uint64_t	death_ns[CHILD_DEATHS_MAX];	/* of deaths that count, oldest first */
 	uint32_t	death_count;
+	uint32_t	barren_count;			/* of these, without the first: lives that never got ready */
 	uint32_t	restart_count;			/* starts after a death, for status */
 	int		start_again;			/* an operator's restart: STOPPED leads to STARTING */
 	int		killed;				/* SIGKILL was sent in this life */

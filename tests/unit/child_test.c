@@ -140,6 +140,46 @@ backoff_doubles_up_to_its_limit(void **state)
 	assert_int_equal(c.restart_count, 8);
 }
 
+/* Killed again and again, soon after it got ready: that costs deaths, not time. */
+static void
+a_child_that_gets_ready_is_back_soon(void **state)
+{
+	struct child_policy patient = policy;
+
+	(void)state;
+	patient.crash_limit = 1000;
+	child_init(&c, "drive:0", &ops, &patient, NULL);
+	run();
+	for (unsigned i = 1; i < 20; i++) {
+		now += 500 * MS;
+		child_on_end(&c);
+		assert_int_equal(c.death_count, i);
+		assert_int_equal(armed, policy.backoff_min_ns);
+		child_on_timer(&c);
+		child_on_hello(&c);
+		child_on_ready(&c);
+	}
+	/* Before it was ready: longer; service does not take that back before it has lasted. */
+	child_on_end(&c);
+	child_on_timer(&c);
+	child_on_end(&c);
+	assert_int_equal(armed, 2 * policy.backoff_min_ns);
+	child_on_timer(&c);
+	child_on_ready(&c);
+	child_on_end(&c);
+	assert_int_equal(armed, 2 * policy.backoff_min_ns);
+	child_on_timer(&c);
+	child_on_ready(&c);
+	now += policy.served_ok_ns;
+	child_on_end(&c);
+	assert_int_equal(armed, policy.backoff_min_ns);
+	/* The first death of all is the first also when it comes before ready. */
+	child_init(&c, "drive:0", &ops, &patient, NULL);
+	assert_int_equal(child_start(&c), 0);
+	child_on_end(&c);
+	assert_int_equal(armed, policy.backoff_min_ns);
+}
+
 static void
 crash_loop_is_fatal_until_asked_for(void **state)
 {
@@ -363,6 +403,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(good_life, fresh),
 		cmocka_unit_test_setup(backoff_doubles_up_to_its_limit, fresh),
+		cmocka_unit_test_setup(a_child_that_gets_ready_is_back_soon, fresh),
 		cmocka_unit_test_setup(crash_loop_is_fatal_until_asked_for, fresh),
 		cmocka_unit_test_setup(deaths_outside_the_window_do_not_count, fresh),
 		cmocka_unit_test_setup(a_child_that_served_counts_from_zero, fresh),

@@ -71,9 +71,9 @@ key_fits(const struct version *v, const struct mkv_drv_rep *p, const uint8_t *b)
 	return (v->seed != 0 && p->value_bytes == v->bytes && p->len == v->bytes && rig_value_is(b, 0, p->len, v->seed));
 }
 
-/* Read key k and hold it against what it may be; then that is what it is. */
+/* Read key k and hold it against what it may be; settle: then that is what it is. */
 static void
-key_check(struct history *h, unsigned k)
+key_check(struct history *h, unsigned k, int settle)
 {
 	struct key *key = &h->key[k];
 	const struct mkv_drv_rep *p;
@@ -111,8 +111,10 @@ key_check(struct history *h, unsigned k)
 			FAIL(h, "%s: wrong or stale bytes (size %" PRIu64 ", acknowledged version %" PRIu64 " of %" PRIu64 ")", name, p->value_bytes,
 			    key->acked.seed, key->acked.bytes);
 	}
-	key->acked = is;
-	key->maybes = 0;
+	if (settle) {
+		key->acked = is;
+		key->maybes = 0;
+	}
 }
 
 static void
@@ -188,7 +190,11 @@ history_run(struct history *h, unsigned ops)
 			if (!h->r->slot[s].busy)
 				op_begin(h, s);
 		}
-		rig_turn(h->r);
+		/* A get among them: what it finds may be older than what is under way, never older than what was answered. */
+		if (rnd_below(&h->rnd, 8) == 0)
+			key_check(h, rnd_below(&h->rnd, KEYS), 0);
+		else
+			rig_turn(h->r);
 	}
 	/* What was answered before the end was acknowledged. */
 	for (unsigned k = 0; k < KEYS; k++) {
@@ -215,7 +221,7 @@ static void
 history_check(struct history *h)
 {
 	for (unsigned k = 0; k < KEYS; k++)
-		key_check(h, k);
+		key_check(h, k, 1);
 }
 
 /* Open; now and then recovery itself is crashed. */

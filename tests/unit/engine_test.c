@@ -520,6 +520,54 @@ test_churn(void **state)
 	rig_destroy(&r);
 }
 
+/* Gets while the key is overwritten: the old bytes or the new ones, never a miss. The next record lies in the page before its put is committed. */
+static void
+test_get_while_overwritten(void **state)
+{
+	struct rig *r = up(kind_of(state), 64 * MIB);
+	struct mkv_drv_req q;
+
+	assert_int_equal(rig_put(r, "a", 70000, 1, 0), 0);
+	for (unsigned v = 2; v < 60; v++) {
+		rig_put_req(r, &q, 1, "a", 70000, v);
+		rig_submit(r, 1, &q);
+		while (!r->slot[1].done) {
+			int err = rig_get(r, "a", 0, MIB, v - 1);
+
+			if (err == 1)		/* other bytes: then the new ones */
+				err = rig_get(r, "a", 0, MIB, v);
+			assert_int_equal(err, 0);
+		}
+		assert_int_equal(rig_wait(r, 1)->status, 0);
+	}
+	rig_destroy(&r);
+}
+
+/* Two records of one key in one page, then the page is emptied to make room: the newer one has to move. */
+static void
+test_moved_record_is_the_newest(void **state)
+{
+	struct rig *r = rig_create(kind_of(state), 32 * MIB, 5);
+	struct rnd rnd = { 7 };
+	uint32_t version[300] = { 0 };
+	char key[16];
+
+	r->o.objects_max = 1024;
+	assert_int_equal(rig_open(r), 0);
+	for (unsigned i = 1; i <= 5000; i += 2) {
+		unsigned k = rnd_below(&rnd, 300);
+
+		snprintf(key, sizeof(key), "m%u", k);
+		for (unsigned twice = 0; twice < 2; twice++)
+			assert_int_equal(rig_put(r, key, 1000 + rnd_below(&rnd, 6) * 5000, version[k] = i + twice, 0), 0);
+	}
+	for (unsigned k = 0; k < 300; k++) {
+		snprintf(key, sizeof(key), "m%u", k);
+		assert_int_equal(rig_get(r, key, 0, MIB, version[k]), version[k] ? 0 : MKV_E_MISS);
+	}
+	rig_destroy(&r);
+}
+
 static void
 test_hold(void **state)
 {
@@ -747,7 +795,7 @@ main(void)
 			EACH(test_round_trip), EACH(test_ranges), EACH(test_overwrite_delete), EACH(test_no_units_leak), EACH(test_if_absent),
 			EACH(test_touch), EACH(test_group_commit), EACH(test_evict), EACH(test_full_without_eviction),
 			EACH(test_busy_at_deadline), EACH(test_batch_list_info), EACH(test_verify), EACH(test_hostile), EACH(test_accepted),
-			EACH(test_churn), EACH(test_set), EACH(test_client_gone),
+			EACH(test_churn), EACH(test_get_while_overwritten), EACH(test_moved_record_is_the_newest), EACH(test_set), EACH(test_client_gone),
 		};
 
 		bad += cmocka_run_group_tests(tests, NULL, NULL);

@@ -150,8 +150,6 @@ evict_one(struct mkv_engine *e, uint32_t i, unsigned reason)
 		ENG_COUNT(e, evicted_bytes_total, (uint64_t)en->units * e->sb.unit_bytes);
 	} else if (reason == MKV_REASON_EXPIRED)
 		ENG_COUNT(e, expired_total, 1);
-	else if (reason == MKV_REASON_CORRUPT)
-		ENG_COUNT(e, corrupt_total, 1);
 	ent_remove(e, i, journal_append(e, MKV_J_DROP, en->digest, 0, 0, reason, NULL, 0), reason);
 	return (0);
 }

@@ -101,6 +101,7 @@ get_corrupt(struct mkv_req *r)
 	struct mkv_engine *e = r->e;
 	struct mkv_ent *en = eng_ent(e, r->ent);
 
+	ENG_COUNT(e, corrupt_total, 1);
 	mkv_log(MKV_EV_DRIVE_CORRUPT, "drive=%s page=%u units=%u verified=%d", e->o.name, en->page, en->units, !!(en->flags & MKV_ENT_VERIFIED));
 	if (en->flags & MKV_ENT_LINKED) {
 		if ((en->flags & MKV_ENT_VERIFIED) && r->state != RQ_LOOKUP)

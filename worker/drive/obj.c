@@ -67,6 +67,7 @@ obj_find(struct mkv_req *r, uint32_t *i, struct mkv_obj_view *v, unsigned *reaso
 	err = obj_record(r, *i, v);
 	if (err == MKV_E_CORRUPT) {
 		*reason = MKV_REASON_CORRUPT;
+		ENG_COUNT(r->e, corrupt_total, 1);
 		if (r->lock == 2 || !req_locked(r->e, r->q.digest))
 			(void)evict_one(r->e, *i, MKV_REASON_CORRUPT);
 		return (MKV_E_MISS);

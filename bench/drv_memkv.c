@@ -67,7 +67,9 @@ memkv_open(struct bench_drv **out, const struct bench_drv_opts *o, char *why, si
 	}
 	r = mkv_warm(d->client, 5000000);		/* sessions are made before the clock starts */
 	if (r != 0) {
-		snprintf(why, why_bytes, "no server answers (%s): is it running, and does --servers name it?", mkv_strerror(r));
+		snprintf(why, why_bytes, "%s: %s", mkv_strerror(r), r == MKV_ERR_AUTH ?
+		    "client and server have different keys: give the server's network.auth_key in MEMKV_AUTH_KEY" :
+		    "is a server running, and does --servers name it?");
 		memkv_close(&d->base);
 		return (r);
 	}

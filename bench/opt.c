@@ -118,7 +118,7 @@ opt_wanted(const struct mkv_opt *row)
 	case MKV_OPT_CHOICE: return (row->limits);
 	case MKV_OPT_U64: return ("a whole number");
 	case MKV_OPT_SIZE: return ("a size such as 4096, 64KiB, 1MiB");
-	case MKV_OPT_DURATION: return ("a duration such as 500us, 10ms, 5s");
+	case MKV_OPT_DURATION: return ("a duration above 0, such as 500us, 10ms, 5s");
 	case MKV_OPT_SECONDS: return ("seconds, or a duration such as 500ms, 2m");
 	case MKV_OPT_REAL: return ("a number, not negative");
 	case MKV_OPT_PERCENT: return ("a percentage from 0 to 100");

@@ -285,12 +285,12 @@ ctl_name_at(const void *arg MKV_UNUSED, unsigned i)
 }
 
 static int
-ctl_wrong(const char *word, const char *text)
+ctl_unknown(const char *word)
 {
 	const char *near = mkv_opt_nearest(word, ctl_name_at, NULL, MKV_ARRAY_LEN(ctl_commands));
 
-	fprintf(stderr, "memkvctl: %s%s%s%s\n", word, text, near != NULL && strcmp(near, word) != 0 ? "; the nearest known one is " : "",
-	    near != NULL && strcmp(near, word) != 0 ? near : "");
+	fprintf(stderr, "memkvctl: unknown command %s; %s%s\n", word, near != NULL ? "the nearest known one is " : "memkvctl help lists them",
+	    near != NULL ? near : "");
 	return (2);
 }
 
@@ -347,10 +347,11 @@ ctl_main(int argc, char **argv)
 		ctl_help(stderr);
 		status = 2;
 	} else if ((cmd = ctl_command(words[0])) == NULL)
-		status = ctl_wrong(words[0], " is no command");
-	else if (!cmd->names && n > 1)
-		status = ctl_wrong(words[0], " takes no names");
-	else
+		status = ctl_unknown(words[0]);
+	else if (!cmd->names && n > 1) {
+		fprintf(stderr, "memkvctl: %s takes no names: it is for the whole server\n", words[0]);
+		status = 2;
+	} else
 		status = ctl_run(&o, words);
 	free(words);
 	return (status);

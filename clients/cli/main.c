@@ -53,7 +53,8 @@ cli_help_command(FILE *to, enum cli_id id)
 {
 	const struct cli_command *cmd = &cli_commands[id];
 
-	fprintf(to, "usage: memkv %s %s%s\n\n%s\n\n", cmd->name, cmd->least >= 0 ? "[OPTION]... " : "", cmd->words, cmd->help);
+	fprintf(to, "usage: memkv %s%s%s%s\n\n%s\n\n", cmd->name, cmd->least >= 0 ? " [OPTION]..." : "", cmd->words[0] != '\0' ? " " : "", cmd->words,
+	    cmd->help);
 	mkv_opt_help(to, main_options, MKV_ARRAY_LEN(main_options), 1u << id);
 }
 
@@ -170,7 +171,9 @@ main_unknown(const char *word)
 {
 	const char *near = mkv_opt_nearest(word, main_name_at, NULL, CLI_COMMANDS);
 
-	if (near != NULL)
+	if (word[0] == '-')
+		fprintf(stderr, "memkv: %s stands before the command; options follow it, as in: memkv get KEY --servers HOST:PORT\n", word);
+	else if (near != NULL)
 		fprintf(stderr, "memkv: unknown command %s; the nearest known one is %s\n", word, near);
 	else
 		fprintf(stderr, "memkv: unknown command %s; memkv help lists them\n", word);

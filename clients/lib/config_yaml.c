@@ -14,7 +14,6 @@
 
 #include "clients/lib/client_priv.h"
 
-
 struct reader {
 	yaml_document_t	doc;
 	const char	*path;
@@ -106,7 +105,7 @@ mkv_conf_yaml_read(struct conf_text *t, const char *path, char *why)
 	int r;
 
 	if ((f = fopen(path, "re")) == NULL) {
-		(void)snprintf(why, WHY_BYTES, "%s: cannot be read (errno %d)", path, errno);
+		(void)snprintf(why, WHY_BYTES, "%s: cannot be read: %s", path, mkv_err(mkv_err_from_errno(errno)));
 		return (MKV_E_CONFIG);
 	}
 	if (!yaml_parser_initialize(&ps)) {

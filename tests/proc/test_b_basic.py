@@ -186,3 +186,7 @@ def test_wrong_key_is_refused(server_factory):
             with pytest.raises(mkv.Miss) as e:
                 c.put(b"k", b"v2", 2)
             assert e.value.status == mkv.AUTH
+    for command in (["get", "k"], ["list"], ["bench", "get", "--ops", "1"]):
+        r = cli(*command, server=s)
+        assert r.returncode == 5, r
+        assert b"MEMKV_AUTH_KEY" in r.stderr, r

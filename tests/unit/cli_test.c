@@ -86,11 +86,11 @@ ranges_are_read(void **state)
 		assert_int_equal(cli_range(bad[i], &off, &len), -1);
 }
 
-/* Run the command line with its output put away. */
+/* Run the command line with its output put away; what it said on standard error is kept for said(). */
 static int
 memkv(const char *first, ...)
 {
-	char text[16][128], *argv[17];
+	char text[16][128], *argv[17], kept[80];
 	int argc = 0, r, out = dup(STDOUT_FILENO), err = dup(STDERR_FILENO);
 	va_list ap;
 
@@ -103,7 +103,8 @@ memkv(const char *first, ...)
 	va_end(ap);
 	fflush(NULL);
 	assert_non_null(freopen("/dev/null", "w", stdout));
-	assert_non_null(freopen("/dev/null", "w", stderr));
+	snprintf(kept, sizeof(kept), "%s/stderr", dir);
+	assert_non_null(freopen(kept, "w", stderr));
 	r = strcmp(argv[0], "memkvctl") == 0 ? ctl_main(argc, argv) : cli_main(argc, argv);
 	fflush(NULL);
 	dup2(out, STDOUT_FILENO);
@@ -111,6 +112,39 @@ memkv(const char *first, ...)
 	close(out);
 	close(err);
 	return (r);
+}
+
+/* The last command said this. */
+static int
+said(const char *words)
+{
+	char kept[80], text[4096] = "";
+	FILE *f;
+
+	snprintf(kept, sizeof(kept), "%s/stderr", dir);
+	f = fopen(kept, "r");
+	assert_non_null(f);
+	text[fread(text, 1, sizeof(text) - 1, f)] = '\0';
+	fclose(f);
+	return (strstr(text, words) != NULL);
+}
+
+static void
+messages_show_the_way(void **state)
+{
+	(void)state;
+	memkv("memkv", "--servers", "127.0.0.1:1", "get", "key", NULL);
+	assert_true(said("options follow it"));
+	memkv("memkv", "ptu", NULL);
+	assert_true(said("the nearest known one is put"));
+	memkv("memkv", "get", "key", "--deadline", "0s", NULL);
+	assert_true(said("above 0"));
+	assert_int_equal(memkv("memkv", "get", "key", "--config", "/nonexistent.yaml", NULL), CLI_USAGE);
+	assert_true(said("/nonexistent.yaml: cannot be read: not there"));
+	memkv("memkvctl", "nonsense", NULL);
+	assert_true(said("memkvctl help lists them"));
+	memkv("memkvctl", "shutdown", "drive:0", NULL);
+	assert_true(said("takes no names"));
 }
 
 static void
@@ -319,16 +353,20 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(keys_are_bytes), cmocka_unit_test(keys_in_json), cmocka_unit_test(ranges_are_read),
-		cmocka_unit_test(wrong_usage_is_2_and_help_is_0), cmocka_unit_test(start_says_where_it_looked),
+		cmocka_unit_test(wrong_usage_is_2_and_help_is_0), cmocka_unit_test(messages_show_the_way),
+		cmocka_unit_test(start_says_where_it_looked),
 		cmocka_unit_test(manual_pages_have_every_command_and_option), cmocka_unit_test(ctl_asks_and_reads_rows),
 		cmocka_unit_test(ctl_survives_strange_answers), cmocka_unit_test(ctl_usage),
 	};
+	char kept[80];
 	int r;
 
 	snprintf(dir, sizeof(dir), "/tmp/memkv-cli-XXXXXX");
 	if (mkdtemp(dir) == NULL)
 		return (1);
 	r = cmocka_run_group_tests(tests, NULL, NULL);
+	snprintf(kept, sizeof(kept), "%s/stderr", dir);
+	unlink(kept);
 	rmdir(dir);
 	return (r);
 }

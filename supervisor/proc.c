@@ -160,6 +160,7 @@ proc_on_ready(struct proc *p, const Mkv__Ctl__Ready *r)
 	size_t n = 0;
 
 	p->life->ready = 1;
+	proc_ping_anew(p, mkv_now_ns());	/* the patience ends: its answer may be right behind */
 	p->forgiven_count = 0;
 	snprintf(p->io, sizeof(p->io), "%s", r->io);
 	snprintf(p->detail, sizeof(p->detail), "%s", r->detail);
@@ -308,7 +309,14 @@ proc_ping_anew(struct proc *p, uint64_t now_ns)
 		p->life->ping_sent_ns = now_ns;
 }
 
-/* Called every server.ping_interval. A drive that recovers need not turn its loop: it is asked once it serves, a front from START on. */
+/* Before it is ready a process reserves files and registers memory in calls that no loop turns in; waiting for a lock and recovery answer. */
+static uint64_t
+proc_silent_limit_ns(const struct proc *p)
+{
+	return (p->sup->params->server_ping_timeout * MKV_NS_PER_US * (p->life->ready ? 1 : PROC_START_PATIENCE));
+}
+
+/* Called every server.ping_interval. From START on. */
 void
 proc_ping(struct proc *p, uint64_t now_ns)
 {
@@ -316,10 +324,10 @@ proc_ping(struct proc *p, uint64_t now_ns)
 	Mkv__Ctl__Ping body = MKV__CTL__PING__INIT;
 	Mkv__Ctl__Control m = MKV__CTL__CONTROL__INIT;
 
-	if (l == NULL || !l->configured || l->broken || p->child.state == CHILD_STOPPING || (proc_is_drive(p) && !l->ready))
+	if (l == NULL || !l->configured || l->broken || p->child.state == CHILD_STOPPING)
 		return;
 	if (l->ping_sent_ns != 0) {
-		if (now_ns - l->ping_sent_ns < p->sup->params->server_ping_timeout * MKV_NS_PER_US)
+		if (now_ns - l->ping_sent_ns < proc_silent_limit_ns(p))
 			return;
 		proc_on_hung(p, (now_ns - l->ping_sent_ns) / MKV_NS_PER_MS);
 		return;

@@ -31,6 +31,7 @@
 #define SUP_RING_CAPACITY	1024u
 #define SUP_START_LIMIT_NS	(20 * MKV_NS_PER_SEC)	/* exec to HELLO */
 #define PROC_FORGIVEN_MAX	3u
+#define PROC_START_PATIENCE	6u			/* times server.ping_timeout, until it is ready */
 #define SUP_KILL_LIMIT_MS	2000u			/* at the end: SIGKILL to giving up on a process that the kernel holds */
 
 struct mkv_sup;

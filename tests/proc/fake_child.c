@@ -4,6 +4,7 @@
  * What it does beyond that is read at each start from the file "<own path>.behave.<name>", words in one line:
  *	die_before_hello die_before_ready die_on_start fail_final fail_epoch hang nolock bad_message send_fd no_stop flood say_fds wrong_version
  *	drain_after=MS (a drive: DRAINED so late) die_before_drained (a drive: instead of DRAINED)
+ *	ready_after=MS (READY so late, silent before) hang_in_start (silent for ever after DRAINED)
  *	linger=MS (stays so long after the end of the supervisor, with its listening socket)
  *	no_front_drained (a drive: never answers PEER_DIED of a front)
  * Each message that it gets is told on stderr: level=info event=note got=ring peer=1 index=0 epoch=3.
@@ -153,6 +154,9 @@ started(void)
 			_exit(8);
 		send_drained(1, 0, 0);
 	}
+	if (does("hang_in_start"))
+		pause();
+	usleep((useconds_t)does_number("ready_after=") * 1000);
 	if (does("die_before_ready"))
 		_exit(7);
 	send_ready();

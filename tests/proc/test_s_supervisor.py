@@ -265,6 +265,22 @@ def test_hung_child_is_killed(fakes):
     assert re.search(r"event=child_hung proc=front:tcp:0", f.text())
 
 
+def test_a_drive_that_hangs_after_drained_is_killed(fakes):
+    f = fakes(sets=["server.ping_timeout=100ms", "server.crash_limit=1000"]).start()
+    f.behave("drive:0", "hang_in_start")
+    pid = f.rows()["drive:0"]["pid"]
+    os.kill(pid, signal.SIGKILL)
+    f.wait_log(r"event=drained proc=drive:0", 2)
+    f.behave("drive:0", "")
+    f.wait_log(r"event=child_hung proc=drive:0")
+    f.wait_state("drive:0", "RUNNING", other_than_pid=pid)
+
+
+def test_a_drive_that_is_slow_to_get_ready_is_not_taken_for_hung(fakes):
+    f = fakes(sets=["server.ping_timeout=200ms"], behave={"drive:0": "ready_after=700"}).start()
+    assert f.rows()["drive:0"]["restarts"] == 0 and "event=child_hung" not in f.text()
+
+
 def test_a_pause_of_the_whole_server_kills_nobody(fakes):
     f = fakes(sets=["server.ping_timeout=200ms"]).start()
     pids = [f.proc.pid] + [r["pid"] for r in f.rows().values()]

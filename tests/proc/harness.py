@@ -93,7 +93,7 @@ class Server:
         line = self._ready_line(r, timeout)
         os.close(r)
         if line is None:
-            rc = self.proc.poll()
+            rc = self.exit_status(5 if expect_fail else 0.5)
             if expect_fail and rc is not None:
                 return rc
             self.kill()
@@ -103,6 +103,12 @@ class Server:
         self.addr, self.admin, self.control = m["data"], m["admin"], m["control"]
         self.port = int(self.addr.rsplit(":", 1)[1])
         return self
+
+    def exit_status(self, timeout):
+        try:
+            return self.proc.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
 
     def _ready_line(self, fd, timeout):
         got, end = b"", time.monotonic() + timeout

@@ -125,7 +125,7 @@ heritage_arena(struct proc *p)
 	return (MKV_MIN(p->arena_meta_fd, 0));
 }
 
-/* The front of a server that was killed has the socket until it has finished what it had in flight. Before the loop runs: nothing waits for us. */
+/* The front of a server that was killed has the socket until it sees that. Meanwhile the loop hears signals: whoever says stop is not kept waiting. */
 static int
 heritage_listen_first(struct mkv_sup *s, const struct config_derived *d)
 {
@@ -136,6 +136,9 @@ heritage_listen_first(struct mkv_sup *s, const struct config_derived *d)
 		fd = mkv_os_listen_tcp(d->data.host, d->data.port, 0, &s->data_port);
 		if (fd != MKV_E_LOCKED || mkv_now_ns() >= end)
 			return (fd);
+		(void)uv_run(s->loop, UV_RUN_NOWAIT);
+		if (s->stop_asked)
+			return (MKV_E_CANCELLED);
 		(void)usleep(20000);
 	}
 }

@@ -306,6 +306,8 @@ sup_run(const struct config_args *args, struct config *config)
 	if (run_open(s, why) == 0) {
 		run_start(s);
 		(void)uv_run(s->loop, UV_RUN_DEFAULT);
+	} else if (s->stop_asked) {
+		s->phase = SUP_STARTING;	/* what the former server left behind was not seen to its end */
 	} else {
 		fprintf(stderr, "memkv: %s\n", why);
 		s->exit_status = 1;

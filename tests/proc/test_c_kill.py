@@ -5,7 +5,9 @@ service comes back. The counts of the issue (50 rounds, 20 with a slow disk) run
 import os
 import random
 import signal
+import socket
 import subprocess
+import threading
 import time
 
 import pytest
@@ -16,6 +18,25 @@ from harness import FULL, MIB, Load, Server, alive, content
 ROUNDS = 50 if FULL else 6
 SLOW_ROUNDS = 20 if FULL else 2
 SEED = int(os.environ.get("MEMKV_SEED", "0")) or random.randrange(1 << 32)
+
+
+def can_listen(port):
+    with socket.socket() as k:
+        k.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            k.bind(("127.0.0.1", port))
+            k.listen()
+            return True
+        except OSError:
+            return False
+
+
+def put_into_nothing(addr):
+    with mkv.Client(addr) as c:
+        try:
+            c.put(b"in flight", content(b"in flight", 1, MIB), 15.0)
+        except mkv.Miss:
+            pass
 
 
 def start_load(s, threads=4, **kw):
@@ -90,6 +111,34 @@ def test_kill_supervisor_under_load(server_factory):
             time.sleep(0.05)
         assert not any(alive(p) for p in kids), "children of the dead supervisor stay"
     end_load(s, loads)
+
+
+def test_port_is_free_when_the_supervisor_died(server_factory):
+    """A front that still has something in flight lets go of its port at once: the next server need not wait for it."""
+    s = server_factory()
+    front, drive = s.children("front")[0], s.children("drive")[0]
+    os.kill(drive, signal.SIGSTOP)
+    try:
+        put = threading.Thread(target=put_into_nothing, args=(s.addr,))
+        put.start()
+        end = time.monotonic() + 10
+        while s.metric_sum("memkv_front_in_flight") == 0 and time.monotonic() < end:
+            time.sleep(0.05)
+        os.kill(s.supervisor_pid, signal.SIGKILL)
+        s.proc.wait(20)
+        t = time.monotonic()
+        while not can_listen(s.port) and time.monotonic() < t + 20:
+            time.sleep(0.02)
+        took = time.monotonic() - t
+        print(f"port free after {took:.3f} s")
+        assert alive(front), "nothing was in flight, so this showed nothing"
+        assert took < 5
+    finally:
+        os.kill(drive, signal.SIGCONT)
+        put.join(30)
+        end = time.monotonic() + 20
+        while (alive(front) or alive(drive)) and time.monotonic() < end:
+            time.sleep(0.05)
 
 
 class Throttle:

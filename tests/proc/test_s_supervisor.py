@@ -356,6 +356,22 @@ def test_started_again_while_the_former_front_still_has_the_port(fakes):
         assert f.proc.wait(5) == 1
 
 
+def test_stop_while_waiting_for_the_port(fakes):
+    f = fakes(fronts=2, behave={"front:tcp:0": "linger=5000"}).start()
+    f.sets += [f"network.address={f.addr['data']}", f"admin.address={f.addr['admin']}"]
+    f.proc.kill()
+    f.proc.wait(10)
+    began = time.monotonic()
+    f.start(ready=False)
+    time.sleep(0.7)
+    assert f.proc.poll() is None
+    assert f.stop(timeout=2) == 0
+    # That server has seen nobody to his end: the next one waits as well.
+    f.start()
+    assert time.monotonic() - began > 3, "the port was not held, so this showed nothing"
+    assert f.stop() == 0
+
+
 def test_children_end_with_the_supervisor(fakes):
     f = fakes().start()
     pids = [r["pid"] for r in f.rows().values()]

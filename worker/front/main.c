@@ -366,12 +366,22 @@ front_turn(struct mkv_worker *w, uint64_t now_ns)
 	}
 }
 
+/* The supervisor, if it is there, still has them for our next life; if it is not, the next server wants the port. */
+static void
+room_close_listeners(struct room *m)
+{
+	for (unsigned i = 0; i < m->n_listeners; i++)
+		close(m->listener[i]);
+	m->n_listeners = 0;
+}
+
 static void
 front_stop(struct mkv_worker *w, uint64_t grace_ms)
 {
 	struct room *m = w->room;
 
-	mkv_front_stop(m->f, grace_ms * MKV_NS_PER_MS);
+	mkv_front_stop(m->f, grace_ms * MKV_NS_PER_MS);	/* takes back what waits on them */
+	room_close_listeners(m);
 }
 
 static void
@@ -381,8 +391,7 @@ front_fini(struct mkv_worker *w)
 
 	mkv_front_destroy(&m->f);
 	mkv_stage_close(&m->stage);
-	for (unsigned i = 0; i < m->n_listeners; i++)
-		close(m->listener[i]);
+	room_close_listeners(m);
 	if (m->stage_fd >= 0)
 		close(m->stage_fd);
 }

@@ -319,6 +319,42 @@ get_send_nothing(struct mkv_req *r, struct mkv_part *p)
 	return (MKV_NEXT_AGAIN);
 }
 
+/*
+ * What is asked for next: of the pieces that wait, the first; then the next one, if a part is free for it. Always in this order: a request that held
+ * later pieces while it waits for memory for the one that leaves first would keep from others what they wait for, and they from it.
+ */
+static struct mkv_part *
+get_part_to_ask(struct mkv_req *r)
+{
+	struct mkv_part *wait = NULL, *unused = NULL;
+
+	for (unsigned i = 0; i < REQ_PARTS; i++) {
+		struct mkv_part *p = &r->part[i];
+
+		if (p->state == PART_WAIT && (wait == NULL || p->no < wait->no))
+			wait = p;
+		if (p->state == PART_FREE)
+			unused = p;
+	}
+	if (wait != NULL || unused == NULL || r->u.get.next_no > r->u.get.last_no)
+		return (wait);
+	get_next_piece(r, unused);
+	return (unused);
+}
+
+/* The piece that leaves next has no memory (a drive died with it): those behind it that are here give theirs, and are read again. */
+static void
+get_give_way(struct mkv_req *r, const struct mkv_part *first)
+{
+	if (r->parked != &r->f->park_bufs || first->no != r->u.get.emit_no)
+		return;
+	for (unsigned i = 0; i < REQ_PARTS; i++)
+		if (r->part[i].state == PART_FULL) {
+			mkv_part_drop_bufs(r, &r->part[i]);
+			r->part[i].state = PART_WAIT;
+		}
+}
+
 static enum mkv_next
 get_step_multi(struct mkv_req *r)
 {
@@ -336,17 +372,14 @@ get_step_multi(struct mkv_req *r)
 			return (MKV_NEXT_AGAIN);
 		u->emit_no++;
 	}
-	for (unsigned i = 0; i < REQ_PARTS; i++) {
-		p = &r->part[i];
-		if (p->state == PART_FREE && u->next_no <= u->last_no)
-			get_next_piece(r, p);
-		if (p->state != PART_WAIT)
-			continue;
+	while ((p = get_part_to_ask(r)) != NULL)
 		switch (get_push(r, p)) {
-		case 0:		return (MKV_NEXT_PARK);
-		case -1:	return (MKV_NEXT_AGAIN);
+		case 0:
+			get_give_way(r, p);
+			return (MKV_NEXT_PARK);
+		case -1:
+			return (MKV_NEXT_AGAIN);
 		}
-	}
 	return (MKV_NEXT_PARK);
 }
 

@@ -1,0 +1,127 @@
+/*
+ * Many requests share a stage that cannot hold all of them: each has a part of what it needs and waits for the rest. Whoever waits must not hold what the
+ * others wait for; all are served long before their deadlines. rig_close() asserts that everything was given back.
+ */
+#include "config.h"
+
+#include "tests/unit/front_rig.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/base/assert.h"
+#include "common/base/err.h"
+
+#define VALUE	(10u << 20)
+#define GETS	8u
+
+static const struct rig_conf small_stage = { .drives = 2, .kind = MKV_IOQ_AUTO, .stage_bytes = 4u << 20, .requests = 64 };
+
+static void
+put_value(struct rig_client *c, unsigned i, uint8_t *v)
+{
+	char key[32];
+
+	snprintf(key, sizeof(key), "v%u", i);
+	rig_fill(v, VALUE, i);
+	assert_int_equal(rig_put(c, key, v, VALUE), 0);
+}
+
+/* Values of ten parts, eight at once, room for four parts: pieces are asked for in their order, so the one that leaves next is always there. */
+static void
+gets_at_once(struct rig *r, struct rig_client *c)
+{
+	uint64_t id[GETS], at[GETS] = { 0 };
+	uint8_t body[64], *v = malloc(VALUE);
+	unsigned done = 0;
+
+	(void)r;
+	for (unsigned i = 0; i < 2; i++)
+		put_value(c, i, v);
+	for (unsigned i = 0; i < GETS; i++)
+		id[i] = rig_send(c, MKV_WIRE_GET, 0, 0, body, rig_get_body(body, i % 2 == 0 ? "v0" : "v1", 2, 0, UINT64_MAX), NULL, 0);
+	while (done < GETS) {
+		const struct mkv_wire_object *o = (void *)c->f.body;
+		unsigned i = 0;
+
+		assert_int_equal(rig_recv(c, 2000), 1);
+		assert_int_equal(c->f.hdr.status, 0);
+		while (i < GETS && id[i] != c->f.hdr.request_id)
+			i++;
+		assert_true(i < GETS);
+		assert_int_equal(o->off, at[i]);
+		at[i] += c->f.hdr.payload_bytes;
+		done += (c->f.hdr.flags & MKV_WIRE_F_MORE) == 0;
+	}
+	for (unsigned i = 0; i < GETS; i++)
+		assert_int_equal(at[i], VALUE);
+	free(v);
+}
+
+static void
+test_gets(void **state)
+{
+	(void)state;
+	for (unsigned seed = 0; seed < 3; seed++) {
+		struct rig r;
+		struct rig_client c;
+
+		rig_open(&r, &small_stage);
+		rig_client_open(&r, &c);
+		rig_client_handshake(&c);
+		gets_at_once(&r, &c);
+		rig_client_close(&c);
+		rig_close(&r);
+	}
+}
+
+/* A drive dies with one piece while the others of the same values are there: what is there already makes room for what is asked again. */
+static void
+test_gets_drive_dies(void **state)
+{
+	uint8_t body[64], *v = malloc(VALUE);
+	struct rig r;
+	struct rig_client c;
+	unsigned done = 0;
+
+	(void)state;
+	rig_open(&r, &small_stage);
+	rig_client_open(&r, &c);
+	rig_client_handshake(&c);
+	put_value(&c, 0, v);
+	put_value(&c, 1, v);
+	r.drive[0].hold = 1;
+	for (unsigned i = 0; i < GETS; i++)
+		(void)rig_send(&c, MKV_WIRE_GET, 0, 0, body, rig_get_body(body, i % 2 == 0 ? "v0" : "v1", 2, 0, UINT64_MAX), NULL, 0);
+	rig_pump_ms(&r, 50);
+	rig_map(&r, 0, MKV_DRIVE_RESTARTING);
+	rig_drive_kill(&r, 0);
+	r.drive[0].hold = 0;
+	rig_drive_up(&r, 0, 11);
+	rig_map(&r, 0, MKV_DRIVE_ONLINE);
+	mkv_front_drive_drained(r.f, 0, 10);
+	while (done < GETS) {
+		assert_int_equal(rig_recv(&c, 2000), 1);
+		assert_int_equal(c.f.hdr.status, 0);
+		done += (c.f.hdr.flags & MKV_WIRE_F_MORE) == 0;
+	}
+	rig_client_close(&c);
+	rig_close(&r);
+	free(v);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_gets),
+		cmocka_unit_test(test_gets_drive_dies),
+	};
+
+	return (cmocka_run_group_tests(tests, NULL, NULL));
+}

@@ -19,6 +19,7 @@
 
 #define VALUE	(10u << 20)
 #define GETS	8u
+#define LISTS	12u
 
 static const struct rig_conf small_stage = { .drives = 2, .kind = MKV_IOQ_AUTO, .stage_bytes = 4u << 20, .requests = 64 };
 
@@ -115,12 +116,50 @@ test_gets_drive_dies(void **state)
 	free(v);
 }
 
+/* The longest lists, each needs half of the stage. */
+static void
+test_lists(void **state)
+{
+	static const unsigned ops[] = { MKV_WIRE_EXISTS, MKV_WIRE_DELETE };
+	static uint8_t body[MKV_WIRE_BODY_MAX];
+
+	(void)state;
+	for (unsigned o = 0; o < MKV_ARRAY_LEN(ops); o++) {
+		struct rig_client *c = calloc(LISTS, sizeof(*c));
+		struct rig r;
+
+		rig_open(&r, &small_stage);
+		for (unsigned i = 0; i < LISTS; i++) {
+			rig_client_open(&r, &c[i]);
+			rig_client_handshake(&c[i]);
+		}
+		for (unsigned k = 0; k < 65536; k += 4096)
+			for (unsigned i = 0; i < LISTS; i++)
+				(void)rig_send(&c[i], ops[o], k + 4096 < 65536 ? MKV_WIRE_F_MORE : 0, 1000, body, rig_keys_body(body, "q%05u", k, 4096), NULL, 0);
+		for (unsigned i = 0; i < LISTS; i++) {
+			unsigned got = 0;
+
+			do {
+				assert_int_equal(rig_recv(&c[i], 4000), 1);
+				assert_int_equal(c[i].f.hdr.status, 0);
+				got += ((struct mkv_wire_keys_reply *)(void *)c[i].f.body)->n_keys;
+			} while (c[i].f.hdr.flags & MKV_WIRE_F_MORE);
+			assert_int_equal(got, 65536);
+		}
+		for (unsigned i = 0; i < LISTS; i++)
+			rig_client_close(&c[i]);
+		rig_close(&r);
+		free(c);
+	}
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_gets),
 		cmocka_unit_test(test_gets_drive_dies),
+		cmocka_unit_test(test_lists),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -51,6 +51,7 @@ front_lists_init(struct mkv_front *f)
 	mkv_list_init(&f->hold_wait);
 	mkv_park_init(&f->park_bufs);
 	mkv_park_init(&f->park_slots);
+	mkv_park_init(&f->park_lists);
 	for (unsigned i = 0; i < MKV_FRONT_DRIVES_MAX; i++) {
 		f->drive[i].index = i;
 		mkv_list_init(&f->drive[i].pending);
@@ -82,12 +83,15 @@ front_conns_init(struct mkv_front *f)
 static int
 front_alloc(struct mkv_front *f)
 {
+	struct mkv_stage_stat st;
 	uint32_t buckets = 64;
 
 	while (buckets < 2 * f->conf.requests_max)
 		buckets *= 2;
 	f->req_hash_mask = buckets - 1;
 	f->n_slots = mkv_stage_slot_count(f->stage);
+	mkv_stage_stat(f->stage, &st);
+	f->lists_claim_max = (uint32_t)(st.total_bytes / MKV_STAGE_UNIT / 2);
 	f->conns = calloc(f->conf.connections_max, sizeof(*f->conns));
 	/* Large and zeroed by the kernel: pages that no connection ever used cost nothing. */
 	f->rx_slab = calloc(f->conf.connections_max, CONN_RX_BYTES);
@@ -358,6 +362,8 @@ mkv_front_turn(struct mkv_front *f)
 		mkv_drives_refused(f);
 		mkv_park_run(f, &f->park_slots);
 		mkv_park_run(f, &f->park_bufs);
+		mkv_park_run(f, &f->park_lists);
+		mkv_req_contexts(f);
 		mkv_req_releases(f);
 		if ((n = front_run_kicked(f)) == 0)
 			break;
@@ -379,6 +385,8 @@ mkv_front_gauges(struct mkv_front *f)
 	MKV_LIST_FOREACH(it, &f->park_bufs.head)
 		parked++;
 	MKV_LIST_FOREACH(it, &f->park_slots.head)
+		parked++;
+	MKV_LIST_FOREACH(it, &f->park_lists.head)
 		parked++;
 	mkv_metric_set(f->m, MKV_M_front_connections, 0, f->n_conns);
 	mkv_metric_set(f->m, MKV_M_front_sessions, 0, f->n_sessions);

@@ -185,6 +185,8 @@ struct mkv_front {
 	/* wake-ups for the turn */
 	struct mkv_list	run, tx_dirty, req_wait, refused, hold_wait;
 	struct mkv_park_queue park_bufs, park_slots;
+	struct mkv_park_queue park_lists;
+	uint32_t	lists_claim, lists_claim_max;	/* stage units that the lists at work may come to hold, and how many these may be */
 	/* drives */
 	struct mkv_drive drive[MKV_FRONT_DRIVES_MAX];
 	struct mkv_route route_serving, route_all;

@@ -80,6 +80,51 @@ mkv_keys_next(struct mkv_wire_in *in, size_t *bytes)
 	return (mkv_wire_take(in, *bytes));
 }
 
+/* Stage units that a list may come to hold, by its first part. */
+static uint32_t
+keys_claim(const struct mkv_req *r, const struct mkv_hdr *h, uint32_t n_keys)
+{
+	int more = (h->flags & MKV_WIRE_F_MORE) != 0;
+	uint32_t n = more ? MKV_WIRE_KEYS_MAX : n_keys, replies = more ? 2 : 1;
+
+	if (r->op == MKV_WIRE_DELETE || r->op == MKV_WIRE_TOUCH)
+		return (replies + (more ? KEYS_BODIES_MAX : 1));
+	return (replies + 2 * MKV_DIV_UP(n, (uint32_t)KEYS_DIGESTS_UNIT) + MKV_MIN(r->f->route_serving.n, n));
+}
+
+/*
+ * 0; MKV_E_AGAIN: parked. A list takes memory bit by bit and gives nothing back before its end, so lists that are at work together must fit the stage
+ * together: else each would wait for what the others hold. What puts and gets hold comes back without them.
+ */
+static int
+keys_admit(struct mkv_req *r, uint32_t claim)
+{
+	struct mkv_front *f = r->f;
+
+	if (r->u.keys.claim != 0)
+		return (0);
+	if (!mkv_park_turn(&f->park_lists, r) || (f->lists_claim != 0 && f->lists_claim + claim > f->lists_claim_max)) {
+		mkv_park(f, &f->park_lists, r);
+		return (MKV_E_AGAIN);
+	}
+	if (r->parked == &f->park_lists)
+		mkv_unpark(f, r);
+	r->u.keys.claim = claim;
+	f->lists_claim += claim;
+	return (0);
+}
+
+static void
+keys_dismiss(struct mkv_req *r)
+{
+	if (r->u.keys.claim == 0)
+		return;
+	MKV_ASSERT(r->f->lists_claim >= r->u.keys.claim);
+	r->f->lists_claim -= r->u.keys.claim;
+	r->u.keys.claim = 0;
+	r->f->park_lists.wake = 1;
+}
+
 /* 0; MKV_E_AGAIN: parked. A list that comes in parts may grow to two replies. */
 static int
 keys_room(struct mkv_req *r, const struct mkv_hdr *h)
@@ -109,7 +154,7 @@ mkv_keys_part(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body, m
 		return (MKV_TAKE_BREAK);
 	if (!keys_body_ok(h, body, first) || u->n + w->n_keys > MKV_WIRE_KEYS_MAX)
 		e = MKV_E_PROTO;
-	else if ((e = keys_room(r, h)) == 0)
+	else if ((e = keys_admit(r, keys_claim(r, h, w->n_keys))) == 0 && (e = keys_room(r, h)) == 0)
 		e = take(r, h, body);
 	if (e == MKV_E_AGAIN) {
 		/* Parked, or too much is kept already; the step kicks the connection when there is room. */
@@ -184,5 +229,6 @@ mkv_keys_undo(struct mkv_req *r)
 		mkv_buf_back(r, &u->body[i].buf);
 	for (unsigned i = 0; i < MKV_DRV_STRIPE_MAX; i++)
 		mkv_buf_back(r, &u->batch[i]);
+	keys_dismiss(r);
 	return (u->more && r->c != NULL ? MKV_NEXT_PARK : MKV_NEXT_DONE);
 }

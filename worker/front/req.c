@@ -169,7 +169,6 @@ static void
 req_free(struct mkv_req *r)
 {
 	struct mkv_front *f = r->f;
-	struct mkv_list *l;
 
 	MKV_ASSERT(r->ending && r->n_dops == 0 && !r->out.busy && r->parked == NULL);
 	for (unsigned i = 0; i < REQ_PARTS; i++)
@@ -188,7 +187,19 @@ req_free(struct mkv_req *r)
 	}
 	mkv_list_push_tail(&f->req_free, &r->link);
 	f->n_reqs--;
-	if ((l = mkv_list_pop(&f->req_wait)) != NULL)
+}
+
+/*
+ * As many connections that wait for a context as there are contexts. By what is there, not by what was just given back: one that was woken may be gone,
+ * or have got its context already.
+ */
+void
+mkv_req_contexts(struct mkv_front *f)
+{
+	uint32_t n = f->conf.requests_max - f->n_reqs;
+	struct mkv_list *l;
+
+	for (; n > 0 && (l = mkv_list_pop(&f->req_wait)) != NULL; n--)
 		mkv_conn_kick(MKV_CONTAINER_OF(l, struct mkv_conn, wait_link));
 }
 

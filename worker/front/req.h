@@ -140,6 +140,7 @@ struct mkv_keys {
 	uint32_t	flags, first_reason;
 	uint8_t		more, started;
 	uint8_t		held;		/* a part waits in the receive buffer */
+	uint32_t	claim;		/* its share of front.lists_claim; 0: not admitted yet */
 	struct mkv_buf	res;		/* one byte a key, behind room for the reply's fixed part */
 	unsigned	n_units;
 	struct mkv_buf	unit[KEYS_UNITS_MAX];	/* digests in order of the keys (exists, match) */
@@ -232,6 +233,7 @@ void		mkv_req_reply(struct mkv_req *r, struct mkv_out *o, unsigned flags, int st
 struct mkv_req *mkv_req_find(const struct mkv_front *f, const struct mkv_conn *c, uint64_t id);
 void		mkv_req_pool_init(struct mkv_front *f);
 void		mkv_req_releases(struct mkv_front *f);		/* holds that found a ring full */
+void		mkv_req_contexts(struct mkv_front *f);		/* who waits for a request context */
 /* What drives.c found: note it. The caller runs r. Lost: d, its slot and its buffers are not ours any more. */
 void		mkv_req_on_dop(struct mkv_req *r, struct mkv_dop *d, const struct mkv_drv_rep *rep, int status);
 void		mkv_req_on_dop_lost(struct mkv_req *r, struct mkv_dop *d);

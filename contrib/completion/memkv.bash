@@ -25,12 +25,14 @@ _memkv() {
 		fi
 		options=$("$program" help --options bench "${COMP_WORDS[2]}" 2>/dev/null)
 	elif [ "${COMP_WORDS[1]}" = help ]; then
-		options=$("$program" help --commands 2>/dev/null)
+		[ "$COMP_CWORD" -ne 2 ] ||
+			mapfile -t COMPREPLY < <(compgen -W "errors $("$program" help --commands 2>/dev/null | cut -f 1)" -- "$current")
+		return
 	else
 		options=$("$program" help --options "${COMP_WORDS[1]}" 2>/dev/null)
 	fi
 	_memkv_values "$previous" "$current" "$options" && return
-	if [[ $current == -* ]] || [ "${COMP_WORDS[1]}" = help ] || [ "${COMP_WORDS[1]}" = bench ]; then
+	if [[ $current == -* ]] || [ "${COMP_WORDS[1]}" = bench ]; then
 		mapfile -t COMPREPLY < <(compgen -W "$(printf '%s\n' "$options" | cut -f 1)" -- "$current")
 	else
 		mapfile -t COMPREPLY < <(compgen -f -- "$current")

@@ -282,21 +282,3 @@ mkv_page_next(const struct mkv_page *pg, uint32_t *pos, struct mkv_obj_view *v)
 	}
 	return (0);
 }
-
-int
-mkv_page_find(const struct mkv_page *pg, struct mkv_digest d, struct mkv_obj_view *v)
-{
-	struct mkv_obj_view found = { 0 };
-	uint32_t pos = 0;
-	int r;
-
-	/* The last one with the digest counts: a page may hold an older record of the same key. */
-	while ((r = mkv_page_next(pg, &pos, v)) == 1) {
-		if (mkv_digest_eq(v->o->digest, d))
-			found = *v;
-	}
-	if (found.o == NULL)
-		return (r < 0 ? r : MKV_E_MISS);
-	*v = found;
-	return (0);
-}

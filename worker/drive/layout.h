@@ -163,11 +163,10 @@ struct mkv_ckpt_head {
 	uint64_t	tag;
 	uint64_t	id;
 	uint64_t	start_seq;			/* replay begins here */
-	uint64_t	set_next;
 	uint32_t	blocks, copy;			/* body blocks, from block 1 of the area */
 	uint64_t	items;
 	uint32_t	mount, pad;
-	uint8_t		zero[4096 - 64];
+	uint8_t		zero[4096 - 56];
 };
 _Static_assert(sizeof(struct mkv_ckpt_head) == MKV_BLOCK, "one block");
 
@@ -218,7 +217,5 @@ size_t	mkv_obj_bytes(const struct mkv_obj *o);		/* from flags and counts, padded
 int	mkv_obj_parse(const void *p, size_t room, struct mkv_obj_view *v);	/* 0 or MKV_E_CORRUPT */
 /* Walk a page's data. pos: in/out, start with 0. 1 a record, 0 end, MKV_E_CORRUPT. */
 int	mkv_page_next(const struct mkv_page *pg, uint32_t *pos, struct mkv_obj_view *v);
-/* The last record with this digest. 0, MKV_E_MISS, MKV_E_CORRUPT. */
-int	mkv_page_find(const struct mkv_page *pg, struct mkv_digest d, struct mkv_obj_view *v);
 
 #endif

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+from datetime import datetime
 
 STAGE = os.environ.get("MEMKV_STAGE", "")
 MEMKV = os.path.join(STAGE, "bin", "memkv")
@@ -210,6 +211,16 @@ class Server:
         while any(alive(p) for p in pids) and time.monotonic() < end:
             time.sleep(0.02)
 
+    def events(self, *names):
+        """(seconds since 1970, event, process it is about) of the log's lines, in order."""
+        out = []
+        with open(self.log, errors="replace") as f:
+            for line in f:
+                m = re.match(r"time=(\S+)Z proc=supervisor .*?event=(\S+) proc=(\S+)", line)
+                if m and m[2] in names:
+                    out.append((datetime.fromisoformat(m[1] + "+00:00").timestamp(), m[2], m[3]))
+        return out
+
     def log_tail(self, lines=40):
         try:
             with open(self.log, errors="replace") as f:
@@ -257,6 +268,7 @@ class Load(threading.Thread):
         self.puts = self.gets = self.put_errors = self.misses = self.late = 0
         self.wrong, self.lost, self.broken, self.statuses = [], [], [], {}
         self.last_ok = time.monotonic()
+        self.acks = []                          # when a put was acknowledged or a get answered, seconds since 1970 as in the log
 
     def run(self):
         try:
@@ -286,6 +298,7 @@ class Load(threading.Thread):
         try:
             self.timed(lambda: c.put(k, content(k, v, self.size), self.deadline, self.flags))
             self.acked[k] = v
+            self.acks.append(time.time())
             self.puts += 1
             self.last_ok = time.monotonic()
         except self.mkv.Miss as e:
@@ -299,6 +312,7 @@ class Load(threading.Thread):
         try:
             got = self.timed(lambda: c.get(k, self.size, self.deadline))
             self.gets += 1
+            self.acks.append(time.time())
             self.check(k, got, low, high)
         except self.mkv.Miss as e:
             self.statuses[e.status] = self.statuses.get(e.status, 0) + 1

@@ -10,7 +10,7 @@
 #include <string.h>
 
 static const char help_text[] =
-    "Usage: memkv-supervisor [OPTION]...\n"
+    "Usage: memkv start [OPTION]...\n"
     "Run a memkv server in the foreground. Without a configuration: file mode on 127.0.0.1:9900, 1 GiB, data in /var/lib/memkv (root) or\n"
     "$XDG_DATA_HOME/memkv.\n"
     "\n"
@@ -67,10 +67,8 @@ config_show_defaults(FILE *out)
 		name = strrchr(row->key, '.') + 1;
 		fprintf(out, "%*s# %s\n", (int)depth * 2, "", row->help);
 		fprintf(out, "%*s# %s; taken at: %s\n", (int)depth * 2, "", mkv_param_allowed(row, allowed, sizeof(allowed)), show_scope(row->scope));
-		if (row->def[0] != '\0')
-			fprintf(out, "%*s%s: %s\n", (int)depth * 2, "", name, row->def);
-		else
-			fprintf(out, "%*s# %s:\n", (int)depth * 2, "", name);
+		fprintf(out, "%*s%s%s:%s%s\n", (int)depth * 2, "", row->def[0] == '\0' || row->scope == MKV_PARAM_IGNORED ? "# " : "", name,
+		    row->def[0] != '\0' ? " " : "", row->def);
 		before = row->key;
 	}
 }

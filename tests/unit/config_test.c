@@ -203,6 +203,9 @@ yaml_of_other_shapes(void **state)
 	load();
 	assert_int_equal(conf.n_notes, 1);
 	assert_string_equal(conf.note[0]->key, "rdma.num_worker_threads");
+	file("rdma: {devices: [a, b]}\nlocal: {path: /run/x}\n");
+	load();
+	assert_int_equal(conf.n_notes, 2);		/* not taken for RDMA or a local socket that nobody serves */
 }
 
 static void
@@ -395,6 +398,7 @@ shown_defaults_are_a_configuration(void **state)
 	args.file = path;
 	load();
 	assert_memory_equal(&conf.params, &bare.params, sizeof(bare.params));
+	assert_int_equal(conf.n_notes, 0);
 }
 
 /* Files of random pieces: refused or taken, never a crash, and a refusal says why. */

@@ -137,6 +137,7 @@ mkv_make() {
 
 # mkv_build: the tree in build/, its installation in build/stage. Two at once wait for each other.
 mkv_build() {
+	[ -x "$MKV_TOP/configure" ] || mkv_say "making configure"
 	mkv_as_owner mkdir -p "$MKV_BUILD" "$MKV_LOGS"
 	mkv_as_owner touch "$MKV_BUILD/.lock"
 	exec {MKV_LOCK_FD}>"$MKV_BUILD/.lock"
@@ -144,7 +145,7 @@ mkv_build() {
 	mkv_step "$MKV_LOGS/autoreconf.log" mkv_autoreconf &&
 		mkv_say "configuring" &&
 		mkv_step "$MKV_LOGS/configure.log" mkv_configure "$MKV_BUILD" --prefix="$MKV_STAGE" &&
-		mkv_say "building with $MKV_JOBS jobs" &&
+		mkv_say "building with $MKV_JOBS jobs, some minutes the first time (log: $MKV_LOGS/make.log)" &&
 		mkv_step "$MKV_LOGS/make.log" mkv_make "$MKV_BUILD" &&
 		mkv_step "$MKV_LOGS/install.log" mkv_make "$MKV_BUILD" install || return 1
 	exec {MKV_LOCK_FD}>&-

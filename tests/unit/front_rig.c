@@ -573,7 +573,7 @@ rig_client_open(struct rig *r, struct rig_client *c)
 	c->rig = r;
 	c->fd = fds[0];
 	c->next_id = 1;
-	c->deadline_us = 5000000;
+	c->deadline_us = RIG_PATIENCE_MS * 1000;
 	c->out_room = 1 << 16;
 	c->in_room = MKV_WIRE_PART_MAX + MKV_WIRE_BODY_MAX + 4096;
 	c->out = malloc(c->out_room);
@@ -726,7 +726,7 @@ rig_client_handshake(struct rig_client *c)
 	hello.b.version_min = hello.b.version_max = MKV_WIRE_VERSION;
 	memset(hello.b.nonce, 7, sizeof(hello.b.nonce));
 	rig_write(c, &hello, sizeof(hello));
-	assert_int_equal(rig_recv(c, 1000), 1);
+	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 	assert_int_equal(c->f.hdr.status, 0);
 	assert_int_equal(c->f.hdr.body_bytes, sizeof(*rep));
 	memcpy(reply, &c->f.hdr, sizeof(c->f.hdr));
@@ -746,7 +746,7 @@ rig_client_handshake(struct rig_client *c)
 		rig_write(c, &h, sizeof(h));
 		rig_write(c, &conn, sizeof(conn));
 	}
-	assert_int_equal(rig_recv(c, 1000), 1);
+	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 	assert_int_equal(c->f.hdr.status, 0);
 	c->session = c->f.hdr.session_id;
 	assert_true(c->session != 0);
@@ -826,7 +826,7 @@ rig_put(struct rig_client *c, const char *key, const void *val, size_t bytes)
 		rig_send(c, MKV_WIRE_PUT, more ? MKV_WIRE_F_MORE : 0, id, body, b, (const uint8_t *)val + off, n);
 		off += n;
 	} while (off < bytes);
-	if (rig_recv(c, 3000) != 1)
+	if (rig_recv(c, RIG_PATIENCE_MS) != 1)
 		return (MKV_E_CLOSED);
 	assert_int_equal(c->f.hdr.request_id, id);
 	return (-(int)c->f.hdr.status);
@@ -845,7 +845,7 @@ rig_get(struct rig_client *c, const char *key, uint64_t off, uint64_t len, uint8
 		uint32_t *crc = (void *)(o + 1);
 		uint64_t left, p = 0;
 
-		if (rig_recv(c, 3000) != 1)
+		if (rig_recv(c, RIG_PATIENCE_MS) != 1)
 			return (MKV_E_CLOSED);
 		assert_int_equal(c->f.hdr.request_id, id);
 		if (c->f.hdr.status != 0)

@@ -15,6 +15,7 @@
 #define RIG_OBJECTS	512
 #define RIG_ARENA	(64ull << 20)
 #define RIG_KEY_ID	77u
+#define RIG_PATIENCE_MS	60000u		/* for what is to come, however slow the machine; a test about time has a limit of its own */
 
 struct rig;
 

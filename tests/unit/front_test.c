@@ -133,7 +133,7 @@ lists(struct rig *r, struct rig_client *c)
 		}
 	n = rig_keys_body(body, "k%05u", 0, 100);
 	rig_send(c, MKV_WIRE_EXISTS, 0, 0, body, n, NULL, 0);
-	assert_int_equal(rig_recv(c, 1000), 1);
+	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 	assert_int_equal(c->f.hdr.status, 0);
 	assert_int_equal(w->n_keys, 100);
 	assert_int_equal(w->n_there, 90);
@@ -141,27 +141,27 @@ lists(struct rig *r, struct rig_client *c)
 		assert_int_equal(b[i], i % 10 != 7 ? 1 : MKV_REASON_EVICTED << 1);
 
 	rig_send(c, MKV_WIRE_MATCH, 0, 0, body, n, NULL, 0);
-	assert_int_equal(rig_recv(c, 1000), 1);
+	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 	assert_int_equal(w->n_there, 7);
 	assert_int_equal(w->reason, MKV_REASON_EVICTED);
 
 	rig_send(c, MKV_WIRE_TOUCH, 0, 0, body, n, NULL, 0);
-	assert_int_equal(rig_recv(c, 1000), 1);
+	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 	assert_int_equal(w->n_there, 90);
 	rig_send(c, MKV_WIRE_DELETE, 0, 0, body, n, NULL, 0);
-	assert_int_equal(rig_recv(c, 1000), 1);
+	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 	assert_int_equal(w->n_there, 90);
 	assert_int_equal(b[7], MKV_REASON_NEVER << 1);
 	rig_send(c, MKV_WIRE_EXISTS, 0, 0, body, n, NULL, 0);
-	assert_int_equal(rig_recv(c, 1000), 1);
+	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 	assert_int_equal(w->n_there, 0);
 
 	n = rig_keys_body(body, "k%05u", 0, 0);
 	rig_send(c, MKV_WIRE_EXISTS, 0, 0, body, n, NULL, 0);
-	assert_int_equal(rig_recv(c, 1000), 1);
+	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 	assert_int_equal(w->n_keys, 0);
 	rig_send(c, MKV_WIRE_DELETE, 0, 0, body, n, NULL, 0);
-	assert_int_equal(rig_recv(c, 1000), 1);
+	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 	assert_int_equal(c->f.hdr.status, 0);
 }
 
@@ -182,7 +182,7 @@ long_lists(struct rig *r, struct rig_client *c)
 		for (unsigned i = 0; i < 65536; i += 4096)
 			rig_send(c, ops[o], i + 4096 < 65536 ? MKV_WIRE_F_MORE : 0, id, body, rig_keys_body(body, "q%05u", i, 4096), NULL, 0);
 		do {
-			assert_int_equal(rig_recv(c, 5000), 1);
+			assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 			assert_int_equal(c->f.hdr.status, 0);
 			assert_int_equal(c->f.hdr.request_id, id);
 			for (unsigned i = 0; i < w->n_keys; i++)
@@ -196,10 +196,10 @@ long_lists(struct rig *r, struct rig_client *c)
 	/* One key too many: an error, and its other parts are swallowed. */
 	for (unsigned i = 0; i < 17; i++)
 		rig_send(c, MKV_WIRE_EXISTS, i < 16 ? MKV_WIRE_F_MORE : 0, 70000, body, rig_keys_body(body, "q%05u", i, 4096), NULL, 0);
-	assert_int_equal(rig_recv(c, 1000), 1);
+	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 	assert_int_equal(-(int)c->f.hdr.status, MKV_E_PROTO);
 	rig_send(c, MKV_WIRE_PING, 0, 0, NULL, 0, NULL, 0);
-	assert_int_equal(rig_recv(c, 1000), 1);
+	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 	assert_int_equal(c->f.hdr.op, MKV_WIRE_PING);
 }
 
@@ -223,25 +223,25 @@ small_ops(struct rig *r, struct rig_client *c)
 	assert_int_equal(rig_put(c, "other", "abc", 3), 0);
 	n = rig_get_body(body, "p-3", 3, 0, 0);
 	rig_send(c, MKV_WIRE_STAT, 0, 0, body, n, NULL, 0);
-	assert_int_equal(rig_recv(c, 1000), 1);
+	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 	assert_int_equal(c->f.hdr.status, 0);
 	assert_int_equal(o->value_bytes, 3);
 	rig_send(c, MKV_WIRE_REPORT, 0, 0, body, n, NULL, 0);
-	assert_int_equal(rig_recv(c, 1000), 1);
+	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 	assert_int_equal(c->f.hdr.status, 0);
 	rig_send(c, MKV_WIRE_STAT, 0, 0, body, rig_get_body(body, "nono", 4, 0, 0), NULL, 0);
-	assert_int_equal(rig_recv(c, 1000), 1);
+	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 	assert_int_equal(-(int)c->f.hdr.status, MKV_E_MISS);
 	assert_int_equal(c->f.hdr.reason, MKV_REASON_NEVER);
 	rig_send(c, MKV_WIRE_INFO, 0, 0, NULL, 0, NULL, 0);
-	assert_int_equal(rig_recv(c, 1000), 1);
+	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 	assert_int_equal(info->drives_online, r->conf.drives);
 	assert_int_equal(info->total_bytes, 1000 * r->conf.drives);
 	do {
 		memcpy(body, &list, sizeof(list));
 		memcpy(body + sizeof(list), "p-\0\0\0\0\0\0", 8);
 		rig_send(c, MKV_WIRE_LIST, 0, 0, body, sizeof(list) + 8, NULL, 0);
-		assert_int_equal(rig_recv(c, 1000), 1);
+		assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 		assert_int_equal(c->f.hdr.status, 0);
 		rows += l->n_rows;
 		list.cursor = l->cursor;
@@ -274,7 +274,7 @@ many_in_flight(struct rig *r, struct rig_client *c)
 	while (seen < 500) {
 		unsigned i;
 
-		assert_int_equal(rig_recv(c, 1000), 1);
+		assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 		i = (unsigned)(c->f.hdr.request_id - 1000) % 25;
 		assert_int_equal(-(int)c->f.hdr.status, i < 20 ? 0 : MKV_E_MISS);
 		if (i < 20) {
@@ -320,9 +320,9 @@ test_many_in_flight(void **state)
 /* ---- Faults ---------------------------------------------------------------------------------------------------------------- */
 
 static int
-answer_of(struct rig_client *c, uint64_t id, unsigned ms)
+answer_of(struct rig_client *c, uint64_t id)
 {
-	assert_int_equal(rig_recv(c, ms), 1);
+	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 	assert_int_equal(c->f.hdr.request_id, id);
 	return (-(int)c->f.hdr.status);
 }
@@ -354,18 +354,18 @@ fault_timeout(struct rig *r, struct rig_client *c)
 	r->drive[0].hold = 1;
 	rig_fill(big, 300000, 1);
 	id = send_put(c, "slow", 300000, 0);
-	assert_int_equal(answer_of(c, id, 1000), MKV_E_TIMEOUT);
+	assert_int_equal(answer_of(c, id), MKV_E_TIMEOUT);
 	mkv_stage_stat(r->stage, &st);
 	if (!r->conf.memory_mode)
 		assert_true(st.drive_bytes >= 300000);
 	assert_int_equal(r->f->n_reqs, 1);
 	id = send_get(c, "slow");
-	assert_int_equal(answer_of(c, id, 1000), MKV_E_TIMEOUT);
+	assert_int_equal(answer_of(c, id), MKV_E_TIMEOUT);
 	assert_int_equal(c->f.hdr.reason, MKV_REASON_TIMED_OUT);
 	rig_drive_answer_held(&r->drive[0]);
 	rig_pump_ms(r, 5);
 	assert_int_equal(r->f->n_reqs, 0);
-	c->deadline_us = 5000000;
+	c->deadline_us = RIG_PATIENCE_MS * 1000;
 	put_get(c, "after", 1000);
 }
 
@@ -384,7 +384,7 @@ fault_restart(struct rig *r, struct rig_client *c)
 	rig_pump_ms(r, 5);
 	rig_map(r, 0, MKV_DRIVE_RESTARTING);
 	rig_drive_kill(r, 0);
-	assert_int_equal(answer_of(c, put, 1000), MKV_E_RETRY);
+	assert_int_equal(answer_of(c, put), MKV_E_RETRY);
 	get2 = send_get(c, "there");
 	rig_pump_ms(r, 5);
 	mkv_stage_stat(r->stage, &st);
@@ -395,10 +395,10 @@ fault_restart(struct rig *r, struct rig_client *c)
 	r->drive[0].hold = 0;
 	rig_drive_up(r, 0, 11);
 	rig_map(r, 0, MKV_DRIVE_ONLINE);
-	assert_int_equal(rig_recv(c, 1000), 1);
+	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 	assert_int_equal(c->f.hdr.status, 0);
 	assert_true(c->f.hdr.request_id == get || c->f.hdr.request_id == get2);
-	assert_int_equal(rig_recv(c, 1000), 1);
+	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 	assert_int_equal(c->f.hdr.status, 0);
 	mkv_front_drive_drained(r->f, 0, 10);
 	mkv_stage_stat(r->stage, &st);
@@ -429,7 +429,7 @@ fault_failed(struct rig *r, struct rig_client *c)
 	rig_pump_ms(r, 5);
 	rig_map(r, 1, MKV_DRIVE_FAILED);
 	for (unsigned i = 0; i < 40; i++) {
-		assert_int_equal(rig_recv(c, 1000), 1);
+		assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 		if (c->f.hdr.status == 0)
 			found++;
 		else {
@@ -518,13 +518,13 @@ fault_lies(struct rig *r, struct rig_client *c)
 		assert_false(r->drive[0].alive);
 		r->drive[0].mangle = NULL;
 		rig_drive_up(r, 0, epoch);
-		assert_int_equal(answer_of(c, id, 1000), 0);
+		assert_int_equal(answer_of(c, id), 0);
 		mkv_front_drive_drained(r->f, 0, epoch - 1);
 		epoch++;
 	}
 	for (unsigned i = 0; i < MKV_ARRAY_LEN(reply); i++) {
 		r->drive[0].mangle = reply[i];
-		assert_int_equal(answer_of(c, send_get(c, "v"), 1000), MKV_E_PEER);
+		assert_int_equal(answer_of(c, send_get(c, "v")), MKV_E_PEER);
 		r->drive[0].mangle = NULL;
 	}
 	put_get(c, "w", 200000);
@@ -552,7 +552,7 @@ fault_set(struct rig *r, struct rig_client *c)
 	}
 	rig_pump_ms(r, 5);
 	rig_send(c, MKV_WIRE_PUT, MKV_WIRE_F_ABORT, id, NULL, 0, NULL, 0);
-	assert_int_equal(answer_of(c, id, 1000), MKV_E_CANCELLED);
+	assert_int_equal(answer_of(c, id), MKV_E_CANCELLED);
 	rig_pump_ms(r, 20);
 	for (unsigned d = 0; d < r->conf.drives; d++)
 		for (unsigned i = 0; i < RIG_OBJECTS; i++)
@@ -573,13 +573,13 @@ fault_bad_crc(struct rig *r, struct rig_client *c)
 	n = rig_put_body(body, "crc", 3, big, 200000, 0, 200000, 0);
 	big[150000] ^= 1;
 	id = rig_send(c, MKV_WIRE_PUT, 0, 0, body, n, big, 200000);
-	assert_int_equal(answer_of(c, id, 1000), MKV_E_CORRUPT);
-	assert_int_equal(answer_of(c, send_get(c, "crc"), 1000), MKV_E_MISS);
+	assert_int_equal(answer_of(c, id), MKV_E_CORRUPT);
+	assert_int_equal(answer_of(c, send_get(c, "crc")), MKV_E_MISS);
 	/* Without CRCs the front makes them. */
 	n = rig_put_body(body, "crc", 3, big, 200000, 0, 200000, MKV_WIRE_PUT_NO_CRC);
 	id = rig_send(c, MKV_WIRE_PUT, 0, 0, body, n, big, 200000);
-	assert_int_equal(answer_of(c, id, 1000), 0);
-	assert_int_equal(answer_of(c, send_get(c, "crc"), 1000), 0);
+	assert_int_equal(answer_of(c, id), 0);
+	assert_int_equal(answer_of(c, send_get(c, "crc")), 0);
 	assert_memory_equal(c->f.payload, big, 200000);
 }
 
@@ -594,8 +594,8 @@ fault_cancel(struct rig *r, struct rig_client *c)
 	rig_pump_ms(r, 2);
 	w.request_id = id;
 	cancel = rig_send(c, MKV_WIRE_CANCEL, 0, 0, &w, sizeof(w), NULL, 0);
-	assert_int_equal(answer_of(c, id, 1000), MKV_E_CANCELLED);
-	assert_int_equal(answer_of(c, cancel, 1000), 0);
+	assert_int_equal(answer_of(c, id), MKV_E_CANCELLED);
+	assert_int_equal(answer_of(c, cancel), 0);
 	assert_int_equal(r->f->n_reqs, 1);
 	rig_drive_answer_held(&r->drive[0]);
 	rig_pump_ms(r, 5);

@@ -91,7 +91,7 @@ assert_refused(struct rig_client *c, int status)
 {
 	static const uint8_t zero[32];
 
-	assert_int_equal(rig_recv(c, 500), 1);
+	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 	assert_int_equal(-(int)c->f.hdr.status, status);
 	assert_int_equal(c->f.hdr.session_id, 0);
 	assert_memory_equal(c->f.hdr.mac, zero, sizeof(zero));
@@ -107,14 +107,14 @@ test_refused(void **state)
 	(void)state;
 	rig_client_open(&rig, &cl);
 	say_hello(&cl, &hello);
-	assert_int_equal(rig_recv(&cl, 500), 1);
+	assert_int_equal(rig_recv(&cl, RIG_PATIENCE_MS), 1);
 	say_connect(&cl, 4711, 1, 0);			/* unknown key */
 	assert_refused(&cl, MKV_E_AUTH);
 	rig_client_close(&cl);
 
 	rig_client_open(&rig, &cl);
 	say_hello(&cl, &hello);
-	assert_int_equal(rig_recv(&cl, 500), 1);
+	assert_int_equal(rig_recv(&cl, RIG_PATIENCE_MS), 1);
 	say_connect(&cl, RIG_KEY_ID, 1, 0x11);		/* wrong MAC */
 	assert_refused(&cl, MKV_E_AUTH);
 	rig_client_close(&cl);
@@ -177,7 +177,7 @@ test_replays(void **state)
 	open_session();				/* the same frame twice */
 	rig_frame_make(&cl, &h, MKV_WIRE_PING, 0, 50, NULL, 0, 0);
 	rig_write(&cl, &h, sizeof(h));
-	assert_int_equal(rig_recv(&cl, 500), 1);
+	assert_int_equal(rig_recv(&cl, RIG_PATIENCE_MS), 1);
 	rig_write(&cl, &h, sizeof(h));
 	assert_closed_counted(MKV_M_front_auth_failures_total, bad++);
 
@@ -199,7 +199,7 @@ test_replays(void **state)
 
 	open_session();				/* our own answer, sent back */
 	rig_send(&cl, MKV_WIRE_PING, 0, 0, NULL, 0, NULL, 0);
-	assert_int_equal(rig_recv(&cl, 500), 1);
+	assert_int_equal(rig_recv(&cl, RIG_PATIENCE_MS), 1);
 	bad = count(MKV_M_front_bad_frames_total);
 	rig_write(&cl, &cl.f.hdr, sizeof(cl.f.hdr));
 	assert_closed_counted(MKV_M_front_bad_frames_total, bad);
@@ -222,7 +222,7 @@ test_wrong_state(void **state)
 	rig_client_open(&rig, &cl);		/* HELLO twice */
 	say_hello(&cl, &hello);
 	say_hello(&cl, &hello);
-	assert_int_equal(rig_recv(&cl, 500), 1);
+	assert_int_equal(rig_recv(&cl, RIG_PATIENCE_MS), 1);
 	assert_closed_counted(MKV_M_front_bad_frames_total, bad++);
 	open_session();				/* handshake in the session */
 	rig_send(&cl, MKV_WIRE_CONNECT, 0, 0, &conn, sizeof(conn), NULL, 0);
@@ -254,31 +254,31 @@ test_bad_bodies(void **state)
 	n = rig_get_body(body, "key", 3, 0, 10);
 	g->key_bytes = 600;
 	rig_send(&cl, MKV_WIRE_GET, 0, 0, body, n, NULL, 0);
-	assert_int_equal(rig_recv(&cl, 500), 1);
+	assert_int_equal(rig_recv(&cl, RIG_PATIENCE_MS), 1);
 	assert_int_equal(-(int)cl.f.hdr.status, MKV_E_INVAL);
 	n = rig_get_body(body, "key", 3, 0, 10);
 	g->key_bytes = 30;
 	rig_send(&cl, MKV_WIRE_STAT, 0, 0, body, n, NULL, 0);
-	assert_int_equal(rig_recv(&cl, 500), 1);
+	assert_int_equal(rig_recv(&cl, RIG_PATIENCE_MS), 1);
 	assert_int_equal(-(int)cl.f.hdr.status, MKV_E_PROTO);
 	n = rig_put_body(body, "key", 3, "12345", 5, 0, 6, 0);		/* value_bytes is not what comes */
 	rig_send(&cl, MKV_WIRE_PUT, 0, 0, body, n, "12345", 5);
-	assert_int_equal(rig_recv(&cl, 500), 1);
+	assert_int_equal(rig_recv(&cl, RIG_PATIENCE_MS), 1);
 	assert_int_equal(-(int)cl.f.hdr.status, MKV_E_PROTO);
 	n = rig_put_body(body, "key", 3, "12345", 5, 0, 5, 0);
 	p->n_crcs = 1000000000;
 	rig_send(&cl, MKV_WIRE_PUT, 0, 0, body, n, "12345", 5);
-	assert_int_equal(rig_recv(&cl, 500), 1);
+	assert_int_equal(rig_recv(&cl, RIG_PATIENCE_MS), 1);
 	assert_int_equal(-(int)cl.f.hdr.status, MKV_E_PROTO);
 	n = rig_keys_body(body, "k%u", 0, 10);
 	k->n_keys = 11;
 	rig_send(&cl, MKV_WIRE_EXISTS, 0, 0, body, n, NULL, 0);
-	assert_int_equal(rig_recv(&cl, 500), 1);
+	assert_int_equal(rig_recv(&cl, RIG_PATIENCE_MS), 1);
 	assert_int_equal(-(int)cl.f.hdr.status, MKV_E_PROTO);
 	n = rig_keys_body(body, "k%u", 0, 10);
 	k->n_keys = UINT32_MAX;
 	rig_send(&cl, MKV_WIRE_DELETE, 0, 0, body, n, NULL, 0);
-	assert_int_equal(rig_recv(&cl, 500), 1);
+	assert_int_equal(rig_recv(&cl, RIG_PATIENCE_MS), 1);
 	assert_int_equal(-(int)cl.f.hdr.status, MKV_E_PROTO);
 	assert_int_equal(rig_put(&cl, "fine", "12345", 5), 0);
 	rig_client_close(&cl);

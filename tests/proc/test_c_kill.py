@@ -19,6 +19,7 @@ from harness import FULL, MIB, Load, Server, alive, content
 ROUNDS = 50 if FULL else 6
 SLOW_ROUNDS = 20 if FULL else 2
 RETURN_LIMIT = 10.0
+ORPHAN_LIMIT = 6.0      # a front alone gives up after 2 s
 SEED = int(os.environ.get("MEMKV_SEED", "0")) or random.randrange(1 << 32)
 
 
@@ -151,6 +152,7 @@ def test_kill_supervisor_under_load(server_factory):
         assert not any(alive(p) for p in kids), "children of the dead supervisor stay"
     for what, v in (("next server ready", ready), ("every thread after ready", every)):
         print(f"{what}: median {statistics.median(v):.3f} s, max {max(v):.3f} s of {len(v)}")
+    assert max(every) < ORPHAN_LIMIT, f"requests hang in fronts of the dead supervisor (seed {SEED})"
     end_load(s, loads)
 
 

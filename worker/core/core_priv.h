@@ -8,7 +8,10 @@
 #include "worker/core/ctl.h"
 
 #define MKV_PEER_MAGIC		0x8de2b317u
-#define MKV_WORKER_ORPHAN_MS	10000u		/* grace when the supervisor is gone: it can give none any more */
+/* When the supervisor is gone nobody gives a grace or stops fronts before drives any more. */
+#define MKV_WORKER_ORPHAN_MS	10000u		/* a drive's grace: what it has is finished and synced */
+#define MKV_WORKER_ORPHAN_FRONT_MS 2000u	/* a front's: what still has no answer then is asked again of the next server */
+#define MKV_WORKER_ORPHAN_SERVE_MS 300u		/* a drive goes on so long first, for what fronts have in flight */
 #define MKV_WORKER_LATE_MS	1000u		/* beyond the grace the process ends with status 1 */
 
 /* Declares `name`, a message of one body. */

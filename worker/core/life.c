@@ -220,7 +220,13 @@ life_stop(struct mkv_worker *w, uint64_t grace_ms)
 	w->ops->stop(w, grace_ms);
 }
 
-/* No supervisor: what is in flight is finished and synced all the same. */
+static void
+life_orphan_stop(struct mkv_timer *t, uint64_t now_ns MKV_UNUSED)
+{
+	life_stop(MKV_CONTAINER_OF(t, struct mkv_worker, stop_timer), MKV_WORKER_ORPHAN_MS);
+}
+
+/* No supervisor: what is in flight is finished and synced all the same, and drives end after their fronts. */
 static void
 life_orphan(struct mkv_worker *w)
 {
@@ -230,7 +236,12 @@ life_orphan(struct mkv_worker *w)
 	if (w->ctl_io.active)
 		mkv_ioq_cancel(w->q, &w->ctl_io);
 	mkv_log(MKV_EV_SUPERVISOR_GONE, "state=%d", (int)w->state);
-	life_stop(w, MKV_WORKER_ORPHAN_MS);
+	if (w->ops->is_drive && w->state == MKV_WORKER_RUNNING) {
+		w->stop_timer.fire = life_orphan_stop;
+		mkv_timer_arm(&w->timers, &w->stop_timer, mkv_now_ns() + MKV_WORKER_ORPHAN_SERVE_MS * MKV_NS_PER_MS);
+		return;
+	}
+	life_stop(w, w->ops->is_drive ? MKV_WORKER_ORPHAN_MS : MKV_WORKER_ORPHAN_FRONT_MS);
 }
 
 static int

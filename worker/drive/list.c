@@ -12,6 +12,7 @@
 #include "worker/drive/engine_priv.h"
 
 #define LIST_PAGES_MAX	512u		/* looked at for one answer */
+#define BATCH_AHEAD	8u
 
 static uint8_t
 batch_one(struct mkv_req *r, struct mkv_digest d)
@@ -32,6 +33,22 @@ batch_one(struct mkv_req *r, struct mkv_digest d)
 	return (1);
 }
 
+/* Index heads, then entries, are on their way into the cache before their turn comes. */
+static void
+batch_ahead(const struct mkv_req *r, const uint8_t *p, uint32_t n, uint32_t i)
+{
+	struct mkv_digest d;
+
+	for (int step = 0; step < 2; step++) {
+		uint32_t at = i + (step == 0 ? 2 * BATCH_AHEAD : BATCH_AHEAD);
+
+		if (at >= n)
+			continue;
+		memcpy(&d, p + (size_t)at * sizeof(d), sizeof(d));
+		mkv_index_prefetch(&r->e->ix, d, step);
+	}
+}
+
 enum mkv_next
 batch_step(struct mkv_req *r)
 {
@@ -45,6 +62,7 @@ batch_step(struct mkv_req *r)
 	for (uint32_t i = 0; i < n; i++) {
 		struct mkv_digest d;
 
+		batch_ahead(r, p, n, i);
 		memcpy(&d, p + (size_t)i * sizeof(d), sizeof(d));
 		p[i] = stopped ? MKV_REASON_NEVER << 1 : batch_one(r, d);
 		if ((p[i] & 1) == 0 && (r->q.flags & MKV_DRV_F_BATCH_MATCH))

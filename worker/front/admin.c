@@ -188,9 +188,9 @@ list_step(struct mkv_req *r)
 	return (MKV_NEXT_PARK);
 }
 
-/* How many bytes n rows take; 0 if they are not rows. */
+/* How many bytes n rows take; 0 if they are not rows. Their flags become those of the wire. */
 static uint32_t
-list_rows_bytes(const uint8_t *p, uint32_t n)
+list_rows_bytes(uint8_t *p, uint32_t n)
 {
 	uint32_t at = 0;
 
@@ -203,6 +203,8 @@ list_rows_bytes(const uint8_t *p, uint32_t n)
 		if (row.row_bytes % 8 != 0 || row.row_bytes < sizeof(row) + row.key_bytes || row.row_bytes > LIST_BYTES - at ||
 		    row.key_bytes > MKV_WIRE_KEY_MAX)
 			return (0);
+		row.flags = row.flags & MKV_DRV_F_PIN ? MKV_WIRE_PUT_PIN : 0;
+		memcpy(p + at, &row, sizeof(row));
 		at += row.row_bytes;
 	}
 	return (at);

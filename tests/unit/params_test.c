@@ -130,7 +130,7 @@ sizes_and_durations(void **state)
 	good("storage.block_size", "1 MiB");
 	assert_true(p.storage_block_size == 1ull << 20);
 	bad("storage.block_size", "3MiB", "power of two");
-	bad("storage.block_size", "32MiB", "256KiB to 16MiB");
+	bad("storage.block_size", "8MiB", "256KiB to 4MiB");
 	good("drive.drain_timeout", "1500ms");
 	assert_true(p.drive_drain_timeout == 1500000);
 	bad("drive.drain_timeout", "10", "a duration from 100ms to 10m");

@@ -779,6 +779,10 @@ test_foreign(void **state)
 	assert_int_equal(rig_open(r), MKV_E_CONFIG);
 	assert_non_null(strstr(r->why, "bytes and has"));
 	r->sim->m.total_bytes += 1 << 20;
+	r->o.extent_bytes *= 2;
+	assert_int_equal(rig_open(r), MKV_E_CONFIG);
+	assert_non_null(strstr(r->why, "storage.block_size 1048576"));
+	r->o.extent_bytes /= 2;
 	/* An epoch that the medium has seen already. */
 	r->o.epoch = 1;
 	assert_int_equal(rig_open(r), MKV_E_STALE);

@@ -108,6 +108,11 @@ format_fits(struct mkv_engine *e, char *why, size_t n)
 		snprintf(why, n, "%s has another division of metadata and data", e->o.name);
 		return (MKV_E_CONFIG);
 	}
+	if (sb->extent_bytes != e->o.extent_bytes) {
+		snprintf(why, n, "%s was formatted with storage.block_size %u and the configuration says %u: set it to %u, or zero its first MiB "
+		    "to format it anew", e->o.name, sb->extent_bytes, e->o.extent_bytes, sb->extent_bytes);
+		return (MKV_E_CONFIG);
+	}
 	if (!format_is_zero(e->o.drive_uuid) && memcmp(sb->uuid, e->o.drive_uuid, 16) != 0) {
 		snprintf(why, n, "%s is not the drive that was expected: its uuid is another", e->o.name);
 		return (MKV_E_CONFIG);

@@ -157,6 +157,7 @@ mkv_server_start() {
 	local log=$1 dir fd
 	shift
 	dir=$(mktemp -d)
+	rm -f "$log"				# one of root, after sudo, cannot be written but can be removed
 	mkfifo "$dir/ready"
 	exec {fd}<>"$dir/ready"
 	rm -rf "$dir"

@@ -74,3 +74,28 @@ def test_interrupted_leaves_nothing(tmp_path):
 def test_wrong_usage_changes_nothing():
     r = subprocess.run([os.path.join(TOP, "quickstart"), "--nonsense"], capture_output=True, text=True, timeout=20, check=False)
     assert r.returncode == 2 and "usage" in r.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can leave files of root behind")
+def test_server_log_of_another_user(tmp_path):
+    """After a run with sudo the log is root's, in a directory that is not."""
+    logs = tmp_path / "build"
+    logs.mkdir()
+    log = logs / "server.log"
+    log.write_text("old\n")
+    log.chmod(0o600)
+    os.chown(logs, 65534, 65534)
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents:
+        if parent != parent.parent and str(parent) != "/tmp" and parent.stat().st_uid == 0 and str(parent).startswith("/tmp/"):
+            parent.chmod(0o755)
+    script = f"""
+        set -euo pipefail
+        . "{TOP}/scripts/common.sh"
+        mkv_server_start "{log}" --set server.data_dir="{logs}/data" --set network.address=127.0.0.1:0 --set storage.mode=memory
+        mkv_server_stop
+    """
+    r = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "bash", "-c", script], capture_output=True, text=True,
+                       timeout=60, check=False, env={"PATH": os.environ["PATH"], "HOME": str(logs)})
+    assert r.returncode == 0, r.stderr
+    assert "event=ready" in log.read_text()

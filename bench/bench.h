@@ -6,7 +6,7 @@
 
 #include <stdio.h>
 
-/* argv[0] is "bench", argv[1] the operation. Returns the exit status of DESIGN 10. */
+/* argv[0] is "bench", argv[1] the operation. Returns the exit status (docs/operate/cli.md). */
 int	mkv_bench_main(int argc, char **argv);
 /* For help and completion. */
 void	mkv_bench_help(FILE *to);

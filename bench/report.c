@@ -1,5 +1,5 @@
 /*
- * The result of a run: a table for people, one JSON line for scripts (the names are fixed, DESIGN 10). Reads, owns nothing.
+ * The result of a run: a table for people, one JSON line for scripts (the names are fixed: memkv-bench(1)). Reads, owns nothing.
  */
 #include "config.h"
 #include "bench/bench_priv.h"

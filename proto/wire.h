@@ -1,5 +1,5 @@
 /*
- * Client <-> front: the one wire format, the same on every carrier (DESIGN D9). Little endian, fixed structs, sizes pinned below.
+ * Client <-> front: the one wire format, the same on every carrier (docs/internals/crypto.md). Little endian, fixed structs, sizes pinned below.
  *
  * A frame is header | body | payload. The MAC (HMAC-SHA256 under the key of this direction and channel) covers header bytes 0..63 and the body; payload is
  * covered by the CRCs in the body. Both sides check in this order: magic, version, body_bytes against the op's limit, MAC, counter (exactly last + 1 on

@@ -196,7 +196,7 @@ Mkv__Ctl__Kind	proc_ctl_kind(enum sup_kind kind);
 void		proc_send(struct proc *p, const Mkv__Ctl__Control *m, const int *fds, unsigned n_fds);
 void		proc_break(struct proc *p, const char *why);	/* protocol broken or hung: SIGKILL */
 
-/* spawn.c: exec of program with the four descriptors of DESIGN 2. 0 and the parent's ends; MKV_E_SYSTEM. */
+/* spawn.c: exec of program with its four descriptors. 0 and the parent's ends; MKV_E_SYSTEM. */
 struct spawned {
 	pid_t		pid;
 	int		pidfd, ctl_fd, log_fd;

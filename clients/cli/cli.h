@@ -25,7 +25,7 @@ enum cli_id {
 #define C_KEYS		(C(PUT) | C(GET) | C(EXISTS) | C(STAT) | C(DELETE) | C(MATCH) | C(LIST))
 #define C_CLIENT	(C_KEYS | C(INFO))
 
-/* Exit statuses, DESIGN 10. Those of libmemkv's errors are in common/tbl/errors.def. */
+/* Exit statuses (docs/operate/cli.md). Those of libmemkv's errors are in common/tbl/errors.def. */
 enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_MISS = 3, CLI_UNREACHABLE = 4, CLI_DENIED = 5, CLI_CORRUPT = 6 };
 
 #define CLI_BUFFER_BYTES	(8u << 20)	/* values up to this go in one piece, larger ones in such pieces */

@@ -1,7 +1,7 @@
 /*
  * Asserts and small macros, for every process.
  *
- * MKV_ASSERT is for our own mistakes only (STYLE 5, answer 3): it is alive in release builds, prints the expression, place and
+ * MKV_ASSERT is for our own mistakes only (CONTRIBUTING.md): it is alive in release builds, prints the expression, place and
  * a backtrace on stderr and aborts. Bytes that came from a client, a medium or the far end of a ring are never asserted on.
  */
 #ifndef MKV_BASE_ASSERT_H

@@ -1,5 +1,5 @@
 /*
- * Keys and MACs (DESIGN D9): HMAC-SHA256, HKDF-SHA256, the handshake's derivations, counters. OpenSSL below.
+ * Keys and MACs (docs/internals/crypto.md): HMAC-SHA256, HKDF-SHA256, the handshake's derivations, counters. OpenSSL below.
  * A struct mkv_mac is one keyed EVP_MAC context re-armed for each message; one loop thread, one direction of one channel.
  * Key material is wiped when freed and never logged.
  */

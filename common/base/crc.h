@@ -1,5 +1,5 @@
 /*
- * CRC32C (Castagnoli), one value per 64 KiB chunk of an object (DESIGN D6). ISA-L, a hardware loop, or a slicing table: chosen by
+ * CRC32C (Castagnoli), one value per 64 KiB chunk of an object. ISA-L, a hardware loop, or a slicing table: chosen by
  * mkv_crc_init()'s short measurement (CPU flags alone mislead under emulation). Any thread after init; init is idempotent.
  */
 #ifndef MKV_BASE_CRC_H

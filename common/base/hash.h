@@ -25,7 +25,7 @@ struct mkv_digest	mkv_digest(const uint8_t secret[MKV_SECRET_BYTES], const void 
 uint64_t		mkv_hash64(const void *p, size_t bytes, uint64_t seed);	/* unkeyed XXH3 */
 
 /*
- * Weighted rendezvous hashing (DESIGN D3): score(i) = -weight_i / ln(u), u in (0,1) from hash64(node_i) mixed with hash64(key); the largest
+ * Weighted rendezvous hashing (docs/internals/placement.md): score(i) = -weight_i / ln(u), u in (0,1) from hash64(node_i) mixed with hash64(key); the largest
  * score wins, ties go to the smaller node hash. Documented in docs/internals/placement.md so that any client can repeat it.
  * node_hash[i]: mkv_hash64(name or uuid, bytes, 0), computed once. weight 0 excludes a node. Returns the index, -1 if none.
  */

@@ -1,5 +1,5 @@
 /*
- * Which key: the derivations of DESIGN D9 and the texts keys come from. docs/internals/crypto.md has them in one table.
+ * Which key: the derivations and the texts keys come from. docs/internals/crypto.md has them in one table.
  *
  * Any process, any thread; no state. Intermediate secrets are wiped before return. Everything hashed is laid out byte by byte, little
  * endian, so that the results do not depend on a compiler's padding.

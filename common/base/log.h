@@ -1,5 +1,5 @@
 /*
- * Structured log: one event, one line (STYLE 6). Any process, any thread; writes one write(2) to stderr, never blocks on a lock.
+ * Structured log: one event, one line. Any process, any thread; writes one write(2) to stderr, never blocks on a lock.
  * Children write `level=warn event=frame_bad key=value …`; the supervisor prefixes time, kind and pid and turns it into JSON
  * where asked. Values with blanks, quotes or '=' are quoted. Secrets never appear. libmemkv does not log.
  */

@@ -1,5 +1,5 @@
 /*
- * Metric pages (DESIGN D13): one memfd per process, kept by the supervisor, so a restart resets nothing. Rows are in common/tbl/metrics.def:
+ * Metric pages: one memfd per process, kept by the supervisor, so a restart resets nothing. Rows are in common/tbl/metrics.def:
  * MKV_METRIC(name, kind, proc, label, help): kind COUNTER GAUGE HISTOGRAM (nanoseconds, exported in seconds); proc FRONT DRIVE SUPERVISOR; label NONE REASON OP
  * (one slot per value of the label). Children write with relaxed atomics, the supervisor reads while they write; a page of another build is refused.
  */

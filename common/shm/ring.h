@@ -2,7 +2,7 @@
  * Single-producer single-consumer ring of 64-byte descriptors in a shared memfd, and the bell that wakes a consumer.
  *
  * The supervisor creates the memfd (mkv_ring_bytes), formats it once and gives it to both ends with the epoch; a death makes a new one.
- * The far end's words are foreign bytes: a tail or head that cannot be is MKV_E_PEER, never an assert (STYLE 8 is the specification).
+ * The far end's words are foreign bytes: a tail or head that cannot be is MKV_E_PEER, never an assert (docs/internals/shm.md).
  *
  *   field   written by  read by   order
  *   tail    producer    consumer  store release in push; pairs with the acquire in pop

@@ -1,5 +1,5 @@
 /*
- * A front's staging segment: control slots and data buffers (DESIGN D5).
+ * A front's staging segment: control slots and data buffers (docs/internals/shm.md).
  *
  * The supervisor makes the memfd and keeps it; it outlives the front. One front at a time hands out its slots and buffers (single thread);
  * every drive maps it and registers it with io_uring. Layout: header page | owner words, one u64 a unit | control slots of 8 KiB |

@@ -83,6 +83,8 @@ printf '/* TO''DO: later */\n' | plant common/base/bad.h
 breach words.sh "unfinished by its own words"
 printf 'dir = "/wo''rk/main"\n' | plant scripts/bad.py
 breach words.sh "a path of one machine"
+printf '/* The rings (DES''IGN D5). */\n' | plant common/base/bad.h
+breach words.sh "a document that is not in this tree"
 
 printf 'MKV_ERR(NEW, 2, 503, 1, 1, "y")\n' >>"$tmp/tree/common/tbl/errors.def"
 breach tables.sh "number 2 is taken"

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Work that calls itself unfinished, and paths that only exist on somebody's machine.
+# Work that calls itself unfinished, paths that only exist on somebody's machine, and documents that are not in this tree.
 . "$(dirname "$0")/lint.sh"
 
 unfinished='\<(TODO|FIXME|XXX|HACK)\>|\<for now\>|\<not (yet )?implemented\>|\<unimplemented\>|\<stub(bed)? out\>'
 machine='(^|[^A-Za-z0-9_.$}])/(work|farm|root|tmp/b-[a-z]+)(/|\>)'
+absent='\<(DESIGN|STYLE|MISSION)( section)? [D0-9]'
 
 search() {
 	local pattern=$1 text=$2 file line rest
@@ -19,4 +20,5 @@ mapfile -t files < <(
 [ "${#files[@]}" -gt 0 ] || lint_end
 search "$unfinished" "unfinished by its own words"
 search "$machine" "a path of one machine"
+search "$absent" "a document that is not in this tree"
 lint_end

@@ -1,5 +1,5 @@
 /*
- * The jail of a worker (DESIGN 2): entered once, before the first foreign byte, never left.
+ * The jail of a worker (SECURITY.md): entered once, before the first foreign byte, never left.
  *
  * Order: restrictions of the ring, no_new_privs, Landlock (no file, no TCP), another user without capabilities, seccomp. What is left: the
  * descriptors that are open, memory, threads of its own, recvmsg/sendmsg on the control socket.

@@ -1,6 +1,6 @@
 /*
  * memkv-front, loop thread: EXISTS and MATCH. Keys become digests as they come; after the last part each drive is sent one batch of those that are its
- * own, and its answers (one byte a key) are merged in the order of the keys. No key is compared in full: index only, as in DESIGN 4.
+ * own, and its answers (one byte a key) are merged in the order of the keys. No key is compared in full: index only.
  *
  * u->unit[] has the digests in order, the byte of key i in u->res its drive until the answer replaces it. A drive that dies has its batch sent again;
  * one that went out of service makes its keys misses.

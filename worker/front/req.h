@@ -1,5 +1,5 @@
 /*
- * A client's request inside the front: one struct, one state enum, one function that moves it (STYLE 10).
+ * A client's request inside the front: one struct, one state enum, one function that moves it.
  *
  * Facts are noted by callbacks (payload is in, a drive answered, an answer left, the deadline passed), then mkv_req_run() lets the op's step do
  * all that can be done now. A step works on what it finds in the request, so it may be called once too often but never wrongly. mkv_req_end() decides

@@ -1,5 +1,5 @@
 /*
- * memkv-front, loop thread: the pool map and placement (DESIGN D3). Rendezvous hashing over drive uuids; RESTARTING does not move a key, FAILED, ABSENT
+ * memkv-front, loop thread: the pool map and placement (docs/internals/placement.md). Rendezvous hashing over drive uuids; RESTARTING does not move a key, FAILED, ABSENT
  * and DRAINING do. Owns nothing but fields of mkv_drive that the map sets.
  */
 #include "config.h"

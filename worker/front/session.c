@@ -1,5 +1,5 @@
 /*
- * memkv-front, loop thread: the handshake and the checks of every later frame (DESIGN D9, proto/wire.h). Owns a connection's keys, nonces and counters;
+ * memkv-front, loop thread: the handshake and the checks of every later frame (docs/internals/crypto.md, proto/wire.h). Owns a connection's keys, nonces and counters;
  * a session lives and dies with its connection and is known to no other process. Results: 0 go on; PROTO, VERSION close; AUTH close, counted as such.
  */
 #include "config.h"

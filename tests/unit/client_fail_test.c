@@ -438,6 +438,9 @@ test_close_in_flight(void **state)
 
 #define THREADS	6
 #define ROUNDS	60
+#define DROPS	10
+
+static _Atomic unsigned stress_rounds;
 
 static void *
 stress_main(void *arg)
@@ -459,6 +462,7 @@ stress_main(void *arg)
 			(void)mkv_get(cl, K(key), buf, 300000, 1 + (uint64_t)rand_r(&seed) % 500, NULL);
 		if (i % 11 == 0)
 			bad += mkv_exists(cl, K(key), 20 * SEC) != 1;
+		stress_rounds++;
 	}
 	free(v);
 	free(buf);
@@ -475,10 +479,14 @@ test_threads(void **state)
 	(void)state;
 	mkv_client_close(cl);
 	cl = fix_client_opts(&o, &fake, 1);
+	stress_rounds = 0;
 	for (unsigned i = 0; i < THREADS; i++)
 		assert_int_equal(pthread_create(&t[i], NULL, stress_main, (void *)(uintptr_t)(i + 1)), 0);
-	for (unsigned i = 0; i < 10; i++) {
-		(void)usleep(30 * MS);
+	/* Between two drops something gets done, however slow the machine: an operation that loses every attempt may fail. */
+	for (unsigned i = 0; i < DROPS; i++) {
+		do
+			(void)usleep(30 * MS);
+		while (stress_rounds < i * THREADS * ROUNDS / DROPS);
 		fake_drop_all(&fake);
 	}
 	for (unsigned i = 0; i < THREADS; i++) {

@@ -42,7 +42,7 @@ setup(void **state)
 static int
 setup_patient(void **state)
 {
-	const struct rig_conf conf = { .drives = 1, .kind = MKV_IOQ_AUTO, .connections = 4, .handshake_ns = 80 * MKV_NS_PER_MS };
+	const struct rig_conf conf = { .drives = 1, .kind = MKV_IOQ_AUTO, .connections = 4, .handshake_ns = RIG_PATIENCE_MS * MKV_NS_PER_MS };
 
 	(void)state;
 	rig_open(&rig, &conf);

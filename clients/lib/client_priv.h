@@ -256,6 +256,7 @@ struct server {
 	int		last_error;
 	uint64_t	backoff_ns, ramp_ns;	/* of the next failure; when the ramp began */
 	uint64_t	heard_ns;		/* last frame that was good */
+	uint64_t	crowd_ns;		/* pause after the last further session that was refused; 0: none was */
 	int		may_connect;		/* no back-off runs */
 	struct mkv_timer timer;
 	uint32_t	part_bytes;		/* of the last session; 0: never had one */
@@ -269,6 +270,8 @@ void	mkv_server_pump(struct server *s);
 void	mkv_server_heard(struct server *s, uint64_t now_ns);	/* a good frame came */
 void	mkv_server_session_up(struct server *s);
 void	mkv_server_failed(struct server *s, int err);		/* an attempt to connect, or a session, failed */
+void	mkv_server_crowded(struct server *s, int err);		/* a further session was refused while others serve */
+void	mkv_server_alone(struct server *s);			/* the last session ended */
 void	mkv_server_timed_out(struct server *s, const struct leg *l);	/* a deadline passed: was the server silent? */
 
 /* ---- legs: leg.c ---- */

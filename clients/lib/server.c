@@ -6,6 +6,7 @@
  *
  * The loop's thread. Owns the list of waiting legs and the transport's pool.
  * A failure is an attempt to connect that failed, or a deadline that passed while nothing at all was heard from the server since the request was handed over.
+ * An attempt that is refused while other sessions serve is none: the server is full, and only further attempts are put off.
  * While OPEN or PROBING requests end at once with "server down"; in RAMP a growing share of them is let through. A session that just ends is no failure:
  * the next attempt to connect will show.
  */
@@ -119,6 +120,8 @@ server_on_timer(struct mkv_timer *t, uint64_t now_ns MKV_UNUSED)
 	case BREAKER_RAMP:
 		s->backoff_ns = OPEN_FIRST_NS;
 		server_set_breaker(s, BREAKER_CLOSED);
+		s->may_connect = 1;
+		mkv_server_pump(s);
 		return;
 	}
 }
@@ -157,6 +160,31 @@ mkv_server_failed(struct server *s, int err)
 	}
 }
 
+/*
+ * The server has no room for one more, but serves us: nothing to hold against it. The next attempt waits ever longer, since each costs a full server work.
+ */
+void
+mkv_server_crowded(struct server *s, int err)
+{
+	if (s->breaker == BREAKER_OPEN || s->breaker == BREAKER_PROBING) {
+		mkv_server_failed(s, err);
+		return;
+	}
+	s->may_connect = 0;
+	s->crowd_ns = MKV_MIN(MKV_MAX(2 * s->crowd_ns, 2 * RECONNECT_NS), OPEN_MOST_NS);
+	if (s->breaker == BREAKER_CLOSED)
+		server_arm(s, s->crowd_ns);		/* in RAMP its end is the time */
+}
+
+/* What holds for further sessions does not hold for the first. */
+void
+mkv_server_alone(struct server *s)
+{
+	if (s->crowd_ns != 0)
+		s->may_connect = 1;
+	s->crowd_ns = 0;
+}
+
 void
 mkv_server_timed_out(struct server *s, const struct leg *l)
 {
@@ -182,6 +210,7 @@ mkv_server_session_up(struct server *s)
 {
 	mkv_server_heard(s, s->loop->now_ns);
 	s->may_connect = 1;
+	s->crowd_ns = 0;
 	if (s->breaker == BREAKER_CLOSED)
 		mkv_timer_disarm(&s->loop->timers, &s->timer);
 	s->last_error = 0;

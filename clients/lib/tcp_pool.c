@@ -144,6 +144,15 @@ conn_reset(struct conn *c)
 	MKV_ASSERT(c->n_out == 0 && c->tx_leg == NULL && mkv_list_empty(&c->txq) && mkv_list_empty(&c->notices));
 }
 
+static int
+pool_serves(const struct pool *p)
+{
+	for (unsigned i = 0; i < p->n; i++)
+		if (p->conn[i].state == CONN_READY)
+			return (1);
+	return (0);
+}
+
 void
 mkv_conn_check_closed(struct conn *c)
 {
@@ -158,10 +167,15 @@ mkv_conn_check_closed(struct conn *c)
 	conn_reset(c);
 	if (was_ready) {
 		atomic_fetch_sub_explicit(&s->loop->c->state[s->idx].sessions, 1, memory_order_relaxed);
+		if (!pool_serves(pool_of(s)))
+			mkv_server_alone(s);
 	} else {
 		client_count(s->loop->c, CC_connect_failures_total, 1);
 		mkv_resolver_forget(s->loop->c->resolver, s->idx);
-		mkv_server_failed(s, err);
+		if ((err == MKV_E_CLOSED || err == MKV_E_UNREACHABLE) && pool_serves(pool_of(s)))
+			mkv_server_crowded(s, err);
+		else
+			mkv_server_failed(s, err);
 	}
 	mkv_server_pump(s);
 }

@@ -268,6 +268,68 @@ test_lists_one_down(void **state)
 	lists_over(1);
 }
 
+/* ---- a server that is full ---- */
+
+struct full {
+	unsigned	puts, bad;
+};
+
+static void *
+full_main(void *arg)
+{
+	uint64_t began = mkv_now_ns();
+	struct full *u = arg;
+
+	while (since_us(began) < 1500 * MS) {
+		u->puts++;
+		u->bad += mkv_put(cl, K("k"), "1", 1, NULL, 10 * SEC, NULL) != 0;
+	}
+	return (NULL);
+}
+
+static long
+metric(const char *name)
+{
+	char line[128];
+	const char *at;
+
+	(void)snprintf(line, sizeof(line), "\nmemkv_client_%s ", name);
+	at = strstr(metrics_text(), line);
+	assert_non_null(at);
+	return (atol(at + strlen(line)));
+}
+
+/* It refuses further connections and is slow on the one that we have: no breaker, no request lost, and it is not asked all the time. */
+static void
+test_full_server(void **state)
+{
+	struct mkv_client_opts o = { .size = sizeof(o), .connections = 8 };
+	struct full u[6] = { { 0, 0 } };
+	pthread_t t[6];
+	char buf[8];
+
+	(void)state;
+	mkv_client_close(cl);
+	cl = fix_client_opts(&o, fake, 1);
+	assert_int_equal(mkv_warm(cl, SEC), 0);
+	fake_stop_listening(&fake[0]);
+	fake[0].delay_us = 300 * MS;
+	for (unsigned i = 0; i < 6; i++)
+		assert_int_equal(pthread_create(&t[i], NULL, full_main, &u[i]), 0);
+	for (unsigned i = 0; i < 6; i++)
+		(void)pthread_join(t[i], NULL);
+	for (unsigned i = 0; i < 6; i++) {
+		assert_true(u[i].puts > 0);
+		assert_int_equal(u[i].bad, 0);
+	}
+	assert_int_equal(metric("breaker_opened_total"), 0);
+	assert_true(metric("connect_failures_total") > 2 && metric("connect_failures_total") < 15);
+	/* Once nobody serves any more it is a server that is down, and that is found out at once. */
+	fake_drop_all(&fake[0]);
+	assert_int_equal(mkv_get(cl, K("k"), buf, sizeof(buf), 10 * SEC, NULL), MKV_ERR_MISS);
+	assert_true(metric("breaker_opened_total") > 0);
+}
+
 static void
 test_same_server_twice(void **state)
 {
@@ -503,7 +565,7 @@ main(void)
 #define ONE(name) cmocka_unit_test_setup_teardown(name, setup_one, teardown)
 #define ALL(name) cmocka_unit_test_setup_teardown(name, setup_all, teardown)
 	const struct CMUnitTest tests[] = {
-		ONE(test_server_down), ONE(test_server_stopped), ONE(test_auth), ONE(test_names), ALL(test_spread), ALL(test_lists_over_servers),
+		ONE(test_server_down), ONE(test_full_server), ONE(test_server_stopped), ONE(test_auth), ONE(test_names), ALL(test_spread), ALL(test_lists_over_servers),
 		ALL(test_lists_one_mute), ALL(test_lists_one_down), ALL(test_same_server_twice), ONE(test_fork), ONE(test_deadline_precision),
 		ONE(test_metrics),
 	};

@@ -13,8 +13,11 @@
 #include <cmocka.h>
 
 #include "common/base/assert.h"
+#include "common/base/clock.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/unit/front_rig.h"
+
+#define SETTLE_NS	(20 * MKV_NS_PER_SEC)	/* a hang, not a measure of speed */
 
 static struct rig rig;
 static struct rig_client client;
@@ -85,7 +88,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 			continue;
 	}
 	rig_client_close(&client);
-	for (unsigned i = 0; i < 100 && (rig.f->n_reqs != 0 || rig.f->n_conns != 0); i++)
+	for (uint64_t end = mkv_now_ns() + SETTLE_NS; (rig.f->n_reqs != 0 || rig.f->n_conns != 0) && mkv_now_ns() < end;)
 		rig_pump(&rig);
 	mkv_stage_stat(rig.stage, &st);
 	if (rig.f->n_reqs != 0 || rig.f->n_conns != 0 || st.front_bytes + st.drive_bytes != 0 || st.slots_free != st.slots_total)

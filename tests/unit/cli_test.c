@@ -336,6 +336,23 @@ ctl_survives_strange_answers(void **state)
 	}
 }
 
+/* A server that was told to end still answers that its children run: not what to tell. */
+static void
+ctl_shutdown_says_what_happens(void **state)
+{
+	json_t *answer = json_loads("{\"ok\":true,\"rows\":[{\"name\":\"drive:0\",\"state\":\"RUNNING\"}]}", 0, NULL);
+	char *text = NULL;
+	size_t bytes = 0;
+	FILE *f = open_memstream(&text, &bytes);
+
+	(void)state;
+	assert_int_equal(ctl_show(f, "shutdown", answer), 0);
+	assert_int_equal(fclose(f), 0);
+	assert_string_equal(text, "drive:0: stopping\n");
+	free(text);
+	json_decref(answer);
+}
+
 static void
 ctl_usage(void **state)
 {
@@ -356,7 +373,7 @@ main(void)
 		cmocka_unit_test(wrong_usage_is_2_and_help_is_0), cmocka_unit_test(messages_show_the_way),
 		cmocka_unit_test(start_says_where_it_looked),
 		cmocka_unit_test(manual_pages_have_every_command_and_option), cmocka_unit_test(ctl_asks_and_reads_rows),
-		cmocka_unit_test(ctl_survives_strange_answers), cmocka_unit_test(ctl_usage),
+		cmocka_unit_test(ctl_survives_strange_answers), cmocka_unit_test(ctl_shutdown_says_what_happens), cmocka_unit_test(ctl_usage),
 	};
 	char kept[80];
 	int r;

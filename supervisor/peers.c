@@ -202,7 +202,7 @@ peers_drained_own(struct proc *drive, uint32_t epoch)
 	struct pool_drive *d = &s->pool[drive->index];
 
 	uv_timer_stop(&d->drain_timer);
-	mkv_log(MKV_EV_DRAINED, "proc=%s epoch=%" PRIu32 " late=%d", drive->child.name, epoch, d->drain_late);
+	mkv_log(MKV_EV_DRAINED, "child=%s epoch=%" PRIu32 " late=%d", drive->child.name, epoch, d->drain_late);
 	d->drain_late = 0;
 	d->drained_epoch = MKV_MAX(d->drained_epoch, epoch);
 	for (uint32_t f = 0; f < s->front_count; f++) {
@@ -244,7 +244,7 @@ peers_on_drain_timer(uv_timer_t *t)
 	uint32_t idx = (uint32_t)(d - s->pool);
 
 	d->drain_late = 1;
-	mkv_log(MKV_EV_DRAIN_LATE, "proc=%s limit_ms=%" PRIu64, sup_drive(s, idx)->child.name, s->params->drive_drain_timeout / 1000);
+	mkv_log(MKV_EV_DRAIN_LATE, "child=%s limit_ms=%" PRIu64, sup_drive(s, idx)->child.name, s->params->drive_drain_timeout / 1000);
 	pool_set_state(s, idx, MKV__CTL__DRIVE_STATE__DRIVE_FAILED);
 	sup_on_change(s);
 }
@@ -322,7 +322,7 @@ peers_learn_drive(struct mkv_sup *s, uint32_t idx, const Mkv__Ctl__Ready *r)
 	int changed = !d->known || memcmp(d->uuid, r->drive_uuid.data, sizeof(d->uuid)) != 0 || d->weight != weight;
 
 	if (d->known && memcmp(d->uuid, r->drive_uuid.data, sizeof(d->uuid)) != 0)
-		mkv_log(MKV_EV_NOTE, "proc=%s text=%s", sup_drive(s, idx)->child.name, "another medium is in the place of the former one");
+		mkv_log(MKV_EV_NOTE, "child=%s text=%s", sup_drive(s, idx)->child.name, "another medium is in the place of the former one");
 	memcpy(d->uuid, r->drive_uuid.data, sizeof(d->uuid));
 	d->known = 1;
 	d->weight = weight;

@@ -77,9 +77,9 @@ proc_say_end(struct proc *p, const struct life *l, int status)
 		snprintf(p->why, sizeof(p->why), "ended by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
 	else if (WIFEXITED(status) && p->why[0] == '\0')
 		snprintf(p->why, sizeof(p->why), "exit status %d", WEXITSTATUS(status));
-	mkv_log(ev, "proc=%s pid=%d why=%s last=%s", p->child.name, (int)l->pid, p->why, last != NULL ? last : "");
+	mkv_log(ev, "child=%s child_pid=%d why=%s last=%s", p->child.name, (int)l->pid, p->why, last != NULL ? last : "");
 	if (p->child.state == CHILD_FATAL)
-		mkv_log(MKV_EV_CHILD_FATAL, "proc=%s why=%s", p->child.name, p->why);
+		mkv_log(MKV_EV_CHILD_FATAL, "child=%s why=%s", p->child.name, p->why);
 	if (ev == MKV_EV_CHILD_DIED)
 		mkv_metric_add(p->sup->metrics, MKV_M_supervisor_child_deaths_total, 0, 1);
 }
@@ -128,7 +128,7 @@ proc_break(struct proc *p, const char *why)
 	p->life->broken = 1;
 	snprintf(p->why, sizeof(p->why), "%s", why);
 	mkv_metric_add(p->sup->metrics, MKV_M_supervisor_control_bad_total, 0, 1);
-	mkv_log(MKV_EV_CHILD_PROTOCOL, "proc=%s pid=%d why=%s", p->child.name, (int)p->life->pid, why);
+	mkv_log(MKV_EV_CHILD_PROTOCOL, "child=%s child_pid=%d why=%s", p->child.name, (int)p->life->pid, why);
 	child_kill(&p->child);
 }
 
@@ -170,7 +170,7 @@ proc_on_ready(struct proc *p, const Mkv__Ctl__Ready *r)
 		n += (size_t)snprintf(p->jail_missing + n, sizeof(p->jail_missing) - n, "%s%s", i > 0 ? "," : "", r->jail_missing[i]);
 	if (p->child.state != CHILD_STARTING)
 		return;				/* it was asked to stop meanwhile */
-	mkv_log(MKV_EV_CHILD_READY, "proc=%s pid=%d io=%s jail_missing=%s detail=%s", p->child.name, (int)p->life->pid, p->io,
+	mkv_log(MKV_EV_CHILD_READY, "child=%s child_pid=%d io=%s jail_missing=%s detail=%s", p->child.name, (int)p->life->pid, p->io,
 	    p->jail_missing, p->detail);
 	child_on_ready(&p->child);
 	if (proc_is_drive(p))
@@ -294,7 +294,7 @@ proc_send(struct proc *p, const Mkv__Ctl__Control *m, const int *fds, unsigned n
 static void
 proc_on_hung(struct proc *p, uint64_t silent_ms)
 {
-	mkv_log(MKV_EV_CHILD_HUNG, "proc=%s pid=%d silent_ms=%" PRIu64, p->child.name, (int)p->life->pid, silent_ms);
+	mkv_log(MKV_EV_CHILD_HUNG, "child=%s child_pid=%d silent_ms=%" PRIu64, p->child.name, (int)p->life->pid, silent_ms);
 	mkv_metric_add(p->sup->metrics, MKV_M_supervisor_child_hangs_total, 0, 1);
 	snprintf(p->why, sizeof(p->why), "did not answer the liveness ping");
 	p->life->broken = 1;
@@ -383,7 +383,7 @@ proc_spawn(struct child *c)
 	snprintf(path, sizeof(path), "%s/%s", s->libexec, spawn_program(p->kind));
 	if ((r = peers_raise_epoch(s)) != 0 || (r = spawn_child(path, c->name, p->epoch == 0, &sp)) != 0) {
 		snprintf(p->why, sizeof(p->why), "cannot be started: %s", mkv_err(r));
-		mkv_log(MKV_EV_CHILD_DIED, "proc=%s why=%s", c->name, p->why);
+		mkv_log(MKV_EV_CHILD_DIED, "child=%s why=%s", c->name, p->why);
 		return (r);
 	}
 	if (p->epoch != 0)
@@ -394,7 +394,7 @@ proc_spawn(struct child *c)
 		(void)waitpid(sp.pid, NULL, WNOHANG);
 		return (r);
 	}
-	mkv_log(MKV_EV_CHILD_START, "proc=%s pid=%d epoch=%" PRIu32, c->name, (int)sp.pid, p->epoch);
+	mkv_log(MKV_EV_CHILD_START, "child=%s child_pid=%d epoch=%" PRIu32, c->name, (int)sp.pid, p->epoch);
 	if (heritage_rings(p) != 0)
 		proc_break(p, "no memory for its rings");
 	return (0);

@@ -216,7 +216,7 @@ class Server:
         out = []
         with open(self.log, errors="replace") as f:
             for line in f:
-                m = re.match(r"time=(\S+)Z proc=supervisor .*?event=(\S+) proc=(\S+)", line)
+                m = re.match(r"time=(\S+)Z proc=supervisor .*?event=(\S+) child=(\S+)", line)
                 if m and m[2] in names:
                     out.append((datetime.fromisoformat(m[1] + "+00:00").timestamp(), m[2], m[3]))
         return out

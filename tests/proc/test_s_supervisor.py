@@ -140,7 +140,7 @@ def test_start_ready_and_orderly_stop(fakes):
     assert f.addr["local"] == "-" and f.addr["control"].endswith("control.sock")
     assert f.stop() == 0
     text = f.text()
-    ended = [m for m in re.findall(r"event=child_stopped proc=(\S+)", text)]
+    ended = [m for m in re.findall(r"event=child_stopped child=(\S+)", text)]
     assert sorted(ended[:2]) == ["front:tcp:0", "front:tcp:1"] and len(ended) == 5, "fronts end before drives"
     assert not os.path.exists(os.path.join(f.data, "control.sock"))
 
@@ -208,7 +208,7 @@ def test_a_drive_that_gets_no_lock_is_failed_and_comes_back_later(fakes):
     f = fakes(drives=2, sets=["drive.drain_timeout=300ms"]).start()
     f.behave("drive:0", "drain_after=1500")
     os.kill(f.rows()["drive:0"]["pid"], signal.SIGKILL)
-    f.wait_log("event=drain_late proc=drive:0")
+    f.wait_log("event=drain_late child=drive:0")
     health = json.loads(f.http("/v1/health")[1])
     assert health["status"] == "degraded" and health["drives_online"] == 1 and health["drives_offline"] == 1
     assert not re.search(r"event=drain_late(.|\n)*got=peer_drained peer=1 index=0", f.text()), "time frees nothing"
@@ -228,7 +228,7 @@ def test_the_limit_for_the_lock_does_not_run_while_nobody_tries(fakes):
     assert "event=drain_late" not in f.text()
     # The next life is slow, and ends before it had the lock: that is no reason, either, while nobody tries.
     f.behave("drive:0", "drain_after=100 die_before_drained")
-    f.wait_log(r"event=child_died proc=drive:0", 2)
+    f.wait_log(r"event=child_died child=drive:0", 2)
     f.behave("drive:0", "drain_after=100")
     f.wait_state("drive:0", "RUNNING")
     assert "event=drain_late" not in f.text()
@@ -262,7 +262,7 @@ def test_hung_child_is_killed(fakes):
     pid = f.rows()["front:tcp:0"]["pid"]
     os.kill(pid, signal.SIGSTOP)
     f.wait_state("front:tcp:0", "RUNNING", other_than_pid=pid)
-    assert re.search(r"event=child_hung proc=front:tcp:0", f.text())
+    assert re.search(r"event=child_hung child=front:tcp:0", f.text())
 
 
 def test_a_drive_that_hangs_after_drained_is_killed(fakes):
@@ -270,9 +270,9 @@ def test_a_drive_that_hangs_after_drained_is_killed(fakes):
     f.behave("drive:0", "hang_in_start")
     pid = f.rows()["drive:0"]["pid"]
     os.kill(pid, signal.SIGKILL)
-    f.wait_log(r"event=drained proc=drive:0", 2)
+    f.wait_log(r"event=drained child=drive:0", 2)
     f.behave("drive:0", "")
-    f.wait_log(r"event=child_hung proc=drive:0")
+    f.wait_log(r"event=child_hung child=drive:0")
     f.wait_state("drive:0", "RUNNING", other_than_pid=pid)
 
 
@@ -306,7 +306,7 @@ def test_protocol_violation_ends_the_child(fakes, words):
     f.behave("drive:0", words)
     os.kill(f.rows()["drive:0"]["pid"], signal.SIGKILL)
     f.wait_state("drive:0", "FATAL")
-    assert re.search(r"event=child_protocol proc=drive:0", f.text())
+    assert re.search(r"event=child_protocol child=drive:0", f.text())
 
 
 @pytest.mark.parametrize("words,why", [("fail_final", "the fake does not want to"), ("wrong_version", "another version or kind")])

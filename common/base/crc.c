@@ -24,6 +24,7 @@
 #define CRC_ISAL_MAX	(1u << 30)		/* crc32_iscsi takes an int */
 #define CRC_STEP	16384u
 #define CRC_TRIAL_NS	(600 * MKV_NS_PER_US)	/* per candidate */
+#define CRC_TRIAL_ROUNDS 16u		/* at least, however slow the machine is */
 
 struct crc_choice {
 	const char	*name;
@@ -110,22 +111,27 @@ crc_run_isal(uint32_t crc, const uint8_t *p, size_t len)
 	return (crc);
 }
 
-/* How often `run` gets through the pattern in the time of a trial; 0 if its results are wrong. */
+/*
+ * Shortest time of one pass over the pattern; UINT64_MAX if its results are wrong. The shortest, not how many pass in a while: who loses the
+ * processor during his turn must not lose the choice.
+ */
 static uint64_t
 crc_trial(crc_fn *run, const uint8_t *pattern, size_t len)
 {
-	uint64_t until, rounds = 0;
+	uint64_t shortest = UINT64_MAX, began, end, until;
 	uint32_t sink = 0;
 
 	for (size_t off = 0; off < 9; off++)
 		if (run(~0u, pattern + off, len - 2 * off) != crc_run_table(~0u, pattern + off, len - 2 * off))
-			return (0);
-	until = mkv_now_ns() + CRC_TRIAL_NS;
-	do {
+			return (UINT64_MAX);
+	began = mkv_now_ns();
+	until = began + CRC_TRIAL_NS;
+	for (unsigned round = 0; round < CRC_TRIAL_ROUNDS || began < until; round++, began = end) {
 		sink ^= run(sink, pattern, len);
-		rounds++;
-	} while (mkv_now_ns() < until);
-	return (rounds + (sink == 0));		/* uses sink: the loop must stay */
+		end = mkv_now_ns();
+		shortest = MKV_MIN(shortest, end - began);
+	}
+	return (shortest + (sink == 0));	/* uses sink: the loop must stay */
 }
 
 static void
@@ -133,7 +139,7 @@ crc_choose(void)
 {
 	static uint8_t pattern[CRC_STEP];
 	const struct crc_choice *best;
-	uint64_t rounds, most = 0;
+	uint64_t ns, least = UINT64_MAX;
 
 	crc_fill_tables();
 	crc_candidate[0] = (struct crc_choice){ "table", crc_run_table };
@@ -145,9 +151,9 @@ crc_choose(void)
 	for (size_t i = 0; i < MKV_ARRAY_LEN(crc_candidate); i++) {
 		if (crc_candidate[i].run == NULL)
 			continue;
-		rounds = crc_trial(crc_candidate[i].run, pattern, sizeof(pattern));
-		if (rounds > most) {
-			most = rounds;
+		ns = crc_trial(crc_candidate[i].run, pattern, sizeof(pattern));
+		if (ns < least) {
+			least = ns;
 			best = &crc_candidate[i];
 		}
 	}

@@ -95,8 +95,8 @@ wrong_implementation_is_not_chosen(void **state)
 	static uint8_t pattern[CRC_STEP] = { 1, 2, 3 };
 
 	(void)state;
-	assert_int_equal(crc_trial(run_wrong, pattern, sizeof(pattern)), 0);
-	assert_true(crc_trial(crc_run_table, pattern, sizeof(pattern)) > 0);
+	assert_true(crc_trial(run_wrong, pattern, sizeof(pattern)) == UINT64_MAX);
+	assert_true(crc_trial(crc_run_table, pattern, sizeof(pattern)) < UINT64_MAX);
 }
 
 static void

@@ -263,7 +263,7 @@ def test_stopped_server_calls_end_at_their_deadline(server_factory):
     s = server_factory()
     probe = os.path.join(os.path.dirname(os.environ["MEMKV_STAGE"]), "tests", "proc", "deadline_probe")
     diffs = []
-    for _ in range(3):
+    for _ in range(6):              # p99.9 of few calls is their worst: one quiet attempt in six is asked for
         out = subprocess.run([probe, s.addr, "2000" if FULL else "400", *map(str, s.all_pids())], capture_output=True, text=True, timeout=300)
         assert out.returncode == 0, out.stdout + out.stderr
         r = json.loads(out.stdout)

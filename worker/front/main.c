@@ -135,7 +135,7 @@ room_map_message(struct room *m, const Mkv__Ctl__PoolMap *map)
 		const Mkv__Ctl__PoolDrive *d = map->drives[i];
 		struct mkv_front_drive *row = &m->map[m->n_map];
 
-		if (d->state == MKV__CTL__DRIVE_STATE__DRIVE_ABSENT && d->uuid.len == 0)
+		if (d->uuid.len == 0 && (d->state == MKV__CTL__DRIVE_STATE__DRIVE_ABSENT || d->state == MKV__CTL__DRIVE_STATE__DRIVE_FAILED))
 			continue;		/* never came up: no key was ever placed there */
 		if (d->uuid.len != sizeof(row->uuid) || d->index >= MKV_FRONT_DRIVES_MAX)
 			return (MKV_E_PROTO);

@@ -1,0 +1,40 @@
+"""d: a drive that never was of use. The others serve; where there is none, the start fails for the one reason there is."""
+import os
+import re
+
+import mkv
+from harness import Server, content
+
+
+def server_with(*names):
+    """Not started. A medium called foreign is somebody else's file: no store, and longer than ours may be."""
+    s = Server()
+    s.sets.append("storage.drives=[" + ", ".join(f"{{media: {s.data}/{n}, max_size: 64MiB}}" for n in names) + "]")
+    with open(os.path.join(s.data, "foreign"), "wb") as f:
+        f.write(os.urandom(1 << 20))
+        f.truncate(100 << 20)
+    return s
+
+
+def test_one_refused_drive_leaves_the_others_serving():
+    with server_with("foreign", "good") as s:
+        rows = s.status()
+        assert rows["drive:0"]["state"] == "FATAL" and rows["drive:1"]["state"] == "RUNNING", rows
+        with mkv.Client(s.addr) as c:
+            for i in range(20):
+                key = b"d/%d" % i
+                c.put(key, content(key, 1, 10000), 10)
+                assert c.get(key, 10000) == content(key, 1, 10000)
+        assert s.status()["front:tcp:0"]["restarts"] == 0, s.log_tail()
+
+
+def test_a_start_that_fails_names_one_failure():
+    s = server_with("foreign")
+    try:
+        assert s.start(expect_fail=True) == 1
+        text = s.log_tail(200)
+        failed = [line for line in text.splitlines() if re.search(r" proc=(drive|front)\S* .*event=worker_failed", line)]
+        assert len(failed) == 1 and "proc=drive:0" in failed[0], text
+        assert "cannot serve: " in text and "is not a store" in text, text
+    finally:
+        s.close()

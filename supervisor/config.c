@@ -1,7 +1,7 @@
 /*
  * Process: supervisor, before the loop runs (and at reload, on it).
  * Owns: nothing; fills the caller's struct config. Sources in rising order: defaults, file, environment, command line; each says where a wrong
- * value came from, and all errors are told together.
+ * value came from, and all errors are told together: those of single keys, and what does not fit together among the keys that are good.
  * Foreign bytes: the texts. What can fail: any of them (MKV_E_CONFIG), reading the file.
  */
 #include "config.h"
@@ -12,15 +12,16 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/base/err.h"
 
-#define SEEN_MAX	256u			/* rows of the table */
+#define ENV_PREFIX	(sizeof("MEMKV_") - 1)
 
 struct source {					/* one of the sources, while it is read */
 	struct config	*c;
 	struct config_errors *e;
-	const char	*seen[SEEN_MAX];	/* keys that it has set; of the table */
+	const char	*seen[CONFIG_KEYS_MAX];	/* keys that it has set; of the table */
 	unsigned	n_seen;
 	int		repeats;		/* a later value replaces an earlier one: the command line */
 };
@@ -61,7 +62,7 @@ source_saw(struct source *s, const struct mkv_param_row *row)
 	for (unsigned i = 0; i < s->n_seen; i++)
 		if (s->seen[i] == row->key)
 			return (1);
-	if (s->n_seen < SEEN_MAX)
+	if (s->n_seen < CONFIG_KEYS_MAX)
 		s->seen[s->n_seen++] = row->key;
 	return (0);
 }
@@ -76,6 +77,23 @@ source_note(struct config *c, const struct mkv_param_row *row)
 		c->note[c->n_notes++] = row;
 }
 
+/* A misspelled key was meant to be the nearest one. */
+static void
+source_bad(void *arg, const char *key)
+{
+	struct source *s = arg;
+	char name[MKV_PARAM_KEY_BYTES * 2];
+	const struct mkv_param_row *row;
+
+	snprintf(name, sizeof(name), "%.*s", (int)strcspn(key, "["), key);
+	if ((row = mkv_param_find(name)) == NULL)
+		row = mkv_param_nearest(name);
+	if (row != NULL)
+		s->c->bad[row - mkv_param_rows()] = 1;
+	if (key[0] == '\0')
+		s->c->unread = 1;
+}
+
 static void
 source_set(void *arg, const char *where, const char *key, const char *value)
 {
@@ -85,10 +103,12 @@ source_set(void *arg, const char *where, const char *key, const char *value)
 
 	if (row != NULL && source_saw(s, row) && !s->repeats) {
 		config_error(s->e, "%s: key \"%s\": given twice", where, key);
+		source_bad(s, key);
 		return;
 	}
 	if (mkv_params_set(&s->c->params, key, value, why, sizeof(why)) != 0) {
 		config_error(s->e, "%s: %s", where, why);
+		source_bad(s, key);
 		return;
 	}
 	if (row != NULL && row->scope == MKV_PARAM_IGNORED)
@@ -100,8 +120,10 @@ source_drives_begin(void *arg, const char *where)
 {
 	struct source *s = arg;
 
-	if (source_saw(s, mkv_param_find("storage.drives")) && !s->repeats)
+	if (source_saw(s, mkv_param_find("storage.drives")) && !s->repeats) {
 		config_error(s->e, "%s: key \"storage.drives\": given twice", where);
+		source_bad(s, "storage.drives");
+	}
 	s->c->params.n_drives = 0;
 }
 
@@ -115,13 +137,16 @@ source_drive(void *arg, const char *where, const char *media, const char *max_si
 		config_error(s->e, "%s: key \"storage.drives[].media\": missing; each drive needs one", where);
 	else if (mkv_params_add_drive(&s->c->params, media, max_size, weight, why, sizeof(why)) != 0)
 		config_error(s->e, "%s: %s", where, why);
+	else
+		return;
+	source_bad(s, "storage.drives");
 }
 
 static struct config_sink
 source_sink(struct source *s)
 {
 	return ((struct config_sink){
-	    .set = source_set, .drives_begin = source_drives_begin, .drive = source_drive, .arg = s, .errors = s->e });
+	    .set = source_set, .drives_begin = source_drives_begin, .drive = source_drive, .bad = source_bad, .arg = s, .errors = s->e });
 }
 
 /* A key with its value as one text, as the environment and the command line have it. */
@@ -150,13 +175,83 @@ config_read_file(struct config *c, const struct config_args *a, struct config_er
 	if (!must)
 		path = CONFIG_FILE_DEFAULT;
 	if ((f = fopen(path, "re")) == NULL) {
-		if (must || errno != ENOENT)
+		if (must || errno != ENOENT) {
 			config_error(e, "%s: cannot be read: %s", path, strerror(errno));
+			c->unread = 1;
+		}
 		return;
 	}
 	snprintf(c->file, sizeof(c->file), "%s", path);
 	config_yaml_file(path, f, &sink);
 	fclose(f);
+}
+
+/* The length of the section if the variable begins with one of ours, as MEMKV_STORAGE_MODEE does; else 0. */
+static size_t
+env_section(const char *name)
+{
+	char of_row[MKV_PARAM_KEY_BYTES + 16];
+
+	for (unsigned i = 0; i < mkv_param_count(); i++) {
+		size_t n = strcspn(mkv_param_rows()[i].key, ".");
+
+		mkv_params_env_name(mkv_param_rows()[i].key, of_row, sizeof(of_row));
+		if (strncmp(name, of_row, ENV_PREFIX + n + 1) == 0)
+			return (n);
+	}
+	return (0);
+}
+
+static int
+env_known(const char *name, size_t bytes)
+{
+	char of_row[MKV_PARAM_KEY_BYTES + 16];
+	const char *alias;
+
+	for (unsigned i = 0; i < mkv_param_count(); i++) {
+		mkv_params_env_name(mkv_param_rows()[i].key, of_row, sizeof(of_row));
+		alias = mkv_params_env_alias(mkv_param_rows()[i].key);
+		if ((strlen(of_row) == bytes && memcmp(name, of_row, bytes) == 0) ||
+		    (alias != NULL && strlen(alias) == bytes && memcmp(name, alias, bytes) == 0))
+			return (1);
+	}
+	return (0);
+}
+
+/*
+ * Variables that look like keys and are none are told, not refused: service managers put names of their own there (MEMKV_ADMIN_PORT for a service
+ * that is called memkv-admin).
+ */
+static void
+config_note_strays(struct config *c)
+{
+	char key[MKV_PARAM_KEY_BYTES];
+
+	for (char **v = environ; *v != NULL && c->n_stray < CONFIG_NOTES_MAX; v++) {
+		size_t bytes = strcspn(*v, "="), section = env_section(*v);
+		struct config_stray *to = &c->stray[c->n_stray];
+
+		if (section == 0 || env_known(*v, bytes))
+			continue;
+		snprintf(to->name, sizeof(to->name), "%.*s", (int)bytes, *v);
+		snprintf(key, sizeof(key), "%.*s", (int)(bytes - ENV_PREFIX), *v + ENV_PREFIX);
+		for (char *p = key; *p != '\0'; p++)
+			*p = p == key + section ? '.' : *p >= 'A' && *p <= 'Z' ? (char)(*p - 'A' + 'a') : *p;
+		to->near = mkv_param_nearest(key);
+		c->n_stray++;
+	}
+}
+
+void
+config_stray_text(const struct config_stray *v, char *dst, size_t dst_bytes)
+{
+	char name[MKV_PARAM_KEY_BYTES + 16];
+
+	if (v->near != NULL)
+		snprintf(dst, dst_bytes, "%s: no key has this variable; the nearest one is %s", v->name,
+		    mkv_params_env_name(v->near->key, name, sizeof(name)));
+	else
+		snprintf(dst, dst_bytes, "%s: no key has this variable; memkv start --help lists them", v->name);
 }
 
 static void
@@ -176,6 +271,7 @@ config_read_env(struct config *c, struct config_errors *e)
 		if (value != NULL)
 			source_text(&s, name, key, value);
 	}
+	config_note_strays(c);
 }
 
 static void
@@ -206,7 +302,7 @@ config_load(struct config *c, const struct config_args *a, struct config_errors 
 	config_read_file(c, a, e);
 	config_read_env(c, e);
 	config_read_sets(c, a, e);
-	if (e->n == 0 && e->more == 0)
+	if (!c->unread)
 		config_derive(c, e);
 	return (e->n > 0 || e->more > 0 ? MKV_E_CONFIG : 0);
 }

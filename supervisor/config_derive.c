@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/base/assert.h"
 #include "common/base/os.h"
 #include "common/base/units.h"
 
@@ -22,9 +23,32 @@
 #define SUN_PATH_MAX		108u
 #define STAGE_EXTENTS_MIN	2u		/* a front must be able to hold so many extents, or large values would wait for themselves */
 
-/* Complaints name the file where there is one: the reader will look there first. */
-#define COMPLAIN(c, e, fmt, ...) \
-	config_error(e, "%s: " fmt, (c)->file[0] != '\0' ? (c)->file : "configuration", __VA_ARGS__)
+/*
+ * Complaints name the file where there is one: the reader will look there first. keys: what it hangs on, with a blank between them; if one of them
+ * was refused its present value says nothing, and nor do we.
+ */
+#define COMPLAIN(c, e, keys, fmt, ...) do { \
+	if (!derive_doubtful(c, keys)) \
+		config_error(e, "%s: " fmt, (c)->file[0] != '\0' ? (c)->file : "configuration", __VA_ARGS__); \
+} while (0)
+
+static int
+derive_doubtful(const struct config *c, const char *keys)
+{
+	char key[MKV_PARAM_KEY_BYTES];
+	const struct mkv_param_row *row;
+	size_t n;
+
+	for (; *keys != '\0'; keys += n + (keys[n] == ' ')) {
+		n = strcspn(keys, " ");
+		snprintf(key, sizeof(key), "%.*s", (int)n, keys);
+		row = mkv_param_find(key);
+		MKV_ASSERT(row != NULL);
+		if (c->bad[row - mkv_param_rows()])
+			return (1);
+	}
+	return (0);
+}
 
 int
 config_is_loopback(const char *host)
@@ -80,9 +104,9 @@ derive_data_dir(struct config *c, struct config_errors *e)
 	else if (home != NULL)
 		n = snprintf(d->data_dir, sizeof(d->data_dir), "%s/.local/share/memkv", home);
 	else
-		COMPLAIN(c, e, "key \"%s\": not set, and there is neither XDG_DATA_HOME nor HOME", "server.data_dir");
+		COMPLAIN(c, e, "server.data_dir", "key \"%s\": not set, and there is neither XDG_DATA_HOME nor HOME", "server.data_dir");
 	if (n >= (int)sizeof(d->data_dir))
-		COMPLAIN(c, e, "key \"%s\": too long", "server.data_dir");
+		COMPLAIN(c, e, "server.data_dir", "key \"%s\": too long", "server.data_dir");
 }
 
 /* A server with a directory of its own has its socket there, so that several can run side by side. */
@@ -101,7 +125,8 @@ derive_control_path(struct config *c, struct config_errors *e)
 	else
 		n = snprintf(d->control_path, sizeof(d->control_path), "%s/memkv/control.sock", geteuid() == 0 ? "/run" : run);
 	if (n >= (int)SUN_PATH_MAX)
-		COMPLAIN(c, e, "key \"server.control_socket\": \"%s\" is longer than the system allows for a socket (%u); set it to a shorter path",
+		COMPLAIN(c, e, "server.control_socket server.data_dir",
+		    "key \"server.control_socket\": \"%s\" is longer than the system allows for a socket (%u); set it to a shorter path",
 		    d->control_path, SUN_PATH_MAX - 1);
 }
 
@@ -117,22 +142,26 @@ derive_addresses(struct config *c, struct config_errors *e)
 		d->admin = d->data;
 		d->admin.port = d->data.port == 0 ? 0 : (uint16_t)(d->data.port + 1);
 		if (d->data.port == UINT16_MAX)
-			COMPLAIN(c, e, "key \"network.address\": port %u leaves none for the admin port; set admin.address", d->data.port);
+			COMPLAIN(c, e, "network.address admin.address",
+			    "key \"network.address\": port %u leaves none for the admin port; set admin.address", d->data.port);
 	} else if (p->admin_enabled && d->admin.port != 0 && d->admin.port == d->data.port && strcmp(d->admin.host, d->data.host) == 0)
-		COMPLAIN(c, e, "key \"admin.address\": \"%s:%u\" is the data address; choose another port", d->admin.host, d->admin.port);
+		COMPLAIN(c, e, "network.address admin.address",
+		    "key \"admin.address\": \"%s:%u\" is the data address; choose another port", d->admin.host, d->admin.port);
 	d->loopback = config_is_loopback(d->data.host);
 	d->explicit_key = p->network_auth_key[0] != '\0';
 	if (!d->loopback && !d->explicit_key)
-		COMPLAIN(c, e, "key \"network.address\": \"%s:%u\" can be reached from elsewhere and needs a key of your own. Make one with\n"
+		COMPLAIN(c, e, "network.address network.auth_key",
+		    "key \"network.address\": \"%s:%u\" can be reached from elsewhere and needs a key of your own. Make one with\n"
 		    "    openssl rand -hex 32\nand put it in the file\n    network:\n      auth_key: \"<the 64 digits>\"\n"
 		    "or in the environment as MEMKV_AUTH_KEY; or bind to 127.0.0.1", d->data.host, d->data.port);
 	if ((p->network_tls_cert[0] != '\0') != (p->network_tls_key[0] != '\0'))
-		COMPLAIN(c, e, "key \"%s\": only one of network.tls_cert and network.tls_key is set; set both or none",
+		COMPLAIN(c, e, "network.tls_cert network.tls_key",
+		    "key \"%s\": only one of network.tls_cert and network.tls_key is set; set both or none",
 		    p->network_tls_cert[0] != '\0' ? "network.tls_cert" : "network.tls_key");
 	if (p->network_tls_cert[0] != '\0' && access(p->network_tls_cert, R_OK) != 0)
-		COMPLAIN(c, e, "key \"network.tls_cert\": \"%s\": %s", p->network_tls_cert, strerror(errno));
+		COMPLAIN(c, e, "network.tls_cert", "key \"network.tls_cert\": \"%s\": %s", p->network_tls_cert, strerror(errno));
 	if (p->network_tls_key[0] != '\0' && access(p->network_tls_key, R_OK) != 0)
-		COMPLAIN(c, e, "key \"network.tls_key\": \"%s\": %s", p->network_tls_key, strerror(errno));
+		COMPLAIN(c, e, "network.tls_key", "key \"network.tls_key\": \"%s\": %s", p->network_tls_key, strerror(errno));
 }
 
 static void
@@ -149,7 +178,8 @@ derive_fronts(struct config *c, struct config_errors *e)
 	d->stage_data_bytes = p->memory_max_size / d->front_count / p->memory_block_size * p->memory_block_size;
 	need = STAGE_EXTENTS_MIN * MKV_MAX(p->storage_block_size, p->memory_block_size);
 	if (d->stage_data_bytes < need)
-		COMPLAIN(c, e, "key \"memory.max_size\": %" PRIu64 " bytes for %u front processes are too little; with storage.block_size %" PRIu64
+		COMPLAIN(c, e, "memory.max_size memory.block_size storage.block_size network.shards",
+		    "key \"memory.max_size\": %" PRIu64 " bytes for %u front processes are too little; with storage.block_size %" PRIu64
 		    " at least %" PRIu64 " are needed", p->memory_max_size, d->front_count, p->storage_block_size, need * d->front_count);
 }
 
@@ -159,7 +189,8 @@ derive_default_drive(struct config *c, struct config_errors *e)
 	struct config_derived *d = &c->derived;
 
 	if (c->params.storage_mode == MKV_STORAGE_DIRECT) {
-		COMPLAIN(c, e, "key \"storage.drives\": missing; %s", "storage.mode direct needs the block devices: drives: [{media: /dev/nvme0n1}]");
+		COMPLAIN(c, e, "storage.drives storage.mode",
+		    "key \"storage.drives\": missing; %s", "storage.mode direct needs the block devices: drives: [{media: /dev/nvme0n1}]");
 		return;
 	}
 	d->drive_count = 1;
@@ -168,7 +199,7 @@ derive_default_drive(struct config *c, struct config_errors *e)
 	if (c->params.storage_mode == MKV_STORAGE_MEMORY)
 		strcpy(d->drive[0].media, "arena0");
 	else if (snprintf(d->drive[0].media, CONFIG_PATH_MAX, "%s/drive0.dat", d->data_dir) >= (int)CONFIG_PATH_MAX)
-		COMPLAIN(c, e, "key \"%s\": too long", "server.data_dir");
+		COMPLAIN(c, e, "server.data_dir", "key \"%s\": too long", "server.data_dir");
 }
 
 /* Sizes that were not given, sizes that cannot be. */
@@ -183,7 +214,8 @@ derive_drive_size(struct config *c, struct config_errors *e, struct config_drive
 		dr->max_size = c->params.storage_file_size_gb > 0 ? c->params.storage_file_size_gb << 30 : DRIVE_BYTES_DEFAULT;
 	dr->max_size &= ~(uint64_t)4095;
 	if (dr->max_size < least)
-		COMPLAIN(c, e, "key \"storage.drives[].max_size\": %" PRIu64 " bytes for \"%s\" are too little; at least %" PRIu64 " are needed",
+		COMPLAIN(c, e, "storage.drives storage.mode storage.block_size storage.file_size_gb",
+		    "key \"storage.drives[].max_size\": %" PRIu64 " bytes for \"%s\" are too little; at least %" PRIu64 " are needed",
 		    dr->max_size, dr->media, least);
 }
 
@@ -205,14 +237,15 @@ derive_drives(struct config *c, struct config_errors *e)
 		dr->weight = p->drives[i].weight;
 		for (uint32_t j = 0; j < i; j++)
 			if (strcmp(d->drive[j].media, dr->media) == 0)
-				COMPLAIN(c, e, "key \"storage.drives[].media\": \"%s\" is given twice", dr->media);
+				COMPLAIN(c, e, "storage.drives", "key \"storage.drives[].media\": \"%s\" is given twice", dr->media);
 	}
 	if (d->drive_count == 0)
 		derive_default_drive(c, e);
 	for (uint32_t i = 0; i < d->drive_count; i++)
 		derive_drive_size(c, e, &d->drive[i]);
 	if (p->storage_file_size_gb > 0 && d->drive_count > 1)
-		COMPLAIN(c, e, "key \"storage.file_size_gb\": means one file, but there are %u drives; use max_size of each", d->drive_count);
+		COMPLAIN(c, e, "storage.file_size_gb storage.drives",
+		    "key \"storage.file_size_gb\": means one file, but there are %u drives; use max_size of each", d->drive_count);
 }
 
 static void
@@ -221,14 +254,15 @@ derive_limits(struct config *c, struct config_errors *e)
 	const struct mkv_params *p = &c->params;
 
 	if (p->server_backoff_min > p->server_backoff_max)
-		COMPLAIN(c, e, "key \"%s\": is above server.backoff_max", "server.backoff_min");
+		COMPLAIN(c, e, "server.backoff_min server.backoff_max", "key \"%s\": is above server.backoff_max", "server.backoff_min");
 	if (p->server_ping_timeout < p->server_ping_interval)
-		COMPLAIN(c, e, "key \"%s\": is below server.ping_interval", "server.ping_timeout");
+		COMPLAIN(c, e, "server.ping_timeout server.ping_interval", "key \"%s\": is below server.ping_interval", "server.ping_timeout");
 	if (p->storage_eviction_low >= p->storage_eviction_high)
-		COMPLAIN(c, e, "key \"storage.eviction.low\": %u is not below storage.eviction.high (%u)", p->storage_eviction_low,
+		COMPLAIN(c, e, "storage.eviction.low storage.eviction.high",
+		    "key \"storage.eviction.low\": %u is not below storage.eviction.high (%u)", p->storage_eviction_low,
 		    p->storage_eviction_high);
 	if (p->storage_file_size_gb > 0 && p->storage_mode != MKV_STORAGE_FILE)
-		COMPLAIN(c, e, "key \"%s\": is for storage.mode file", "storage.file_size_gb");
+		COMPLAIN(c, e, "storage.file_size_gb storage.mode", "key \"%s\": is for storage.mode file", "storage.file_size_gb");
 }
 
 void

@@ -16,6 +16,7 @@
 #define CONFIG_SETS_MAX		256u
 #define CONFIG_ERRORS_MAX	64u	/* told in one go; the rest is counted */
 #define CONFIG_NOTES_MAX	16u
+#define CONFIG_KEYS_MAX		256u	/* rows of the table */
 #define CONFIG_PATH_MAX		512u
 #define CONFIG_ADDR_TEXT	64u	/* "[host]:port" */
 #define CONFIG_FILE_DEFAULT	"/etc/memkv/config.yaml"
@@ -50,17 +51,29 @@ struct config_derived {
 	struct config_drive drive[CONFIG_DRIVES_MAX];
 };
 
+/* A variable of the environment that looks like a key of ours and is none. */
+struct config_stray {
+	char		name[MKV_PARAM_KEY_BYTES];	/* cut if it is longer */
+	const struct mkv_param_row *near;	/* NULL: none comes close */
+};
+
 struct config {
 	struct mkv_params params;		/* network_auth_key only until keys_set(); then wiped */
 	struct config_derived derived;
 	char		file[CONFIG_PATH_MAX];	/* what was read; "": none */
 	const struct mkv_param_row *note[CONFIG_NOTES_MAX];	/* keys that were set and have no effect */
 	unsigned	n_notes;
+	struct config_stray stray[CONFIG_NOTES_MAX];
+	unsigned	n_stray;
+	uint8_t		bad[CONFIG_KEYS_MAX];	/* by row: a value was refused, so what the key is now says nothing */
+	int		unread;			/* a file was not read to its end */
 };
 
 /* 0; MKV_E_CONFIG and the errors (config_errors_free()). c is complete or to be thrown away (config_wipe() in both cases). */
 int	config_load(struct config *c, const struct config_args *a, struct config_errors *e);
 void	config_wipe(struct config *c);
+/* "MEMKV_STORAGE_MODEE: ..." in words, for who looks at a terminal. */
+void	config_stray_text(const struct config_stray *v, char *dst, size_t dst_bytes);
 void	config_error(struct config_errors *e, const char *fmt, ...) MKV_PRINTF(2, 3);
 void	config_errors_free(struct config_errors *e);
 
@@ -77,6 +90,8 @@ struct config_sink {
 	void		(*drives_begin)(void *arg, const char *where);
 	/* Each text is NULL if it is not given. */
 	void		(*drive)(void *arg, const char *where, const char *media, const char *max_size, const char *weight);
+	/* The reader complained of this key itself; "": of the text, and nothing behind it is read. */
+	void		(*bad)(void *arg, const char *key);
 	void		*arg;
 	struct config_errors *errors;
 };
@@ -84,7 +99,7 @@ void	config_yaml_file(const char *name, FILE *f, const struct config_sink *sink)
 /* The value of --set storage.drives=... or of its variable: a YAML flow sequence of mappings. */
 void	config_yaml_drives(const char *where, const char *text, const struct config_sink *sink);
 
-/* config_derive.c: fills derived; what does not fit together becomes an error. */
+/* config_derive.c: fills derived; what does not fit together becomes an error, unless a key that it hangs on was refused already. */
 void	config_derive(struct config *c, struct config_errors *e);
 int	config_is_loopback(const char *host);
 /* "127.0.0.1:9900", "[::1]:9900". Returns dst. */

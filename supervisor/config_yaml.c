@@ -46,6 +46,7 @@ doc_complain(struct doc *d, size_t line, const char *what, const char *key)
 	char where[YAML_WHERE_MAX];
 
 	config_error(d->sink->errors, key[0] != '\0' ? "%s: key \"%s\": %s" : "%s:%s %s", doc_where(d, line, where), key, what);
+	d->sink->bad(d->sink->arg, key);
 }
 
 /* The next event; 0 when there is none any more, which was said. */
@@ -316,6 +317,7 @@ config_yaml_file(const char *name, FILE *f, const struct config_sink *sink)
 
 	if (!yaml_parser_initialize(&d.p)) {
 		config_error(sink->errors, "%s: out of memory", name);
+		sink->bad(sink->arg, "");
 		return;
 	}
 	yaml_parser_set_input_file(&d.p, f);
@@ -338,6 +340,7 @@ config_yaml_drives(const char *where, const char *text, const struct config_sink
 
 	if (!yaml_parser_initialize(&d.p)) {
 		config_error(sink->errors, "%s: out of memory", where);
+		sink->bad(sink->arg, DRIVES_KEY);
 		return;
 	}
 	yaml_parser_set_input_string(&d.p, (const unsigned char *)text, strlen(text));

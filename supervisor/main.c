@@ -22,6 +22,18 @@ main_say_errors(struct config_errors *e)
 }
 
 static int
+main_say_good(const struct config *c)
+{
+	char why[256];
+
+	for (unsigned i = 0; i < c->n_stray; i++) {
+		config_stray_text(&c->stray[i], why, sizeof(why));
+		fprintf(stderr, "%s\n", why);
+	}
+	return (printf("configuration is good%s%s\n", c->file[0] != '\0' ? ": " : "", c->file) < 0);
+}
+
+static int
 main_run(const struct config_args *args, enum config_run run)
 {
 	static struct config config;		/* large */
@@ -31,7 +43,7 @@ main_run(const struct config_args *args, enum config_run run)
 	if (config_load(&config, args, &e) != 0)
 		status = main_say_errors(&e);
 	else if (run == CONFIG_CHECK)
-		status = printf("configuration is good%s%s\n", config.file[0] != '\0' ? ": " : "", config.file) < 0;
+		status = main_say_good(&config);
 	else
 		status = sup_run(args, &config);
 	config_wipe(&config);

@@ -213,13 +213,25 @@ run_open(struct mkv_sup *s, char *why)
 }
 
 static void
+run_say_notes(const struct config *c)
+{
+	char why[256];
+
+	for (unsigned i = 0; i < c->n_notes; i++)
+		mkv_log(MKV_EV_CONFIG_NOTE, "key=%s text=%s", c->note[i]->key, c->note[i]->help);
+	for (unsigned i = 0; i < c->n_stray; i++) {
+		config_stray_text(&c->stray[i], why, sizeof(why));
+		mkv_log(MKV_EV_CONFIG_NOTE, "text=%s", why);
+	}
+}
+
+static void
 run_start(struct mkv_sup *s)
 {
 	mkv_log(MKV_EV_START, "version=%s epoch=%" PRIu32 " data_dir=%s config=%s key=%s fronts=%u drives=%u", PACKAGE_VERSION, s->state.epoch,
 	    s->conf->data_dir, s->config->file[0] != '\0' ? s->config->file : "-", s->keys.now.dev ? "dev" : "explicit", s->front_count,
 	    s->drive_count);
-	for (unsigned i = 0; i < s->config->n_notes; i++)
-		mkv_log(MKV_EV_CONFIG_NOTE, "key=%s text=%s", s->config->note[i]->key, s->config->note[i]->help);
+	run_say_notes(s->config);
 	/* Drives first: they have more to do before they are ready. */
 	for (uint32_t i = 0; i < s->drive_count; i++)
 		(void)child_start(&sup_drive(s, i)->child);

@@ -173,6 +173,56 @@ errors_of_other_places(void **state)
 	refused(3, "--set storage.drives: ", "list like");
 }
 
+/* What keys say together is told in the same go, but for what hangs on a key that was refused. */
+static void
+all_that_is_wrong_at_once(void **state)
+{
+	(void)state;
+	file("network:\n  address: 0.0.0.0:9900\n  auth_key: short\nmemory:\n  slots: 1\nserver:\n  backoff_min: 10s\n  backoff_max: 1s\n");
+	refused(0, "@:3: ", "network.auth_key");
+	refused(1, "@:5: ", "memory.slots");
+	refused(2, "@: ", "backoff_max");
+	assert_int_equal(errors.n, 3);			/* "needs a key of your own" would be wrong: one was given */
+	file("network:\n  address: 0.0.0.0:9900\n  auth_kye: " KEY64 "\n");
+	refused(0, "@:3: ", "nearest known key is network.auth_key");
+	assert_int_equal(errors.n, 1);
+	file("storage:\n  mode: direct\n  drives: [{medai: /dev/x}]\n  eviction: {low: 98}\n");
+	refused(0, "@:3: ", "storage.drives[].medai");
+	refused(1, "@: ", "storage.eviction.high");
+	assert_int_equal(errors.n, 2);
+	file("storage:\n  mode: direct\n  drives: [{media: /dev/x}\n");
+	refused(0, "@:", "");
+	assert_int_equal(errors.n, 1);			/* half a text: nothing is known of the rest */
+}
+
+static void
+variables_that_are_no_keys(void **state)
+{
+	char why[256];
+
+	(void)state;
+	setenv("MEMKV_STORAGE_MODEE", "memory", 1);
+	setenv("MEMKV_SERVERS", "127.0.0.1:1", 1);	/* of clients */
+	setenv("MEMKV_AUTH_KEY", KEY64, 1);
+	setenv("MEMKV_LOG_LEVEL", "warn", 1);
+	load();
+	assert_int_equal(conf.n_stray, 1);
+	config_stray_text(&conf.stray[0], why, sizeof(why));
+	assert_non_null(strstr(why, "MEMKV_STORAGE_MODEE"));
+	assert_non_null(strstr(why, "nearest one is MEMKV_STORAGE_MODE"));
+	clearenv();
+	setenv("MEMKV_ADMIN_SERVICE_HOST_OF_SOMEBODY_ELSE_WITH_A_VERY_LONG_NAME_THAT_FITS_NOWHERE", "10.0.0.1", 1);
+	setenv("MEMKV_STORAGE_EVICTION_HGIH", "90", 1);
+	setenv("MEMKV_", "", 1);
+	setenv("MEMKV_LOG", "", 1);
+	load();
+	assert_int_equal(conf.n_stray, 2);
+	config_stray_text(&conf.stray[0], why, sizeof(why));
+	assert_non_null(strstr(why, "--help lists them"));
+	config_stray_text(&conf.stray[1], why, sizeof(why));
+	assert_non_null(strstr(why, "MEMKV_STORAGE_EVICTION_HIGH"));
+}
+
 static void
 secrets_do_not_show_in_complaints(void **state)
 {
@@ -452,6 +502,8 @@ main(void)
 		cmocka_unit_test_setup(alias_of_the_key, fresh),
 		cmocka_unit_test_setup(all_errors_with_their_lines, fresh),
 		cmocka_unit_test_setup(errors_of_other_places, fresh),
+		cmocka_unit_test_setup(all_that_is_wrong_at_once, fresh),
+		cmocka_unit_test_setup(variables_that_are_no_keys, fresh),
 		cmocka_unit_test_setup(secrets_do_not_show_in_complaints, fresh),
 		cmocka_unit_test_setup(yaml_of_other_shapes, fresh),
 		cmocka_unit_test_setup(yaml_that_is_refused, fresh),

@@ -34,7 +34,7 @@ rig_on_reply(void *arg, const struct mkv_call *call, const struct mkv_drv_rep *r
 	struct rig *r = arg;
 	struct rig_slot *s = &r->slot[call->slot_idx];
 
-	MKV_ASSERT(call->slot_idx < RIG_SLOTS && s->busy && s->gen == call->gen && !s->done);
+	MKV_ASSERT(call->slot_idx < RIG_CALLS && s->busy && s->gen == call->gen && !s->done);
 	s->rep = *rep;
 	s->done = 1;
 }
@@ -183,6 +183,8 @@ rig_open(struct rig *r)
 	MKV_ASSERT(r->e == NULL);
 	if ((err = rig_open_media(r)) != 0)
 		return (err);
+	if (r->wrap != NULL)
+		r->media = r->wrap(r, r->media);
 	r->o.media = r->media;
 	r->readonly = 0;
 	memset(r->slot, 0, sizeof(r->slot));

@@ -8,7 +8,8 @@
 #include "tests/crash/media_sim.h"
 #include "worker/drive/engine.h"
 
-#define RIG_SLOTS	64u
+#define RIG_SLOTS	64u			/* with staging memory; slots beyond are for requests without buffers */
+#define RIG_CALLS	256u
 #define RIG_SLOT_BYTES	(4u << 20)		/* staging memory of a slot */
 
 enum rig_kind { RIG_SIM, RIG_URING, RIG_THREADS, RIG_MEMORY };
@@ -30,7 +31,7 @@ struct rig {
 	char		path[64];
 	uint64_t	bytes, meta_bytes;
 	uint8_t		*stage;
-	struct rig_slot	slot[RIG_SLOTS];
+	struct rig_slot	slot[RIG_CALLS];
 	uint64_t	now_ns, wall_ms;	/* virtual: moved by rig_turn() and the test */
 	int		readonly, client_done, dead;
 	unsigned	peers;			/* messages to other drives */
@@ -39,6 +40,7 @@ struct rig {
 	unsigned	get_flags;		/* of rig_get() */
 	uint32_t	epoch_seen;
 	char		why[512];
+	struct mkv_media *(*wrap)(struct rig *r, struct mkv_media *m);	/* not NULL: what the engine gets instead of m, which it closes */
 };
 
 struct rig *rig_create(enum rig_kind kind, uint64_t bytes, uint64_t seed);

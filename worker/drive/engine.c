@@ -90,6 +90,7 @@ eng_readonly(struct mkv_engine *e, const char *why)
 	req_wake_list(&e->space_wait, UINT32_MAX);
 	req_wake_list(&e->jn.wait, UINT32_MAX);
 	req_wake_list(&e->pg.wait, UINT32_MAX);
+	journal_readonly(e);
 	e->o.ops->readonly(e->o.arg, why);
 }
 

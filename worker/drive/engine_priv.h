@@ -37,7 +37,7 @@ enum req_state {
 	RQ_FREE,
 	RQ_START,		/* engine */
 	RQ_LOCK,		/* the request that has the key lock */
-	RQ_LOOKUP,		/* a page read, or the engine when a frame is free */
+	RQ_LOOKUP,		/* a page read; page.c when a frame is free, or the deadline */
 	RQ_SPACE,		/* evict.c when space was freed, or the deadline */
 	RQ_IO,			/* last data transfer */
 	RQ_COMMIT,		/* journal.c when there is room, or the deadline */
@@ -79,6 +79,7 @@ struct mkv_req {
 	struct mkv_list	all;		/* all at work */
 	struct mkv_list	lock_link;
 	struct mkv_list	group_link;
+	struct mkv_list	io_link;	/* waits for a free dio, whatever else the request waits for */
 	int		lock;		/* 0 none, 1 waiting, 2 has it */
 	int		parked;		/* link is on a waiting list that a deadline may end */
 	int		ready;		/* link is on the ready list */
@@ -376,6 +377,7 @@ uint64_t journal_append(struct mkv_engine *e, enum mkv_jtype type, struct mkv_di
 void	journal_join(struct mkv_engine *e, struct mkv_req *r);	/* answer r with the group being gathered, at once */
 int	journal_sync_req(struct mkv_req *r);			/* 1: everything appended is durable; 0: r joined the group that will make it so */
 void	journal_urgent(struct mkv_engine *e);
+void	journal_readonly(struct mkv_engine *e);			/* what gathers will not be written: its requests are told */
 void	journal_step(struct mkv_engine *e, uint64_t now);
 uint64_t journal_next_ns(const struct mkv_engine *e);
 void	journal_close_block(struct mkv_engine *e);

@@ -207,11 +207,15 @@ get_lookup(struct mkv_req *r)
 {
 	struct mkv_obj_view v;
 	struct cover c;
-	int err = obj_record(r, r->ent, &v);
+	int err = r->err;
 
-	/* Buffers under I/O are not given back, whatever the page says. */
+	if (err == 0)
+		err = obj_record(r, r->ent, &v);
+	/* Buffers under I/O are not given back, whatever the page, or the deadline, says. */
 	if (err == MKV_E_AGAIN || get_moving(r))
 		return (MKV_NEXT_PARK);
+	if (r->err != 0)
+		return (req_finish(r, r->err, MKV_REASON_NONE));
 	if (err == MKV_E_IO)
 		return (req_finish(r, err, MKV_REASON_NONE));
 	if (err != 0 || !get_shape_good(r, &v))

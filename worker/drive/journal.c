@@ -187,6 +187,12 @@ journal_wake_group(struct jbuf *b, int err)
 	}
 }
 
+void
+journal_readonly(struct mkv_engine *e)
+{
+	journal_wake_group(e->jn.gather, MKV_E_READONLY);
+}
+
 static void
 journal_failed(struct mkv_engine *e, const char *what)
 {
@@ -195,7 +201,6 @@ journal_failed(struct mkv_engine *e, const char *what)
 	j->state = JN_IDLE;
 	eng_readonly(e, what);
 	journal_wake_group(j->flight, MKV_E_READONLY);
-	journal_wake_group(j->gather, MKV_E_READONLY);
 	set_flushed(e);
 }
 

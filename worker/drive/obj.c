@@ -87,9 +87,11 @@ stat_step(struct mkv_req *r)
 	struct mkv_ent *en;
 	unsigned reason;
 	uint32_t i;
-	int err = obj_find(r, &i, &v, &reason);
+	int err;
 
-	if (err == MKV_E_AGAIN)
+	if (r->err != 0)
+		return (req_finish(r, r->err, MKV_REASON_NONE));
+	if ((err = obj_find(r, &i, &v, &reason)) == MKV_E_AGAIN)
 		return (MKV_NEXT_PARK);
 	if (err != 0)
 		return (req_finish(r, err, err == MKV_E_MISS ? reason : MKV_REASON_NONE));

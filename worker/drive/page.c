@@ -68,13 +68,23 @@ page_frame_no(struct pages *p, struct frame *f)
 	return ((uint32_t)(f - p->frame));
 }
 
+/*
+ * A frame can be had, or a page. Who waits here waits for one or the other, and one open page serves many: all look again, those that find nothing
+ * wait on in their order.
+ */
+static void
+page_wake(struct mkv_engine *e)
+{
+	req_wake_list(&e->pg.wait, UINT32_MAX);
+}
+
 static void
 page_frame_drop(struct mkv_engine *e, struct frame *f)
 {
 	MKV_ASSERT(f->state != FR_READING && f->state != FR_WRITING);
 	e->pg.frame_of[f->page] = 0;
 	f->state = FR_FREE;
-	req_wake_list(&e->pg.wait, 1);
+	page_wake(e);
 }
 
 /* A frame for `page`: a free one, or the first clean one that was not used since the hand passed. */
@@ -142,6 +152,8 @@ page_on_read(struct mkv_mio *mio, int res)
 	req_wake_list(&f->waiters, UINT32_MAX);
 	if (!e->pg.taken[f->page])
 		page_frame_drop(e, f);
+	else
+		page_wake(e);
 }
 
 int
@@ -296,7 +308,7 @@ page_release(struct mkv_engine *e, uint32_t page)
 	p->free++;
 	if (f != NULL && f->state != FR_READING)
 		page_frame_drop(e, f);
-	req_wake_list(&p->wait, 1);
+	page_wake(e);
 }
 
 void
@@ -322,7 +334,7 @@ page_journal_written(struct mkv_engine *e)
 		p->writing--;
 		if (p->live[f->page] == 0)
 			page_release(e, f->page);
-		req_wake_list(&p->wait, 1);
+		page_wake(e);
 	}
 }
 

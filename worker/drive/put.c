@@ -109,12 +109,14 @@ put_lookup(struct mkv_req *r)
 {
 	struct mkv_obj_view v;
 	unsigned reason;
-	uint32_t i = req_find(r, &reason);
+	uint32_t i;
 	struct mkv_ent *en;
 	int err;
 
+	if (r->err != 0)
+		return (req_finish(r, r->err, MKV_REASON_NONE));
 	r->state = RQ_SPACE;
-	if (i == MKV_ENT_NIL)
+	if ((i = req_find(r, &reason)) == MKV_ENT_NIL)
 		return (MKV_NEXT_AGAIN);
 	en = eng_ent(r->e, i);
 	if ((r->q.flags & MKV_DRV_F_IF_ABSENT) == 0 && !put_may_be_same(r, en))

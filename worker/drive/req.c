@@ -1,9 +1,9 @@
 /*
  * Requests: taking them up, key locks, waiting, data transfers, the end. Drive's loop thread; owns the pool of requests and of transfers.
  *
- * A request is on one list at a time: free, ready, or what it waits for. `parked` says that a deadline may end the wait; requests that wait for
- * the medium or for a flush are not parked: their buffers are under I/O. Everything in a struct mkv_drv_req is foreign and checked in
- * req_check(); a request that makes no sense is answered MKV_E_PROTO and counted.
+ * A request is on one list at a time: free, ready, or what it waits for; a transfer that waits for a free dio is on io_wait besides. `parked` says
+ * that a deadline may end the wait; requests that wait for the medium or for a flush are not parked: their buffers are under I/O. Everything in a
+ * struct mkv_drv_req is foreign and checked in req_check(); a request that makes no sense is answered MKV_E_PROTO and counted.
  */
 #include "config.h"
 
@@ -198,6 +198,7 @@ req_reset(struct mkv_req *r, const struct mkv_call *call, const struct mkv_drv_r
 	mkv_list_init(&r->link);
 	mkv_list_init(&r->lock_link);
 	mkv_list_init(&r->group_link);
+	mkv_list_init(&r->io_link);
 	r->state = RQ_START;
 }
 
@@ -374,7 +375,7 @@ req_on_dio(struct mkv_mio *mio, int res)
 	if (r->x.in_flight == 0 && r->x.pos >= r->x.end)
 		req_wake(r);
 	if (e->dio_free != NULL && (l = mkv_list_pop(&e->io_wait)) != NULL)
-		req_xfer_more(MKV_CONTAINER_OF(l, struct mkv_req, link));
+		req_xfer_more(MKV_CONTAINER_OF(l, struct mkv_req, io_link));
 }
 
 static void
@@ -411,10 +412,8 @@ req_xfer_more(struct mkv_req *r)
 		int idx = -1;
 
 		if (r->e->dio_free == NULL) {
-			if (x->in_flight == 0) {
-				mkv_list_remove(&r->link);
-				mkv_list_push_tail(&r->e->io_wait, &r->link);
-			}
+			if (x->in_flight == 0)
+				mkv_list_push_tail(&r->e->io_wait, &r->io_link);
 			return;
 		}
 		off = req_phys(r->e, r->run, r->n_runs, x->pos, &left_run);

@@ -12,6 +12,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/base/clock.h"
 #include "common/base/err.h"
@@ -78,6 +79,8 @@ mkv_worker_open_queue(struct mkv_worker *w, const struct mkv_ioq_opts *opts, uin
 void
 mkv_worker_jail(struct mkv_worker *w, unsigned may)
 {
+	/* Who is not root has no other user to become: that is as asked. In the jail there is no geteuid() any more. */
+	unsigned expected = geteuid() == 0 ? 0 : MKV_JAIL_USER;
 	char missing[128] = "";
 	size_t n = 0;
 
@@ -88,8 +91,8 @@ mkv_worker_jail(struct mkv_worker *w, unsigned may)
 	for (unsigned bit = 1; bit <= MKV_JAIL_ALL; bit <<= 1)
 		if (w->jail_missing & bit)
 			n += (size_t)snprintf(missing + n, sizeof(missing) - n, "%s%s", n > 0 ? "," : "", mkv_jail_part_name(bit));
-	if (w->jail_missing == 0)
-		mkv_log(MKV_EV_JAIL, "io=%s", mkv_ioq_name(w->q));
+	if ((w->jail_missing & ~expected) == 0)
+		mkv_log(MKV_EV_JAIL, "io=%s missing=%s", mkv_ioq_name(w->q), missing);
 	else
 		mkv_log(MKV_EV_JAIL_PARTIAL, "missing=%s", missing);
 	w->bell_io.done = loop_on_bell;

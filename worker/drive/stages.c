@@ -4,11 +4,27 @@
  */
 #include "config.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "worker/drive/drive.h"
+
+/* What is registered counts as locked memory. The limit cannot be asked for in the jail; the first registration comes before. */
+static void
+stage_say_unregistered(uint64_t bytes, int r)
+{
+	struct rlimit limit;
+	char has[32] = "unknown";
+
+	if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0)
+		(void)snprintf(has, sizeof(has), limit.rlim_cur == RLIM_INFINITY ? "unlimited" : "%" PRIu64, (uint64_t)limit.rlim_cur);
+	mkv_log(MKV_EV_BUFFERS_UNREGISTERED, "bytes=%" PRIu64 " limit=%s err=%s text=%s", bytes, has, mkv_err(r),
+	    "slower, nothing else: raise the limit of locked memory to these bytes for each drive (ulimit -l, LimitMEMLOCK= of the service)");
+}
 
 /* Ranges of at most 1 GiB into free slots of the queue's table. Without: plain I/O. */
 static void
@@ -24,7 +40,7 @@ stage_register(struct drive *d, struct drive_stage *s)
 		int r = mkv_ioq_set_buffer(d->w->q, first + i, &iov);
 
 		if (r != 0) {
-			mkv_log(MKV_EV_BUFFERS_UNREGISTERED, "bytes=%llu err=\"%s\"", (unsigned long long)s->bytes, mkv_err(r));
+			stage_say_unregistered(s->bytes, r);
 			d->buffers = 0;
 			return;
 		}
@@ -83,7 +99,7 @@ drive_stages_register(struct drive *d)
 	for (unsigned i = 0; i < DRIVE_FRONTS_MAX; i++)
 		d->stage[i].first_buf = -1;
 	if (r != MKV_E_UNSUPPORTED)
-		mkv_log(MKV_EV_BUFFERS_UNREGISTERED, "bytes=%llu err=\"%s\"", (unsigned long long)bytes, mkv_err(r));
+		stage_say_unregistered(bytes, r);
 }
 
 void

@@ -142,7 +142,8 @@ static struct sup {
 	struct mkv_bell	childs_bell;			/* we ring it */
 	int		peer_shm, peer_wait, peer_ring;
 	struct mkv_ring	out, in;			/* to and from the child */
-	int		out_fd;
+	int		spoil_ring;			/* the next pair of rings is damaged before the child sees it */
+	struct mkv_metrics *metrics;			/* the child's */
 	Mkv__Ctl__Control *last;
 } s;
 
@@ -259,6 +260,8 @@ say_metrics(void)
 
 	assert_true(fd >= 0);
 	assert_int_equal(mkv_metrics_format(fd), 0);
+	mkv_metrics_close(&s.metrics);
+	assert_int_equal(mkv_metrics_open(&s.metrics, fd, 0), 0);
 	say(&m, &fd, 1);
 	close(fd);
 }
@@ -293,6 +296,9 @@ say_ring(uint32_t epoch)
 	mkv_ring_close(&s.in);
 	assert_int_equal(mkv_ring_open(&s.in, fds[0], epoch, 0), 0);
 	assert_int_equal(mkv_ring_open(&s.out, fds[1], epoch, 1), 0);
+	if (s.spoil_ring)
+		s.in.shm->magic = 0;
+	s.spoil_ring = 0;
 	b.peer = MKV__CTL__PEER_KIND__PEER_FRONT;
 	b.index = 2;
 	b.epoch = epoch;
@@ -396,6 +402,7 @@ reap(void)
 	mkv_ring_close(&s.out);
 	mkv_ring_close(&s.in);
 	mkv_bell_close(&s.childs_bell);
+	mkv_metrics_close(&s.metrics);
 	close(s.own_shm);
 	close(s.own_wait);
 	close(s.own_ring);
@@ -622,6 +629,14 @@ test_damaged_ring(void **state)
 	push(1, 1);
 	EXPECT(STATE);
 	expect_detail("down 0:2 epoch 12 restarting 1");
+	s.spoil_ring = 1;
+	say_ring(14);				/* before it was opened here */
+	EXPECT(STATE);
+	assert_non_null(strstr(s.last->state->detail, "ring of front:2 damaged: new"));
+	expect_detail("down 0:2 epoch 14 restarting 1");
+	assert_int_equal(mkv_metric_get(s.metrics, MKV_M_drive_ring_bad_total, 0), 4);
+	say_ring(15);
+	expect_detail("up 0:2 epoch 15");
 	say_ping(6);
 	say_stop(1000);
 	EXPECT(STOPPED);

@@ -17,6 +17,7 @@
 
 #include "common/base/err.h"
 #include "common/base/log.h"
+#include "common/shm/metric.h"
 
 static const char *
 peer_kind(const struct mkv_peer *p)
@@ -72,6 +73,7 @@ peer_damaged(struct mkv_worker *w, struct mkv_peer *p, const char *what)
 {
 	char detail[96];
 
+	mkv_metric_add(w->metrics, w->ops->is_drive ? MKV_M_drive_ring_bad_total : MKV_M_front_ring_bad_total, 0, 1);
 	mkv_log(MKV_EV_RING_BAD, "peer=%s:%" PRIu32 " epoch=%" PRIu32 " what=%s", peer_kind(p), p->index, p->epoch, what);
 	(void)snprintf(detail, sizeof(detail), "ring of %s:%" PRIu32 " damaged: %s", peer_kind(p), p->index, what);
 	mkv_worker_report(w, -1, -1, detail);
@@ -110,25 +112,25 @@ int
 mkv_peers_ring(struct mkv_worker *w, const Mkv__Ctl__Ring *m, int *fds)
 {
 	struct mkv_peer *p = peer_make(w, m->peer, m->index);
-	struct mkv_ring out, in;
 	int r;
 
 	if (p == NULL)
 		return (MKV_E_NOMEM);
 	if (!p->has_bell || m->out_bit >= MKV_BELL_RINGS_MAX)
 		return (MKV_E_PROTO);
-	if ((r = mkv_ring_open(&out, fds[0], m->epoch, 1)) != 0)
-		return (r);
-	if ((r = mkv_ring_open(&in, fds[1], m->epoch, 0)) != 0) {
-		mkv_ring_close(&out);
-		return (r);
-	}
 	if (p->up)
 		peer_down(w, p, p->epoch, 1);
-	p->out = out;
-	p->in = in;
 	p->out_bit = m->out_bit;
 	p->epoch = m->epoch;
+	if ((r = mkv_ring_open(&p->out, fds[0], m->epoch, 1)) == 0 && (r = mkv_ring_open(&p->in, fds[1], m->epoch, 0)) != 0)
+		mkv_ring_close(&p->out);
+	/* The far end had it before us and may have spoilt it already: its damage, as in peer_pop(). */
+	if (r == MKV_E_PEER || r == MKV_E_STALE) {
+		peer_damaged(w, p, "new");
+		return (0);
+	}
+	if (r != 0)
+		return (r);
 	p->up = 1;
 	w->ops->peer_up(w, p);
 	return (0);

@@ -42,7 +42,7 @@ get_output_open(struct get *g)
 		return (cli_fail_file(g->c, g->path, ENAMETOOLONG));
 	g->fd = open(get_partial, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
 	if (g->fd < 0)
-		return (cli_fail_file(g->c, get_partial, errno));
+		return (cli_fail_file(g->c, g->path, errno));	/* the name that was given; ours beside it says nothing to anyone */
 	signal(SIGINT, get_on_signal);
 	signal(SIGTERM, get_on_signal);
 	return (CLI_DONE);

@@ -22,7 +22,7 @@ enum cli_id {
 };
 
 #define C(ID)		(1u << CLI_##ID)
-#define C_KEYS		(C(PUT) | C(GET) | C(EXISTS) | C(STAT) | C(DELETE) | C(MATCH) | C(LIST))
+#define C_KEYS		(C(PUT) | C(GET) | C(EXISTS) | C(STAT) | C(DELETE) | C(TOUCH) | C(MATCH) | C(LIST))
 #define C_CLIENT	(C_KEYS | C(INFO))
 
 /* Exit statuses (docs/operate/cli.md). Those of libmemkv's errors are in common/tbl/errors.def. */

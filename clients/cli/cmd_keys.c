@@ -1,5 +1,5 @@
 /*
- * The commands that move no values: exists, stat, delete, match, list, info.
+ * The commands that move no values: exists, stat, delete, touch, match, list, info.
  */
 #include "config.h"
 #include "clients/cli/cli.h"
@@ -99,6 +99,43 @@ cmd_delete(struct cli *c, int argc MKV_UNUSED, char **argv MKV_UNUSED)
 			keys_say(c, &k, i, "deleted", "absent");
 			if (!k.flag[i] && keys_miss_status(k.reason[i]) != CLI_MISS)
 				r = CLI_UNREACHABLE;
+		}
+	}
+	keys_free(&k);
+	return (r);
+}
+
+/* All keys in one request; the library ends it at its deadline. How many were there, or an error. */
+static int
+keys_touch(struct cli *c, struct keys *k)
+{
+	struct mkv_request q = { .size = sizeof(q), .op = MKV_OP_TOUCH, .keys = k->list, .n_keys = (unsigned)c->n_words,
+		.deadline_us = c->o.deadline_us, .ttl_ms = (c->o.ttl_us + 999) / 1000, .present = k->flag, .reasons = k->reason };
+	struct mkv_completion done = { .size = sizeof(done) };
+	uint64_t id;
+	int r;
+
+	if ((r = mkv_submit(c->client, &q, &id)) != 0)
+		return (r);
+	while (mkv_drain(c->client, &done, 1) == 0)
+		(void)mkv_wait(c->client, c->o.deadline_us);
+	return ((int)done.result);
+}
+
+int
+cmd_touch(struct cli *c, int argc MKV_UNUSED, char **argv MKV_UNUSED)
+{
+	struct keys k = { 0 };
+	int r, n;
+
+	if ((r = keys_make(c, &k)) == 0) {
+		n = keys_touch(c, &k);
+		if (n < 0)
+			r = cli_fail(c, NULL, n, 0);
+		for (int i = 0; n >= 0 && i < c->n_words; i++) {
+			keys_say(c, &k, i, "touched", "absent");
+			if (!k.flag[i])
+				r = MKV_MAX(r, keys_miss_status(k.reason[i]));
 		}
 	}
 	keys_free(&k);

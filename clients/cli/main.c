@@ -72,7 +72,7 @@ static void
 main_help_errors(FILE *to)
 {
 	fprintf(to, "Exit statuses\n\n"
-	    "  0   done\n  1   failed as said\n  2   wrong usage or configuration\n  3   miss (get, exists, stat)\n"
+	    "  0   done\n  1   failed as said\n  2   wrong usage or configuration\n  3   miss (get, exists, stat, touch)\n"
 	    "  4   not reachable, or the deadline passed\n  5   not permitted\n  6   corrupt or inconsistent\n\nErrors\n\n");
 #define MKV_ERR(name, number, http, retry, exitcode, text) \
 	fprintf(to, "  %-12s %4d  exit %d  %s%s\n", #name, -(number), exitcode, text, retry ? " (may succeed if repeated)" : "");

@@ -1,0 +1,106 @@
+"""b: commands of memkv that need a server: touch, admin status, and what get says of a place where it may not write."""
+import json
+import socket
+import threading
+import time
+
+import pytest
+
+from harness import cli
+
+
+@pytest.fixture(scope="module")
+def server():
+    from harness import Server
+    with Server(mode="memory", drive_bytes="64MiB", sets=["memory.max_size=16MiB"]) as s:
+        yield s
+
+
+def test_touch(server):
+    assert cli("put", "t/1", "-", server=server, stdin=b"x").returncode == 0
+    assert cli("put", "t/2", "-", "--ttl", "1h", server=server, stdin=b"x").returncode == 0
+    r = cli("touch", "t/1", "t/2", server=server)
+    assert (r.returncode, r.stdout) == (0, b"t/1\ttouched\nt/2\ttouched\n"), r
+    before = json.loads(cli("stat", "t/2", "--json", server=server).stdout)["expires_ms"]
+    assert cli("touch", "t/2", "--ttl", "5h", server=server).returncode == 0
+    after = json.loads(cli("stat", "t/2", "--json", server=server).stdout)["expires_ms"]
+    assert 3.9 * 3600e3 < after - before < 4.1 * 3600e3, (before, after)
+    r = cli("touch", "t/1", "t/none", "--json", server=server)
+    rows = [json.loads(line) for line in r.stdout.splitlines()]
+    assert r.returncode == 3 and [x["touched"] for x in rows] == [True, False] and rows[1]["reason"], r
+    assert cli("touch", "t/1", "--servers", "127.0.0.1:1", "--deadline", "1s").returncode == 4
+    assert server.metric_sum("memkv_drive_touches_total") >= 4
+
+
+def test_get_names_the_file_that_was_asked_for(server, tmp_path):
+    assert cli("put", "g", "-", server=server, stdin=b"x").returncode == 0
+    target = str(tmp_path / "no" / "such" / "file")
+    r = cli("get", "g", "-o", target, server=server)
+    assert r.returncode == 1 and target.encode() in r.stderr and b".part" not in r.stderr, r.stderr
+
+
+def test_admin_status(server):
+    r = cli("admin", "status", server.admin)
+    text = r.stdout.decode()
+    assert r.returncode == 0, r
+    assert server.admin in text and "healthy" in text and "drive:0" in text and "front:tcp:0" in text and "memory mode" in text, text
+    r = cli("admin", "status", server.admin, server.admin, "--json")
+    rows = [json.loads(line) for line in r.stdout.splitlines()]
+    assert r.returncode == 0 and len(rows) == 2
+    body = json.loads(server.http("/v1/status"))
+    assert set(rows[0]) == set(body) and rows[0]["server_id"] == body["server_id"]
+
+
+def test_admin_status_of_a_data_port_is_the_port_behind(server):
+    host, port = server.admin.rsplit(":", 1)
+    r = cli("admin", "status", "--servers", f"one={host}:{int(port) - 1}")
+    assert r.returncode == 0 and server.admin.encode() in r.stdout, r
+    for bad in ("nonsense", "host:", "host:0", "host:99999", ":1", "h:1x"):
+        assert cli("admin", "status", bad).returncode == 2, bad
+    assert cli("admin", "statsu").returncode == 2
+
+
+def answers(*pieces, pause=0.0):
+    """A port that says this to whoever comes, once, whatever he asks."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def run():
+        with listener, listener.accept()[0] as s:
+            s.settimeout(10)
+            s.recv(4096)
+            for p in pieces:
+                try:
+                    s.sendall(p)
+                except OSError:
+                    return
+                time.sleep(pause)
+
+    threading.Thread(target=run, daemon=True).start()
+    return "127.0.0.1:%d" % listener.getsockname()[1]
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
+
+
+@pytest.mark.parametrize("pieces,status,words", [
+    ([b"\x15\x03\x03\x00\x02\x02\x16"], 1, b"HTTPS"),
+    ([b""], 1, b"no HTTP"),
+    ([b"HTTP/1.1 404 Not Found\r\n\r\nno"], 1, b"/v1/status"),
+    ([HEAD + b"nonsense"], 1, b"no JSON"),
+    ([HEAD + b"[]"], 1, b"no JSON"),
+    ([HEAD, b'{"status": "unhealthy", "processes": [1, null, {"name": 5}], "storage": [', b"]}"], 1, b""),
+    ([HEAD + b'{"status": "healthy", "uptime_s": -5}'], 0, b""),
+    ([HEAD + b"x" * (17 << 20)], 1, b"too long"),
+], ids=["tls", "nothing", "404", "text", "list", "odd types", "little", "too long"])
+def test_admin_status_of_something_else(pieces, status, words):
+    r = cli("admin", "status", answers(*pieces), "--deadline", "20s")
+    assert r.returncode == status and words in r.stderr, r
+
+
+def test_admin_status_waits_no_longer_than_its_deadline():
+    begin = time.monotonic()
+    r = cli("admin", "status", answers(HEAD, *[b" "] * 100, pause=0.1), "--deadline", "500ms", "--json")
+    assert r.returncode == 4 and time.monotonic() - begin < 5, r
+    assert json.loads(r.stdout)["status"] == "unreachable"
+    r = cli("admin", "status", "127.0.0.1:1")
+    assert r.returncode == 4 and b"nothing listens" in r.stderr, r

@@ -127,11 +127,42 @@ test_memory(void **state)
 	mkv_index_fini(&ix);
 }
 
+/* What many look-ups at once find is what one at a time finds, also on chains of one bucket. */
+static void
+test_many(void **state)
+{
+	struct mkv_digest d[MKV_INDEX_MANY];
+	uint32_t found[MKV_INDEX_MANY];
+	struct mkv_index ix;
+
+	(void)state;
+	assert_int_equal(mkv_index_init(&ix, 10000), 0);
+	for (uint32_t k = 0; k < 3000; k++) {
+		uint32_t at = mkv_index_take(&ix);
+
+		ix.ent[at].digest = k % 3 == 0 ? (struct mkv_digest){ 7, k } : digest_of(k);
+		mkv_index_link(&ix, at);
+	}
+	for (uint32_t from = 0; from < 6000; from += 11) {
+		unsigned n = from % (MKV_INDEX_MANY + 1);
+
+		for (unsigned k = 0; k < n; k++)
+			d[k] = (from + k) % 3 == 0 ? (struct mkv_digest){ 7, from + k } : digest_of(from + k);
+		mkv_index_find_many(&ix, d, n, found);
+		for (unsigned k = 0; k < n; k++) {
+			assert_int_equal(found[k], mkv_index_find(&ix, d[k]));
+			assert_int_equal(found[k] == MKV_ENT_NIL, from + k >= 3000);
+		}
+	}
+	mkv_index_fini(&ix);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_model), cmocka_unit_test(test_same_lo), cmocka_unit_test(test_full), cmocka_unit_test(test_memory),
+		cmocka_unit_test(test_many),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -95,6 +95,33 @@ mkv_index_prefetch(const struct mkv_index *ix, struct mkv_digest d, int step)
 		__builtin_prefetch(&ix->ent[*h - 1]);
 }
 
+/*
+ * Three passes, so that what one look-up waits for is on its way while the others are begun: buckets, their first entries, the search itself.
+ */
+void
+mkv_index_find_many(const struct mkv_index *ix, const struct mkv_digest *d, unsigned n, uint32_t *out)
+{
+	const uint32_t *head[MKV_INDEX_MANY];
+
+	MKV_ASSERT(n <= MKV_INDEX_MANY);
+	for (unsigned k = 0; k < n; k++) {
+		head[k] = index_head(ix, d[k].lo);
+		__builtin_prefetch(head[k]);
+	}
+	for (unsigned k = 0; k < n; k++) {
+		out[k] = *head[k];
+		if (out[k] != 0)
+			__builtin_prefetch(&ix->ent[out[k] - 1]);
+	}
+	for (unsigned k = 0; k < n; k++) {
+		uint32_t i = out[k];
+
+		while (i != 0 && !mkv_digest_eq(ix->ent[i - 1].digest, d[k]))
+			i = ix->ent[i - 1].next;
+		out[k] = i != 0 ? i - 1 : MKV_ENT_NIL;
+	}
+}
+
 uint32_t
 mkv_index_find_lo(const struct mkv_index *ix, uint64_t lo, uint32_t *it)
 {
@@ -144,6 +171,16 @@ mkv_index_drop(struct mkv_index *ix, uint32_t i)
 	en->next = ix->ent_free;
 	ix->ent_free = i;
 	ix->used--;
+}
+
+void
+mkv_index_expect(struct mkv_index *ix, uint32_t n)
+{
+	MKV_ASSERT(ix->linked == 0);
+	n = MKV_MIN(n, ix->ents_max);
+	while (2ull * ix->buckets <= MKV_MIN(n, ix->heads_max))
+		ix->buckets *= 2;
+	ix->split = n > ix->buckets && 2ull * ix->buckets <= ix->heads_max ? n - ix->buckets : 0;
 }
 
 /* Move what belongs to the upper half of bucket `split` there. */

@@ -15,6 +15,7 @@
 #include "worker/drive/alloc.h"
 
 #define MKV_ENT_NIL	UINT32_MAX
+#define MKV_INDEX_MANY	16u		/* look-ups at once: as many misses of the cache as a core has outstanding, and some */
 
 enum {
 	MKV_ENT_USED		= 1,		/* slot is taken */
@@ -72,8 +73,12 @@ struct mkv_index {
 
 int	mkv_index_init(struct mkv_index *ix, uint32_t ents_max);	/* MKV_E_NOMEM */
 void	mkv_index_fini(struct mkv_index *ix);
+/* So many entries are about to be linked: buckets for them at once, none split on the way. Only while nothing is linked; n: any number. */
+void	mkv_index_expect(struct mkv_index *ix, uint32_t n);
 
 uint32_t mkv_index_find(const struct mkv_index *ix, struct mkv_digest d);
+/* As many look-ups at once (n <= MKV_INDEX_MANY); out[k] as mkv_index_find() of d[k]. */
+void	mkv_index_find_many(const struct mkv_index *ix, const struct mkv_digest *d, unsigned n, uint32_t *out);
 /* Ask for the memory of a look-up that comes soon: step 0 the bucket, later step 1 its first entry. */
 void	mkv_index_prefetch(const struct mkv_index *ix, struct mkv_digest d, int step);
 /* Entries whose digest.lo is this: *it starts with 0. MKV_ENT_NIL at the end. The entry returned may be unlinked before the next call. */

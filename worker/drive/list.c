@@ -12,13 +12,12 @@
 #include "worker/drive/engine_priv.h"
 
 #define LIST_PAGES_MAX	512u		/* looked at for one answer */
-#define BATCH_AHEAD	8u
 
+/* The byte of a key whose look-up gave i. */
 static uint8_t
-batch_one(struct mkv_req *r, struct mkv_digest d)
+batch_one(struct mkv_req *r, struct mkv_digest d, uint32_t i)
 {
 	struct mkv_engine *e = r->e;
-	uint32_t i = mkv_index_find(&e->ix, d);
 	struct mkv_ent *en;
 
 	if (i == MKV_ENT_NIL)
@@ -28,25 +27,27 @@ batch_one(struct mkv_req *r, struct mkv_digest d)
 		return (MKV_REASON_NEVER << 1);
 	if (en->expires_ms != 0 && en->expires_ms <= r->wall_ms)
 		return (MKV_REASON_EXPIRED << 1);
-	if ((r->q.flags & MKV_DRV_F_NO_TOUCH) == 0)
+	if ((en->flags & MKV_ENT_REF) == 0 && (r->q.flags & MKV_DRV_F_NO_TOUCH) == 0)
 		en->flags |= MKV_ENT_REF;
 	return (1);
 }
 
-/* Index heads, then entries, are on their way into the cache before their turn comes. */
-static void
-batch_ahead(const struct mkv_req *r, const uint8_t *p, uint32_t n, uint32_t i)
+/* Answers of n digests at p + 16 i to p + i: in place, digests are copied out first. 1: a match has found its end. */
+static int
+batch_some(struct mkv_req *r, uint8_t *p, uint32_t i, unsigned n)
 {
-	struct mkv_digest d;
+	struct mkv_digest d[MKV_INDEX_MANY];
+	uint32_t found[MKV_INDEX_MANY];
+	int match = (r->q.flags & MKV_DRV_F_BATCH_MATCH) != 0;
 
-	for (int step = 0; step < 2; step++) {
-		uint32_t at = i + (step == 0 ? 2 * BATCH_AHEAD : BATCH_AHEAD);
-
-		if (at >= n)
-			continue;
-		memcpy(&d, p + (size_t)at * sizeof(d), sizeof(d));
-		mkv_index_prefetch(&r->e->ix, d, step);
+	memcpy(d, p + (size_t)i * sizeof(d[0]), n * sizeof(d[0]));
+	mkv_index_find_many(&r->e->ix, d, n, found);
+	for (unsigned k = 0; k < n; k++) {
+		p[i + k] = batch_one(r, d[k], found[k]);
+		if (match && (p[i + k] & 1) == 0)
+			return (1);
 	}
+	return (0);
 }
 
 enum mkv_next
@@ -54,20 +55,12 @@ batch_step(struct mkv_req *r)
 {
 	uint32_t n = r->q.n_digests;
 	uint8_t *p = r->buf[0].ptr;
-	int stopped = 0;
 
 	if (r->q.n_bufs != 1 || (uint64_t)n * sizeof(struct mkv_digest) > r->room)
 		return (req_finish(r, MKV_E_PROTO, MKV_REASON_NONE));
-	/* In place: answer i lies at byte i, digest i at 16 i and is copied out first. */
-	for (uint32_t i = 0; i < n; i++) {
-		struct mkv_digest d;
-
-		batch_ahead(r, p, n, i);
-		memcpy(&d, p + (size_t)i * sizeof(d), sizeof(d));
-		p[i] = stopped ? MKV_REASON_NEVER << 1 : batch_one(r, d);
-		if ((p[i] & 1) == 0 && (r->q.flags & MKV_DRV_F_BATCH_MATCH))
-			stopped = 1;
-	}
+	for (uint32_t i = 0; i < n; i += MKV_INDEX_MANY)
+		if (batch_some(r, p, i, MKV_MIN(n - i, MKV_INDEX_MANY)))
+			break;			/* what comes behind the end of a match is not looked at by anybody */
 	return (req_finish(r, 0, MKV_REASON_NONE));
 }
 

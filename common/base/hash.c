@@ -9,6 +9,7 @@
 #include <math.h>
 #include <string.h>
 
+#define XXH_INLINE_ALL		/* lists of keys make thousands of digests: the call and its dispatch cost more than the hash of a short key */
 #include <xxhash.h>
 
 #include "common/base/assert.h"

@@ -182,12 +182,12 @@ struct leg {				/* what one server has to do for an op */
 	uint32_t	end_reason;		/* MATCH: why the prefix ends */
 };
 
-struct keyset {				/* copy of a caller's keys: one allocation */
+struct keyset {				/* copy of a caller's keys, as they go out: one allocation */
 	uint32_t	n;
-	uint32_t	*off;			/* n + 1 */
-	const uint8_t	*bytes;
+	uint32_t	*off;			/* n + 1: where each begins */
+	const uint8_t	*wire;			/* n x (u16 length, bytes) */
 };
-
+#define KEY_LEN_BYTES	2u
 
 struct op {
 	uint32_t	magic;

@@ -19,6 +19,11 @@ SAME(PIN, PIN);
 SAME(ACCEPTED, ACCEPTED);
 SAME(COMMIT, COMMIT);
 
+/* Of a part of a list: the server works on one while the next is made and signed. */
+#define KEYS_FRAME_BYTES	49152u
+_Static_assert(sizeof(struct mkv_wire_keys) + MKV_WIRE_NS_MAX + 2 + MKV_WIRE_KEY_MAX <= KEYS_FRAME_BYTES && KEYS_FRAME_BYTES <= MKV_WIRE_BODY_MAX,
+    "each part has a key at least");
+
 #define PUT_FLAGS	(MKV_PUT_IF_ABSENT | MKV_PUT_OVERWRITE | MKV_PUT_PIN | MKV_PUT_ACCEPTED | MKV_PUT_COMMIT)
 
 struct out {
@@ -175,19 +180,38 @@ encode_get(struct leg *l, struct out *out)
 	out_pad(out);
 }
 
+/* One key of a share. 0: it is for the next frame. */
 static int
-out_key(struct leg *l, struct out *out)
+out_key(struct leg *l, struct out *out, size_t room)
 {
 	const struct keyset *ks = l->op->keys;
-	uint32_t i = l->idx == NULL ? l->tx_key : l->idx[l->tx_key];
-	uint16_t bytes = (uint16_t)(ks->off[i + 1] - ks->off[i]);
+	uint32_t i = l->idx[l->tx_key], bytes = ks->off[i + 1] - ks->off[i];
 
-	if ((size_t)(out->p - out->base) + sizeof(bytes) + bytes > MKV_WIRE_BODY_MAX)
+	if ((size_t)(out->p - out->base) + bytes > room)
 		return (0);
-	out_bytes(out, &bytes, sizeof(bytes));
-	out_bytes(out, ks->bytes + ks->off[i], bytes);
+	out_bytes(out, ks->wire + ks->off[i], bytes);
 	l->tx_key++;
 	return (1);
+}
+
+/* As many of all keys as there is room for: they lie as they go out. */
+static void
+out_keys(struct leg *l, struct out *out, size_t room)
+{
+	const uint32_t *off = l->op->keys->off;
+	uint32_t from = l->tx_key, low = from, high = l->n_idx;
+
+	room -= (size_t)(out->p - out->base);
+	while (low < high) {
+		uint32_t mid = high - (high - low) / 2;
+
+		if (off[mid] - off[from] <= room)
+			low = mid;
+		else
+			high = mid - 1;
+	}
+	out_bytes(out, l->op->keys->wire + off[from], off[low] - off[from]);
+	l->tx_key = low;
 }
 
 static void
@@ -204,8 +228,11 @@ encode_keys(struct leg *l, struct mkv_hdr *h, struct out *out)
 	w->ns_bytes = from == 0 ? o->ns_bytes : 0;
 	out->p += sizeof(*w);
 	out_bytes(out, o->ns, w->ns_bytes);
-	while (l->tx_key < l->n_idx && out_key(l, out))
-		continue;
+	if (l->idx == NULL)
+		out_keys(l, out, KEYS_FRAME_BYTES);
+	else
+		while (l->tx_key < l->n_idx && out_key(l, out, KEYS_FRAME_BYTES))
+			continue;
 	out_pad(out);
 	w->n_keys = l->tx_key - from;
 	l->last_begun = l->tx_key == l->n_idx;

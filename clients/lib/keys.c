@@ -27,19 +27,21 @@ mkv_keys_set(struct op *o, const struct mkv_key *keys, unsigned n)
 	for (unsigned i = 0; i < n; i++) {
 		if (keys[i].data == NULL || keys[i].bytes == 0 || keys[i].bytes > MEMKV_KEY_MAX)
 			return (MKV_E_INVAL);
-		bytes += keys[i].bytes;
+		bytes += KEY_LEN_BYTES + keys[i].bytes;
 	}
 	if ((ks = malloc(sizeof(*ks) + offs + bytes)) == NULL)
 		return (MKV_E_NOMEM);
 	ks->n = n;
 	ks->off = (uint32_t *)(ks + 1);
-	ks->bytes = to = (uint8_t *)ks->off + offs;
+	ks->wire = to = (uint8_t *)ks->off + offs;
 	for (unsigned i = 0; i < n; i++) {
-		ks->off[i] = (uint32_t)(to - ks->bytes);
+		ks->off[i] = (uint32_t)(to - ks->wire);
+		*to++ = (uint8_t)keys[i].bytes;
+		*to++ = (uint8_t)(keys[i].bytes >> 8);
 		memcpy(to, keys[i].data, keys[i].bytes);
 		to += keys[i].bytes;
 	}
-	ks->off[n] = (uint32_t)(to - ks->bytes);
+	ks->off[n] = (uint32_t)(to - ks->wire);
 	o->keys = ks;
 	return (0);
 }
@@ -51,6 +53,14 @@ mkv_keys_free(struct op *o)
 	free(o->idx);
 	o->keys = NULL;
 	o->idx = NULL;
+}
+
+static unsigned
+keys_server(const struct op *o, uint32_t i)
+{
+	const struct keyset *ks = o->keys;
+
+	return (mkv_client_server_of(o->c, ks->wire + ks->off[i] + KEY_LEN_BYTES, ks->off[i + 1] - ks->off[i] - KEY_LEN_BYTES));
 }
 
 static uint8_t
@@ -89,14 +99,14 @@ mkv_keys_legs(struct op *o)
 	uint8_t *where;
 
 	if (n == 1 || ks->n == 1)
-		return (keys_one_leg(o, mkv_client_server_of(o->c, ks->bytes, ks->off[1])));
+		return (keys_one_leg(o, keys_server(o, 0)));
 	o->idx = malloc(ks->n * (sizeof(uint32_t) + 1));
 	o->legs = calloc(n, sizeof(*o->legs));
 	if (o->idx == NULL || o->legs == NULL)
 		return (MKV_E_NOMEM);
 	where = (uint8_t *)(o->idx + ks->n);
 	for (uint32_t i = 0; i < ks->n; i++) {
-		where[i] = (uint8_t)mkv_client_server_of(o->c, ks->bytes + ks->off[i], ks->off[i + 1] - ks->off[i]);
+		where[i] = (uint8_t)keys_server(o, i);
 		count[where[i]]++;
 	}
 	for (unsigned s = 0; s < n; s++) {
@@ -135,29 +145,38 @@ mkv_keys_forget(struct leg *l)
 	l->tx_key = l->rx_key = l->n_there = 0;
 }
 
+/* Bytes of the keys from rx_key on, to the caller's arrays. Returns how many are there; MKV_E_PEER: they are not such bytes. */
+static int
+keys_store(const struct leg *l, const uint8_t *b, uint32_t n)
+{
+	uint8_t *present = l->op->present, *reasons = l->op->reasons;
+	uint32_t there = 0, bad = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		there += b[i] & 1;
+		bad |= (b[i] & 1) & (b[i] > 1);
+	}
+	if (bad)
+		return (MKV_E_PEER);
+	for (uint32_t i = 0; present != NULL && i < n; i++)
+		present[keys_place(l, l->rx_key + i)] = b[i] & 1;
+	for (uint32_t i = 0; reasons != NULL && i < n; i++)
+		reasons[keys_place(l, l->rx_key + i)] = b[i] >> 1;
+	return ((int)there);
+}
+
 /* One byte a key: 1 there, else 0 | reason << 1. */
 static int
 keys_take_bytes(struct leg *l, const uint8_t *b, uint32_t n)
 {
 	struct op *o = l->op;
-	int64_t there = MKV_MAX(atomic_load_explicit(&o->partial, memory_order_relaxed), 0);
+	int there;
 
-	if (n > l->n_idx - l->rx_key)
+	if (n > l->n_idx - l->rx_key || (there = keys_store(l, b, n)) < 0)
 		return (MKV_E_PEER);
-	for (uint32_t i = 0; i < n; i++) {
-		uint32_t at = keys_place(l, l->rx_key + i);
-
-		if ((b[i] & 1) != 0 && b[i] != 1)
-			return (MKV_E_PEER);
-		l->n_there += b[i] & 1;
-		there += b[i] & 1;
-		if (o->present != NULL)
-			o->present[at] = b[i] & 1;
-		if (o->reasons != NULL)
-			o->reasons[at] = b[i] >> 1;
-	}
+	l->n_there += (uint32_t)there;
 	l->rx_key += n;
-	keys_set_partial(o, there, MKV_REASON_NONE);
+	keys_set_partial(o, MKV_MAX(atomic_load_explicit(&o->partial, memory_order_relaxed), 0) + there, MKV_REASON_NONE);
 	return (0);
 }
 

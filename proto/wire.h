@@ -12,7 +12,7 @@
  *
  * Parts. A value of more than part_bytes (from HELLO) travels as several frames of one request id: MORE on all but the last; each part's body lists the CRCs
  * of its own payload. Part i covers [i * part_bytes, ...). Only the first PUT part carries namespace, key and parent. The server answers a PUT once: after the last part, or
- * early with an error, and then drops the parts that still come. A GET is answered by as many parts as it takes; an error in the middle is a last part with a status.
+ * early with an error, and then drops the parts that still come. Likewise a list; a client that ends one in the middle sends a last part without keys. A GET is answered by as many parts as it takes; an error in the middle is a last part with a status.
  */
 #ifndef MKV_PROTO_WIRE_H
 #define MKV_PROTO_WIRE_H

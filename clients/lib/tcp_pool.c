@@ -469,7 +469,7 @@ tcp_probe(struct server *s)
 }
 
 static void
-tcp_notice(struct conn *c, struct slot *s, int midway)
+tcp_notice(struct conn *c, struct slot *s, uint8_t midway)
 {
 	s->midway = midway;
 	mkv_list_push_tail(&c->notices, &s->notice);
@@ -496,7 +496,7 @@ tcp_detach(struct leg *l)
 	struct conn *c = l->conn;
 	struct slot *s = l->slot;
 	int untouched = l->state == LEG_QUEUED && l->tx_off == 0 && l->tx_key == 0;
-	int midway = !untouched && !l->last_begun;
+	uint8_t midway = !untouched && !l->last_begun ? l->wire_op : 0;
 
 	if (c->tx_leg == l)
 		return (tcp_detach_frame(c, l));
@@ -508,9 +508,7 @@ tcp_detach(struct leg *l)
 		return (1);
 	}
 	mkv_conn_ended(c, s);
-	if (midway && l->wire_op != MKV_WIRE_PUT)
-		mkv_conn_fail(c, MKV_E_CANCELLED);		/* half of a key list: there is no way back */
-	else if (midway || (s->large && mkv_get_room(l->op) - l->rx_off > CANCEL_FROM_BYTES) || l->op->end_status == MKV_E_CANCELLED)
+	if (midway || (s->large && mkv_get_room(l->op) - l->rx_off > CANCEL_FROM_BYTES) || l->op->end_status == MKV_E_CANCELLED)
 		tcp_notice(c, s, midway);
 	return (1);
 }
@@ -522,13 +520,11 @@ mkv_conn_early_reply(struct conn *c, struct leg *l)
 	int status = l->status;
 
 	mkv_list_remove(&l->link);
-	if (l->last_begun || l->wire_op != MKV_WIRE_PUT) {
+	if (l->last_begun)
 		(void)mkv_slot_release(c, s);
-		if (!l->last_begun)
-			mkv_conn_fail(c, MKV_E_PEER);	/* half of a key list: there is no way back */
-	} else {
+	else {
 		mkv_conn_ended(c, s);
-		tcp_notice(c, s, 1);
+		tcp_notice(c, s, l->wire_op);
 	}
 	mkv_leg_reply(l, status, l->reason, l->retry_after_us);
 }

@@ -42,7 +42,8 @@ struct slot {				/* one request on the wire */
 	struct leg	*leg;		/* NULL: ended, its answer will be dropped */
 	uint64_t	ended_ns, drained;
 	uint64_t	cancels;	/* a CANCEL: id of the request that it ends */
-	int		large, midway;	/* a long answer may come; the server waits for further parts */
+	int		large;		/* a long answer may come */
+	uint8_t		midway;		/* op of which the server waits for further parts; 0: of none */
 };
 
 struct conn {

@@ -71,21 +71,26 @@ tx_room(struct conn *c)
 	return (c->tx_buf + at);
 }
 
-/* An ended put of several parts: nothing more of it comes. */
+/* The last part of what ended in the middle: a put is dropped, a list ends here. An answer that still comes is dropped by its number. */
 static void
-tx_add_abort(struct conn *c, struct slot *s, uint8_t *at)
+tx_add_end(struct conn *c, struct slot *s, uint8_t *at)
 {
 	struct mkv_hdr *h = (struct mkv_hdr *)at;
 	struct mkv_wire_put *w = (struct mkv_wire_put *)(h + 1);
 
-	mkv_conn_header(h, MKV_WIRE_PUT, s->id, NOTICE_DEADLINE_US);
-	h->flags = MKV_WIRE_F_ABORT;
-	h->body_bytes = sizeof(*w);
-	memset(w, 0, sizeof(*w));
-	w->value_bytes = MKV_WIRE_SIZE_UNKNOWN;
+	mkv_conn_header(h, s->midway, s->id, NOTICE_DEADLINE_US);
+	if (s->midway == MKV_WIRE_PUT) {
+		h->flags = MKV_WIRE_F_ABORT;
+		h->body_bytes = sizeof(*w);
+		memset(w, 0, sizeof(*w));
+		w->value_bytes = MKV_WIRE_SIZE_UNKNOWN;
+	} else {
+		h->body_bytes = sizeof(struct mkv_wire_keys);
+		memset(w, 0, h->body_bytes);		/* no further keys */
+	}
 	mkv_conn_seal(c, h, (const uint8_t *)w);
-	tx_add_buf(c, sizeof(*h) + sizeof(*w));
-	(void)mkv_slot_release(c, s);			/* an answer that still comes is dropped by its number */
+	tx_add_buf(c, (uint32_t)sizeof(*h) + h->body_bytes);
+	(void)mkv_slot_release(c, s);
 }
 
 /* An answer that nobody waits for and that may be long: ask the server not to send it. */
@@ -111,7 +116,7 @@ tx_add_notice(struct conn *c, struct slot *s, uint8_t *at)
 {
 	mkv_list_remove(&s->notice);
 	if (s->midway)
-		tx_add_abort(c, s, at);
+		tx_add_end(c, s, at);
 	else
 		tx_add_cancel(c, s, at);
 }

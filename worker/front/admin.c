@@ -25,15 +25,12 @@ _Static_assert(sizeof(struct mkv_wire_list_reply) + LIST_BYTES <= MKV_STAGE_UNIT
 static int
 one_start(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
 {
-	struct mkv_wire_in in = { body, body + h->body_bytes };
-	const struct mkv_wire_get *w = mkv_wire_take(&in, sizeof(*w));
+	const struct mkv_wire_get *w;
 	int e;
 
-	if (w == NULL)
-		return (MKV_E_PROTO);
-	if ((e = mkv_req_take_key(r, &in, w->ns_bytes, w->key_bytes)) != 0)
+	if ((e = mkv_req_take_get(r, h, body, &w)) != 0)
 		return (e);
-	if (!mkv_wire_skip_pad(&in, body) || in.p != in.end || w->off != 0 || w->len != 0)
+	if (w->off != 0 || w->len != 0)
 		return (MKV_E_PROTO);
 	r->u.misc.rows = w->flags;
 	return (0);

@@ -21,16 +21,11 @@
 static int
 get_start(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
 {
-	struct mkv_wire_in in = { body, body + h->body_bytes };
-	const struct mkv_wire_get *w = mkv_wire_take(&in, sizeof(*w));
+	const struct mkv_wire_get *w;
 	int e;
 
-	if (w == NULL)
-		return (MKV_E_PROTO);
-	if ((e = mkv_req_take_key(r, &in, w->ns_bytes, w->key_bytes)) != 0)
+	if ((e = mkv_req_take_get(r, h, body, &w)) != 0)
 		return (e);
-	if (!mkv_wire_skip_pad(&in, body) || in.p != in.end)
-		return (MKV_E_PROTO);
 	r->u.get.off = w->off;
 	r->u.get.len = w->len;
 	r->u.get.flags = w->flags;

@@ -14,20 +14,14 @@
 #include "common/base/assert.h"
 #include "common/base/err.h"
 
+#define KEY_BYTES_MIN	3u		/* on the wire */
+
 _Static_assert(sizeof(struct mkv_wire_keys_reply) + KEYS_PER_REPLY == MKV_WIRE_BODY_MAX, "a reply is full");
 
 int
 mkv_keys_unfinished(const struct mkv_req *r)
 {
 	return ((mkv_wire_op_row(r->op)->flags & MKV_OPF_LISTS) != 0 && r->u.keys.more);
-}
-
-uint8_t *
-mkv_keys_byte(const struct mkv_req *r, uint32_t i)
-{
-	uint8_t *base = mkv_buf_ptr(r->f->stage, r->u.keys.res);
-
-	return (base + i + (i / KEYS_PER_REPLY + 1) * sizeof(struct mkv_wire_keys_reply));
 }
 
 int
@@ -48,36 +42,16 @@ mkv_keys_start(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
 	return (0);
 }
 
-/* Walk over the keys of a body before anything is done with them. */
+/* The struct of a body, its namespace, and keys that may fit behind it. */
 static int
-keys_body_ok(const struct mkv_hdr *h, const uint8_t *body, int first)
+keys_head_ok(const struct mkv_hdr *h, const uint8_t *body, int first)
 {
 	struct mkv_wire_in in = { body, body + h->body_bytes };
 	const struct mkv_wire_keys *w = mkv_wire_take(&in, sizeof(*w));
 
 	if (w == NULL || (!first && w->ns_bytes != 0) || mkv_wire_take(&in, w->ns_bytes) == NULL)
 		return (0);
-	for (uint32_t i = 0; i < w->n_keys; i++) {
-		const uint8_t *key;
-		size_t bytes;
-
-		if ((key = mkv_keys_next(&in, &bytes)) == NULL)
-			return (0);
-	}
-	return (mkv_wire_skip_pad(&in, body) && in.p == in.end);
-}
-
-const uint8_t *
-mkv_keys_next(struct mkv_wire_in *in, size_t *bytes)
-{
-	const uint8_t *len = mkv_wire_take(in, 2);
-
-	if (len == NULL)
-		return (NULL);
-	*bytes = (size_t)len[0] | (size_t)len[1] << 8;
-	if (*bytes == 0 || *bytes > MKV_WIRE_KEY_MAX)
-		return (NULL);
-	return (mkv_wire_take(in, *bytes));
+	return (w->n_keys <= (size_t)(in.end - in.p) / KEY_BYTES_MIN);
 }
 
 /* Stage units that a list may come to hold, by its first part. */
@@ -89,11 +63,24 @@ keys_claim(const struct mkv_req *r, const struct mkv_hdr *h, uint32_t n_keys)
 
 	if (r->op == MKV_WIRE_DELETE || r->op == MKV_WIRE_TOUCH)
 		return (replies + (more ? KEYS_BODIES_MAX : 1));
-	return (replies + 2 * MKV_DIV_UP(n, (uint32_t)KEYS_DIGESTS_UNIT) + MKV_MIN(r->f->route_serving.n, n));
+	return (replies + 2 * MKV_DIV_UP(n, (uint32_t)KEYS_DIGESTS_UNIT) + MKV_MIN(r->f->route_serving.n, n) + (more ? KEYS_EARLY_MAX : 0));
+}
+
+/* A list of this connection that is at work and has parts to come: they come behind the one that we look at. */
+static int
+keys_other_open(const struct mkv_req *r)
+{
+	MKV_LIST_FOREACH(it, &r->c->reqs) {
+		const struct mkv_req *o = MKV_CONTAINER_OF(it, struct mkv_req, link);
+
+		if (o != r && !o->ending && mkv_keys_unfinished(o) && o->u.keys.claim != 0)
+			return (1);
+	}
+	return (0);
 }
 
 /*
- * 0; MKV_E_AGAIN: parked. A list takes memory bit by bit and gives nothing back before its end, so lists that are at work together must fit the stage
+ * 0; MKV_E_AGAIN: parked; MKV_E_BUSY: it would wait for a list that waits for it. A list takes memory bit by bit and gives nothing back before its end, so lists that are at work together must fit the stage
  * together: else each would wait for what the others hold. What puts and gets hold comes back without them.
  */
 static int
@@ -104,6 +91,8 @@ keys_admit(struct mkv_req *r, uint32_t claim)
 	if (r->u.keys.claim != 0)
 		return (0);
 	if (!mkv_park_turn(&f->park_lists, r) || (f->lists_claim != 0 && f->lists_claim + claim > f->lists_claim_max)) {
+		if (keys_other_open(r))
+			return (MKV_E_BUSY);
 		mkv_park(f, &f->park_lists, r);
 		return (MKV_E_AGAIN);
 	}
@@ -152,7 +141,7 @@ mkv_keys_part(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body, m
 	}
 	if (!first && !u->more)
 		return (MKV_TAKE_BREAK);
-	if (!keys_body_ok(h, body, first) || u->n + w->n_keys > MKV_WIRE_KEYS_MAX)
+	if (!keys_head_ok(h, body, first) || u->n + w->n_keys > MKV_WIRE_KEYS_MAX)
 		e = MKV_E_PROTO;
 	else if ((e = keys_admit(r, keys_claim(r, h, w->n_keys))) == 0 && (e = keys_room(r, h)) == 0)
 		e = take(r, h, body);
@@ -176,7 +165,8 @@ mkv_keys_part(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body, m
 static void
 keys_reply(struct mkv_req *r, struct mkv_out *o, uint32_t from, uint32_t n, unsigned flags)
 {
-	struct mkv_wire_keys_reply *w = (struct mkv_wire_keys_reply *)(void *)(mkv_keys_byte(r, from) - sizeof(*w));
+	uint8_t *base = mkv_buf_ptr(r->f->stage, r->u.keys.res);
+	struct mkv_wire_keys_reply *w = (struct mkv_wire_keys_reply *)(void *)(base + mkv_keys_byte_off(from) - sizeof(*w));
 	uint32_t bytes = (uint32_t)MKV_ALIGN_UP(sizeof(*w) + n, 8);
 
 	memset((uint8_t *)w + sizeof(*w) + n, 0, bytes - sizeof(*w) - n);
@@ -205,9 +195,9 @@ mkv_keys_answer(struct mkv_req *r)
 }
 
 void
-mkv_keys_count_miss(struct mkv_req *r, unsigned reason)
+mkv_keys_count_miss(struct mkv_req *r, unsigned reason, uint32_t n)
 {
-	mkv_metric_add(r->f->m, MKV_M_front_misses_total, reason, 1);
+	mkv_metric_add(r->f->m, MKV_M_front_misses_total, reason, n);
 }
 
 /* After the replies have left and all drives have answered. */
@@ -227,8 +217,8 @@ mkv_keys_undo(struct mkv_req *r)
 		mkv_buf_back(r, &u->unit[i]);
 	for (unsigned i = 0; i < KEYS_BODIES_MAX; i++)
 		mkv_buf_back(r, &u->body[i].buf);
-	for (unsigned i = 0; i < MKV_DRV_STRIPE_MAX; i++)
-		mkv_buf_back(r, &u->batch[i]);
+	for (unsigned i = 0; i < KEYS_SLICES_MAX; i++)
+		mkv_buf_back(r, &u->slice[i].buf);
 	keys_dismiss(r);
 	return (u->more && r->c != NULL ? MKV_NEXT_PARK : MKV_NEXT_DONE);
 }

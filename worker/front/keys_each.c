@@ -11,6 +11,21 @@
 #include "common/base/assert.h"
 #include "common/base/err.h"
 
+/* Walk over the keys of a body before anything is done with them. */
+static int
+each_body_ok(const struct mkv_hdr *h, const uint8_t *body)
+{
+	struct mkv_wire_in in = { body, body + h->body_bytes };
+	const struct mkv_wire_keys *w = mkv_wire_take(&in, sizeof(*w));
+	size_t bytes;
+
+	(void)mkv_wire_take(&in, w->ns_bytes);
+	for (uint32_t i = 0; i < w->n_keys; i++)
+		if (mkv_keys_next(&in, &bytes) == NULL)
+			return (0);
+	return (mkv_wire_skip_pad(&in, body) && in.p == in.end);
+}
+
 /* Keep the body: behind its struct and namespace it is the keys. */
 static int
 each_take(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
@@ -19,6 +34,8 @@ each_take(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
 	const struct mkv_wire_keys *w = (const struct mkv_wire_keys *)(const void *)body;
 	struct mkv_keys_body *k;
 
+	if (!each_body_ok(h, body))
+		return (MKV_E_PROTO);
 	if (w->n_keys == 0)
 		return (0);
 	if (u->n_bodies == KEYS_BODIES_MAX)
@@ -97,9 +114,9 @@ each_on_dop(struct mkv_req *r, struct mkv_dop *d, const struct mkv_drv_rep *rep,
 	}
 	u->n_back++;
 	u->n_there += status == 0;
-	*mkv_keys_byte(r, d->tag) = status == 0 ? 1 : (uint8_t)(rep->reason << 1);
+	*((uint8_t *)mkv_buf_ptr(r->f->stage, u->res) + mkv_keys_byte_off(d->tag)) = status == 0 ? 1 : (uint8_t)(rep->reason << 1);
 	if (status != 0)
-		mkv_keys_count_miss(r, rep->reason);
+		mkv_keys_count_miss(r, rep->reason, 1);
 }
 
 static enum mkv_next

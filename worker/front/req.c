@@ -501,6 +501,21 @@ mkv_req_take_key(struct mkv_req *r, struct mkv_wire_in *in, size_t ns_bytes, siz
 	return (0);
 }
 
+int
+mkv_req_take_get(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body, const struct mkv_wire_get **out)
+{
+	struct mkv_wire_in in = { body, body + h->body_bytes };
+	const struct mkv_wire_get *w = mkv_wire_take(&in, sizeof(*w));
+	int e;
+
+	if (w == NULL)
+		return (MKV_E_PROTO);
+	if ((e = mkv_req_take_key(r, &in, w->ns_bytes, w->key_bytes)) != 0)
+		return (e);
+	*out = w;
+	return (mkv_wire_skip_pad(&in, body) && in.p == in.end ? 0 : MKV_E_PROTO);
+}
+
 void
 mkv_req_fill(const struct mkv_req *r, struct mkv_drv_req *q)
 {

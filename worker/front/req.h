@@ -25,6 +25,9 @@
 #define PART_BODY_BYTES		(sizeof(struct mkv_wire_object) + 4 * (MKV_DRV_CRCS_MAX + 2))
 #define KEYS_DIGESTS_UNIT	(MKV_STAGE_UNIT / sizeof(struct mkv_digest))
 #define KEYS_UNITS_MAX		(MKV_WIRE_KEYS_MAX / KEYS_DIGESTS_UNIT)
+#define KEYS_EARLY		512u		/* keys of a drive for which it is worth to be asked before the rest of the list has come */
+#define KEYS_EARLY_MAX		8u		/* such slices of one list */
+#define KEYS_SLICES_MAX		(KEYS_UNITS_MAX + KEYS_EARLY_MAX + MKV_DRV_STRIPE_MAX)	/* full ones, early ones, the last of each drive */
 #define KEYS_BODIES_MAX		4u		/* bodies of a delete or touch list kept at once */
 #define KEYS_DOPS_MAX		32u		/* deletes or touches of one request in flight */
 #define KEYS_PER_REPLY		(MKV_WIRE_BODY_MAX - sizeof(struct mkv_wire_keys_reply))
@@ -132,6 +135,20 @@ struct mkv_keys_body {			/* body of a delete or touch part, in a stage unit */
 	uint32_t	left;		/* keys not given out yet */
 };
 
+enum mkv_slice_state {
+	SLICE_FREE,
+	SLICE_READY,		/* step: to its drive, when there is a slot (and a buffer: the first may be lost with a drive) */
+	SLICE_AWAY,		/* drive */
+};
+
+struct mkv_keys_slice {			/* exists, match: a unit of digests for one drive, then its answers */
+	struct mkv_buf	buf;
+	uint32_t	first;		/* key from which on its keys are found */
+	uint16_t	n;
+	uint8_t		drive, state;
+};
+_Static_assert(KEYS_DIGESTS_UNIT <= UINT16_MAX, "n of a slice");
+
 struct mkv_keys {
 	uint32_t	n;		/* keys so far */
 	uint32_t	n_out, n_back;	/* delete, touch: given to drives; answered */
@@ -146,10 +163,12 @@ struct mkv_keys {
 	struct mkv_buf	unit[KEYS_UNITS_MAX];	/* digests in order of the keys (exists, match) */
 	unsigned	n_bodies;
 	struct mkv_keys_body body[KEYS_BODIES_MAX];
-	uint32_t	count[MKV_DRV_STRIPE_MAX];	/* keys of each drive */
-	struct mkv_buf	batch[MKV_DRV_STRIPE_MAX];	/* its digests, then its answers */
-	uint64_t	todo, away;	/* drives not asked yet; asked */
-	uint64_t	gone;		/* drives whose answer will not come */
+	uint32_t	count[MKV_DRV_STRIPE_MAX];	/* keys of each drive that no slice has yet */
+	uint32_t	from[MKV_DRV_STRIPE_MAX];	/* before the first of them there is none */
+	uint64_t	has;		/* drives with such keys */
+	uint32_t	lost_epoch;	/* life of a drive that took slices with it */
+	uint32_t	n_early, n_away;	/* slices: cut before the end of the list; at their drives */
+	struct mkv_keys_slice slice[KEYS_SLICES_MAX];
 };
 
 struct mkv_misc {			/* list, info, stat, report */
@@ -242,6 +261,8 @@ int		mkv_req_again(struct mkv_req *r, int status);
 
 /* ns | key of a body into r, and the digest. 0, MKV_E_PROTO, MKV_E_INVAL, MKV_E_SYSTEM. */
 int		mkv_req_take_key(struct mkv_req *r, struct mkv_wire_in *in, size_t ns_bytes, size_t key_bytes);
+/* A whole body of GET, STAT or REPORT: its key into r, its struct to *out, in the body. Errors as above. */
+int		mkv_req_take_get(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body, const struct mkv_wire_get **out);
 /* Common fields of a drive request for r's key. */
 void		mkv_req_fill(const struct mkv_req *r, struct mkv_drv_req *q);
 

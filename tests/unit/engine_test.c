@@ -475,6 +475,32 @@ test_flush_failure(void **state)
 	rig_destroy(&r);
 }
 
+/* The page of numbers outlives the process: what a former one reported is not true of this one. */
+static void
+test_metrics_of_two_lives(void **state)
+{
+	struct rig *r = rig_create(RIG_SIM, 32 * MIB, 1);
+	struct mkv_metrics *m;
+
+	(void)state;
+	assert_int_equal(mkv_metrics_open_private(&m), 0);
+	r->o.metrics = m;
+	assert_int_equal(rig_open(r), 0);
+	assert_int_equal(rig_put(r, "a", 100000, 1, 0), 0);
+	assert_int_equal(mkv_metric_get(m, MKV_M_drive_queue_seconds, 0), 1);
+	r->sim->fail_flush = 1;
+	assert_int_equal(rig_put(r, "b", 100000, 2, 0), MKV_E_READONLY);
+	assert_int_equal(mkv_metric_get(m, MKV_M_drive_readonly, 0), 1);
+	assert_int_equal(mkv_metric_get(m, MKV_M_drive_queue_seconds, 0), 2);
+	rig_close(r, 1);
+	assert_int_equal(rig_open(r), 0);
+	assert_int_equal(mkv_metric_get(m, MKV_M_drive_readonly, 0), 0);
+	assert_int_equal(rig_get(r, "a", 0, MIB, 1), 0);
+	assert_int_equal(mkv_metric_get(m, MKV_M_drive_queue_seconds, 0), 3);	/* two transfers, one first one */
+	rig_destroy(&r);
+	mkv_metrics_close(&m);
+}
+
 static void
 test_write_failure(void **state)
 {
@@ -812,8 +838,9 @@ main(void)
 	}
 	{
 		const struct CMUnitTest tests[] = {
-			cmocka_unit_test(test_flush_failure), cmocka_unit_test(test_write_failure), cmocka_unit_test(test_hold),
-			cmocka_unit_test(test_reserve), cmocka_unit_test(test_foreign),
+			cmocka_unit_test(test_flush_failure), cmocka_unit_test(test_metrics_of_two_lives),
+			cmocka_unit_test(test_write_failure), cmocka_unit_test(test_hold), cmocka_unit_test(test_reserve),
+			cmocka_unit_test(test_foreign),
 		};
 
 		bad += cmocka_run_group_tests(tests, NULL, NULL);

@@ -78,6 +78,26 @@ eng_flush(struct mkv_engine *e)
 	return (eng_wait(e, &s));
 }
 
+static void
+eng_gauges(struct mkv_engine *e)
+{
+	struct mkv_metrics *m = e->o.metrics;
+
+	if (m == NULL)
+		return;
+	mkv_metric_set(m, MKV_M_drive_objects, 0, e->ix.linked);
+	mkv_metric_set(m, MKV_M_drive_total_bytes, 0, e->al.units * e->sb.unit_bytes);
+	mkv_metric_set(m, MKV_M_drive_used_bytes, 0, (e->al.units - e->al.free_units) * e->sb.unit_bytes);
+	mkv_metric_set(m, MKV_M_drive_pending_free_bytes, 0, (e->pend_units + e->held_units) * e->sb.unit_bytes);
+	mkv_metric_set(m, MKV_M_drive_pieces, 0, e->pieces);
+	mkv_metric_set(m, MKV_M_drive_provisional_pieces, 0, e->provisional);
+	mkv_metric_set(m, MKV_M_drive_manifests, 0, e->manifests);
+	mkv_metric_set(m, MKV_M_drive_index_bytes, 0, (uint64_t)e->ix.ents_high * sizeof(struct mkv_ent) +
+	    4ull * (e->ix.buckets + e->ix.split) + (uint64_t)e->ix.sides_high * sizeof(struct mkv_side));
+	mkv_metric_set(m, MKV_M_drive_in_flight, 0, e->at_work);
+	mkv_metric_set(m, MKV_M_drive_readonly, 0, (uint64_t)e->readonly);
+}
+
 void
 eng_readonly(struct mkv_engine *e, const char *why)
 {
@@ -85,7 +105,7 @@ eng_readonly(struct mkv_engine *e, const char *why)
 		return;
 	e->readonly = 1;
 	mkv_log(MKV_EV_DRIVE_READONLY, "drive=%s why=\"%s\"", e->o.name, why);
-	mkv_metric_set(e->o.metrics, MKV_M_drive_readonly, 0, 1);
+	eng_gauges(e);
 	/* Nobody waits for what cannot come. */
 	req_wake_list(&e->space_wait, UINT32_MAX);
 	req_wake_list(&e->jn.wait, UINT32_MAX);
@@ -224,25 +244,6 @@ eng_free(struct mkv_engine *e)
 	free(e->req);
 	e->magic = 0;
 	free(e);
-}
-
-static void
-eng_gauges(struct mkv_engine *e)
-{
-	struct mkv_metrics *m = e->o.metrics;
-
-	if (m == NULL)
-		return;
-	mkv_metric_set(m, MKV_M_drive_objects, 0, e->ix.linked);
-	mkv_metric_set(m, MKV_M_drive_total_bytes, 0, e->al.units * e->sb.unit_bytes);
-	mkv_metric_set(m, MKV_M_drive_used_bytes, 0, (e->al.units - e->al.free_units) * e->sb.unit_bytes);
-	mkv_metric_set(m, MKV_M_drive_pending_free_bytes, 0, (e->pend_units + e->held_units) * e->sb.unit_bytes);
-	mkv_metric_set(m, MKV_M_drive_pieces, 0, e->pieces);
-	mkv_metric_set(m, MKV_M_drive_provisional_pieces, 0, e->provisional);
-	mkv_metric_set(m, MKV_M_drive_manifests, 0, e->manifests);
-	mkv_metric_set(m, MKV_M_drive_index_bytes, 0, (uint64_t)e->ix.ents_high * sizeof(struct mkv_ent) +
-	    4ull * (e->ix.buckets + e->ix.split) + (uint64_t)e->ix.sides_high * sizeof(struct mkv_side));
-	mkv_metric_set(m, MKV_M_drive_in_flight, 0, e->at_work);
 }
 
 static void

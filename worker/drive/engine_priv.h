@@ -105,6 +105,7 @@ struct mkv_req {
 	int		same;
 	int		tries;
 	int		spec;		/* get: data read started before the page was there */
+	int		begun;		/* has had a transfer */
 	uint64_t	expires_ms, wall_ms;
 	uint32_t	scan_page, scan_left, scan_piece;
 	struct mkv_drv_req q;

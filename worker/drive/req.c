@@ -188,7 +188,7 @@ req_reset(struct mkv_req *r, const struct mkv_call *call, const struct mkv_drv_r
 	r->ent = r->side = MKV_ENT_NIL;
 	r->page = 0;
 	r->seq = 0;
-	r->committed = r->quarantine = r->same = r->tries = r->spec = 0;
+	r->committed = r->quarantine = r->same = r->tries = r->spec = r->begun = 0;
 	r->expires_ms = 0;
 	r->scan_page = r->scan_left = r->scan_piece = 0;
 	memcpy(&r->q, q, sizeof(r->q));
@@ -387,6 +387,9 @@ req_dio(struct mkv_req *r, uint8_t *mem, uint32_t bytes, uint64_t off, int idx)
 	e->dio_free = d->next;
 	d->r = r;
 	d->begin_ns = eng_now(e);
+	if (!r->begun)
+		mkv_metric_time(e->o.metrics, MKV_M_drive_queue_seconds, d->begin_ns - r->begin_ns);
+	r->begun = 1;
 	d->mio.done = req_on_dio;
 	r->x.in_flight++;
 	if (r->x.write) {

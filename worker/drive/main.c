@@ -21,6 +21,7 @@
 #include "worker/drive/drive.h"
 
 #define DRIVE_COUNT_NS	(100 * MKV_NS_PER_MS)
+#define DRIVE_PUMP_NS	(5 * MKV_NS_PER_MS)
 
 static void
 drive_readonly(void *arg, const char *why)
@@ -30,7 +31,7 @@ drive_readonly(void *arg, const char *why)
 	mkv_worker_report(d->w, 1, -1, why);
 }
 
-/* Recovery and the last checkpoint: completions, and the supervisor's pings, which come by the same queue. */
+/* Recovery and the last checkpoint: completions, the supervisor's pings, which come by the same queue, and the end of a grace (core's timer). */
 static int
 drive_pump(void *arg)
 {
@@ -41,8 +42,9 @@ drive_pump(void *arg)
 		return (MKV_E_CANCELLED);
 	if (d->media->shared)
 		n = d->media->ops->pump(d->media, 0);
-	r = mkv_ioq_run(d->w->q, n > 0 ? 0 : mkv_now_ns() + 5 * MKV_NS_PER_MS);
-	return (r < 0 ? r : n + r);
+	r = mkv_ioq_run(d->w->q, n > 0 ? 0 : mkv_now_ns() + DRIVE_PUMP_NS);
+	(void)mkv_timers_run(&d->w->timers, mkv_now_ns());
+	return (r < 0 ? mkv_worker_fail(d->w, 0, "%s: %s", mkv_ioq_name(d->w->q), mkv_err(r)) : n + r);
 }
 
 static const struct mkv_engine_ops drive_engine_ops = {

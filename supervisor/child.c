@@ -119,9 +119,11 @@ child_backoff_ns(const struct child *c)
 static void
 child_on_death(struct child *c)
 {
-	if (!c->forgiven)
+	if (c->held)
+		c->barren_count++;
+	else if (!c->forgiven)
 		child_count_death(c);
-	if (c->final || (c->death_count >= c->policy->crash_limit && !c->forgiven)) {
+	if (c->final || (c->death_count >= c->policy->crash_limit && !c->forgiven && !c->held)) {
 		child_set_state(c, CHILD_FATAL);
 		return;
 	}
@@ -133,7 +135,7 @@ static void
 child_spawn(struct child *c)
 {
 	c->ready_ns = 0;
-	c->killed = c->final = c->forgiven = c->start_again = 0;
+	c->killed = c->final = c->forgiven = c->held = c->start_again = 0;
 	child_set_state(c, CHILD_STARTING);
 	if (c->ops->spawn(c) != 0) {
 		child_on_death(c);

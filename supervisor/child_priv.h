@@ -26,7 +26,7 @@ struct child;
 
 struct child_ops {
 	uint64_t	(*now_ns)(void);
-	/* fork and exec. 0, or MKV_E_*: the start counts as a death. */
+	/* fork and exec. 0, or MKV_E_*: the start counts as a death, unless it set `held`. */
 	int		(*spawn)(struct child *c);
 	void		(*kill)(struct child *c);				/* SIGKILL */
 	void		(*ask_stop)(struct child *c);				/* STOP on its control socket */
@@ -59,6 +59,7 @@ struct child {
 	int		killed;				/* SIGKILL was sent in this life */
 	int		final;				/* the child said that another start would fail as well */
 	int		forgiven;			/* its end is not its fault: start again at once */
+	int		held;				/* spawn: nothing can be started now. Tried again with a growing pause, counts as no death */
 };
 
 void		child_init(struct child *c, const char *name, const struct child_ops *ops, const struct child_policy *policy, void *owner);

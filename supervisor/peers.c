@@ -12,13 +12,16 @@
  *
  * Invariants: time never sends PEER_DRAINED. The version of the map rises when a drive comes into or out of FAILED, ABSENT or DRAINING, or gets
  * another identity or weight, and is on disk before it is told; RESTARTING leaves it alone.
- * What can fail: the state file (the epoch is reserved in steps, so a full disk is noticed long before a number would be used twice).
+ * What can fail: the state file. The epoch is reserved in steps, and no child is started without one, so none is used twice; who waits for one is
+ * BACKOFF until there is room, and that counts as no death. A version is told all the same and saved as soon as it can be: those who heard it end
+ * with this process.
  */
 #include "config.h"
 
 #include "supervisor/sup_priv.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "common/base/assert.h"
@@ -27,11 +30,35 @@
 #include "common/base/log.h"
 
 #define EPOCH_RESERVE	64u
+#define PEERS_WHY_MAX	640u
 
 /* ---- epoch ---- */
 
+/* Told once until it works again: a full disk is tried every second, and by every child that waits for an epoch. */
 static int
-peers_reserve_epoch(struct mkv_sup *s, uint32_t upto)
+peers_save(struct mkv_sup *s, char *why, unsigned why_bytes)
+{
+	int r = state_save(&s->state, why, why_bytes);
+
+	if (r != 0 && !s->state_late)
+		mkv_log(MKV_EV_STATE_FAILED, "text=%s", why);
+	else if (r == 0 && s->state_late)
+		mkv_log(MKV_EV_NOTE, "text=%s", "the state file is written again");
+	s->state_late = r != 0;
+	return (r);
+}
+
+void
+peers_save_late(struct mkv_sup *s)
+{
+	char why[PEERS_WHY_MAX];
+
+	if (s->state_late)
+		(void)peers_save(s, why, sizeof(why));
+}
+
+static int
+peers_reserve_epoch(struct mkv_sup *s, uint32_t upto, char *why, unsigned why_bytes)
 {
 	uint32_t before = s->state.epoch_saved;
 	int r;
@@ -39,21 +66,21 @@ peers_reserve_epoch(struct mkv_sup *s, uint32_t upto)
 	if (upto <= before)
 		return (0);
 	s->state.epoch_saved = upto + EPOCH_RESERVE;
-	if ((r = state_save(&s->state)) != 0) {
+	if ((r = peers_save(s, why, why_bytes)) != 0)
 		s->state.epoch_saved = before;
-		mkv_log(MKV_EV_STATE_FAILED, "dir=%s err=%s", s->state.dir, mkv_err(r));
-	}
 	return (r);
 }
 
 int
-peers_raise_epoch(struct mkv_sup *s)
+peers_raise_epoch(struct mkv_sup *s, char *why, unsigned why_bytes)
 {
 	int r;
 
-	if (s->state.epoch >= UINT32_MAX - EPOCH_RESERVE - 1)
-		return (MKV_E_STALE);		/* a medium may have brought such a number */
-	if ((r = peers_reserve_epoch(s, s->state.epoch + 1)) != 0)
+	if (s->state.epoch >= UINT32_MAX - EPOCH_RESERVE - 1) {
+		snprintf(why, why_bytes, "a medium has brought the last epoch there is");
+		return (MKV_E_STALE);
+	}
+	if ((r = peers_reserve_epoch(s, s->state.epoch + 1, why, why_bytes)) != 0)
 		return (r);
 	s->state.epoch++;
 	mkv_metric_set(s->metrics, MKV_M_supervisor_epoch, 0, s->state.epoch);
@@ -63,10 +90,12 @@ peers_raise_epoch(struct mkv_sup *s)
 void
 peers_saw_epoch(struct mkv_sup *s, uint32_t seen)
 {
+	char why[PEERS_WHY_MAX];
+
 	if (seen <= s->state.epoch || seen >= UINT32_MAX - 2 * EPOCH_RESERVE)
 		return;
 	mkv_log(MKV_EV_NOTE, "epoch=%" PRIu32 " on_medium=%" PRIu32 " text=%s", s->state.epoch, seen, "the medium was used later than this state file");
-	if (peers_reserve_epoch(s, seen) == 0)
+	if (peers_reserve_epoch(s, seen, why, sizeof(why)) == 0)
 		s->state.epoch = seen;
 }
 
@@ -156,11 +185,10 @@ pool_tell(struct mkv_sup *s, struct proc *to)
 static void
 pool_raise_version(struct mkv_sup *s)
 {
-	int r;
+	char why[PEERS_WHY_MAX];
 
 	s->state.map_version++;
-	if ((r = state_save(&s->state)) != 0)
-		mkv_log(MKV_EV_STATE_FAILED, "dir=%s err=%s", s->state.dir, mkv_err(r));
+	(void)peers_save(s, why, sizeof(why));
 }
 
 static int

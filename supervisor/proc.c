@@ -376,12 +376,17 @@ proc_spawn(struct child *c)
 	struct proc *p = c->owner;
 	struct mkv_sup *s = p->sup;
 	struct spawned sp;
-	char path[640];
+	char path[640], why[600];
 	int r;
 
 	p->why[0] = '\0';
 	snprintf(path, sizeof(path), "%s/%s", s->libexec, spawn_program(p->kind));
-	if ((r = peers_raise_epoch(s)) != 0 || (r = spawn_child(path, c->name, p->epoch == 0, &sp)) != 0) {
+	if ((r = peers_raise_epoch(s, why, sizeof(why))) != 0) {
+		snprintf(p->why, sizeof(p->why), "waits to be started: %s", why);
+		c->held = 1;
+		return (r);
+	}
+	if ((r = spawn_child(path, c->name, p->epoch == 0, &sp)) != 0) {
 		snprintf(p->why, sizeof(p->why), "cannot be started: %s", mkv_err(r));
 		mkv_log(MKV_EV_CHILD_DIED, "child=%s why=%s", c->name, p->why);
 		return (r);

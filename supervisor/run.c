@@ -108,9 +108,7 @@ run_state(struct mkv_sup *s, char *why)
 		return (r);
 	}
 	mkv_params_wipe(&s->config->params);
-	if ((r = peers_raise_epoch(s)) != 0)
-		snprintf(why, WHY_MAX, "%s/server.state cannot be written: %s", s->conf->data_dir, mkv_err(r));
-	return (r);
+	return (peers_raise_epoch(s, why, WHY_MAX));
 }
 
 static void
@@ -154,6 +152,7 @@ run_on_ping(uv_timer_t *t)
 		proc_ping(&s->proc[i], now);
 	}
 	s->pinged_ns = now;
+	peers_save_late(s);
 }
 
 static void
@@ -243,11 +242,13 @@ run_start(struct mkv_sup *s)
 static void
 run_save_epoch(struct mkv_sup *s)
 {
+	char why[WHY_MAX];
+
 	if (s->state.lock_fd == -1 || s->state.epoch == 0)
 		return;
 	s->state.epoch_saved = s->state.epoch;
-	if (state_save(&s->state) != 0)
-		mkv_log(MKV_EV_STATE_FAILED, "dir=%s", s->state.dir);
+	if (state_save(&s->state, why, sizeof(why)) != 0)
+		mkv_log(MKV_EV_STATE_FAILED, "text=%s", why);
 }
 
 static void

@@ -96,8 +96,9 @@ state_lock(struct state *s, char *why, unsigned why_bytes)
 	}
 	s->unclean = pread(s->lock_fd, pid, 1, 0) == 1;
 	n = snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
-	if (ftruncate(s->lock_fd, 0) != 0 || pwrite(s->lock_fd, pid, (size_t)n, 0) != n)
-		pid[0] = '\0';			/* the number is a courtesy */
+	/* That there is something counts, and a length needs no room on a full disk; the number is a courtesy. */
+	if (ftruncate(s->lock_fd, 0) != 0 || ftruncate(s->lock_fd, n) != 0 || pwrite(s->lock_fd, pid, (size_t)n, 0) != n)
+		pid[0] = '\0';
 	return (0);
 }
 
@@ -264,6 +265,7 @@ state_print(const struct state *s, char *text, size_t max)
 	return (n < max ? n : 0);
 }
 
+/* 0 or errno. What was begun is removed: on a full disk it would be in the way of the next try. */
 static int
 state_write_file(const struct state *s, const char *text, size_t bytes)
 {
@@ -271,7 +273,7 @@ state_write_file(const struct state *s, const char *text, size_t bytes)
 	ssize_t n;
 
 	if (fd == -1)
-		return (mkv_err_from_errno(errno));
+		return (errno);
 	n = write(fd, text, bytes);
 	if (n != (ssize_t)bytes)
 		e = n == -1 ? errno : ENOSPC;
@@ -280,23 +282,27 @@ state_write_file(const struct state *s, const char *text, size_t bytes)
 	close(fd);
 	if (e == 0 && (renameat(s->dir_fd, STATE_TMP, s->dir_fd, STATE_FILE) != 0 || fsync(s->dir_fd) != 0))
 		e = errno;
-	return (e != 0 ? mkv_err_from_errno(e) : 0);
+	if (e != 0)
+		(void)unlinkat(s->dir_fd, STATE_TMP, 0);
+	return (e);
 }
 
 int
-state_save(const struct state *s)
+state_save(const struct state *s, char *why, unsigned why_bytes)
 {
 	char *text = malloc(STATE_BYTES_MAX);
+	int e = ENOMEM;
 	size_t n;
-	int r;
 
-	if (text == NULL)
-		return (MKV_E_NOMEM);
-	n = state_print(s, text, STATE_BYTES_MAX);
-	r = n == 0 ? MKV_E_TOOBIG : state_write_file(s, text, n);
-	mkv_wipe(text, STATE_BYTES_MAX);
-	free(text);
-	return (r);
+	if (text != NULL) {
+		n = state_print(s, text, STATE_BYTES_MAX);
+		e = n == 0 ? EFBIG : state_write_file(s, text, n);
+		mkv_wipe(text, STATE_BYTES_MAX);
+		free(text);
+	}
+	if (e != 0)
+		snprintf(why, why_bytes, "%s/%s cannot be written: %s", s->dir, STATE_FILE, strerror(e));
+	return (e != 0 ? mkv_err_from_errno(e) : 0);
 }
 
 struct state_drive *

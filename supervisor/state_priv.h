@@ -37,8 +37,8 @@ struct state {
 int	state_open(struct state *s, const char *dir, char *why, unsigned why_bytes);
 /* Wipes the secret. clean: everything has ended. */
 void	state_close(struct state *s, int clean);
-/* Durable when it returns 0. MKV_E_SYSTEM, MKV_E_NOSPACE, ...: the old file is still whole. */
-int	state_save(const struct state *s);
+/* Durable when it returns 0. MKV_E_SYSTEM, MKV_E_NOSPACE, ... and words in why: the old file is still whole. */
+int	state_save(const struct state *s, char *why, unsigned why_bytes);
 /* Entry of a medium, made if it is new; NULL when there are too many. */
 struct state_drive *state_drive(struct state *s, const char *media);
 

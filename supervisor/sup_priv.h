@@ -71,7 +71,7 @@ struct proc {
 	uv_timer_t	timer;
 	struct life	*life;
 	struct logs_words words;
-	char		why[256];		/* its own words for its end, or ours */
+	char		why[640];		/* its own words for its end, or ours */
 	char		io[16];			/* from READY */
 	char		jail_missing[256];
 	char		detail[256];
@@ -127,6 +127,7 @@ struct mkv_sup {
 	const struct config_derived *conf;	/* of config */
 	struct child_policy policy;
 	struct state	state;
+	int		state_late;		/* the file lacks what state has: the disk refused it */
 	struct keys	keys;
 	char		libexec[512];
 	uint64_t	started_ns, started_wall_ms;
@@ -214,7 +215,8 @@ void		heritage_configure(struct proc *p);			/* CONFIGURE alone: reload */
 void		heritage_key(struct proc *p, const struct key *k, int revoked);
 
 /* peers.c */
-int		peers_raise_epoch(struct mkv_sup *s);			/* durable when it returns 0 */
+int		peers_raise_epoch(struct mkv_sup *s, char *why, unsigned why_bytes);	/* durable when it returns 0 */
+void		peers_save_late(struct mkv_sup *s);			/* the state file, if it could not be written */
 void		peers_saw_epoch(struct mkv_sup *s, uint32_t seen);	/* a medium carries a later one */
 void		peers_init(struct mkv_sup *s);
 void		peers_close(struct mkv_sup *s);

@@ -390,6 +390,68 @@ def test_one_server_per_data_directory(fakes):
     assert r.returncode == 1 and f"in use by another server (pid {f.proc.pid})" in r.stderr
 
 
+@pytest.fixture
+def small_disk():
+    """A directory with its own little file system, and a function that fills it to the last byte or makes room again."""
+    where = tempfile.mkdtemp(prefix="memkv-small-")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", where], capture_output=True).returncode != 0:
+        os.rmdir(where)
+        pytest.skip("needs the right to mount a small file system")
+    filler = os.path.join(where, "filler")
+
+    def full(yes):
+        if not yes:
+            os.remove(filler)
+            return
+        with open(filler, "wb", buffering=0) as f:
+            with pytest.raises(OSError):
+                while True:
+                    f.write(bytes(4096))
+
+    yield where, full
+    subprocess.run(["umount", "-l", where], check=True)
+    os.rmdir(where)
+
+
+def test_full_disk_holds_starts_and_gives_up_nobody(fakes, small_disk):
+    where, full = small_disk
+    f = fakes(fronts=4, drives=4, sets=[f"server.data_dir={where}", "server.backoff_max=300ms", "server.crash_window=1s"])
+    f.data = where
+    f.start()
+    full(True)
+    # Epochs are reserved in steps: some starts are still paid for. Deaths are far enough apart to count for nobody.
+    for _ in range(12):
+        for name, row in f.rows().items():
+            if row["pid"] > 0:
+                os.kill(row["pid"], signal.SIGKILL)
+        time.sleep(0.3)
+        if "event=state_failed" in f.text():
+            break
+    held = f.wait_log(r'event=state_failed .*server\.state cannot be written: No space left on device')
+    assert len(held) == 1
+    time.sleep(3)                               # ten tries of each at least
+    rows = f.rows()
+    waiting = [r for r in rows.values() if r["state"] == "BACKOFF"]
+    assert waiting and not any(r["state"] == "FATAL" for r in rows.values()), rows
+    assert all("No space left on device" in r["detail"] and "server.state" in r["detail"] for r in waiting), rows
+    assert len(re.findall("event=state_failed", f.text())) == 1, "one disk, one complaint"
+    assert f.http("/v1/status")[0] == 200
+    assert sorted(os.listdir(where)) == ["control.sock", "filler", "server.lock", "server.state"]
+    full(False)
+    for name in rows:
+        f.wait_state(name, "RUNNING")
+    assert "written again" in f.text()
+    full(True)
+    assert f.stop() == 0                        # also without a last word in the file
+    g = f.start(ready=False)
+    assert g.proc.wait(20) == 1
+    assert f"memkv: {where}/server.state cannot be written: No space left on device" in g.text()
+    full(False)
+    f.start()
+    epochs = [int(e) for e in re.findall(r"event=child_start .*epoch=(\d+)", f.text())]
+    assert len(set(epochs)) == len(epochs), "an epoch was used twice"
+
+
 def test_port_taken(fakes):
     f = fakes().start()
     g = fakes(sets=[f"network.address={f.addr['data']}"]).start(ready=False)

@@ -244,6 +244,42 @@ final_is_fatal_at_once(void **state)
 	assert_int_equal(c.state, CHILD_BACKOFF);
 }
 
+static int
+held_spawn(struct child *ch)
+{
+	spawns++;
+	ch->held = spawn_result != 0;
+	return (spawn_result);
+}
+
+/* Nothing can be started: no child is to blame, so none is given up, and the pause grows. */
+static void
+held_starts_count_as_no_death(void **state)
+{
+	struct child_ops held_ops = ops;
+	uint64_t before = 0;
+
+	(void)state;
+	held_ops.spawn = held_spawn;
+	child_init(&c, "drive:0", &held_ops, &policy, NULL);
+	spawn_result = MKV_E_NOSPACE;
+	assert_int_equal(child_start(&c), 0);
+	for (unsigned i = 0; i < 50; i++) {
+		assert_int_equal(c.state, CHILD_BACKOFF);
+		assert_true(armed >= before && armed <= policy.backoff_max_ns);
+		before = armed;
+		now += armed;
+		child_on_timer(&c);
+	}
+	assert_true(before == policy.backoff_max_ns);
+	assert_int_equal(c.death_count, 0);
+	spawn_result = 0;
+	child_on_timer(&c);
+	assert_int_equal(c.state, CHILD_STARTING);
+	child_on_ready(&c);
+	assert_int_equal(c.state, CHILD_RUNNING);
+}
+
 static void
 forgiven_starts_again_at_once_and_costs_nothing(void **state)
 {
@@ -401,6 +437,7 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(held_starts_count_as_no_death, fresh),
 		cmocka_unit_test_setup(good_life, fresh),
 		cmocka_unit_test_setup(backoff_doubles_up_to_its_limit, fresh),
 		cmocka_unit_test_setup(a_child_that_gets_ready_is_back_soon, fresh),

@@ -82,7 +82,7 @@ identity_is_kept(void **state)
 	st.epoch = 41;
 	st.epoch_saved = 100;
 	st.map_version = 7;
-	assert_int_equal(state_save(&st), 0);
+	assert_int_equal(state_save(&st, why, sizeof(why)), 0);
 	first = st;
 	state_close(&st, 1);
 	open_it();
@@ -168,7 +168,7 @@ damage_is_refused(void **state)
 	(void)state;
 	open_it();
 	(void)state_drive(&st, "/a");
-	assert_int_equal(state_save(&st), 0);
+	assert_int_equal(state_save(&st, why, sizeof(why)), 0);
 	state_close(&st, 1);
 	path_of(p, "server.state");
 	f = fopen(p, "r");
@@ -206,7 +206,7 @@ too_many_drives(void **state)
 		assert_non_null(state_drive(&st, media));
 	}
 	assert_null(state_drive(&st, "/one more"));
-	assert_int_equal(state_save(&st), 0);
+	assert_int_equal(state_save(&st, why, sizeof(why)), 0);
 	state_close(&st, 1);
 	open_it();
 	assert_int_equal(st.drive_count, STATE_DRIVES_MAX);

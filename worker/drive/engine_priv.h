@@ -346,9 +346,9 @@ enum mkv_next batch_step(struct mkv_req *r);
 enum mkv_next list_step(struct mkv_req *r);
 enum mkv_next info_step(struct mkv_req *r);
 enum mkv_next set_new_step(struct mkv_req *r);
-/* The record of entry i, in a page that is in memory. 0; MKV_E_AGAIN parked; MKV_E_CORRUPT, MKV_E_IO. Valid until the next page_* call. */
 /* The record of this very entry: a page may also hold an older one of its key, or the next one, whose put is not committed yet. 0 or MKV_E_CORRUPT. */
 int	obj_in_page(const struct mkv_engine *e, const struct mkv_ent *en, const struct mkv_page *pg, struct mkv_obj_view *v);
+/* The record of entry i, its page read if need be. 0; MKV_E_AGAIN parked; MKV_E_CORRUPT, MKV_E_IO. Valid until the next page_* call. */
 int	obj_record(struct mkv_req *r, uint32_t i, struct mkv_obj_view *v);
 int	obj_key_is(const struct mkv_obj_view *v, const struct mkv_drv_req *q);
 

@@ -1,7 +1,7 @@
 /*
  * Opening a drive's medium: create or find it, wait for its lock, reserve its space. Drive's loop thread, in start(), before the jail.
  *
- * Nothing is read before the lock is ours: a former process's writes may still land (facts/linux-experiments 2). The lock is tried every 20 ms while
+ * Nothing is read before the lock is ours: a former process's writes may still land, seconds after its end. The lock is tried every 20 ms while
  * the supervisor is answered; how long that may take is the supervisor's business. Only then DRAINED is said.
  */
 #include "config.h"

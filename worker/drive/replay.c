@@ -21,6 +21,7 @@
 #include "worker/drive/engine_priv.h"
 
 #define REPLAY_WINDOW		512u		/* blocks in memory */
+#define REPLAY_AHEAD		256u		/* blocks on their way there while others are applied */
 #define REPLAY_LOOK_CLEAN	128u		/* how far to look behind a block that was plainly never written */
 
 struct replay {
@@ -32,6 +33,13 @@ struct replay {
 	uint64_t	start, next, apply;	/* next to look at, next to apply */
 	uint64_t	flushed;
 	uint32_t	mount, apply_mount;	/* of the last block looked at, applied */
+	struct {
+		struct mkv_mio	mio;
+		uint8_t		*mem;		/* REPLAY_AHEAD blocks; the medium's until done */
+		uint64_t	seq;
+		uint32_t	blocks;		/* 0: nothing was asked for */
+		int		done, res;
+	} ahead;
 };
 
 static int
@@ -53,7 +61,7 @@ replay_read(struct replay *p, uint8_t *to, uint64_t seq, uint32_t n)
 	return (0);
 }
 
-/* A range that cannot be read at once is read block by block; what cannot be read is zero, which is not a good block. */
+/* A range that cannot be read at once is read block by block; what cannot be read is made a block that is neither good nor empty. */
 static void
 replay_read_hard(struct replay *p, uint8_t *to, uint64_t seq, uint32_t n)
 {
@@ -67,23 +75,78 @@ replay_read_hard(struct replay *p, uint8_t *to, uint64_t seq, uint32_t n)
 	}
 }
 
-/* Block seq in memory. The window begins at the oldest block that is still to be applied, where that is near enough. */
+static void
+replay_on_ahead(struct mkv_mio *mio, int res)
+{
+	struct replay *p = MKV_CONTAINER_OF(mio, struct replay, ahead.mio);
+
+	p->ahead.done = 1;
+	p->ahead.res = res;
+}
+
+/* Ask for what follows the window, up to the ring's end. A ring that fits the window is there already. */
+static void
+replay_ahead_begin(struct replay *p)
+{
+	struct mkv_engine *e = p->e;
+	uint64_t seq = p->base + p->count;
+
+	if (e->cancelled || e->sb.journal_blocks <= REPLAY_WINDOW)
+		return;
+	p->ahead.seq = seq;
+	p->ahead.blocks = (uint32_t)MKV_MIN((uint64_t)REPLAY_AHEAD, e->sb.journal_blocks - seq % e->sb.journal_blocks);
+	p->ahead.done = 0;
+	memset(&p->ahead.mio, 0, sizeof(p->ahead.mio));
+	p->ahead.mio.done = replay_on_ahead;
+	e->rec.recovery_read_bytes += (uint64_t)p->ahead.blocks * MKV_BLOCK;
+	e->o.media->ops->read(e->o.media, &p->ahead.mio, p->ahead.mem, p->ahead.blocks * MKV_BLOCK, mkv_sb_journal_at(&e->sb, seq), -1);
+}
+
+/* Blocks of [seq, seq+n) that were asked for and are there now, copied to `to`. */
+static uint32_t
+replay_ahead_take(struct replay *p, uint8_t *to, uint64_t seq, uint32_t n)
+{
+	uint32_t blocks = p->ahead.blocks;
+
+	if (blocks == 0)
+		return (0);
+	while (!p->ahead.done && !p->e->cancelled) {
+		if (p->e->o.ops->pump(p->e->o.arg) == MKV_E_CANCELLED)
+			p->e->cancelled = 1;
+	}
+	p->ahead.blocks = 0;
+	if (p->e->cancelled || p->ahead.res != 0 || p->ahead.seq != seq || blocks > n)
+		return (0);
+	memcpy(to, p->ahead.mem, (size_t)blocks * MKV_BLOCK);
+	return (blocks);
+}
+
+/* Move the window so that it has block seq. It begins at the oldest block that is still to be applied, where that is near enough. */
+static void
+replay_window(struct replay *p, uint64_t seq)
+{
+	uint64_t base = p->apply <= seq && seq - p->apply < REPLAY_WINDOW - 8 ? p->apply : seq;
+	uint32_t keep = 0, room = (uint32_t)MKV_MIN((uint64_t)REPLAY_WINDOW, p->e->sb.journal_blocks), n;
+
+	if (base >= p->base && base < p->base + p->count) {
+		keep = (uint32_t)(p->base + p->count - base);
+		memmove(p->mem, p->mem + (size_t)(base - p->base) * MKV_BLOCK, (size_t)keep * MKV_BLOCK);
+	}
+	p->base = base;
+	n = replay_ahead_take(p, p->mem + (size_t)keep * MKV_BLOCK, base + keep, room - keep);
+	p->count = keep + n;
+	if (seq >= base + p->count) {
+		replay_read_hard(p, p->mem + (size_t)p->count * MKV_BLOCK, base + p->count, room - p->count);
+		p->count = room;
+	}
+	replay_ahead_begin(p);
+}
+
 static const struct mkv_jblock *
 replay_block(struct replay *p, uint64_t seq)
 {
-	uint32_t keep = 0;
-	uint64_t base;
-
-	if (seq < p->base || seq >= p->base + p->count) {
-		base = p->apply <= seq && seq - p->apply < REPLAY_WINDOW - 8 ? p->apply : seq;
-		if (base >= p->base && base < p->base + p->count) {
-			keep = (uint32_t)(p->base + p->count - base);
-			memmove(p->mem, p->mem + (size_t)(base - p->base) * MKV_BLOCK, (size_t)keep * MKV_BLOCK);
-		}
-		p->base = base;
-		p->count = (uint32_t)MKV_MIN((uint64_t)REPLAY_WINDOW, p->e->sb.journal_blocks);
-		replay_read_hard(p, p->mem + (size_t)keep * MKV_BLOCK, base + keep, p->count - keep);
-	}
+	if (seq < p->base || seq >= p->base + p->count)
+		replay_window(p, seq);
 	return ((const struct mkv_jblock *)(p->mem + (size_t)(seq - p->base) * MKV_BLOCK));
 }
 
@@ -250,20 +313,44 @@ replay_record(struct replay *p, const struct mkv_jrec *rec, int tail)
 	}
 }
 
+/* A step of the walk over a block's records: the record at pos, NULL where none can be. */
+static const struct mkv_jrec *
+replay_step(const struct mkv_jblock *b, uint32_t pos)
+{
+	const struct mkv_jrec *rec = (const void *)(b->data + pos);
+
+	if (pos + sizeof(*rec) > b->used || rec->bytes < sizeof(*rec) || rec->bytes % 8 != 0 || pos + rec->bytes > b->used)
+		return (NULL);
+	return (rec);
+}
+
+/* Each record is a look-up or two, and each of these a miss: the memory of the blocks to come is asked for before it is used. They may be anything. */
+static void
+replay_prefetch(struct replay *p, uint64_t seq, int step)
+{
+	const struct mkv_jblock *b = (const struct mkv_jblock *)(p->mem + (size_t)(seq - p->base) * MKV_BLOCK);
+	const struct mkv_jrec *rec;
+	uint32_t pos;
+
+	if (seq < p->base || seq >= p->base + p->count || b->used > sizeof(b->data))
+		return;
+	pos = 8u * b->n_touched;
+	for (unsigned n = 0; n < b->n_records && (rec = replay_step(b, pos)) != NULL; n++, pos += rec->bytes)
+		mkv_index_prefetch(&p->e->ix, rec->digest, step);
+}
+
 static void
 replay_apply_good(struct replay *p, const struct mkv_jblock *b, int tail)
 {
 	uint32_t pos = 8u * b->n_touched;
+	const struct mkv_jrec *rec;
 
-	for (unsigned n = 0; n < b->n_records; n++) {
-		const struct mkv_jrec *rec = (const void *)(b->data + pos);
-
-		if (pos + sizeof(*rec) > b->used || rec->bytes < sizeof(*rec) || rec->bytes % 8 != 0 || pos + rec->bytes > b->used) {
+	for (unsigned n = 0; n < b->n_records; n++, pos += rec->bytes) {
+		if ((rec = replay_step(b, pos)) == NULL) {
 			p->e->rec.damaged_blocks++;
 			return;
 		}
 		replay_record(p, rec, tail);
-		pos += rec->bytes;
 	}
 }
 
@@ -297,6 +384,8 @@ replay_apply(struct replay *p, uint64_t upto, int tail)
 	for (; p->apply <= upto; p->apply++) {
 		const struct mkv_jblock *b = replay_block(p, p->apply);
 
+		replay_prefetch(p, p->apply + 2, 0);
+		replay_prefetch(p, p->apply + 1, 1);
 		if (replay_good_since(p, b, p->apply, p->apply_mount)) {
 			p->apply_mount = b->mount;
 			replay_apply_good(p, b, tail);
@@ -377,20 +466,39 @@ replay_end(struct replay *p)
 	}
 }
 
+static void
+replay_free(struct replay *p)
+{
+	(void)replay_ahead_take(p, NULL, 0, 0);
+	free(p->ahead.mem);
+	free(p->data);
+	free(p->mem);
+}
+
+static int
+replay_alloc(struct replay *p)
+{
+	if (posix_memalign((void **)&p->mem, MKV_BLOCK, (size_t)REPLAY_WINDOW * MKV_BLOCK) != 0)
+		p->mem = NULL;
+	if (posix_memalign((void **)&p->ahead.mem, MKV_BLOCK, (size_t)REPLAY_AHEAD * MKV_BLOCK) != 0)
+		p->ahead.mem = NULL;
+	if (posix_memalign((void **)&p->data, MKV_BLOCK, CHUNK) != 0)
+		p->data = NULL;
+	return (p->mem != NULL && p->ahead.mem != NULL && p->data != NULL ? 0 : MKV_E_NOMEM);
+}
+
 int
 replay_run(struct mkv_engine *e, uint64_t start_seq, int fresh)
 {
 	struct replay p = { .e = e, .start = start_seq, .next = start_seq, .apply = start_seq, .flushed = start_seq - 1 };
-
 	uint64_t believed;
+	int r;
 
 	if (fresh)
 		return (0);
-	if (posix_memalign((void **)&p.mem, MKV_BLOCK, (size_t)REPLAY_WINDOW * MKV_BLOCK) != 0)
-		return (MKV_E_NOMEM);
-	if (posix_memalign((void **)&p.data, MKV_BLOCK, CHUNK) != 0) {
-		free(p.mem);
-		return (MKV_E_NOMEM);
+	if ((r = replay_alloc(&p)) != 0) {
+		replay_free(&p);
+		return (r);
 	}
 	if (replay_lapped(&p)) {
 		replay_distrust(&p);
@@ -404,7 +512,6 @@ replay_run(struct mkv_engine *e, uint64_t start_seq, int fresh)
 			e->jn.mark_max = believed;
 	}
 	replay_end(&p);
-	free(p.data);
-	free(p.mem);
+	replay_free(&p);
 	return (0);
 }

@@ -24,8 +24,11 @@ fail_hint(const struct cli *c, int status, char *dst, size_t dst_bytes)
 		snprintf(dst, dst_bytes, "no server at %s; start one with `memkv start`, or name others with --servers or MEMKV_SERVERS",
 		    servers != NULL ? servers : "127.0.0.1:9900");
 		break;
-	case MKV_ERR_TIMEOUT:
 	case MKV_ERR_BUSY:
+		snprintf(dst, dst_bytes, "all connections or requests that the server allows are in use: raise its network.max_connections or "
+		    "network.max_inflight");
+		break;
+	case MKV_ERR_TIMEOUT:
 	case MKV_ERR_RETRY:
 		snprintf(dst, dst_bytes, "it had %s; --deadline gives it longer", mkv_duration_format(t, sizeof(t), c->o.deadline_us));
 		break;

@@ -193,7 +193,7 @@ mkv_leg_down(struct leg *l)
 	int err = l->srv->last_error;
 
 	client_count(l->op->c, CC_breaker_refused_total, 1);
-	if (err == MKV_E_AUTH || err == MKV_E_VERSION || err == MKV_E_CONFIG || err == MKV_E_PROTO)
+	if (err == MKV_E_AUTH || err == MKV_E_VERSION || err == MKV_E_CONFIG || err == MKV_E_PROTO || err == MKV_E_BUSY)
 		mkv_leg_over(l, err, MKV_REASON_SERVER_DOWN);
 	else
 		mkv_leg_over(l, MKV_E_UNREACHABLE, MKV_REASON_SERVER_DOWN);

@@ -172,7 +172,7 @@ mkv_conn_check_closed(struct conn *c)
 	} else {
 		client_count(s->loop->c, CC_connect_failures_total, 1);
 		mkv_resolver_forget(s->loop->c->resolver, s->idx);
-		if ((err == MKV_E_CLOSED || err == MKV_E_UNREACHABLE) && pool_serves(pool_of(s)))
+		if ((err == MKV_E_CLOSED || err == MKV_E_UNREACHABLE || err == MKV_E_BUSY) && pool_serves(pool_of(s)))
 			mkv_server_crowded(s, err);
 		else
 			mkv_server_failed(s, err);

@@ -8,7 +8,7 @@ import pytest
 
 import mkv
 import wireclient as wc
-from harness import FULL, content
+from harness import FULL, cli, content
 from wireclient import Closed, Wire
 
 FRAMES = 10000 if FULL else 1500
@@ -123,6 +123,23 @@ def test_slow_clients_are_dropped(server):
         time.sleep(0.1)
         free = counter(server, "stage_free_bytes")
     assert free == all_
+
+
+def test_full_server_says_so(server_factory):
+    """One client too many is told why, at once and by every command, and is served when there is room again."""
+    s = server_factory(drive_bytes="256MiB", sets=["network.max_connections=1", "network.shards=1"])
+    only = wire(s).handshake()
+    begin = time.monotonic()
+    for args in (["put", "k", "-"], ["get", "k"], ["exists", "k"]):
+        out = cli(*args, server=s, stdin=b"v")
+        assert out.returncode != 0
+        assert b"network.max_connections" in out.stderr, out.stderr
+    assert time.monotonic() - begin < 8
+    only.close()
+    end = time.monotonic() + 10
+    while cli("put", "k", "-", server=s, stdin=b"v").returncode != 0:
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def mutant(w, rnd):

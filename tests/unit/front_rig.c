@@ -512,6 +512,7 @@ rig_open(struct rig *r, const struct rig_conf *conf)
 	fc.inflight_max = conf->inflight != 0 ? conf->inflight : 32;
 	fc.part_bytes = conf->part_bytes != 0 ? conf->part_bytes : 1 << 20;
 	fc.handshake_ns = conf->handshake_ns != 0 ? conf->handshake_ns : 2 * MKV_NS_PER_SEC;
+	fc.stall_ns = conf->stall_ns;
 	fc.idle_ns = conf->idle_ns != 0 ? conf->idle_ns : 60 * MKV_NS_PER_SEC;
 	fc.memory_mode = conf->memory_mode;
 	fc.push = rig_push;

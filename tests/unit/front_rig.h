@@ -62,7 +62,7 @@ struct rig_conf {
 	uint32_t	slots;			/* 0: 64 */
 	uint32_t	connections, requests, inflight;
 	uint32_t	part_bytes;		/* 0: 1 MiB */
-	uint64_t	handshake_ns, idle_ns;
+	uint64_t	handshake_ns, idle_ns, stall_ns;
 	enum mkv_ioq_kind kind;
 };
 

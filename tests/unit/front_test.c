@@ -800,6 +800,63 @@ test_stalls(void **state)
 	on_one_and_memory(fault_stalls);
 }
 
+/*
+ * A put whose body stops in the middle, or whose payload does, and whose deadline is far away: after the stall limit its connection is closed and all of it
+ * is given back (rig_close() asserts that); a client that sends slowly but steadily is served.
+ */
+static void
+stalled_put(const struct rig_conf *conf)
+{
+	static struct rig_client d, slow;
+	uint8_t body[1024];
+	struct mkv_hdr h;
+	struct rig r;
+	size_t n;
+
+	rig_open(&r, conf);
+	rig_fill(big, 1 << 20, 1);
+	for (unsigned i = 0; i < 2; i++) {
+		rig_client_open(&r, &d);
+		rig_client_handshake(&d);
+		d.deadline_us = 3600000000u;
+		n = rig_put_body(body, "stall", 5, big, 1 << 20, 0, 1 << 20, 0);
+		rig_frame_make(&d, &h, MKV_WIRE_PUT, 0, 50, body, n, 1 << 20);
+		rig_write(&d, &h, sizeof(h));
+		rig_write(&d, body, i == 0 ? n / 2 : n);
+		rig_write(&d, big, i == 0 ? 0 : 500000);
+		assert_int_equal(rig_recv(&d, RIG_PATIENCE_MS), -1);
+		rig_pump_ms(&r, 5);
+		assert_int_equal(r.f->n_reqs, 0);
+		rig_client_close(&d);
+	}
+	rig_client_open(&r, &slow);
+	rig_client_handshake(&slow);
+	slow.deadline_us = 3600000000u;
+	n = rig_put_body(body, "slow", 4, big, 1 << 20, 0, 1 << 20, 0);
+	rig_frame_make(&slow, &h, MKV_WIRE_PUT, 0, 50, body, n, 1 << 20);
+	rig_write(&slow, &h, sizeof(h));
+	rig_write(&slow, body, n);
+	for (unsigned i = 0; i < 4; i++) {
+		rig_pump_ms(&r, (unsigned)(conf->stall_ns / MKV_NS_PER_MS / 2));
+		rig_write(&slow, big + (i << 18), 1 << 18);
+	}
+	assert_int_equal(rig_recv(&slow, RIG_PATIENCE_MS), 1);
+	assert_int_equal(slow.f.hdr.status, 0);
+	rig_client_close(&slow);
+	rig_close(&r);
+}
+
+static void
+test_stalled_puts(void **state)
+{
+	const struct rig_conf file = { .drives = 1, .kind = MKV_IOQ_AUTO, .stall_ns = 400 * MKV_NS_PER_MS };
+	const struct rig_conf mem = { .drives = 1, .kind = MKV_IOQ_AUTO, .stall_ns = 400 * MKV_NS_PER_MS, .memory_mode = 1 };
+
+	(void)state;
+	stalled_put(&file);
+	stalled_put(&mem);
+}
+
 static int
 setup(void **state)
 {
@@ -836,6 +893,7 @@ main(void)
 		cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_client_gone),
 		cmocka_unit_test(test_stalls),
+		cmocka_unit_test(test_stalled_puts),
 	};
 
 	return (cmocka_run_group_tests(tests, setup, teardown));

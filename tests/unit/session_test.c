@@ -308,20 +308,30 @@ test_timeouts(void **state)
 	assert_int_equal(count(MKV_M_front_timeouts_total), before + 4);
 }
 
+/* The fifth of four is told so when it says HELLO; those beyond the spare contexts are closed; a place that becomes free is given again. */
 static void
 test_connection_limit(void **state)
 {
-	static struct rig_client c[5];
+	enum { ALL = 4 + FRONT_SPARE_CONNS + 1 };
+	static struct rig_client c[ALL];
+	uint64_t before = count(MKV_M_front_connections_refused_total);
 
 	(void)state;
-	for (unsigned i = 0; i < 5; i++)
+	for (unsigned i = 0; i < ALL; i++)
 		rig_client_open(&rig, &c[i]);
 	rig_pump_ms(&rig, 5);
-	for (unsigned i = 0; i < 5; i++)
-		assert_int_equal(c[i].closed, i == 4);
-	for (unsigned i = 0; i < 5; i++)
+	for (unsigned i = 0; i < ALL; i++)
+		assert_int_equal(c[i].closed, i == ALL - 1);
+	say_hello(&c[4], &hello);
+	assert_int_equal(rig_recv(&c[4], RIG_PATIENCE_MS), 1);
+	assert_int_equal(c[4].f.hdr.op, MKV_WIRE_HELLO);
+	assert_int_equal(-(int)c[4].f.hdr.status, MKV_E_BUSY);
+	assert_int_equal(rig_recv(&c[4], RIG_PATIENCE_MS), -1);
+	assert_int_equal(count(MKV_M_front_connections_refused_total), before + ALL - 4);
+	for (unsigned i = 0; i < ALL; i++)
 		rig_client_close(&c[i]);
 	rig_pump_ms(&rig, 5);
+	assert_int_equal(rig.f->n_crowded, 0);
 	open_session();
 	rig_client_close(&cl);
 }
@@ -464,7 +474,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_wrong_state, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bad_bodies, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_timeouts, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_connection_limit, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_connection_limit, setup_patient, teardown),
 		cmocka_unit_test_setup_teardown(test_mutants, setup_patient, teardown),
 	};
 

@@ -48,8 +48,8 @@ conn_reset(struct mkv_conn *c)
 	c->tx_timer.fire = mkv_conn_tx_fire;
 }
 
-int
-mkv_conn_open(struct mkv_front *f, int fd, int loopback)
+void
+mkv_conn_open(struct mkv_front *f, int fd, int loopback, int crowded)
 {
 	struct mkv_conn *c = MKV_CONTAINER_OF(mkv_list_pop(&f->conn_free), struct mkv_conn, link);
 
@@ -59,13 +59,14 @@ mkv_conn_open(struct mkv_front *f, int fd, int loopback)
 	c->tr = &mkv_transport_tcp;
 	c->fd = fd;
 	c->loopback = loopback != 0;
+	c->crowded = crowded != 0;
 	c->state = CONN_HELLO;
 	mkv_list_push_tail(&f->conn_used, &c->link);
 	f->n_conns++;
-	mkv_metric_add(f->m, MKV_M_front_connections_accepted_total, 0, 1);
+	f->n_crowded += c->crowded;
+	mkv_metric_add(f->m, crowded ? MKV_M_front_connections_refused_total : MKV_M_front_connections_accepted_total, 0, 1);
 	mkv_timer_arm(f->timers, &c->rx_timer, mkv_now_ns() + f->conf.handshake_ns);
 	mkv_conn_kick(c);
-	return (0);
 }
 
 /* Both halves have ended: the context may serve another client. */
@@ -90,6 +91,7 @@ conn_try_free(struct mkv_conn *c)
 	mkv_list_remove(&c->link);
 	mkv_list_push_tail(&f->conn_free, &c->link);
 	f->n_conns--;
+	f->n_crowded -= c->crowded;
 }
 
 /* The payload that was on its way will not come. Its request, for the caller to run; NULL if there is none. */
@@ -179,8 +181,12 @@ conn_rx_arm(struct mkv_conn *c)
 		at = now + (c->rx_head == c->rx_tail ? c->f->conf.idle_ns : c->f->conf.handshake_ns);
 	else if (c->rx == RX_DISCARD)
 		at = MKV_MAX(c->frame_until_ns, now + c->f->conf.handshake_ns);
-	else
+	else {
+		/* What a frame has reserved is not kept for a client that sends no more of it. */
 		at = c->frame_until_ns;
+		if (c->f->conf.stall_ns != 0)
+			at = MKV_MIN(at, now + c->f->conf.stall_ns);
+	}
 	mkv_timer_arm(c->f->timers, &c->rx_timer, at);
 }
 

@@ -25,7 +25,13 @@ static void	front_accept(struct mkv_listener *l);
 uint32_t
 mkv_front_timers(const struct mkv_front_conf *conf)
 {
-	return (2 * conf->connections_max + conf->requests_max + MKV_FRONT_LISTENERS_MAX + 1);
+	return (2 * (conf->connections_max + FRONT_SPARE_CONNS) + conf->requests_max + MKV_FRONT_LISTENERS_MAX + 1);
+}
+
+uint32_t
+mkv_front_depth(const struct mkv_front_conf *conf)
+{
+	return (2 * (conf->connections_max + FRONT_SPARE_CONNS) + MKV_FRONT_LISTENERS_MAX + 64);
 }
 
 static int
@@ -62,7 +68,7 @@ front_lists_init(struct mkv_front *f)
 static void
 front_conns_init(struct mkv_front *f)
 {
-	for (uint32_t i = 0; i < f->conf.connections_max; i++) {
+	for (uint32_t i = 0; i < f->conf.connections_max + FRONT_SPARE_CONNS; i++) {
 		struct mkv_conn *c = &f->conns[i];
 
 		c->magic = CONN_MAGIC;
@@ -84,7 +90,7 @@ static int
 front_alloc(struct mkv_front *f)
 {
 	struct mkv_stage_stat st;
-	uint32_t buckets = 64;
+	uint32_t buckets = 64, n_conns = f->conf.connections_max + FRONT_SPARE_CONNS;
 
 	while (buckets < 2 * f->conf.requests_max)
 		buckets *= 2;
@@ -92,9 +98,9 @@ front_alloc(struct mkv_front *f)
 	f->n_slots = mkv_stage_slot_count(f->stage);
 	mkv_stage_stat(f->stage, &st);
 	f->lists_claim_max = (uint32_t)(st.total_bytes / MKV_STAGE_UNIT / 2);
-	f->conns = calloc(f->conf.connections_max, sizeof(*f->conns));
+	f->conns = calloc(n_conns, sizeof(*f->conns));
 	/* Large and zeroed by the kernel: pages that no connection ever used cost nothing. */
-	f->rx_slab = calloc(f->conf.connections_max, CONN_RX_BYTES);
+	f->rx_slab = calloc(n_conns, CONN_RX_BYTES);
 	f->scratch = malloc(CONN_PIECE_BYTES);
 	f->reqs = calloc(f->conf.requests_max, sizeof(*f->reqs));
 	f->dops = calloc(f->n_slots, sizeof(*f->dops));
@@ -205,8 +211,7 @@ accept_done(struct mkv_io *io, int res)
 
 	l->busy = 0;
 	if (res >= 0) {
-		if (mkv_front_adopt(f, res, addr_is_loopback(&io->addr)) != 0)
-			mkv_metric_add(f->m, MKV_M_front_connections_refused_total, 0, 1);
+		(void)mkv_front_adopt(f, res, addr_is_loopback(&io->addr));
 		front_accept(l);
 	} else if (!f->stopping) {
 		/* Descriptors or memory are short, or the peer was gone already: not at once again, or the loop would only do this. */
@@ -244,12 +249,16 @@ mkv_front_listen(struct mkv_front *f, int file)
 int
 mkv_front_adopt(struct mkv_front *f, int fd, int loopback)
 {
+	int crowded = f->n_conns - f->n_crowded >= f->conf.connections_max;
+
 	MKV_CHECK_OBJ(f, FRONT_MAGIC);
 	if (f->stopping || mkv_list_empty(&f->conn_free)) {
+		mkv_metric_add(f->m, MKV_M_front_connections_refused_total, 0, 1);
 		close(fd);
 		return (MKV_E_BUSY);
 	}
-	return (mkv_conn_open(f, fd, loopback));
+	mkv_conn_open(f, fd, loopback, crowded);
+	return (crowded ? MKV_E_BUSY : 0);
 }
 
 void
@@ -312,12 +321,13 @@ mkv_front_idle(const struct mkv_front *f)
 }
 
 void
-mkv_front_reload(struct mkv_front *f, uint64_t handshake_ns, uint64_t idle_ns, int accepted)
+mkv_front_reload(struct mkv_front *f, const struct mkv_front_conf *c)
 {
 	MKV_CHECK_OBJ(f, FRONT_MAGIC);
-	f->conf.handshake_ns = handshake_ns;
-	f->conf.idle_ns = idle_ns;
-	f->conf.accepted = accepted;
+	f->conf.handshake_ns = c->handshake_ns;
+	f->conf.idle_ns = c->idle_ns;
+	f->conf.stall_ns = c->stall_ns;
+	f->conf.accepted = c->accepted;
 }
 
 /* ---- The turn -------------------------------------------------------------------------------------------------------------- */

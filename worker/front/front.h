@@ -33,6 +33,7 @@ struct mkv_front_conf {
 	uint32_t	requests_max;		/* of all sessions */
 	uint32_t	part_bytes;		/* extent: power of two, MKV_EXTENT_MIN..MKV_EXTENT_MAX */
 	uint64_t	handshake_ns, idle_ns;
+	uint64_t	stall_ns;		/* for the next piece of a frame; 0: its deadline is the limit */
 	int		accepted;		/* storage.durability: accepted */
 	int		memory_mode;		/* drives are arenas */
 	/* To a drive; its bell is rung once a turn. 0; MKV_E_AGAIN full; MKV_E_CLOSED down. */
@@ -52,8 +53,9 @@ int		mkv_front_create(struct mkv_front **out, const struct mkv_front_conf *conf,
 		    struct mkv_stage *stage, struct mkv_metrics *m);
 /* When nothing of it is with the queue any more: mkv_front_idle(), or the queue is gone. Accepts NULL. */
 void		mkv_front_destroy(struct mkv_front **f);
-/* How many timers a front of this configuration may have armed. */
+/* How many timers a front of this configuration may have armed, and how many operations with its queue. */
 uint32_t	mkv_front_timers(const struct mkv_front_conf *conf);
+uint32_t	mkv_front_depth(const struct mkv_front_conf *conf);
 
 /* From the control socket. */
 int		mkv_front_key(struct mkv_front *f, uint32_t key_id, const uint8_t key[32], int dev, int revoked);	/* MKV_E_NOSPACE */
@@ -72,9 +74,12 @@ void		mkv_front_start(struct mkv_front *f);
 void		mkv_front_stop(struct mkv_front *f, uint64_t grace_ns);
 int		mkv_front_idle(const struct mkv_front *f);	/* 1: stopped, and no connection, request or answer of a drive is left */
 
-void		mkv_front_reload(struct mkv_front *f, uint64_t handshake_ns, uint64_t idle_ns, int accepted);
+void		mkv_front_reload(struct mkv_front *f, const struct mkv_front_conf *c);		/* times and durability of it */
 
-/* Serve a connected, non-blocking socket. The descriptor is taken in any case. */
+/*
+ * Serve a connected, non-blocking socket. The descriptor is taken in any case. 0; MKV_E_BUSY: one too many; if a spare context is free, its HELLO
+ * is answered with that, else it is closed.
+ */
 int		mkv_front_adopt(struct mkv_front *f, int fd, int loopback);
 
 /*

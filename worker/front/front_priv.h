@@ -28,6 +28,7 @@
 #define FRONT_TURN_ROUNDS	4u
 #define FRONT_RING_BATCH	64u
 #define FRONT_NS_CACHE		32u
+#define FRONT_SPARE_CONNS	8u		/* beyond connections_max: whose HELLO is answered BUSY */
 
 enum mkv_conn_state {
 	CONN_FREE,
@@ -69,6 +70,7 @@ struct mkv_conn {
 	int		fd;
 	uint8_t		state, rx;
 	uint8_t		loopback, rx_busy, tx_busy, kicked;
+	uint8_t		crowded;		/* one too many: it is told so and closed */
 	struct mkv_list	link;			/* free or used connections */
 	struct mkv_list	run_link;		/* front.run */
 	struct mkv_list	tx_link;		/* front.tx_dirty */
@@ -179,6 +181,7 @@ struct mkv_front {
 	struct mkv_req	*reqs;
 	struct mkv_dop	*dops;
 	uint32_t	n_slots, n_conns, n_reqs;	/* n_conns, n_reqs: in use */
+	uint32_t	n_crowded;			/* of n_conns */
 	struct mkv_list	conn_free, conn_used, req_free;
 	struct mkv_req	**req_hash;
 	uint32_t	req_hash_mask;
@@ -200,7 +203,7 @@ struct mkv_front {
 };
 
 /* conn.c */
-int		mkv_conn_open(struct mkv_front *f, int fd, int loopback);
+void		mkv_conn_open(struct mkv_front *f, int fd, int loopback, int crowded);
 void		mkv_conn_close(struct mkv_conn *c);
 void		mkv_conn_received(struct mkv_conn *c, int res);
 void		mkv_conn_kick(struct mkv_conn *c);			/* look at the held frame again in this turn */

@@ -166,6 +166,7 @@ conf_times(const struct mkv_params *p, struct mkv_front_conf *c)
 {
 	c->handshake_ns = p->network_handshake_timeout * MKV_NS_PER_US;
 	c->idle_ns = p->network_idle_timeout != 0 ? p->network_idle_timeout * MKV_NS_PER_US : ROOM_NEVER_NS;
+	c->stall_ns = p->network_stall_timeout * MKV_NS_PER_US;
 	c->accepted = p->storage_durability == MKV_DURABILITY_ACCEPTED;
 }
 
@@ -176,7 +177,7 @@ room_reload(struct room *m, struct mkv_worker *w)
 
 	conf_times(w->params, &c);
 	if (m->f != NULL)
-		mkv_front_reload(m->f, c.handshake_ns, c.idle_ns, c.accepted);
+		mkv_front_reload(m->f, &c);
 	return (0);
 }
 
@@ -329,7 +330,7 @@ front_start(struct mkv_worker *w)
 	if ((r = mkv_stage_open(&m->stage, m->stage_fd, 1, m->stage_huge)) != 0)
 		return (mkv_worker_fail(w, 0, "staging segment: %s", mkv_err(r)));
 	front_conf(w, m, &c);
-	q.depth_max = 2 * c.connections_max + MKV_FRONT_LISTENERS_MAX + 64;
+	q.depth_max = mkv_front_depth(&c);
 	if (w->params->storage_io == MKV_STORAGE_IO_THREADS)
 		q.kind = MKV_IOQ_POLL;
 	if ((r = mkv_worker_open_queue(w, &q, mkv_front_timers(&c))) != 0)

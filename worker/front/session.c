@@ -90,6 +90,10 @@ mkv_session_hello(struct mkv_conn *c, const struct mkv_hdr *h, const void *body)
 
 	if (h->op != MKV_WIRE_HELLO || h->body_bytes != sizeof(*b) || h->session_id != 0)
 		return (MKV_E_PROTO);
+	if (c->crowded) {
+		session_say_last(c, MKV_WIRE_HELLO, MKV_E_BUSY);
+		return (0);
+	}
 	if (b->version_min > MKV_WIRE_VERSION || b->version_max < MKV_WIRE_VERSION) {
 		session_say_last(c, MKV_WIRE_HELLO, MKV_E_VERSION);
 		return (0);

@@ -5,12 +5,9 @@
 #include "config.h"
 #include "bench/bench_priv.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/time.h>
-#include <sys/un.h>
 #include <sys/utsname.h>
 #include <dirent.h>
 #include <unistd.h>
@@ -18,9 +15,11 @@
 #include <jansson.h>
 
 #include "common/base/assert.h"
+#include "common/base/os.h"
 
 #define HOST_PROCS_MAX	32768u
 #define HOST_REPLY_MAX	(1u << 20)
+#define HOST_CONTROL_S	2u			/* to wait for the server's answer */
 
 static void
 host_cpu_name(char *dst, size_t dst_bytes)
@@ -167,28 +166,6 @@ host_pids_listed(const char *list, pid_t *pids)
 	return (n);
 }
 
-static int
-host_control_open(const char *path)
-{
-	struct sockaddr_un sa = { .sun_family = AF_UNIX };
-	struct timeval tv = { 2, 0 };
-	int fd;
-
-	if (strlen(path) >= sizeof(sa.sun_path))
-		return (-1);
-	memcpy(sa.sun_path, path, strlen(path) + 1);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return (-1);
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
-	if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) != 0) {
-		close(fd);
-		return (-1);
-	}
-	return (fd);
-}
-
 /* One request line, one answer line. NULL if it does not come. */
 static json_t *
 host_control_ask(const char *path)
@@ -198,7 +175,7 @@ host_control_ask(const char *path)
 	size_t have = 0;
 	ssize_t n = 1;
 	json_t *j = NULL;
-	int fd = host_control_open(path);
+	int fd = mkv_os_connect_unix(path, HOST_CONTROL_S);
 
 	reply = malloc(HOST_REPLY_MAX);
 	if (fd >= 0 && reply != NULL && send(fd, ask, sizeof(ask) - 1, MSG_NOSIGNAL) == (ssize_t)sizeof(ask) - 1) {

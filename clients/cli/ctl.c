@@ -9,12 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/time.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "bench/opt.h"
 #include "common/base/assert.h"
+#include "common/base/os.h"
 
 #define CTL_ANSWER_MAX	(16u << 20)
 
@@ -84,30 +83,6 @@ ctl_find(char *dst, size_t dst_bytes)
 }
 
 static int
-ctl_connect(const char *path, unsigned timeout_s)
-{
-	struct sockaddr_un sa = { .sun_family = AF_UNIX };
-	struct timeval tv = { timeout_s, 0 };
-	int fd;
-
-	if (strlen(path) >= sizeof(sa.sun_path)) {
-		errno = ENAMETOOLONG;
-		return (-1);
-	}
-	memcpy(sa.sun_path, path, strlen(path) + 1);
-	fd = socket(AF_UNIX, SOCK_STREAM, 0);
-	if (fd < 0)
-		return (-1);
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
-	if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) != 0) {
-		close(fd);
-		return (-1);
-	}
-	return (fd);
-}
-
-static int
 ctl_send(int fd, const char *text, size_t bytes)
 {
 	ssize_t n;
@@ -173,13 +148,13 @@ int
 ctl_ask(const char *path, const char *cmd, const char *const *names, unsigned timeout_s, json_t **answer)
 {
 	char *ask = ctl_request(cmd, names), *line = NULL;
-	int fd = ctl_connect(path, timeout_s), status = 4;
+	int fd = mkv_os_connect_unix(path, timeout_s), status = 4;
 
 	*answer = NULL;
 	if (ask == NULL)
 		status = 1;
 	else if (fd < 0)
-		fprintf(stderr, "memkvctl: %s: %s: is the server running? --control names another socket\n", path, strerror(errno));
+		fprintf(stderr, "memkvctl: %s: %s: is the server running? --control names another socket\n", path, strerror(-fd));
 	else if (ctl_send(fd, ask, strlen(ask)) != 0 || ctl_send(fd, "\n", 1) != 0 || (line = ctl_recv(fd)) == NULL)
 		fprintf(stderr, "memkvctl: %s: no answer: %s\n", path, errno == EAGAIN ? "it took too long; --deadline waits longer" : strerror(errno));
 	else if ((*answer = json_loads(line, 0, NULL)) == NULL) {

@@ -28,24 +28,11 @@
 #include "common/base/clock.h"
 #include "common/base/err.h"
 #include "common/base/ioq_priv.h"
+#include "common/base/os_priv.h"
 
-#define CTL_FDS_MAX	32u
 #define CTL_SEND_MS	1000u		/* a message that is half out has to get out */
 
 const int mkv_os_msg_nosignal = 0;	/* SO_NOSIGPIPE, see mkv_os_socket_mode() */
-
-static int
-os_err(void)
-{
-	return (mkv_err_from_errno(errno));
-}
-
-static int
-os_close_err(int fd, int err)
-{
-	(void)close(fd);
-	return (err);
-}
 
 static int
 os_cloexec(int fd)
@@ -159,11 +146,6 @@ struct ctl_head {
 	uint32_t	bytes;
 };
 
-union ctl_buf {
-	char		buf[CMSG_SPACE(CTL_FDS_MAX * sizeof(int))];
-	struct cmsghdr	align;
-};
-
 int
 mkv_os_ctl_pair(int fds[2])
 {
@@ -211,35 +193,17 @@ ctl_send_rest(int fd, const char *p, size_t left)
 	return (0);
 }
 
-static void
-ctl_attach(struct msghdr *m, union ctl_buf *c, const int *fds, unsigned n_fds)
-{
-	struct cmsghdr *h;
-
-	if (n_fds == 0)
-		return;
-	memset(c, 0, sizeof(*c));
-	m->msg_control = c->buf;
-	m->msg_controllen = (socklen_t)CMSG_SPACE(n_fds * sizeof(int));
-	h = CMSG_FIRSTHDR(m);
-	h->cmsg_level = SOL_SOCKET;
-	h->cmsg_type = SCM_RIGHTS;
-	h->cmsg_len = (socklen_t)CMSG_LEN(n_fds * sizeof(int));
-	memcpy(CMSG_DATA(h), fds, n_fds * sizeof(int));
-}
-
 int
 mkv_os_ctl_send(int fd, const void *msg, size_t bytes, const int *fds, unsigned n_fds)
 {
 	struct ctl_head head = { .bytes = (uint32_t)bytes };
 	struct iovec iov[2] = { { &head, sizeof(head) }, { (void *)(uintptr_t)msg, bytes } };
 	struct msghdr m = { .msg_iov = iov, .msg_iovlen = 2 };
-	union ctl_buf c;
+	union os_ctl_buf c;
 	ssize_t n;
 
 	MKV_ASSERT(bytes > 0 && bytes <= UINT32_MAX);
-	MKV_ASSERT(n_fds <= CTL_FDS_MAX);
-	ctl_attach(&m, &c, fds, n_fds);
+	os_ctl_attach(&m, &c, fds, n_fds);
 	do
 		n = sendmsg(fd, &m, MSG_DONTWAIT);
 	while (n < 0 && errno == EINTR);
@@ -251,29 +215,6 @@ mkv_os_ctl_send(int fd, const void *msg, size_t bytes, const int *fds, unsigned 
 		return (r != 0 ? r : ctl_send_rest(fd, msg, bytes));
 	}
 	return (ctl_send_rest(fd, (const char *)msg + ((size_t)n - sizeof(head)), bytes - ((size_t)n - sizeof(head))));
-}
-
-/* Takes the descriptors out of m; those beyond `room` are closed. Returns how many there were. */
-static unsigned
-ctl_detach(struct msghdr *m, int *fds, unsigned room)
-{
-	unsigned seen = 0;
-	size_t n;
-	int fd;
-
-	for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h != NULL; h = CMSG_NXTHDR(m, h)) {
-		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
-			continue;
-		n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		for (size_t i = 0; i < n; i++, seen++) {
-			memcpy(&fd, (char *)CMSG_DATA(h) + i * sizeof(int), sizeof(fd));
-			if (seen >= room || os_cloexec(fd) != 0)
-				(void)close(fd);
-			if (seen < room)
-				fds[seen] = fd;
-		}
-	}
-	return (seen);
 }
 
 /* How long the next message is, or 0 end, or an error; MKV_E_AGAIN until all of it is there. */
@@ -305,9 +246,9 @@ mkv_os_ctl_recv(int fd, void *msg, size_t bytes, int *fds, unsigned *n_fds)
 {
 	struct ctl_head head;
 	struct iovec iov[2] = { { &head, sizeof(head) }, { msg, 0 } };
-	union ctl_buf c;
+	union os_ctl_buf c;
 	struct msghdr m = { .msg_iov = iov, .msg_iovlen = 2, .msg_control = c.buf, .msg_controllen = sizeof(c.buf) };
-	unsigned room = *n_fds, seen;
+	unsigned room = *n_fds;
 	ssize_t want, n;
 
 	*n_fds = 0;
@@ -319,13 +260,11 @@ mkv_os_ctl_recv(int fd, void *msg, size_t bytes, int *fds, unsigned *n_fds)
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return (MKV_E_SYSTEM);
-	seen = ctl_detach(&m, fds, room);
-	if (seen > room || (m.msg_flags & MSG_CTRUNC) || n != (ssize_t)sizeof(head) + want) {
-		for (unsigned i = 0; i < MKV_MIN(seen, room); i++)
-			(void)close(fds[i]);
+	*n_fds = room;
+	if (os_ctl_detach(&m, !(m.msg_flags & MSG_CTRUNC) && n == (ssize_t)sizeof(head) + want, fds, n_fds) != 0)
 		return (MKV_E_PROTO);
-	}
-	*n_fds = seen;
+	for (unsigned i = 0; i < *n_fds; i++)
+		(void)os_cloexec(fds[i]);	/* fails for no descriptor that is open */
 	return (want);
 }
 

@@ -28,9 +28,9 @@
 #include "common/base/assert.h"
 #include "common/base/clock.h"
 #include "common/base/err.h"
+#include "common/base/os_priv.h"
 
 #define HUGE_BYTES	(2ull << 20)
-#define CTL_FDS_MAX	32u
 
 /* Younger than the headers of Debian 12. */
 #ifndef STATX_DIOALIGN
@@ -38,19 +38,6 @@
 #endif
 
 const int mkv_os_msg_nosignal = MSG_NOSIGNAL;
-
-static int
-os_err(void)
-{
-	return (mkv_err_from_errno(errno));
-}
-
-static int
-os_close_err(int fd, int err)
-{
-	(void)close(fd);
-	return (err);
-}
 
 /* ---- shared memory ---- */
 
@@ -182,39 +169,16 @@ mkv_os_ctl_pair(int fds[2])
 	return (0);
 }
 
-union ctl_buf {
-	char		buf[CMSG_SPACE(CTL_FDS_MAX * sizeof(int))];
-	struct cmsghdr	align;
-};
-
-static void
-ctl_attach(struct msghdr *m, union ctl_buf *c, const int *fds, unsigned n_fds)
-{
-	struct cmsghdr *h;
-
-	if (n_fds == 0)
-		return;
-	memset(c, 0, sizeof(*c));
-	m->msg_control = c->buf;
-	m->msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
-	h = CMSG_FIRSTHDR(m);
-	h->cmsg_level = SOL_SOCKET;
-	h->cmsg_type = SCM_RIGHTS;
-	h->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
-	memcpy(CMSG_DATA(h), fds, n_fds * sizeof(int));
-}
-
 int
 mkv_os_ctl_send(int fd, const void *msg, size_t bytes, const int *fds, unsigned n_fds)
 {
 	struct iovec iov = { .iov_base = (void *)(uintptr_t)msg, .iov_len = bytes };
 	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
-	union ctl_buf c;
+	union os_ctl_buf c;
 	ssize_t n;
 
 	MKV_ASSERT(bytes > 0);			/* an empty message would look like the end */
-	MKV_ASSERT(n_fds <= CTL_FDS_MAX);
-	ctl_attach(&m, &c, fds, n_fds);
+	os_ctl_attach(&m, &c, fds, n_fds);
 	do
 		n = sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
 	while (n < 0 && errno == EINTR);
@@ -227,36 +191,13 @@ mkv_os_ctl_send(int fd, const void *msg, size_t bytes, const int *fds, unsigned 
 	return (errno == EMSGSIZE ? MKV_E_TOOBIG : MKV_E_SYSTEM);
 }
 
-/* Takes the descriptors out of m; those beyond `room` are closed. Returns how many there were. */
-static unsigned
-ctl_detach(struct msghdr *m, int *fds, unsigned room)
-{
-	unsigned seen = 0;
-	size_t n;
-	int fd;
-
-	for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h != NULL; h = CMSG_NXTHDR(m, h)) {
-		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
-			continue;
-		n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		for (size_t i = 0; i < n; i++, seen++) {
-			memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(fd));
-			if (seen < room)
-				fds[seen] = fd;
-			else
-				(void)close(fd);
-		}
-	}
-	return (seen);
-}
-
 ssize_t
 mkv_os_ctl_recv(int fd, void *msg, size_t bytes, int *fds, unsigned *n_fds)
 {
 	struct iovec iov = { .iov_base = msg, .iov_len = bytes };
-	union ctl_buf c;
+	union os_ctl_buf c;
 	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = c.buf, .msg_controllen = sizeof(c.buf) };
-	unsigned room = *n_fds, seen, resets = 0;
+	unsigned room = *n_fds, resets = 0;
 	ssize_t n;
 
 	*n_fds = 0;
@@ -268,14 +209,8 @@ mkv_os_ctl_recv(int fd, void *msg, size_t bytes, int *fds, unsigned *n_fds)
 		return (MKV_E_AGAIN);
 	if (n < 0)
 		return (errno == ECONNRESET ? 0 : MKV_E_SYSTEM);
-	seen = ctl_detach(&m, fds, room);
-	if (seen > room || (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC))) {
-		for (unsigned i = 0; i < MKV_MIN(seen, room); i++)
-			(void)close(fds[i]);
-		return (MKV_E_PROTO);
-	}
-	*n_fds = seen;
-	return (n);
+	*n_fds = room;
+	return (os_ctl_detach(&m, !(m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)), fds, n_fds) != 0 ? MKV_E_PROTO : n);
 }
 
 int

@@ -16,23 +16,13 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "common/base/assert.h"
 #include "common/base/err.h"
-
-static int
-os_err(void)
-{
-	return (mkv_err_from_errno(errno));
-}
-
-static int
-os_close_err(int fd, int err)
-{
-	(void)close(fd);
-	return (err);
-}
+#include "common/base/os_priv.h"
 
 void
 mkv_os_shm_unmap(void *p, uint64_t bytes)
@@ -118,9 +108,77 @@ mkv_os_listen_tcp(const char *host, uint16_t port, int reuseport, uint16_t *boun
 }
 
 int
+mkv_os_connect_unix(const char *path, unsigned timeout_s)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	struct timeval tv = { .tv_sec = (time_t)timeout_s };
+	int fd;
+
+	if (strlen(path) >= sizeof(sa.sun_path))
+		return (-ENAMETOOLONG);
+	memcpy(sa.sun_path, path, strlen(path) + 1);
+	fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	if (fd < 0)
+		return (-errno);
+	(void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+	(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+	(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
+	if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) != 0)
+		return (os_close_err(fd, -errno));
+	return (fd);
+}
+
+int
 mkv_os_is_socket(int fd)
 {
 	struct stat st;
 
 	return (fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode));
+}
+
+/* ---- descriptors as companions of a message ---- */
+
+void
+os_ctl_attach(struct msghdr *m, union os_ctl_buf *c, const int *fds, unsigned n_fds)
+{
+	struct cmsghdr *h;
+
+	MKV_ASSERT(n_fds <= OS_CTL_FDS_MAX);
+	if (n_fds == 0)
+		return;
+	memset(c, 0, sizeof(*c));
+	m->msg_control = c->buf;
+	m->msg_controllen = (socklen_t)CMSG_SPACE(n_fds * sizeof(int));
+	h = CMSG_FIRSTHDR(m);
+	h->cmsg_level = SOL_SOCKET;
+	h->cmsg_type = SCM_RIGHTS;
+	h->cmsg_len = (socklen_t)CMSG_LEN(n_fds * sizeof(int));
+	memcpy(CMSG_DATA(h), fds, n_fds * sizeof(int));
+}
+
+int
+os_ctl_detach(struct msghdr *m, int whole, int *fds, unsigned *n_fds)
+{
+	unsigned room = *n_fds, seen = 0;
+	size_t n;
+	int fd;
+
+	for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h != NULL; h = CMSG_NXTHDR(m, h)) {
+		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+			continue;
+		n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		for (size_t i = 0; i < n; i++, seen++) {
+			memcpy(&fd, (char *)CMSG_DATA(h) + i * sizeof(int), sizeof(fd));
+			if (seen < room)
+				fds[seen] = fd;
+			else
+				(void)close(fd);
+		}
+	}
+	*n_fds = MKV_MIN(seen, room);
+	if (whole && seen <= room)
+		return (0);
+	while (*n_fds > 0)
+		(void)close(fds[--*n_fds]);
+	return (MKV_E_PROTO);
 }

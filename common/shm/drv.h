@@ -7,7 +7,8 @@
  * Drive -> drive: everything is in the descriptor's args.
  *
  * PUT  of up to one extent: buffers already hold the bytes; the drive reserves, writes, journals, answers when durable (or accepted).
- * PUT  in memory mode: RESERVE answers with runs of the arena, the front receives into them, COMMIT publishes, ABORT gives them back.
+ * PUT  in memory mode: RESERVE answers with runs of the arena, the front receives into them, COMMIT publishes, ABORT gives them back, and so does a
+ *      COMMIT that is refused.
  * PUT  of more than one extent: SET_NEW at the home drive gives a set id and nothing else; pieces are PUTs with MKV_DRV_F_PIECE (key = set id, piece_no)
  *      at drives by rendezvous of (set id, piece_no); when all are acknowledged the manifest is a PUT with MKV_DRV_F_MANIFEST at the home: the commit point.
  * GET  buffers are given with the request; the drive fills as much of [off, off+len) as there is and answers with size and CRCs. A range that does
@@ -136,7 +137,7 @@ struct mkv_drv_rep {
 	uint64_t	put_wall_ms, expires_wall_ms, put_id;
 	struct mkv_set_id set;		/* MANIFEST, SET_NEW */
 	uint32_t	piece_bytes, piece_count;
-	uint64_t	total_bytes, used_bytes, objects;	/* INFO */
+	uint64_t	total_bytes, used_bytes, objects;	/* INFO; SET_NEW: total_bytes of this drive */
 	uint64_t	cursor;		/* LIST: where to go on; 0 at the end */
 	uint32_t	n_rows;
 	uint16_t	n_runs, n_crcs, n_stripe, same;	/* same: PUT was taken as a touch */

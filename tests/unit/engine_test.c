@@ -642,7 +642,7 @@ test_reserve(void **state)
 
 	(void)state;
 	mkv_engine_info(r->e, &a);
-	for (int how = 0; how < 3; how++) {
+	for (int how = 0; how < 5; how++) {
 		rig_req(&q, MKV_DRV_RESERVE, "t");
 		q.value_bytes = 300000;
 		rig_submit(r, 0, &q);
@@ -664,10 +664,13 @@ test_reserve(void **state)
 			q.op = MKV_DRV_COMMIT;
 			q.n_bufs = 0;
 			q.txn = txn;
+			q.deadline_ns = how == 3 ? 1 : 0;
+			q.n_crcs = (uint16_t)(q.n_crcs - (how == 4));
 			rig_submit(r, 0, &q);
-			assert_int_equal(rig_wait(r, 0)->status, 0);
-			assert_int_equal(rig_get(r, "t", 0, MIB, 8), 0);
-			assert_int_equal(rig_op(r, MKV_DRV_DELETE, "t", NULL), 0);
+			assert_int_equal(rig_wait(r, 0)->status, how == 3 ? MKV_E_TIMEOUT : how == 4 ? MKV_E_PROTO : 0);
+			/* Refused or not: the transaction is over, and its run is not taken any more. */
+			assert_int_equal(rig_get(r, "t", 0, MIB, 8), how == 0 ? 0 : MKV_E_MISS);
+			assert_int_equal(rig_op(r, MKV_DRV_DELETE, "t", NULL), how == 0 ? 0 : MKV_E_MISS);
 		}
 		for (int i = 0; i < 10; i++)
 			rig_turn(r);

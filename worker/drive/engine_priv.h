@@ -334,6 +334,8 @@ enum mkv_next put_step(struct mkv_req *r);
 enum mkv_next reserve_step(struct mkv_req *r);
 enum mkv_next commit_step(struct mkv_req *r);
 enum mkv_next abort_step(struct mkv_req *r);
+void	commit_refused(struct mkv_req *r);	/* before its first step */
+void	put_txn_drop(struct mkv_engine *e, struct txn *t);
 void	put_release(struct mkv_req *r);
 enum mkv_next get_step(struct mkv_req *r);
 enum mkv_next verify_step(struct mkv_req *r);

@@ -450,6 +450,33 @@ put_txn(struct mkv_req *r)
 	return (t != NULL && t->used && t->gen == gen && t->client == r->call.client ? t : NULL);
 }
 
+/* Its number is no more; its runs are the caller's. */
+static void
+put_txn_end(struct txn *t)
+{
+	t->used = 0;
+	t->gen += t->gen == UINT32_MAX ? 2 : 1;
+}
+
+void
+put_txn_drop(struct mkv_engine *e, struct txn *t)
+{
+	for (uint32_t k = 0; k < t->n_runs; k++)
+		mkv_alloc_free(&e->al, t->run[k]);
+	put_txn_end(t);
+	evict_wake(e);
+}
+
+/* A COMMIT ends its transaction whatever the answer is: nobody sends an ABORT after it. */
+void
+commit_refused(struct mkv_req *r)
+{
+	struct txn *t = put_txn(r);
+
+	if (t != NULL)
+		put_txn_drop(r->e, t);
+}
+
 static int
 put_txn_new(struct mkv_req *r)
 {
@@ -526,12 +553,13 @@ commit_step(struct mkv_req *r)
 	if ((err = put_check(r)) == 0 && (r->q.value_bytes > t->value_bytes || (r->q.flags & MKV_DRV_F_MANIFEST) ||
 	    MKV_DIV_UP(r->q.value_bytes, r->e->sb.unit_bytes) != t->units))
 		err = MKV_E_PROTO;
-	if (err != 0)
+	if (err != 0) {
+		put_txn_drop(r->e, t);
 		return (req_finish(r, err, MKV_REASON_NONE));
+	}
 	r->n_runs = t->n_runs;
 	memcpy(r->run, t->run, t->n_runs * sizeof(t->run[0]));
-	t->used = 0;
-	t->gen += t->gen == UINT32_MAX ? 2 : 1;
+	put_txn_end(t);
 	return (put_start(r));
 }
 
@@ -543,13 +571,8 @@ abort_step(struct mkv_req *r)
 
 	if (r->err != 0)
 		return (req_finish(r, r->err, MKV_REASON_NONE));
-	if (r->state == RQ_START && t != NULL) {
-		for (uint32_t k = 0; k < t->n_runs; k++)
-			mkv_alloc_free(&r->e->al, t->run[k]);
-		t->used = 0;
-		t->gen += t->gen == UINT32_MAX ? 2 : 1;
-		evict_wake(r->e);
-	}
+	if (r->state == RQ_START && t != NULL)
+		put_txn_drop(r->e, t);
 	r->state = RQ_SCAN;
 	if ((r->q.set.lo | r->q.set.hi) == 0 || r->e->readonly)
 		return (req_finish(r, 0, MKV_REASON_NONE));

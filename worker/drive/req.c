@@ -120,6 +120,8 @@ req_run(struct mkv_req *r)
 static enum mkv_next
 req_refuse(struct mkv_req *r)
 {
+	if (r->q.op == MKV_DRV_COMMIT)
+		commit_refused(r);
 	return (req_finish(r, r->err, MKV_REASON_NONE));
 }
 
@@ -470,14 +472,9 @@ req_drop_txns(struct mkv_engine *e, uint32_t client)
 	for (uint32_t i = 0; i < TXNS_MAX; i++) {
 		struct txn *t = &e->txn[i];
 
-		if (!t->used || t->client != client)
-			continue;
-		for (uint32_t k = 0; k < t->n_runs; k++)
-			mkv_alloc_free(&e->al, t->run[k]);
-		t->used = 0;
-		t->gen += t->gen == UINT32_MAX ? 2 : 1;
+		if (t->used && t->client == client)
+			put_txn_drop(e, t);
 	}
-	evict_wake(e);
 }
 
 void

@@ -1,4 +1,4 @@
-"""Completion for bash, against the installed programs: what a tab offers."""
+"""Completion for bash and zsh, against the installed programs: what a tab offers."""
 import os
 import shutil
 import subprocess
@@ -6,7 +6,9 @@ import subprocess
 import pytest
 
 STAGE = os.environ.get("MEMKV_STAGE", "")
-SCRIPT = os.path.join(os.path.dirname(__file__), "..", "..", "contrib", "completion", "memkv.bash")
+CONTRIB = os.path.join(os.path.dirname(__file__), "..", "..", "contrib", "completion")
+SCRIPT = os.path.join(CONTRIB, "memkv.bash")
+ENV = {**os.environ, "PATH": os.path.join(STAGE, "bin") + ":" + os.environ["PATH"]}
 
 # Given to bash: the words of a command line; the last one is being typed. Prints what is offered.
 COMPLETE = '''
@@ -34,7 +36,38 @@ printf '%s\\n' "${COMPREPLY[@]}"
 ])
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 def test_bash(words, wanted, unwanted):
-    env = {**os.environ, "PATH": os.path.join(STAGE, "bin") + ":" + os.environ["PATH"]}
-    r = subprocess.run(["bash", "-c", COMPLETE, "bash", SCRIPT, *words], env=env, capture_output=True, text=True, timeout=30, check=True)
+    r = subprocess.run(["bash", "-c", COMPLETE, "bash", SCRIPT, *words], env=ENV, capture_output=True, text=True, timeout=30, check=True)
     offered = set(r.stdout.split())
     assert wanted <= offered and not unwanted & offered, (words, offered, r.stderr)
+
+
+# The function runs as zsh's completion would run it; what it hands to the completion system is printed instead. PREFIX is what is being typed.
+ZSH = '''
+_describe() { print -l -- "${(@P)2}" }
+_files() { print -- "<files>" }
+compadd() { print -l -- "$@" }
+script=$1
+shift
+words=("$@") CURRENT=$# PREFIX=${@[-1]} service=$1
+. "$script"
+'''
+
+
+@pytest.mark.parametrize("words,wanted,unwanted", [
+    (["memkv", ""], {"start", "put", "touch", "admin", "help"}, set()),
+    (["memkv", "get", "--r"], {"--range", "--output"}, {"--ttl"}),
+    (["memkv", "put", "key", ""], {"<files>"}, {"--ttl"}),
+    (["memkv", "help", ""], {"put", "bench"}, {"--json"}),
+    (["memkv", "bench", ""], {"fill", "replay"}, {"--size"}),
+    (["memkv", "bench", "replay", "--tr"], {"--trace"}, {"--size"}),
+    (["memkvctl", "s"], {"status", "stop", "shutdown"}, {"put"}),
+    (["memkvctl", "status", "--c"], {"--control", "--json"}, {"--servers"}),
+    (["memkvctl", "stop", ""], {"all"}, {"--control"}),
+], ids=lambda v: " ".join(v) if isinstance(v, list) else "")
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh (Debian, Fedora: zsh)")
+def test_zsh(words, wanted, unwanted):
+    r = subprocess.run(["zsh", "-f", "-c", ZSH, "zsh", os.path.join(CONTRIB, "_memkv"), *words], env=ENV, capture_output=True, text=True,
+                       timeout=30, check=True)
+    offered = {line.split(":")[0] for line in r.stdout.splitlines()}
+    assert wanted <= offered and not unwanted & offered, (words, offered, r.stderr)
+    assert not r.stderr, r.stderr

@@ -1,0 +1,57 @@
+"""What an installed tree has besides programs: manual pages under every name that people type, a unit that the service manager takes."""
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+
+STAGE = os.environ.get("MEMKV_STAGE", "")
+TOP = os.path.join(os.path.dirname(__file__), "..", "..")
+MAN = os.path.join(STAGE, "share", "man")
+
+
+def target(page):
+    """The page that this one stands for; itself if it has a text of its own."""
+    with open(page) as f:
+        first = f.readline()
+    return os.path.join(MAN, first.split()[1]) if first.startswith(".so ") else page
+
+
+def test_a_manual_page_for_every_command():
+    out = subprocess.run([os.path.join(STAGE, "bin", "memkv"), "help", "--commands"], capture_output=True, text=True, timeout=20, check=True).stdout
+    names = [line.split("\t")[0] for line in out.splitlines()]
+    assert "put" in names
+    for name in names:
+        with open(target(os.path.join(MAN, "man1", f"memkv-{name}.1"))) as f:
+            text = f.read()
+        assert f".It Cm {name}" in text or f".Dt MEMKV-{name.upper()} 1" in text, name
+
+
+def test_a_manual_page_for_every_function():
+    with open(os.path.join(STAGE, "include", "memkv", "memkv.h")) as f:
+        names = set(re.findall(r"\b(mkv_[a-z_]+)\(", re.sub(r"/\*.*?\*/", "", f.read(), flags=re.S)))
+    pages = {p[:-2] for p in os.listdir(os.path.join(MAN, "man3"))}
+    assert "mkv_touch" in names & pages
+    missing = {n for n in names - pages if not re.search(r"strerror|status_name|miss_text|miss_label|version|_fn$", n)}
+    assert not missing, missing
+    for p in pages:
+        with open(target(os.path.join(MAN, "man3", f"{p}.3"))) as f:
+            assert f".Nm {p}" in f.read(), p
+
+
+def test_the_unit_is_one_that_systemd_takes(tmp_path):
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("no systemd-analyze (Debian, Fedora: systemd)")
+    with open(os.path.join(TOP, "contrib", "systemd", "memkv.service")) as f:
+        text = f.read()
+    # It looks at the program, and the tree is not installed in /usr.
+    unit = tmp_path / "memkv.service"
+    unit.write_text(text.replace("/usr/bin/memkv", os.path.join(STAGE, "bin", "memkv")))
+    r = subprocess.run(["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(unit)], capture_output=True, text=True, timeout=60)
+    assert r.returncode == 0 and "memkv.service" not in r.stderr, r.stderr
+    broken = tmp_path / "broken.service"
+    broken.write_text(unit.read_text().replace("WatchdogSec=30s", "WatchdogSecs=30s"))
+    r = subprocess.run(["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(broken)], capture_output=True, text=True, timeout=60)
+    if "WatchdogSecs" not in r.stderr:
+        pytest.skip("this systemd-analyze finds nothing, so its word is worth nothing: " + r.stderr)

@@ -157,12 +157,48 @@ test_many(void **state)
 	mkv_index_fini(&ix);
 }
 
+/* Announced entries: any number announced, fewer or more that come; a digest that came before is never called new; all are found, also later. */
+static void
+test_expect(void **state)
+{
+	static const uint32_t announced[] = { 0, 1, 1000, 1024, 1500, 3000, 4096, 5000, UINT32_MAX };
+
+	(void)state;
+	for (unsigned a = 0; a < sizeof(announced) / sizeof(announced[0]); a++) {
+		struct mkv_index ix;
+		unsigned called_seen = 0;
+
+		assert_int_equal(mkv_index_init(&ix, 6000), 0);
+		mkv_index_expect(&ix, announced[a]);
+		for (uint32_t k = 0; k < 4000; k++) {
+			uint32_t at = mkv_index_take(&ix);
+
+			called_seen += (unsigned)mkv_index_seen(&ix, digest_of(k));
+			assert_int_equal(mkv_index_seen(&ix, digest_of(k / 2)), 1);
+			ix.ent[at].digest = digest_of(k);
+			mkv_index_link(&ix, at);
+		}
+		if (announced[a] >= 4000)
+			assert_in_range(called_seen, 0, 400);
+		mkv_index_expected(&ix);
+		for (uint32_t k = 4000; k < 6000; k++) {
+			uint32_t at = mkv_index_take(&ix);
+
+			ix.ent[at].digest = digest_of(k);
+			mkv_index_link(&ix, at);
+		}
+		for (uint32_t k = 0; k < 6000; k++)
+			assert_int_equal(mkv_index_find(&ix, digest_of(k)), k);
+		mkv_index_fini(&ix);
+	}
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_model), cmocka_unit_test(test_same_lo), cmocka_unit_test(test_full), cmocka_unit_test(test_memory),
-		cmocka_unit_test(test_many),
+		cmocka_unit_test(test_many), cmocka_unit_test(test_expect),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

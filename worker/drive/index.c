@@ -16,6 +16,7 @@
 #include "common/base/err.h"
 
 #define INDEX_BUCKETS_MIN	1024u
+#define INDEX_SEEN_MIN		4096u		/* bits */
 #define INDEX_HUGE_MIN		(32u << 20)	/* smaller reservations stay in small pages: their round-up would show */
 
 static void *
@@ -61,6 +62,7 @@ mkv_index_fini(struct mkv_index *ix)
 		munmap(ix->head, (uint64_t)ix->heads_max * sizeof(uint32_t));
 	if (ix->side != NULL)
 		munmap(ix->side, (uint64_t)ix->sides_max * sizeof(struct mkv_side));
+	mkv_index_expected(ix);
 	memset(ix, 0, sizeof(*ix));
 }
 
@@ -176,11 +178,46 @@ mkv_index_drop(struct mkv_index *ix, uint32_t i)
 void
 mkv_index_expect(struct mkv_index *ix, uint32_t n)
 {
-	MKV_ASSERT(ix->linked == 0);
+	uint64_t bits = INDEX_SEEN_MIN;
+
+	MKV_ASSERT(ix->linked == 0 && ix->seen == NULL);
 	n = MKV_MIN(n, ix->ents_max);
 	while (2ull * ix->buckets <= MKV_MIN(n, ix->heads_max))
 		ix->buckets *= 2;
 	ix->split = n > ix->buckets && 2ull * ix->buckets <= ix->heads_max ? n - ix->buckets : 0;
+	while (bits < 16ull * n)
+		bits *= 2;
+	ix->seen_mask = bits - 1;
+	ix->seen = index_reserve(bits / 8);		/* NULL: everything may have been seen */
+}
+
+void
+mkv_index_expected(struct mkv_index *ix)
+{
+	if (ix->seen != NULL)
+		munmap(ix->seen, (ix->seen_mask + 1) / 8);
+	ix->seen = NULL;
+}
+
+int
+mkv_index_seen(struct mkv_index *ix, struct mkv_digest d)
+{
+	uint64_t bit = d.hi & ix->seen_mask, mask = 1ull << (bit & 63);
+	int seen;
+
+	if (ix->seen == NULL)
+		return (1);
+	seen = (ix->seen[bit >> 6] & mask) != 0;
+	ix->seen[bit >> 6] |= mask;
+	return (seen);
+}
+
+void
+mkv_index_expect_prefetch(const struct mkv_index *ix, struct mkv_digest d)
+{
+	__builtin_prefetch(index_head(ix, d.lo), 1);
+	if (ix->seen != NULL)
+		__builtin_prefetch(&ix->seen[(d.hi & ix->seen_mask) >> 6], 1);
 }
 
 /* Move what belongs to the upper half of bucket `split` there. */

@@ -69,12 +69,20 @@ struct mkv_index {
 	uint32_t	ent_free, side_free;	/* free lists, MKV_ENT_NIL ends */
 	uint32_t	buckets, split;		/* buckets: power of two of this round; split: next to be split */
 	uint32_t	linked, used, sides_used;
+	uint64_t	*seen, seen_mask;	/* bits; only between mkv_index_expect() and mkv_index_expected() */
 };
 
 int	mkv_index_init(struct mkv_index *ix, uint32_t ents_max);	/* MKV_E_NOMEM */
 void	mkv_index_fini(struct mkv_index *ix);
-/* So many entries are about to be linked: buckets for them at once, none split on the way. Only while nothing is linked; n: any number. */
+/*
+ * So many entries are about to be linked (n: any number): buckets for them at once, none split on the way, and a table of 2 to 4 bytes an entry that
+ * tells most digests never seen from the others without a look at an entry. Only while nothing is linked; mkv_index_expected() ends it.
+ */
 void	mkv_index_expect(struct mkv_index *ix, uint32_t n);
+void	mkv_index_expected(struct mkv_index *ix);
+/* Between the two: 0: no digest like this came by here before; 1: perhaps. */
+int	mkv_index_seen(struct mkv_index *ix, struct mkv_digest d);
+void	mkv_index_expect_prefetch(const struct mkv_index *ix, struct mkv_digest d);
 
 uint32_t mkv_index_find(const struct mkv_index *ix, struct mkv_digest d);
 /* As many look-ups at once (n <= MKV_INDEX_MANY); out[k] as mkv_index_find() of d[k]. */

@@ -66,10 +66,11 @@ recover_slot(struct mkv_engine *e, struct mkv_digest d, int side)
 	return (i);
 }
 
+/* fresh: nobody has this digest. */
 static void
-recover_link(struct mkv_engine *e, uint32_t i)
+recover_link(struct mkv_engine *e, uint32_t i, int fresh)
 {
-	uint32_t old = mkv_index_find(&e->ix, eng_ent(e, i)->digest);
+	uint32_t old = fresh ? MKV_ENT_NIL : mkv_index_find(&e->ix, eng_ent(e, i)->digest);
 
 	if (old != MKV_ENT_NIL)
 		recover_drop(e, old, MKV_REASON_NONE);
@@ -125,7 +126,7 @@ recover_ent(struct mkv_engine *e, const struct mkv_obj_view *v, uint32_t page)
 		recover_set(&e->ix.side[en->run], v->set->set, mask, v->set->piece_count);
 	} else
 		recover_runs(e, en, v->runs, o->n_runs);
-	recover_link(e, i);
+	recover_link(e, i, 0);
 	return (0);
 }
 
@@ -166,7 +167,7 @@ recover_item(struct mkv_engine *e, const struct mkv_ckpt_item *it)
 		recover_runs(e, en, run, it->n_runs);
 	} else
 		en->run = it->run;
-	recover_link(e, i);
+	recover_link(e, i, !mkv_index_seen(&e->ix, it->digest));
 }
 
 /* A step of the walk over a block's items: bytes of the item at pos, 0 at the end. */
@@ -180,14 +181,14 @@ recover_step(const struct mkv_ckpt_block *b, uint32_t pos)
 	return (it->bytes);
 }
 
-/* Millions of look-ups, each a miss or two: the block's memory is asked for before it is used. */
+/* Millions of entries, each with a miss or two: the memory for the next block is asked for before it is used. The block may be anything. */
 static void
 recover_prefetch(struct mkv_engine *e, const struct mkv_ckpt_block *b)
 {
-	for (int step = 0; step < 2; step++) {
-		for (uint32_t pos = 0, n; (n = recover_step(b, pos)) != 0; pos += n)
-			mkv_index_prefetch(&e->ix, ((const struct mkv_ckpt_item *)(const void *)(b->data + pos))->digest, step);
-	}
+	if (b->used > sizeof(b->data))
+		return;
+	for (uint32_t pos = 0, n; (n = recover_step(b, pos)) != 0; pos += n)
+		mkv_index_expect_prefetch(&e->ix, ((const struct mkv_ckpt_item *)(const void *)(b->data + pos))->digest);
 }
 
 static uint64_t
@@ -196,34 +197,88 @@ recover_block(struct mkv_engine *e, const struct mkv_ckpt_block *b)
 	uint32_t pos = 0, bytes;
 	uint64_t n = 0;
 
-	recover_prefetch(e, b);
 	for (; n < b->n_items && (bytes = recover_step(b, pos)) != 0; n++, pos += bytes)
 		recover_item(e, (const struct mkv_ckpt_item *)(const void *)(b->data + pos));
 	return (n);
 }
 
+/* A piece of the body on its way to memory while the one before it is worked on. The medium owns it until it is done. */
+struct recover_read {
+	struct mkv_mio	mio;
+	int		done, res;
+	uint8_t		*buf;			/* RECOVER_READ_BLOCKS blocks */
+	uint32_t	at, blocks;
+};
+
+static void
+recover_on_read(struct mkv_mio *mio, int res)
+{
+	struct recover_read *rd = MKV_CONTAINER_OF(mio, struct recover_read, mio);
+
+	rd->done = 1;
+	rd->res = res;
+}
+
+static void
+recover_read_begin(struct mkv_engine *e, struct recover_read *rd, const struct mkv_ckpt_head *h, uint32_t area, uint32_t at)
+{
+	rd->at = at;
+	rd->blocks = at < h->blocks ? MKV_MIN(RECOVER_READ_BLOCKS, h->blocks - at) : 0;
+	rd->done = rd->blocks == 0;
+	if (rd->done)
+		return;
+	memset(&rd->mio, 0, sizeof(rd->mio));
+	rd->mio.done = recover_on_read;
+	e->rec.recovery_read_bytes += (uint64_t)rd->blocks * MKV_BLOCK;
+	e->o.media->ops->read(e->o.media, &rd->mio, rd->buf, rd->blocks * MKV_BLOCK, e->sb.ckpt_off[area] + (uint64_t)(1 + at) * MKV_BLOCK, -1);
+}
+
+/* 0, or MKV_E_CANCELLED: the process is to end, and nothing turns the loop again. */
 static int
-recover_body(struct mkv_engine *e, const struct mkv_ckpt_head *h, uint32_t area, uint8_t *buf)
+recover_read_wait(struct mkv_engine *e, struct recover_read *rd)
+{
+	while (!rd->done && !e->cancelled) {
+		if (e->o.ops->pump(e->o.arg) == MKV_E_CANCELLED)
+			e->cancelled = 1;
+	}
+	return (e->cancelled ? MKV_E_CANCELLED : 0);
+}
+
+/* The items of one piece. */
+static uint64_t
+recover_piece(struct mkv_engine *e, const struct mkv_ckpt_head *h, const struct recover_read *rd)
+{
+	const struct mkv_ckpt_block *b = (const void *)rd->buf;
+	uint64_t items = 0;
+
+	for (uint32_t i = 0; i < rd->blocks; i++, b++) {
+		if (rd->res == 0 && i + 1 < rd->blocks)
+			recover_prefetch(e, b + 1);
+		if (rd->res != 0 || b->magic != MKV_CKPT_MAGIC || b->tag != e->tag || b->id != h->id || b->block_no != rd->at + i ||
+		    b->used > sizeof(b->data) || !mkv_block_good(b, offsetof(struct mkv_ckpt_block, crc))) {
+			e->rec.damaged_blocks++;
+			continue;
+		}
+		items += recover_block(e, b);
+	}
+	return (items);
+}
+
+static int
+recover_body(struct mkv_engine *e, const struct mkv_ckpt_head *h, uint32_t area, struct recover_read *rd)
 {
 	uint64_t items = 0;
-	int r;
+	unsigned now = 0;
 
-	for (uint32_t at = 0; at < h->blocks && !e->cancelled; at += RECOVER_READ_BLOCKS) {
-		uint32_t n = MKV_MIN(RECOVER_READ_BLOCKS, h->blocks - at);
-
-		r = eng_read(e, buf, n * MKV_BLOCK, e->sb.ckpt_off[area] + (uint64_t)(1 + at) * MKV_BLOCK);
-		e->rec.recovery_read_bytes += n * MKV_BLOCK;
-		for (uint32_t i = 0; i < n; i++) {
-			const struct mkv_ckpt_block *b = (const void *)(buf + (size_t)i * MKV_BLOCK);
-
-			if (r != 0 || b->magic != MKV_CKPT_MAGIC || b->tag != e->tag || b->id != h->id || b->block_no != at + i ||
-			    b->used > sizeof(b->data) || !mkv_block_good(b, offsetof(struct mkv_ckpt_block, crc))) {
-				e->rec.damaged_blocks++;
-				continue;
-			}
-			items += recover_block(e, b);
-		}
+	mkv_index_expect(&e->ix, (uint32_t)MKV_MIN(h->items, UINT32_MAX));
+	recover_read_begin(e, &rd[0], h, area, 0);
+	for (; rd[now].blocks > 0; now ^= 1) {
+		recover_read_begin(e, &rd[now ^ 1], h, area, rd[now].at + rd[now].blocks);
+		if (recover_read_wait(e, &rd[now]) != 0)
+			return (MKV_E_CANCELLED);
+		items += recover_piece(e, h, &rd[now]);
 	}
+	mkv_index_expected(&e->ix);
 	if (items < h->items)
 		e->rec.lost_objects += (uint32_t)(h->items - items);
 	return (0);
@@ -361,24 +416,33 @@ recover_settle(struct mkv_engine *e)
 	recover_count(e);
 }
 
-int
-recover_run(struct mkv_engine *e, char *why, size_t why_bytes)
+/* Checkpoint, then journal. buf: two pieces. */
+static int
+recover_read(struct mkv_engine *e, uint8_t *buf)
 {
+	struct recover_read rd[2] = { { .buf = buf }, { .buf = buf + (size_t)RECOVER_READ_BLOCKS * MKV_BLOCK } };
 	struct mkv_ckpt_head h = { 0 };
 	uint32_t area = 0;
-	uint8_t *buf;
 	int r = 0;
 
-	if (posix_memalign((void **)&buf, MKV_BLOCK, (size_t)RECOVER_READ_BLOCKS * MKV_BLOCK) != 0)
-		return (MKV_E_NOMEM);
 	if (!e->formatted && recover_head(e, &h, &area, buf)) {
-		r = recover_body(e, &h, area, buf);
+		r = recover_body(e, &h, area, rd);
 		e->ck.id = h.id;
 		e->ck.area = area ^ 1;
 	}
+	return (r != 0 ? r : replay_run(e, h.id ? h.start_seq : 1, e->formatted));
+}
+
+int
+recover_run(struct mkv_engine *e, char *why, size_t why_bytes)
+{
+	uint8_t *buf;
+	int r;
+
+	if (posix_memalign((void **)&buf, MKV_BLOCK, 2ull * RECOVER_READ_BLOCKS * MKV_BLOCK) != 0)
+		return (MKV_E_NOMEM);
+	r = recover_read(e, buf);
 	free(buf);
-	if (r == 0)
-		r = replay_run(e, h.id ? h.start_seq : 1, e->formatted);
 	if (e->cancelled)
 		r = MKV_E_CANCELLED;
 	if (r == 0) {

@@ -1,6 +1,8 @@
 """b: values of every awkward size go in and come back, in all modes, over one and five drives, and survive a restart."""
+import contextlib
 import json
 import os
+import subprocess
 
 import pytest
 
@@ -53,48 +55,67 @@ def test_round_trips(server_factory, mode, drives, io):
             assert c.exists(odd) == 0
 
 
-@pytest.mark.parametrize("drives", [1, 5])
-def test_one_gib(server_factory, drives):
-    if not FULL and drives == 1:
-        pytest.skip("1 GiB over one drive: only with ./check --full")
-    s = server_factory(drives=drives, drive_bytes="2GiB" if drives == 1 else "512MiB")
+@contextlib.contextmanager
+def direct_server(where, drives, drive_bytes):
+    """A server, not yet started, on loop devices; a skip where there are none."""
+    if os.geteuid() != 0:
+        pytest.skip("loop devices need root")
+    devices = []
+    try:
+        for i in range(drives):
+            img = where / f"disk{i}"
+            img.write_bytes(b"")
+            os.truncate(img, drive_bytes)
+            out = subprocess.run(["losetup", "--show", "--direct-io=on", "-f", str(img)], capture_output=True, text=True)
+            if out.returncode != 0:
+                pytest.skip(f"no loop device: {out.stderr.strip()}")
+            devices.append(out.stdout.strip())
+        s = Server(mode="direct", drives=0, sets=["storage.drives=[" + ", ".join(f"{{media: {d}}}" for d in devices) + "]"])
+        s.sets.remove("storage.drives=[]")
+        try:
+            yield s
+        finally:
+            s.close()
+    finally:
+        for d in devices:
+            subprocess.run(["losetup", "-d", d], check=False)
+
+
+def put_and_get_one_gib(addr):
     n = 1024 * MIB
-    with mkv.Client(s.addr) as c:
+    with mkv.Client(addr) as c:
         value = content(b"gib", 1, n)
         c.put(b"gib", value, 240)
         assert c.get(b"gib", n, 240) == value
 
 
-def test_direct_mode_on_loop_device(server_factory, tmp_path):
-    import subprocess
-    if os.geteuid() != 0:
-        pytest.skip("loop devices need root")
-    img = tmp_path / "disk"
-    img.write_bytes(b"")
-    os.truncate(img, 512 * MIB)
-    out = subprocess.run(["losetup", "--show", "--direct-io=on", "-f", str(img)], capture_output=True, text=True)
-    if out.returncode != 0:
-        pytest.skip(f"no loop device: {out.stderr.strip()}")
-    dev = out.stdout.strip()
-    try:
-        s = Server(mode="direct", sets=[f"storage.drives=[{{media: {dev}}}]"])
-        s.sets = [x for x in s.sets if "arena" not in x and "drive0.dat" not in x]
-        try:
-            s.start()
-            with mkv.Client(s.addr) as c:
-                for n in [0, 1, 4095, 65537, 4 * MIB + 1, 64 * MIB]:
-                    c.put(key_of(n), content(key_of(n), 1, n), 60)
-                    assert c.get(key_of(n), n, 60) == content(key_of(n), 1, n)
-            s.pin_ports()
-            s.kill()
-            s.start()
-            with mkv.Client(s.addr) as c:
-                for n in [0, 1, 4095, 65537, 4 * MIB + 1, 64 * MIB]:
-                    assert c.get(key_of(n), n, 60) == content(key_of(n), 1, n)
-        finally:
-            s.close()
-    finally:
-        subprocess.run(["losetup", "-d", dev], check=False)
+@pytest.mark.parametrize("mode", ["file", "memory", "direct"])
+@pytest.mark.parametrize("drives", [1, 5])
+def test_one_gib(server_factory, tmp_path, mode, drives):
+    if not FULL and (mode, drives) != ("file", 5):
+        pytest.skip("1 GiB otherwise than in five files: only with ./check --full")
+    drive_bytes = 2048 * MIB if drives == 1 else 512 * MIB
+    if mode == "direct":
+        with direct_server(tmp_path, drives, drive_bytes) as s:
+            put_and_get_one_gib(s.start().addr)
+    else:
+        put_and_get_one_gib(server_factory(mode=mode, drives=drives, drive_bytes=str(drive_bytes)).addr)
+
+
+@pytest.mark.parametrize("drives", [1, 5])
+def test_direct_mode_on_loop_devices(tmp_path, drives):
+    with direct_server(tmp_path, drives, 512 * MIB) as s:
+        s.start()
+        with mkv.Client(s.addr) as c:
+            for n in SIZES:
+                c.put(key_of(n), content(key_of(n), 1, n), 60)
+                assert c.get(key_of(n), n, 60) == content(key_of(n), 1, n)
+        s.pin_ports()
+        s.kill()
+        s.start()
+        with mkv.Client(s.addr) as c:
+            for n in SIZES:
+                assert c.get(key_of(n), n, 60) == content(key_of(n), 1, n)
 
 
 def test_overwrite_if_absent_ttl(server_factory):

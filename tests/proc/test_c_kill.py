@@ -1,6 +1,7 @@
 """
 c: children and the supervisor are killed at random moments under a verified load. No acknowledged put is lost or wrong, calls end at their deadlines,
-service comes back. The counts of the issue (50 rounds, 20 with a slow disk) run with ./check --full, a sample otherwise; the seed is printed.
+service comes back. The counts of the issue (50 rounds, 20 with a slow disk) run with ./check --full, a sample otherwise (MEMKV_TEST_ROUNDS: any number);
+the seed is printed.
 """
 import os
 import random
@@ -16,8 +17,9 @@ import pytest
 import mkv
 from harness import FULL, MIB, Load, Server, alive, content
 
-ROUNDS = 50 if FULL else 6
-SLOW_ROUNDS = 20 if FULL else 2
+ROUNDS = int(os.environ.get("MEMKV_TEST_ROUNDS", 50 if FULL else 6))
+SUPERVISOR_ROUNDS = int(os.environ.get("MEMKV_TEST_ROUNDS", 50 if FULL else 3))
+SLOW_ROUNDS = int(os.environ.get("MEMKV_TEST_ROUNDS", 20 if FULL else 2))
 RETURN_LIMIT = 10.0
 ORPHAN_LIMIT = 6.0      # a front alone gives up after 2 s
 SEED = int(os.environ.get("MEMKV_SEED", "0")) or random.randrange(1 << 32)
@@ -136,7 +138,7 @@ def test_kill_supervisor_under_load(server_factory):
     loads = start_load(s, threads=3, deadline=15.0)
     assert wait_progress(loads, 0, 30)
     ready, every = [], []
-    for _ in range(ROUNDS if FULL else 3):
+    for _ in range(SUPERVISOR_ROUNDS):
         time.sleep(rnd.uniform(0.05, 0.5))
         kids = [p for p in s.all_pids() if p != s.supervisor_pid]
         os.kill(s.supervisor_pid, signal.SIGKILL)

@@ -142,7 +142,7 @@ enum {					/* mkv_wire_put.flags, mkv_wire_object.flags */
 };
 
 struct mkv_wire_put {			/* then ns | key | parent key | pad to 8 | n_crcs x u32 | pad to 8 */
-	uint64_t	value_bytes;	/* of the whole value; MKV_WIRE_SIZE_UNKNOWN but in the last part */
+	uint64_t	value_bytes;	/* of the whole value; MKV_WIRE_SIZE_UNKNOWN is allowed but in the last part */
 	uint64_t	part_off;	/* multiple of part_bytes */
 	uint64_t	put_id;
 	uint64_t	ttl_ms;		/* 0: none */

@@ -134,7 +134,7 @@ encode_put(struct leg *l, struct mkv_hdr *h, struct out *out, uint32_t part_byte
 	l->frame_left = MKV_MIN(left, part_bytes);
 	l->last_begun = o->kind == OPK_STREAM ? o->part->last : l->frame_left == left;
 	memset(w, 0, sizeof(*w));
-	w->value_bytes = l->last_begun ? put_total(o) : MKV_WIRE_SIZE_UNKNOWN;
+	w->value_bytes = l->last_begun || o->kind != OPK_STREAM ? put_total(o) : MKV_WIRE_SIZE_UNKNOWN;
 	w->part_off = l->tx_off;
 	w->put_id = o->put_id;
 	w->ttl_ms = o->ttl_ms;

@@ -358,7 +358,7 @@ serve_put(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 	c->f->last_parent_bytes = w.parent_bytes;
 	memcpy(ns, at, w.ns_bytes);
 	if (q->flags & MKV_WIRE_F_MORE) {
-		if (w.value_bytes != MKV_WIRE_SIZE_UNKNOWN || (pp = part_find(c, 0)) == NULL)
+		if ((w.value_bytes != MKV_WIRE_SIZE_UNKNOWN && w.value_bytes < w.part_off + q->payload_bytes) || (pp = part_find(c, 0)) == NULL)
 			return (-1);
 		pp->id = q->request_id;
 		pp->first = w;

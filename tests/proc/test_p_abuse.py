@@ -142,6 +142,20 @@ def test_full_server_says_so(server_factory):
         time.sleep(0.1)
 
 
+def test_value_larger_than_the_store(server_factory, tmp_path):
+    """It is refused at once, not at its deadline, and what it had taken is given back."""
+    s = server_factory(drive_bytes="256MiB")
+    huge = tmp_path / "huge"
+    with open(huge, "wb") as f:
+        f.truncate(1 << 30)
+    begin = time.monotonic()
+    out = cli("put", "huge", str(huge), "--deadline", "60s", server=s)
+    assert out.returncode != 0
+    assert b"space" in out.stderr, out.stderr
+    assert time.monotonic() - begin < 20
+    assert cli("put", "small", "-", server=s, stdin=b"v" * 9000000).returncode == 0
+
+
 def mutant(w, rnd):
     """A good frame with something changed, signed again or not."""
     key = rnd.choice([b"a", b"mutant", bytes(512)])

@@ -289,7 +289,7 @@ drive_do(struct rig_drive *d, const struct mkv_drv_req *q, struct mkv_drv_rep *r
 	case MKV_DRV_DELETE:
 	case MKV_DRV_TOUCH:
 	case MKV_DRV_VERIFY:	return (do_delete(d, q, rep));
-	case MKV_DRV_SET_NEW:	rep->set.lo = ++d->next_set; rep->set.hi = d->index; return (0);
+	case MKV_DRV_SET_NEW:	rep->set.lo = ++d->next_set; rep->set.hi = d->index; rep->total_bytes = d->total_bytes; return (0);
 	case MKV_DRV_INFO:	rep->total_bytes = 1000; rep->used_bytes = 10; rep->objects = 1; return (0);
 	}
 	return (MKV_E_PROTO);

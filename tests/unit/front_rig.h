@@ -53,6 +53,7 @@ struct rig_drive {
 	unsigned	count[32];		/* requests by op */
 	unsigned	holds;			/* memory mode: holds out */
 	uint64_t	deadline_seen;
+	uint64_t	total_bytes;		/* told with SET_NEW; 0: nothing is told */
 };
 
 struct rig_conf {

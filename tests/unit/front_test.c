@@ -857,6 +857,36 @@ test_stalled_puts(void **state)
 	stalled_put(&mem);
 }
 
+/* A value that is larger than all drives is refused when that is known: by its declared size, else by the bytes that have come. */
+static void
+fault_never_fits(struct rig *r, struct rig_client *c)
+{
+	uint8_t body[1024];
+	uint64_t id;
+	size_t n;
+
+	r->drive[0].total_bytes = 3u << 20;
+	for (unsigned known = 0; known < 2; known++) {
+		id = 4000 + known;
+		for (unsigned i = 0; i <= (known ? 0 : 3); i++) {
+			n = rig_put_body(body, "huge", i == 0 ? 4 : 0, big, 1 << 20, (uint64_t)i << 20, known ? 5u << 20 : MKV_WIRE_SIZE_UNKNOWN, 0);
+			(void)rig_send(c, MKV_WIRE_PUT, MKV_WIRE_F_MORE, id, body, n, big, 1 << 20);
+		}
+		assert_int_equal(answer_of(c, id), MKV_E_NOSPACE);
+	}
+	put_get(c, "fits", 3u << 20);
+}
+
+static void
+test_never_fits(void **state)
+{
+	const struct rig_conf one = { .drives = 1, .kind = MKV_IOQ_AUTO }, mem = { .drives = 1, .kind = MKV_IOQ_AUTO, .memory_mode = 1 };
+
+	(void)state;
+	with(&one, fault_never_fits);
+	with(&mem, fault_never_fits);
+}
+
 static int
 setup(void **state)
 {
@@ -894,6 +924,7 @@ main(void)
 		cmocka_unit_test(test_client_gone),
 		cmocka_unit_test(test_stalls),
 		cmocka_unit_test(test_stalled_puts),
+		cmocka_unit_test(test_never_fits),
 	};
 
 	return (cmocka_run_group_tests(tests, setup, teardown));

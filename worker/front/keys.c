@@ -80,8 +80,9 @@ keys_other_open(const struct mkv_req *r)
 }
 
 /*
- * 0; MKV_E_AGAIN: parked; MKV_E_BUSY: it would wait for a list that waits for it. A list takes memory bit by bit and gives nothing back before its end, so lists that are at work together must fit the stage
- * together: else each would wait for what the others hold. What puts and gets hold comes back without them.
+ * 0; MKV_E_AGAIN: parked; MKV_E_BUSY: it would wait for a list that waits for it. A list takes memory bit by bit and gives nothing back before its end,
+ * so lists that are at work together must fit the stage together: else each would wait for what the others hold. What puts and gets hold comes back
+ * without them.
  */
 static int
 keys_admit(struct mkv_req *r, uint32_t claim)

@@ -44,6 +44,13 @@ put_crcs_ok(const struct mkv_hdr *h, const struct mkv_wire_put *w)
 	return (w->n_crcs == mkv_crc_chunks(h->payload_bytes));
 }
 
+/* No waiting and no leaving of others makes room for more bytes than all drives have. */
+static int
+put_never_fits(const struct mkv_put *u, uint64_t bytes)
+{
+	return (u->room != 0 && MKV_MAX(bytes, u->declared) > u->room);
+}
+
 static uint16_t
 put_flags(const struct mkv_front *f, uint32_t wire)
 {
@@ -164,6 +171,10 @@ put_part(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
 		(void)mkv_wire_take(&in, (size_t)w->ns_bytes + w->key_bytes + w->parent_bytes);
 	else if (w->ns_bytes != 0 || w->key_bytes != 0 || w->parent_bytes != 0)
 		return (put_bad_part(r, h, MKV_E_PROTO));
+	if (w->value_bytes != MKV_WIRE_SIZE_UNKNOWN)
+		u->declared = w->value_bytes;
+	if (put_never_fits(u, u->value_bytes + h->payload_bytes))
+		return (put_bad_part(r, h, MKV_E_NOSPACE));
 	if ((p = put_free_part(r)) == NULL)
 		return (MKV_TAKE_HOLD);
 	mkv_part_init(r, p, u->next_no, (uint32_t)h->payload_bytes);
@@ -407,6 +418,22 @@ put_on_part(struct mkv_req *r, struct mkv_part *p, struct mkv_dop *d, const stru
 	}
 }
 
+/* From the size of the home drive: pieces are shared out by weight, though not evenly to the byte. */
+static uint64_t
+put_room(const struct mkv_req *r, const struct mkv_drv_rep *rep)
+{
+	const struct mkv_drive *v = r->f->drive;
+	const struct mkv_put *u = &r->u.put;
+	double all = 0, home = v[u->home].weight;
+
+	if (u->n_stripe <= 1)
+		return (rep->total_bytes);
+	for (unsigned i = 0; i < u->n_stripe; i++)
+		all += v[u->stripe[i]].weight;
+	all = home > 0 ? 1.25 * (double)rep->total_bytes * all / home : 0;
+	return (all < (double)MKV_WIRE_VALUE_MAX ? (uint64_t)all : 0);
+}
+
 static void
 put_on_ctl(struct mkv_req *r, const struct mkv_drv_rep *rep, int status)
 {
@@ -428,6 +455,9 @@ put_on_ctl(struct mkv_req *r, const struct mkv_drv_rep *rep, int status)
 	else {
 		u->set_known = 1;
 		u->set = rep->set;
+		u->room = put_room(r, rep);
+		if (put_never_fits(u, u->value_bytes))
+			mkv_req_end(r, MKV_E_NOSPACE, MKV_REASON_NONE, NULL, 0);
 	}
 }
 

@@ -102,6 +102,8 @@ enum mkv_req_state {
 
 struct mkv_put {
 	uint64_t	value_bytes, put_id, ttl_ms;
+	uint64_t	declared;	/* size that the client gave; 0: none yet */
+	uint64_t	room;		/* what the drives of the stripe could hold if they were empty; 0: not known yet */
 	struct mkv_digest parent;
 	struct mkv_set_id set;
 	struct mkv_dop	*ctl;		/* SET_NEW, the manifest, an ABORT */

@@ -1,0 +1,473 @@
+/*
+ * The drive engine with very many objects: memory of the index, flushes of durable puts, recovery after kill -9, metadata reads of gets.
+ *
+ *	scale [--objects N] [--rounds N] [--dir DIR] [--full]
+ *
+ * A child fills a store (values of zeros, their bytes in a hole: hole.h), puts some more durably, goes on until the journal is as long as it gets
+ * before a checkpoint, and dies by SIGKILL. The parent opens the store as a drive process does, O_DIRECT where the filesystem has it, --rounds times
+ * without closing it in order; before each it reads the same journal and checkpoint bytes one after the other: that is the reference. Then random
+ * gets with 512 bytes of page cache an object, cold and warm.
+ *
+ * One JSON object on stdout. What is counted must be within its budget, always; what is timed must be only with --full (--objects 10000000 unless
+ * said otherwise), as a sample (200000) is over before a busy machine has noticed. Exit status 0 within, 1 not, 2 wrong usage.
+ */
+#include "config.h"
+
+#include "tests/scale/hole.h"
+
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/base/assert.h"
+#include "common/base/crc.h"
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "common/base/os.h"
+#include "tests/crash/rig.h"
+#include "worker/drive/layout.h"
+
+#define MIB		(1ull << 20)
+#define DEPTH		32u			/* requests in flight */
+#define VALUE_MAX	4096u
+#define READ_BYTES	(1u << 20)		/* of the reference */
+#define ROUNDS_MAX	15u
+#define SAMPLE		200000u
+#define FULL		10000000u
+#define CACHE_PER_OBJECT 512u
+#define NOTHING_ELSE	MIB			/* page cache while memory is counted */
+#define ROUND_UP_BYTES	(4 * MIB)		/* two tables in huge pages: what their round-up may add */
+
+struct child {					/* what the child says before it dies */
+	uint64_t	rss_empty, rss_full, cache_bytes, fill_ns, durable_puts, durable_flushes, checkpoints;
+};
+
+struct round {
+	uint64_t	read_bytes, read_ns, index_ns, served_ns, rss_before, rss_after, objects;
+};
+
+struct scale {
+	uint64_t	objects;
+	unsigned	rounds;
+	int		full;
+	struct rig	*rig;
+	struct mkv_sb	sb;
+	struct mkv_metrics *metrics;
+	uint32_t	crc[VALUE_MAX + 1];	/* of so many zeros */
+	struct rnd	rnd;
+	struct child	child;
+	struct round	round[ROUNDS_MAX];
+	uint64_t	gets, cold_reads, warm_reads;
+	unsigned	bad;
+};
+
+static struct scale scale;
+
+static void
+scale_fail(const char *what)
+{
+	fprintf(stderr, "scale: %s\n", what);
+	scale.bad++;
+}
+
+static uint64_t
+scale_rss(void)
+{
+	unsigned long long size, resident = 0;
+	FILE *f = fopen("/proc/self/statm", "r");
+
+	MKV_ASSERT(f != NULL && fscanf(f, "%llu %llu", &size, &resident) == 2);
+	fclose(f);
+	return (resident * (uint64_t)sysconf(_SC_PAGESIZE));
+}
+
+static uint64_t
+scale_bytes_of(uint64_t i)
+{
+	return (1 + i * 7919 % VALUE_MAX);
+}
+
+/* A key as caches have them: a name and a hash. */
+static void
+scale_key(char *key, size_t bytes, uint64_t i)
+{
+	snprintf(key, bytes, "model/layer:%016" PRIx64 "%08" PRIx64, (uint64_t)(i * 0x9e3779b97f4a7c15ull), i);
+}
+
+static void
+scale_submit(unsigned slot, unsigned op, uint64_t i, unsigned flags)
+{
+	static struct mkv_drv_req q;		/* of one thread; large */
+	char key[64];
+
+	scale_key(key, sizeof(key), i);
+	rig_req(&q, op, key);
+	rig_bufs(&q, slot, VALUE_MAX);
+	q.flags = (uint16_t)flags;
+	q.len = VALUE_MAX;
+	if (op == MKV_DRV_PUT) {
+		q.value_bytes = scale_bytes_of(i);
+		q.n_crcs = 1;
+		q.crcs[0] = scale.crc[q.value_bytes];
+		q.bufs[0].bytes = (uint32_t)q.value_bytes;
+	}
+	rig_submit(scale.rig, slot, &q);
+}
+
+static void
+scale_answer(unsigned slot, unsigned op, uint64_t i)
+{
+	const struct mkv_drv_rep *p = &scale.rig->slot[slot].rep;
+	uint64_t want = scale_bytes_of(i);
+
+	if (p->status != 0 || (op == MKV_DRV_GET && (p->value_bytes != want || p->len != want || p->n_crcs != 1 || p->crcs[0] != scale.crc[want]))) {
+		fprintf(stderr, "scale: op %u of object %" PRIu64 ": %s, %" PRIu64 " bytes of %" PRIu64 "\n", op, i, mkv_err(p->status), p->value_bytes, want);
+		scale.bad++;
+	}
+}
+
+/* n operations, DEPTH in flight: on objects from `first` on, or random ones below first. */
+static void
+scale_run(unsigned op, uint64_t first, uint64_t n, int random, unsigned flags)
+{
+	uint64_t on[DEPTH] = { 0 }, begun = 0, ended = 0;
+
+	while (ended < n && scale.bad < 10) {
+		for (unsigned s = 0; s < DEPTH; s++) {
+			struct rig_slot *slot = &scale.rig->slot[s];
+
+			if (slot->busy && slot->done) {
+				slot->busy = 0;
+				ended++;
+				scale_answer(s, op, on[s]);
+			}
+			if (!slot->busy && begun < n) {
+				on[s] = random ? rnd_u64(&scale.rnd) % first : first + begun;
+				begun++;
+				scale_submit(s, op, on[s], flags);
+			}
+		}
+		rig_turn(scale.rig);
+	}
+}
+
+static uint64_t
+scale_metric(enum mkv_metric id)
+{
+	return (mkv_metric_get(scale.metrics, id, 0));
+}
+
+static struct mkv_media *
+scale_wrap(struct rig *r, struct mkv_media *m)
+{
+	(void)r;
+	return (hole_create(m, scale.sb.data_off));
+}
+
+static int
+scale_open(uint64_t cache_bytes)
+{
+	int err;
+
+	scale.rig->o.page_cache_bytes = cache_bytes;
+	if ((err = rig_open(scale.rig)) != 0)
+		fprintf(stderr, "scale: open: %s: %s\n", mkv_err(err), scale.rig->why);
+	return (err);
+}
+
+/* Overwrites, until the journal is nearly as long as the engine lets it grow before it wants a checkpoint (half the ring). */
+static void
+child_lengthen_journal(void)
+{
+	uint64_t ring = (uint64_t)scale.sb.journal_blocks * MKV_BLOCK, at, n;
+
+	for (n = scale_metric(MKV_M_drive_checkpoints_total) + 1; scale_metric(MKV_M_drive_checkpoints_total) < n && !scale.bad;)
+		scale_run(MKV_DRV_PUT, scale.objects, 1024, 1, MKV_DRV_F_ACCEPTED | MKV_DRV_F_OVERWRITE);
+	at = scale_metric(MKV_M_drive_journal_bytes_total);
+	while (scale_metric(MKV_M_drive_journal_bytes_total) - at < ring * 4 / 10 && !scale.bad)
+		scale_run(MKV_DRV_PUT, scale.objects, 1024, 1, MKV_DRV_F_ACCEPTED | MKV_DRV_F_OVERWRITE);
+}
+
+static void
+child_main(int fd)
+{
+	struct child *c = &scale.child;
+	uint64_t durable = MKV_MIN(scale.objects / 8, 65536), begin, flushes;
+
+	if (scale_open(NOTHING_ELSE) != 0)
+		_exit(1);
+	scale_run(MKV_DRV_PUT, scale.objects, 1, 0, 0);		/* beyond those that are counted: all code has run once */
+	c->rss_empty = scale_rss();
+	begin = mkv_now_ns();
+	scale_run(MKV_DRV_PUT, 0, scale.objects - durable, 0, MKV_DRV_F_ACCEPTED);
+	c->fill_ns = mkv_now_ns() - begin;
+	flushes = scale_metric(MKV_M_drive_flushes_total);
+	scale_run(MKV_DRV_PUT, scale.objects - durable, durable, 0, 0);
+	c->durable_puts = durable;
+	c->durable_flushes = scale_metric(MKV_M_drive_flushes_total) - flushes;
+	c->rss_full = scale_rss();
+	child_lengthen_journal();
+	scale_run(MKV_DRV_PUT, scale.objects, DEPTH, 1, MKV_DRV_F_OVERWRITE);	/* durable, and with them all before */
+	c->checkpoints = scale_metric(MKV_M_drive_checkpoints_total);
+	if (scale.bad || write(fd, c, sizeof(*c)) != (ssize_t)sizeof(*c))
+		_exit(1);
+	kill(getpid(), SIGKILL);
+}
+
+static void
+scale_fill(void)
+{
+	int fds[2], status;
+	pid_t pid;
+
+	MKV_ASSERT(pipe(fds) == 0);
+	MKV_ASSERT((pid = fork()) >= 0);
+	if (pid == 0) {
+		close(fds[0]);
+		child_main(fds[1]);
+		_exit(1);
+	}
+	close(fds[1]);
+	if (read(fds[0], &scale.child, sizeof(scale.child)) != (ssize_t)sizeof(scale.child))
+		scale_fail("the filling process failed");
+	close(fds[0]);
+	MKV_ASSERT(waitpid(pid, &status, 0) == pid);
+	if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+		scale_fail("the filling process did not end as it should");
+	scale.rig->o.epoch++;			/* the child's */
+}
+
+static void
+read_range(uint8_t *buf, uint64_t off, uint64_t bytes, struct round *o)
+{
+	for (uint64_t at = 0, n; at < bytes; at += n) {
+		n = MKV_MIN(bytes - at, READ_BYTES);
+		MKV_ASSERT(pread(scale.rig->fd, buf, n, (off_t)(off + at)) == (ssize_t)n);
+		o->read_bytes += n;
+	}
+}
+
+/* What a recovery must read, one piece after the other: the newest checkpoint's body, and the journal from where it ends to the newest block. */
+static void
+scale_read(struct round *o)
+{
+	const struct mkv_sb *sb = &scale.sb;
+	struct mkv_ckpt_head head = { 0 };
+	uint32_t area = 0;
+	uint64_t begin, blocks = 0, first;
+	uint8_t *buf;
+
+	MKV_ASSERT(posix_memalign((void **)&buf, MKV_BLOCK, READ_BYTES) == 0);
+	for (uint32_t k = 0; k < 2; k++) {
+		const struct mkv_ckpt_head *h = (const void *)buf;
+
+		MKV_ASSERT(pread(scale.rig->fd, buf, MKV_BLOCK, (off_t)sb->ckpt_off[k]) == MKV_BLOCK);
+		if (h->magic == MKV_CKPT_HEAD_MAGIC && h->id > head.id) {
+			head = *h;
+			area = k;
+		}
+	}
+	for (first = head.id ? head.start_seq : 1; blocks < sb->journal_blocks; blocks += 256) {
+		const struct mkv_jblock *b = (const void *)buf;
+
+		MKV_ASSERT(pread(scale.rig->fd, buf, MKV_BLOCK, (off_t)mkv_sb_journal_at(sb, first + blocks)) == MKV_BLOCK);
+		if (b->magic != MKV_JBLOCK_MAGIC || b->seq != first + blocks)
+			break;
+	}
+	begin = mkv_now_ns();
+	read_range(buf, sb->ckpt_off[area] + MKV_BLOCK, (uint64_t)head.blocks * MKV_BLOCK, o);
+	first %= sb->journal_blocks;
+	read_range(buf, sb->journal_off + first * MKV_BLOCK, MKV_MIN(blocks, sb->journal_blocks - first) * MKV_BLOCK, o);
+	if (first + blocks > sb->journal_blocks)
+		read_range(buf, sb->journal_off, (first + blocks - sb->journal_blocks) * MKV_BLOCK, o);
+	o->read_ns = mkv_now_ns() - begin;
+	free(buf);
+}
+
+static void
+scale_recover(struct round *o)
+{
+	struct mkv_engine_info info;
+	uint64_t begin;
+
+	scale_read(o);
+	o->rss_before = scale_rss();
+	begin = mkv_now_ns();
+	if (scale_open(NOTHING_ELSE) != 0) {
+		scale_fail("no recovery");
+		return;
+	}
+	scale_run(MKV_DRV_GET, scale.objects, 1, 1, 0);
+	o->served_ns = mkv_now_ns() - begin;
+	o->rss_after = scale_rss();
+	mkv_engine_info(scale.rig->e, &info);
+	o->index_ns = info.recovery_ns;
+	o->objects = info.recovered_objects;
+	if (o->objects != scale.objects + 1 || info.damaged_blocks != 0 || info.lost_objects != 0)
+		scale_fail("not all objects are there");
+	scale_run(MKV_DRV_GET, scale.objects, 2000, 1, 0);
+	(void)rig_close(scale.rig, 1);
+}
+
+static void
+scale_gets(void)
+{
+	uint64_t before;
+
+	scale.gets = MKV_MIN(scale.objects, 1000000);
+	if (scale_open(scale.objects * CACHE_PER_OBJECT) != 0) {
+		scale_fail("no recovery");
+		return;
+	}
+	before = scale_metric(MKV_M_drive_meta_reads_total);
+	scale_run(MKV_DRV_GET, scale.objects, scale.gets, 1, 0);
+	scale.cold_reads = scale_metric(MKV_M_drive_meta_reads_total) - before;
+	/* Until every page was asked for many times over; then as long as it goes on. */
+	scale_run(MKV_DRV_GET, scale.objects, scale.gets, 1, 0);
+	before = scale_metric(MKV_M_drive_meta_reads_total);
+	scale_run(MKV_DRV_GET, scale.objects, scale.gets, 1, 0);
+	scale.warm_reads = scale_metric(MKV_M_drive_meta_reads_total) - before;
+	(void)rig_close(scale.rig, 1);
+}
+
+static int
+by_ratio(const void *a, const void *b)
+{
+	const struct round *x = a, *y = b;
+	double d = (double)x->index_ns / (double)x->read_ns - (double)y->index_ns / (double)y->read_ns;
+
+	return ((d > 0) - (d < 0));
+}
+
+static void
+scale_report(void)
+{
+	const struct child *c = &scale.child;
+	const struct round *m;
+	double n = (double)scale.objects, filled, again, flushes, cold, warm, ratio;
+
+	qsort(scale.round, scale.rounds, sizeof(scale.round[0]), by_ratio);
+	m = &scale.round[scale.rounds / 2];
+	filled = ((double)c->rss_full - (double)c->rss_empty) / n;
+	again = ((double)scale.round[0].rss_after - (double)scale.round[0].rss_before) / n;
+	flushes = (double)c->durable_flushes / (double)MKV_MAX(c->durable_puts, 1);
+	cold = (double)scale.cold_reads / (double)MKV_MAX(scale.gets, 1);
+	warm = (double)scale.warm_reads / (double)MKV_MAX(scale.gets, 1);
+	ratio = (double)m->index_ns / (double)MKV_MAX(m->read_ns, 1);
+	printf("{\"objects\": %" PRIu64 ", \"fill_s\": %.1f, \"checkpoints\": %" PRIu64 ", \"bytes_per_object\": %.1f, \"bytes_per_object_recovered\": %.1f,\n",
+	    scale.objects, (double)c->fill_ns / 1e9, c->checkpoints, filled, again);
+	printf(" \"flushes_per_durable_put\": %.4f, \"meta_reads_per_get_cold\": %.4f, \"meta_reads_per_get\": %.4f,\n", flushes, cold, warm);
+	printf(" \"recovery\": {\"rounds\": %u, \"read_mib\": %.1f, \"read_s\": %.3f, \"index_s\": %.3f, \"ratio\": %.2f, \"ratio_min\": %.2f, \"ratio_max\": %.2f,"
+	    " \"first_get_s\": %.3f}}\n", scale.rounds, (double)m->read_bytes / (double)MIB, (double)m->read_ns / 1e9, (double)m->index_ns / 1e9, ratio,
+	    (double)scale.round[0].index_ns / (double)MKV_MAX(scale.round[0].read_ns, 1),
+	    (double)scale.round[scale.rounds - 1].index_ns / (double)MKV_MAX(scale.round[scale.rounds - 1].read_ns, 1), (double)m->served_ns / 1e9);
+	if (filled > 64 + (double)ROUND_UP_BYTES / n)
+		scale_fail("more than 64 bytes of memory an object");
+	if (flushes > 0.2)
+		scale_fail("more than 0.2 flushes for each durable put");
+	if (warm > 0.05)
+		scale_fail("more than 0.05 metadata reads for each get");
+	if (scale.full && ratio > 2)
+		scale_fail("recovery took more than twice as long as reading its bytes");
+	if (scale.full && scale.objects <= 1000000 && m->served_ns > 2 * MKV_NS_PER_SEC)
+		scale_fail("the first get was not served within 2 s");
+}
+
+static enum rig_kind
+scale_kind(void)
+{
+	struct mkv_ioq_opts o = { .kind = MKV_IOQ_URING, .entries = 8, .depth_max = 8 };
+	struct mkv_ioq *q;
+
+	if (mkv_ioq_create(&q, &o) != 0)
+		return (RIG_THREADS);
+	mkv_ioq_destroy(&q);
+	return (RIG_URING);
+}
+
+/* The geometry that the engine will choose, so that we know where the hole begins; room for all objects and a quarter more. */
+static void
+scale_begin(const char *dir)
+{
+	struct mkv_layout_want w = { .extent_bytes = 4 * MIB, .objects_max = (uint32_t)(scale.objects + scale.objects / 16 + 1024) };
+	int direct, fd;
+	char why[256];
+
+	w.total_bytes = scale.objects * (VALUE_MAX + VALUE_MAX / 4 + 512) + 256 * MIB;
+	w.total_bytes &= ~(4 * MIB - 1);
+	MKV_ASSERT(mkv_layout_plan(&scale.sb, &w, why, sizeof(why)) == 0);
+	for (uint32_t n = 0; n <= VALUE_MAX; n++) {
+		static const uint8_t zero[VALUE_MAX];
+
+		scale.crc[n] = mkv_crc32c(0, zero, n);
+	}
+	MKV_ASSERT(setenv("TMPDIR", dir, 1) == 0);
+	scale.rig = rig_create(scale_kind(), w.total_bytes, 1);
+	MKV_ASSERT((fd = mkv_os_medium_open(scale.rig->path, &direct)) >= 0);
+	MKV_ASSERT(dup2(fd, scale.rig->fd) >= 0 && close(fd) == 0);
+	MKV_ASSERT(mkv_os_preallocate(scale.rig->fd, scale.sb.data_off) == 0);
+	MKV_ASSERT(ftruncate(scale.rig->fd, (off_t)w.total_bytes) == 0);
+	MKV_ASSERT(mkv_metrics_open_private(&scale.metrics) == 0);
+	scale.rig->wrap = scale_wrap;
+	scale.rig->o.clock = &mkv_clock_os;
+	scale.rig->o.metrics = scale.metrics;
+	scale.rig->o.objects_max = w.objects_max;
+	scale.rig->o.extent_bytes = w.extent_bytes;
+	scale.rig->o.queue_depth = DEPTH;
+}
+
+static int
+scale_usage(void)
+{
+	fprintf(stderr, "usage: scale [--objects N] [--rounds N] [--dir DIR] [--full]\n");
+	return (2);
+}
+
+int
+main(int argc, char **argv)
+{
+	static const struct option opts[] = {
+		{ "objects", 1, NULL, 'o' }, { "rounds", 1, NULL, 'r' }, { "dir", 1, NULL, 'd' }, { "full", 0, NULL, 'f' }, { NULL, 0, NULL, 0 },
+	};
+	const char *dir = getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp";
+	int c;
+
+	scale.rounds = 3;
+	scale.full = getenv("MKV_FULL") != NULL;
+	while ((c = getopt_long(argc, argv, "", opts, NULL)) != -1) {
+		if (c == 'o')
+			scale.objects = strtoull(optarg, NULL, 10);
+		else if (c == 'r')
+			scale.rounds = (unsigned)strtoul(optarg, NULL, 10);
+		else if (c == 'd')
+			dir = optarg;
+		else if (c == 'f')
+			scale.full = 1;
+		else
+			return (scale_usage());
+	}
+	if (scale.objects == 0)
+		scale.objects = scale.full ? FULL : SAMPLE;
+	if (optind != argc || scale.objects < 1000 || scale.objects > 100000000 || scale.rounds < 1 || scale.rounds > ROUNDS_MAX)
+		return (scale_usage());
+	mkv_log_init(MKV_LOG_WARN);
+	mkv_crc_init();
+	scale.rnd.state = 1;
+	scale_begin(dir);
+	scale_fill();
+	for (unsigned i = 0; i < scale.rounds && !scale.bad; i++)
+		scale_recover(&scale.round[i]);
+	if (!scale.bad)
+		scale_gets();
+	if (!scale.bad)
+		scale_report();
+	rig_destroy(&scale.rig);
+	mkv_metrics_close(&scale.metrics);
+	return (scale.bad != 0);
+}

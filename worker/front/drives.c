@@ -24,6 +24,19 @@ dop_slot(const struct mkv_front *f, const struct mkv_dop *d)
 	return ((uint32_t)(d - f->dops));
 }
 
+static void
+dop_init(struct mkv_dop *d, uint32_t gen)
+{
+	MKV_ASSERT(d->state == DOP_FREE);
+	d->state = DOP_OURS;
+	d->req = NULL;
+	d->spare = NULL;
+	d->part = NULL;
+	d->gen = gen;
+	d->n_buf = 0;
+	d->tag = 0;
+}
+
 struct mkv_dop *
 mkv_dop_take(struct mkv_front *f, struct mkv_req *r)
 {
@@ -37,13 +50,22 @@ mkv_dop_take(struct mkv_front *f, struct mkv_req *r)
 	if (r->parked == &f->park_slots)
 		mkv_unpark(f, r);
 	d = &f->dops[idx];
-	MKV_ASSERT(d->state == DOP_FREE);
-	d->state = DOP_OURS;
+	dop_init(d, gen);
 	d->req = r;
-	d->part = NULL;
-	d->gen = gen;
-	d->n_buf = 0;
-	d->tag = 0;
+	return (d);
+}
+
+struct mkv_dop *
+mkv_dop_take_spare(struct mkv_front *f, struct mkv_spare *s)
+{
+	struct mkv_dop *d;
+	uint32_t idx, gen;
+
+	if (!mkv_list_empty(&f->park_slots.head) || mkv_slot_take(f->stage, &idx, &gen) != 0)
+		return (NULL);
+	d = &f->dops[idx];
+	dop_init(d, gen);
+	d->spare = s;
 	return (d);
 }
 
@@ -55,7 +77,7 @@ mkv_dop_req(struct mkv_front *f, struct mkv_dop *d)
 	MKV_ASSERT(d->state == DOP_OURS && q != NULL);
 	memset(q, 0, sizeof(*q));
 	q->magic = MKV_DRV_REQ_MAGIC;
-	q->deadline_ns = d->req->deadline_ns;
+	q->deadline_ns = d->req != NULL ? d->req->deadline_ns : UINT64_MAX;
 	return (q);
 }
 
@@ -66,6 +88,7 @@ dop_clear(struct mkv_dop *d)
 	mkv_list_remove(&d->link);
 	d->state = DOP_FREE;
 	d->req = NULL;
+	d->spare = NULL;
 	d->part = NULL;
 	d->n_buf = 0;
 }
@@ -146,9 +169,10 @@ mkv_dop_push(struct mkv_front *f, struct mkv_dop *d, int drive, unsigned op)
 	MKV_ASSERT(d->state == DOP_OURS && d->n_buf <= MKV_DRV_BUFS_MAX);
 	q->op = (uint16_t)op;
 	d->op = (uint16_t)op;
-	d->req->n_dops++;
+	if (d->req != NULL)
+		d->req->n_dops++;
 	mkv_list_remove(&d->link);
-	if (drive < 0 || drive >= (int)MKV_FRONT_DRIVES_MAX || !mkv_drive_serves(&f->drive[drive])) {
+	if (drive < 0 || drive >= (int)MKV_FRONT_DRIVES_MAX || (!mkv_drive_serves(&f->drive[drive]) && op != MKV_DRV_ABORT)) {
 		d->state = DOP_REFUSED;
 		mkv_list_push_tail(&f->refused, &d->link);
 		return;
@@ -177,10 +201,14 @@ mkv_dops_recall(struct mkv_front *f, struct mkv_req *r)
 
 /* The request hears it. It may be gone afterwards. */
 static void
-dop_answer(struct mkv_dop *d, const struct mkv_drv_rep *rep, int status)
+dop_answer(struct mkv_front *f, struct mkv_dop *d, const struct mkv_drv_rep *rep, int status)
 {
 	struct mkv_req *r = d->req;
 
+	if (r == NULL) {
+		mkv_spare_answer(f, d, rep, status);
+		return;
+	}
 	MKV_CHECK_OBJ(r, REQ_MAGIC);
 	MKV_ASSERT(r->n_dops > 0);
 	r->n_dops--;
@@ -200,7 +228,7 @@ mkv_drives_refused(struct mkv_front *f)
 		struct mkv_dop *d = MKV_CONTAINER_OF(l, struct mkv_dop, link);
 
 		d->state = DOP_OURS;
-		dop_answer(d, NULL, MKV_E_RETRY);
+		dop_answer(f, d, NULL, MKV_E_RETRY);
 	}
 }
 
@@ -244,7 +272,7 @@ mkv_front_desc(struct mkv_front *f, uint32_t drive, const struct mkv_desc *desc)
 	if (!rep_ok(desc, &rep))
 		return (MKV_E_PEER);
 	dop_back(f, d);
-	dop_answer(d, &rep, rep.status);
+	dop_answer(f, d, &rep, rep.status);
 	return (0);
 }
 
@@ -276,6 +304,21 @@ mkv_front_drive_up(struct mkv_front *f, uint32_t drive, uint32_t epoch)
 	drive_push_pending(f, v);
 }
 
+/* What waits for room in the ring and names a transaction of the process that died: the next one may have given the same number to another put. */
+static void
+dops_of_txns_refuse(struct mkv_front *f, struct mkv_drive *v)
+{
+	MKV_LIST_FOREACH_SAFE(it, tmp, &v->pending) {
+		struct mkv_dop *d = MKV_CONTAINER_OF(it, struct mkv_dop, link);
+
+		if ((d->op != MKV_DRV_COMMIT && d->op != MKV_DRV_ABORT) || (d->part == NULL && d->spare == NULL))
+			continue;
+		mkv_list_remove(it);
+		d->state = DOP_REFUSED;
+		mkv_list_push_tail(&f->refused, it);
+	}
+}
+
 void
 mkv_front_drive_down(struct mkv_front *f, uint32_t drive, uint32_t epoch)
 {
@@ -285,6 +328,8 @@ mkv_front_drive_down(struct mkv_front *f, uint32_t drive, uint32_t epoch)
 	MKV_CHECK_OBJ(f, FRONT_MAGIC);
 	MKV_ASSERT(drive < MKV_FRONT_DRIVES_MAX);
 	v->up = 0;
+	mkv_spares_down(f, v);
+	dops_of_txns_refuse(f, v);
 	mkv_stage_quarantine(f->stage, drive, MKV_MAX(epoch, v->epoch));
 	mkv_list_init(&lost);
 	while ((l = mkv_list_pop(&v->given)) != NULL)
@@ -298,6 +343,11 @@ mkv_front_drive_down(struct mkv_front *f, uint32_t drive, uint32_t epoch)
 		if (d->part != NULL)
 			d->part->n_buf = 0;
 		d->state = DOP_OURS;
+		if (r == NULL) {
+			mkv_spare_lost(d);
+			dop_clear(d);
+			continue;
+		}
 		MKV_ASSERT(r->n_dops > 0);
 		r->n_dops--;
 		mkv_req_on_dop_lost(r, d);
@@ -326,6 +376,7 @@ mkv_drives_remap(struct mkv_front *f)
 
 		if (mkv_drive_serves(v))
 			continue;
+		mkv_spare_short(f, i);
 		while ((l = mkv_list_pop(&v->pending)) != NULL) {
 			MKV_CONTAINER_OF(l, struct mkv_dop, link)->state = DOP_REFUSED;
 			mkv_list_push_tail(&f->refused, l);

@@ -300,6 +300,7 @@ mkv_front_stop(struct mkv_front *f, uint64_t grace_ns)
 	if (f->stopping)
 		return;
 	f->stopping = 1;
+	mkv_spares_stop(f);
 	f->stop_timer.fire = stop_fire;
 	mkv_timer_arm(f->timers, &f->stop_timer, mkv_now_ns() + grace_ns);
 	for (unsigned i = 0; i < f->n_listeners; i++) {
@@ -317,7 +318,8 @@ mkv_front_idle(const struct mkv_front *f)
 	for (unsigned i = 0; i < f->n_listeners; i++)
 		if (f->listener[i].busy)
 			return (0);
-	return (f->stopping && f->n_conns == 0 && f->n_reqs == 0);
+	/* A drive that hangs keeps what it was asked for: at the end of the grace that is no reason to stay. */
+	return (f->stopping && f->n_conns == 0 && f->n_reqs == 0 && (f->stopping == 2 || mkv_spares_none(f)));
 }
 
 void

@@ -112,7 +112,8 @@ enum mkv_dop_state {
 
 struct mkv_dop {
 	struct mkv_list	link;		/* drive.pending, drive.given or front.refused */
-	struct mkv_req	*req;
+	struct mkv_req	*req;		/* NULL: of a spare */
+	struct mkv_spare *spare;	/* runs that nobody has asked for yet */
 	struct mkv_part	*part;		/* whose buffers go with it; may be NULL */
 	uint32_t	gen, epoch;
 	uint16_t	op;
@@ -123,6 +124,23 @@ struct mkv_dop {
 	unsigned	n_buf;
 };
 
+#define SPARES_MAX	8u		/* for each drive */
+
+enum mkv_spare_state {
+	SPARE_FREE,
+	SPARE_ASKED,		/* drive */
+	SPARE_HELD,		/* a put takes it, or the timer ends it */
+	SPARE_ENDING,		/* drive */
+};
+
+struct mkv_spare {		/* a run of an arena that is reserved ahead: spare.c */
+	struct mkv_dop	*dop;
+	uint8_t		state;
+	uint32_t	bytes;
+	unsigned	n_run;
+	uint64_t	txn;
+	struct mkv_drv_run run[MKV_DRV_RUNS_MAX];
+};
 
 struct mkv_drive {
 	uint32_t	index;
@@ -134,6 +152,10 @@ struct mkv_drive {
 	uint64_t	arena_bytes;
 	uint64_t	uuid_hash;
 	double		weight;
+	uint32_t	spare_bytes, spare_last;	/* size of the spares, 0: none; size of the last put that found none */
+	unsigned	spares_want;
+	int		spare_idle;			/* no put since the timer looked */
+	struct mkv_spare spare[SPARES_MAX];
 };
 
 struct mkv_route {			/* drives that take part in placement */
@@ -174,7 +196,7 @@ struct mkv_front {
 	uint64_t	start_ns;
 	uint64_t	enters_told;
 	uint32_t	n_sessions;
-	struct mkv_timer stop_timer;
+	struct mkv_timer stop_timer, spare_timer;
 	/* pools */
 	struct mkv_conn	*conns;
 	uint8_t		*rx_slab, *scratch;
@@ -240,6 +262,7 @@ int		mkv_route_piece_drive(const struct mkv_front *f, struct mkv_digest d, const
 int		mkv_drive_serves(const struct mkv_drive *d);		/* ONLINE or RESTARTING */
 /* drives.c */
 struct mkv_dop *mkv_dop_take(struct mkv_front *f, struct mkv_req *r);	/* NULL: r is parked for a slot */
+struct mkv_dop *mkv_dop_take_spare(struct mkv_front *f, struct mkv_spare *s);	/* NULL: requests need the slots */
 struct mkv_drv_req *mkv_dop_req(struct mkv_front *f, struct mkv_dop *d);	/* cleared; the slot's memory */
 void		mkv_dop_push(struct mkv_front *f, struct mkv_dop *d, int drive, unsigned op);
 void		mkv_dops_recall(struct mkv_front *f, struct mkv_req *r);	/* those that no drive has been given yet end as CANCELLED */
@@ -250,5 +273,14 @@ void		mkv_drives_refused(struct mkv_front *f);
 void		mkv_drives_remap(struct mkv_front *f);				/* the map changed: refuse what waits for a drive that went */
 void		mkv_front_arena_lost(struct mkv_front *f, unsigned drive);	/* nobody may write to its reserved runs any more */
 void		mkv_drives_fini(struct mkv_front *f);
+/* spare.c */
+int		mkv_spare_take(struct mkv_req *r, struct mkv_part *p, int drive);	/* 1: p has a slot, a transaction and runs there */
+void		mkv_spare_refill(struct mkv_front *f, unsigned drive);			/* beside a push, whose bell serves both */
+void		mkv_spare_short(struct mkv_front *f, unsigned drive);			/* the drive has no space: all back */
+void		mkv_spare_answer(struct mkv_front *f, struct mkv_dop *d, const struct mkv_drv_rep *rep, int status);
+void		mkv_spare_lost(struct mkv_dop *d);
+void		mkv_spares_stop(struct mkv_front *f);					/* all back, no more */
+int		mkv_spares_none(const struct mkv_front *f);
+void		mkv_spares_down(struct mkv_front *f, struct mkv_drive *v);		/* the drive is gone, and its transactions */
 
 #endif

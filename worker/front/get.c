@@ -102,7 +102,7 @@ get_rep_ok(struct mkv_req *r, struct mkv_part *p, const struct mkv_drv_rep *rep)
 	if (rep->n_crcs != chunks)
 		return (0);
 	if (r->f->conf.memory_mode)
-		return (mkv_part_runs(r, p, rep, (uint64_t)rep->skip + rep->len) == 0);
+		return (mkv_part_runs(r, p, rep->runs, rep->n_runs, (uint64_t)rep->skip + rep->len) == 0);
 	for (unsigned i = 0; i < p->n_buf; i++)
 		have += mkv_buf_bytes(p->buf[i]);
 	return ((uint64_t)rep->skip + rep->len <= have);

@@ -98,15 +98,15 @@ mkv_part_bufs(struct mkv_req *r, struct mkv_part *p, uint32_t bytes)
 /* ---- Where bytes lie ------------------------------------------------------------------------------------------------------- */
 
 int
-mkv_part_runs(const struct mkv_req *r, struct mkv_part *p, const struct mkv_drv_rep *rep, uint64_t bytes)
+mkv_part_runs(const struct mkv_req *r, struct mkv_part *p, const struct mkv_drv_run *runs, unsigned n, uint64_t bytes)
 {
 	const struct mkv_drive *v = &r->f->drive[p->drive];
 	uint64_t sum = 0;
 
 	if (v->arena == NULL)
 		return (MKV_E_PEER);
-	for (unsigned i = 0; i < rep->n_runs; i++) {
-		const struct mkv_drv_run *run = &rep->runs[i];
+	for (unsigned i = 0; i < n; i++) {
+		const struct mkv_drv_run *run = &runs[i];
 
 		if (run->bytes == 0 || run->bytes > MKV_EXTENT_MAX + 2 * MKV_CRC_CHUNK || run->off > v->arena_bytes ||
 		    run->bytes > v->arena_bytes - run->off)
@@ -114,7 +114,7 @@ mkv_part_runs(const struct mkv_req *r, struct mkv_part *p, const struct mkv_drv_
 		p->run[i] = *run;
 		sum += run->bytes;
 	}
-	p->n_run = rep->n_runs;
+	p->n_run = n;
 	return (sum >= bytes ? 0 : MKV_E_PEER);
 }
 

@@ -208,6 +208,17 @@ put_fill_object(const struct mkv_req *r, struct mkv_drv_req *q)
 	q->parent = u->parent;
 }
 
+/* Where part p goes. */
+static int
+put_part_drive(const struct mkv_req *r, const struct mkv_part *p)
+{
+	const struct mkv_put *u = &r->u.put;
+
+	if (!u->multi)
+		return (mkv_route_home(r->f, r->digest));
+	return (mkv_route_piece_drive(r->f, mkv_piece_digest(r->f->piece_secret, u->set, p->no), u->stripe, u->n_stripe, 0));
+}
+
 /* The object that part p is: the whole value, or a piece. Returns the drive it goes to. */
 static int
 put_fill_part(struct mkv_req *r, const struct mkv_part *p, struct mkv_drv_req *q)
@@ -248,6 +259,7 @@ put_push_part(struct mkv_req *r, struct mkv_part *p, unsigned op)
 		(void)put_fill_part(r, p, q);
 		q->txn = p->txn;
 		mkv_part_push(r, p, p->drive, op);
+		mkv_spare_refill(r->f, p->drive);
 	} else
 		mkv_part_push(r, p, put_fill_part(r, p, q), op);
 	return (1);
@@ -322,8 +334,14 @@ put_full(struct mkv_req *r, struct mkv_part *p)
 static int
 put_wait(struct mkv_req *r, struct mkv_part *p)
 {
-	if (r->f->conf.memory_mode)
-		return (r->u.put.multi && !r->u.put.set_known ? 1 : put_push_part(r, p, MKV_DRV_RESERVE));
+	if (r->f->conf.memory_mode && r->u.put.multi && !r->u.put.set_known)
+		return (1);
+	if (r->f->conf.memory_mode && !mkv_spare_take(r, p, put_part_drive(r, p)))
+		return (put_push_part(r, p, MKV_DRV_RESERVE));
+	if (p->has_txn) {
+		put_begin_recv(r, p);
+		return (1);
+	}
 	if (mkv_part_bufs(r, p, p->bytes) != 0)
 		return (0);
 	put_begin_recv(r, p);
@@ -379,7 +397,7 @@ put_on_reserve(struct mkv_req *r, struct mkv_part *p, struct mkv_dop *d, const s
 		return;
 	}
 	p->state = PART_WAIT;
-	if (mkv_part_runs(r, p, rep, p->bytes) != 0) {
+	if (mkv_part_runs(r, p, rep->runs, rep->n_runs, p->bytes) != 0) {
 		mkv_req_end(r, MKV_E_PEER, MKV_REASON_NONE, NULL, 0);
 		return;
 	}
@@ -405,6 +423,8 @@ put_on_part(struct mkv_req *r, struct mkv_part *p, struct mkv_dop *d, const stru
 	/* Refused before it was given away: the bytes are still ours, and the map knows another drive. */
 	if (rep == NULL && !reserve && !p->has_txn && (p->bytes == 0 || p->n_buf != 0) && mkv_req_again(r, status))
 		return;
+	if (reserve && rep != NULL)
+		mkv_spare_short(r->f, d->drive);
 	if (status != 0) {
 		mkv_req_end(r, status, rep != NULL ? rep->reason : MKV_REASON_NONE, NULL, 0);
 		return;

@@ -278,7 +278,7 @@ int		mkv_part_clear(struct mkv_req *r, struct mkv_part *p);	/* 1: it is free now
 void		mkv_part_sent(struct mkv_out *o, int res);
 int		mkv_part_seg(const struct mkv_req *r, const struct mkv_part *p, uint32_t pos, uint8_t **ptr, uint32_t *len);
 void		mkv_part_crc_done(struct mkv_part *p, uint32_t idx, uint32_t crc);
-int		mkv_part_runs(const struct mkv_req *r, struct mkv_part *p, const struct mkv_drv_rep *rep, uint64_t bytes);	/* 0; MKV_E_PEER */
+int		mkv_part_runs(const struct mkv_req *r, struct mkv_part *p, const struct mkv_drv_run *runs, unsigned n, uint64_t bytes);	/* 0; MKV_E_PEER */
 void		mkv_part_push(struct mkv_req *r, struct mkv_part *p, int drive, unsigned op);
 int		mkv_buf_take_parked(struct mkv_req *r, uint32_t bytes, struct mkv_buf *b);	/* one run; 0; MKV_E_AGAIN: r is parked; MKV_E_TOOBIG */
 void		mkv_buf_back(struct mkv_req *r, struct mkv_buf *b);

@@ -1,0 +1,351 @@
+/*
+ * The medium (disk.h). Two images: what reads see, and what a power loss leaves for sure; between them the writes since the last flush that covers them.
+ */
+#include "config.h"
+
+#include "tests/sim/disk.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "common/base/assert.h"
+#include "common/base/err.h"
+#include "tests/sim/sim.h"
+
+static struct disk_handle *
+disk_handle_of(struct mkv_media *m)
+{
+	return (MKV_CONTAINER_OF(m, struct disk_handle, m));
+}
+
+static void	disk_done(void *arg, uint64_t gen);
+
+/* Two transfers of the same place at one time, one of them a write: nobody could say what is there afterwards. */
+static void
+disk_check_apart(const struct disk *d, int kind, uint64_t off, uint32_t bytes)
+{
+	for (unsigned i = 0; i < DISK_OPS_MAX; i++) {
+		const struct disk_op *o = &d->op[i];
+
+		if (o->busy && o->mio != NULL && o->kind != 2 && (kind == 1 || o->kind == 1) && off < o->off + o->bytes && o->off < off + bytes)
+			sim_fail("%s of %u bytes at %llu while a %s of %u bytes at %llu is under way", kind ? "write" : "read", bytes,
+			    (unsigned long long)off, o->kind ? "write" : "read", o->bytes, (unsigned long long)o->off);
+	}
+}
+
+static struct disk_op *
+disk_begin(struct disk_handle *h, struct mkv_mio *mio, int kind, void *buf, uint32_t bytes, uint64_t off)
+{
+	struct disk *d = h->disk;
+	struct disk_op *o = d->free;
+	uint64_t ns = sim_between(d->f.lat_min_ns, d->f.lat_max_ns);
+
+	if (d->dead || h->over)
+		return (NULL);
+	SIM_CHECK(o != NULL, "more than %u transfers under way", DISK_OPS_MAX);
+	SIM_CHECK(kind == 2 || (off % 4096 == 0 && bytes % 4096 == 0 && bytes > 0 && off + bytes <= d->total_bytes), "a transfer outside of the medium");
+	if (kind != 2)
+		disk_check_apart(d, kind, off, bytes);
+	d->free = o->next;
+	o->mio = mio;
+	o->kind = kind;
+	o->busy = 1;
+	o->buf = buf;
+	o->bytes = bytes;
+	o->off = off;
+	o->covers = d->done_count;
+	o->w = NULL;
+	d->in_flight++;
+	if (sim_chance(d->f.hang, 1000000) && !sim->resting) {
+		ns += d->f.hang_ns;
+		d->faults++;
+		sim_trace("disk: an operation of kind %d hangs", kind);
+	}
+	sim_in(ns, disk_done, o, o->gen);
+	return (o);
+}
+
+/* The process (or the machine) may end between any two transfers. */
+static void
+disk_count(struct disk *d)
+{
+	if (d->dead || d->cut_after == 0 || --d->cut_after > 0)
+		return;
+	d->dead = 1;
+	d->on_cut(d->arg);
+}
+
+static void
+disk_read(struct mkv_media *m, struct mkv_mio *mio, void *buf, uint32_t bytes, uint64_t off, int buf_idx)
+{
+	(void)buf_idx;
+	disk_handle_of(m)->disk->reads++;
+	(void)disk_begin(disk_handle_of(m), mio, 0, buf, bytes, off);
+}
+
+static void
+disk_write(struct mkv_media *m, struct mkv_mio *mio, const void *buf, uint32_t bytes, uint64_t off, int buf_idx)
+{
+	struct disk *d = disk_handle_of(m)->disk;
+	struct disk_op *o = disk_begin(disk_handle_of(m), mio, 1, (void *)(uintptr_t)buf, bytes, off);
+	struct disk_write *w;
+
+	(void)buf_idx;
+	if (o == NULL)
+		return;
+	d->writes++;
+	w = calloc(1, sizeof(*w));
+	SIM_CHECK(w != NULL && (w->data = malloc(bytes)) != NULL, "no memory");
+	/* A write that has begun may reach the medium whether or not it is ever reported. */
+	w->off = off;
+	w->bytes = bytes;
+	memcpy(w->data, buf, bytes);
+	*d->pending_last = w;
+	d->pending_last = &w->next;
+	o->w = w;
+	disk_count(d);
+}
+
+static void
+disk_flush(struct mkv_media *m, struct mkv_mio *mio)
+{
+	struct disk *d = disk_handle_of(m)->disk;
+
+	d->flushes++;
+	if (disk_begin(disk_handle_of(m), mio, 2, NULL, 0, 0) != NULL)
+		disk_count(d);
+}
+
+static void
+disk_make_durable(struct disk *d, uint64_t covers)
+{
+	struct disk_write **pw = &d->pending, *w;
+
+	while ((w = *pw) != NULL) {
+		if (w->done == 0 || w->done > covers) {
+			pw = &w->next;
+			continue;
+		}
+		memcpy(d->durable + w->off, w->data, w->bytes);
+		*pw = w->next;
+		free(w->data);
+		free(w);
+	}
+	d->pending_last = pw;
+}
+
+static int
+disk_do(struct disk *d, struct disk_op *o)
+{
+	const struct disk_faults *f = &d->f;
+	unsigned rate = o->kind == 0 ? f->read_error : o->kind == 1 ? f->write_error : f->flush_error;
+
+	if (!sim->resting && sim_chance(rate, 1000000)) {
+		d->faults++;
+		sim_trace("disk: an operation of kind %d fails", o->kind);
+		return (MKV_E_IO);
+	}
+	switch (o->kind) {
+	case 0:
+		if (o->mio != NULL || (d->shared != NULL && d->shared(d->arg, o->buf)))
+			memcpy(o->buf, d->now + o->off, o->bytes);
+		return (0);
+	case 1:
+		if (o->mio != NULL)
+			SIM_CHECK(memcmp(o->w->data, o->buf, o->bytes) == 0, "somebody changed a buffer under I/O");
+		memcpy(d->now + o->off, o->w->data, o->bytes);
+		o->w->done = ++d->done_count;
+		return (0);
+	default:
+		disk_make_durable(d, o->covers);
+		return (0);
+	}
+}
+
+static void
+disk_done(void *arg, uint64_t gen)
+{
+	struct disk_op *o = arg;
+	struct disk *d = o->disk;
+	struct mkv_mio *mio = o->mio;
+	int res;
+
+	if (!o->busy || o->gen != gen)
+		return;				/* the power went meanwhile */
+	if (d->dead && mio != NULL)
+		return;				/* its process ends at this very moment and is not told */
+	res = disk_do(d, o);
+	o->busy = 0;
+	o->gen++;
+	o->next = d->free;
+	d->free = o;
+	d->in_flight--;
+	if (mio != NULL) {
+		mio->done(mio, res);
+		drive_wake(d->arg);
+	} else if (--d->orphans == 0)
+		d->on_idle(d->arg);
+}
+
+static int
+disk_pump(struct mkv_media *m, uint64_t until_ns)
+{
+	(void)m;
+	(void)until_ns;
+	return (0);
+}
+
+static void *
+disk_map(struct mkv_media *m, uint64_t off, uint64_t bytes)
+{
+	(void)m;
+	(void)off;
+	(void)bytes;
+	return (NULL);
+}
+
+static void
+disk_close(struct mkv_media *m)
+{
+	(void)m;
+}
+
+static const struct mkv_media_ops disk_ops = {
+	.read = disk_read, .write = disk_write, .flush = disk_flush, .pump = disk_pump, .map = disk_map, .close = disk_close,
+};
+
+static uint8_t *
+disk_image(uint64_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	SIM_CHECK(p != MAP_FAILED, "no memory for a medium");
+	return (p);
+}
+
+struct disk *
+disk_create(uint64_t bytes, const struct disk_faults *f)
+{
+	struct disk *d = calloc(1, sizeof(*d));
+
+	SIM_CHECK(d != NULL, "no memory");
+	d->total_bytes = bytes;
+	d->f = *f;
+	d->now = disk_image(bytes);
+	d->durable = disk_image(bytes);
+	d->pending_last = &d->pending;
+	for (unsigned i = 0; i < DISK_OPS_MAX; i++) {
+		d->op[i].disk = d;
+		d->op[i].next = i + 1 < DISK_OPS_MAX ? &d->op[i + 1] : NULL;
+	}
+	d->free = &d->op[0];
+	return (d);
+}
+
+struct mkv_media *
+disk_open(struct disk *d)
+{
+	struct disk_handle *h = calloc(1, sizeof(*h));
+
+	SIM_CHECK(h != NULL, "no memory");
+	h->m = (struct mkv_media){ .magic = 0x51a51a52u, .ops = &disk_ops, .name = "sim", .total_bytes = d->total_bytes };
+	h->disk = d;
+	if (d->handles != NULL)
+		d->handles->over = 1;
+	/* An open or close that is being cancelled may still have the last one. */
+	h->next = d->handles;
+	d->handles = h;
+	return (&h->m);
+}
+
+static void
+disk_forget(struct disk *d)
+{
+	struct disk_write *w;
+
+	while ((w = d->pending) != NULL) {
+		d->pending = w->next;
+		free(w->data);
+		free(w);
+	}
+	d->pending_last = &d->pending;
+}
+
+void
+disk_destroy(struct disk **dp)
+{
+	struct disk *d = *dp;
+
+	if (d == NULL)
+		return;
+	disk_forget(d);
+	for (struct disk_handle *h; (h = d->handles) != NULL; free(h))
+		d->handles = h->next;
+	munmap(d->now, d->total_bytes);
+	munmap(d->durable, d->total_bytes);
+	free(d);
+	*dp = NULL;
+}
+
+void
+disk_orphan(struct disk *d)
+{
+	if (d->handles != NULL)
+		d->handles->over = 1;
+	d->orphans = 0;
+	for (unsigned i = 0; i < DISK_OPS_MAX; i++) {
+		struct disk_op *o = &d->op[i];
+
+		if (!o->busy)
+			continue;
+		/* An event that came while the process was ending has passed: it lands now. */
+		o->mio = NULL;
+		o->gen++;
+		d->orphans++;
+		sim_in(sim_between(1, 20 * MS), disk_done, o, o->gen);
+	}
+	d->dead = 0;
+	d->cut_after = 0;
+}
+
+void
+disk_power_cut(struct disk *d)
+{
+	static const unsigned keep_of_8[] = { 0, 8, 4, 4, 1, 7 };
+	unsigned keep = keep_of_8[sim_below(6)], whole = sim_below(2);
+
+	for (struct disk_write *w = d->pending; w != NULL; w = w->next) {
+		int some = sim_chance(keep, 8);
+
+		for (uint32_t at = 0; at < w->bytes; at += d->f.sector)
+			if (whole ? some : sim_chance(keep, 8))
+				memcpy(d->durable + w->off + at, w->data + at, d->f.sector);
+	}
+	for (struct disk_write *w = d->pending; w != NULL; w = w->next)
+		memcpy(d->now + w->off, d->durable + w->off, w->bytes);
+	disk_forget(d);
+	d->free = NULL;
+	for (unsigned i = 0; i < DISK_OPS_MAX; i++) {
+		d->op[i].busy = 0;
+		d->op[i].gen++;
+		d->op[i].next = d->free;
+		d->free = &d->op[i];
+	}
+	d->in_flight = d->orphans = 0;
+	d->done_count = 0;
+	d->dead = 0;
+	d->cut_after = 0;
+}
+
+void
+disk_flip(struct disk *d)
+{
+	uint64_t at = sim_between(0, d->total_bytes - 1);
+	uint8_t bit = (uint8_t)(1u << sim_below(8));
+
+	d->now[at] ^= bit;
+	d->durable[at] ^= bit;
+	d->flips++;
+	sim_trace("disk: bit flipped at %llu", (unsigned long long)at);
+}

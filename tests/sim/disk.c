@@ -13,6 +13,75 @@
 #include "common/base/err.h"
 #include "tests/sim/sim.h"
 
+/* ---- Images ----------------------------------------------------------------------------------------------------------------- */
+
+/*
+ * Images are kept from seed to seed: a page that was never touched costs nothing, a page fault each time costs more than all else. What was written is
+ * zero again before the next one has it.
+ */
+#define IMAGE_BYTES	(64u << 20)
+#define IMAGE_CHUNK	65536u
+
+struct image {
+	uint8_t		*base;
+	int		used;
+	uint8_t		dirty[IMAGE_BYTES / IMAGE_CHUNK];
+};
+
+static struct image image[2 * SIM_DRIVES];
+
+static uint8_t *
+image_take(uint64_t bytes)
+{
+	unsigned i = 0;
+
+	while (i < MKV_ARRAY_LEN(image) && image[i].used)
+		i++;
+	SIM_CHECK(i < MKV_ARRAY_LEN(image) && bytes <= IMAGE_BYTES, "no image for a medium");
+	if (image[i].base == NULL) {
+		void *p = mmap(NULL, IMAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+		SIM_CHECK(p != MAP_FAILED, "no memory for a medium");
+		image[i].base = p;
+	}
+	image[i].used = 1;
+	return (image[i].base);
+}
+
+static struct image *
+image_of(const uint8_t *base)
+{
+	unsigned i = 0;
+
+	while (image[i].base != base)
+		i++;
+	return (&image[i]);
+}
+
+static void
+image_write(uint8_t *base, uint64_t off, const void *p, uint64_t bytes)
+{
+	struct image *m = image_of(base);
+
+	memcpy(base + off, p, bytes);
+	for (uint64_t at = off / IMAGE_CHUNK; at <= (off + bytes - 1) / IMAGE_CHUNK; at++)
+		m->dirty[at] = 1;
+}
+
+static void
+image_drop(uint8_t *base)
+{
+	struct image *m = image_of(base);
+
+	for (unsigned i = 0; i < IMAGE_BYTES / IMAGE_CHUNK; i++)
+		if (m->dirty[i])
+			memset(base + (size_t)i * IMAGE_CHUNK, 0, IMAGE_CHUNK);
+	memset(m->dirty, 0, sizeof(m->dirty));
+	m->used = 0;
+}
+
+/* ---- Transfers -------------------------------------------------------------------------------------------------------------- */
+
 static struct disk_handle *
 disk_handle_of(struct mkv_media *m)
 {
@@ -127,7 +196,7 @@ disk_make_durable(struct disk *d, uint64_t covers)
 			pw = &w->next;
 			continue;
 		}
-		memcpy(d->durable + w->off, w->data, w->bytes);
+		image_write(d->durable, w->off, w->data, w->bytes);
 		*pw = w->next;
 		free(w->data);
 		free(w);
@@ -154,7 +223,7 @@ disk_do(struct disk *d, struct disk_op *o)
 	case 1:
 		if (o->mio != NULL)
 			SIM_CHECK(memcmp(o->w->data, o->buf, o->bytes) == 0, "somebody changed a buffer under I/O");
-		memcpy(d->now + o->off, o->w->data, o->bytes);
+		image_write(d->now, o->off, o->w->data, o->bytes);
 		o->w->done = ++d->done_count;
 		return (0);
 	default:
@@ -215,15 +284,6 @@ static const struct mkv_media_ops disk_ops = {
 	.read = disk_read, .write = disk_write, .flush = disk_flush, .pump = disk_pump, .map = disk_map, .close = disk_close,
 };
 
-static uint8_t *
-disk_image(uint64_t bytes)
-{
-	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	SIM_CHECK(p != MAP_FAILED, "no memory for a medium");
-	return (p);
-}
-
 struct disk *
 disk_create(uint64_t bytes, const struct disk_faults *f)
 {
@@ -232,8 +292,8 @@ disk_create(uint64_t bytes, const struct disk_faults *f)
 	SIM_CHECK(d != NULL, "no memory");
 	d->total_bytes = bytes;
 	d->f = *f;
-	d->now = disk_image(bytes);
-	d->durable = disk_image(bytes);
+	d->now = image_take(bytes);
+	d->durable = image_take(bytes);
 	d->pending_last = &d->pending;
 	for (unsigned i = 0; i < DISK_OPS_MAX; i++) {
 		d->op[i].disk = d;
@@ -282,8 +342,8 @@ disk_destroy(struct disk **dp)
 	disk_forget(d);
 	for (struct disk_handle *h; (h = d->handles) != NULL; free(h))
 		d->handles = h->next;
-	munmap(d->now, d->total_bytes);
-	munmap(d->durable, d->total_bytes);
+	image_drop(d->now);
+	image_drop(d->durable);
 	free(d);
 	*dp = NULL;
 }
@@ -320,10 +380,10 @@ disk_power_cut(struct disk *d)
 
 		for (uint32_t at = 0; at < w->bytes; at += d->f.sector)
 			if (whole ? some : sim_chance(keep, 8))
-				memcpy(d->durable + w->off + at, w->data + at, d->f.sector);
+				image_write(d->durable, w->off + at, w->data + at, d->f.sector);
 	}
 	for (struct disk_write *w = d->pending; w != NULL; w = w->next)
-		memcpy(d->now + w->off, d->durable + w->off, w->bytes);
+		image_write(d->now, w->off, d->durable + w->off, w->bytes);
 	disk_forget(d);
 	d->free = NULL;
 	for (unsigned i = 0; i < DISK_OPS_MAX; i++) {
@@ -344,8 +404,9 @@ disk_flip(struct disk *d)
 	uint64_t at = sim_between(0, d->total_bytes - 1);
 	uint8_t bit = (uint8_t)(1u << sim_below(8));
 
-	d->now[at] ^= bit;
-	d->durable[at] ^= bit;
+	bit ^= d->now[at];
+	image_write(d->now, at, &bit, 1);
+	image_write(d->durable, at, &bit, 1);
 	d->flips++;
 	sim_trace("disk: bit flipped at %llu", (unsigned long long)at);
 }

@@ -10,6 +10,7 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -289,6 +290,9 @@ main(int argc, char **argv)
 		else
 			return (2);
 	}
+	/* Memory goes from seed to seed; the kernel is not asked for it again. */
+	(void)mallopt(M_MMAP_THRESHOLD, 1 << 30);
+	(void)mallopt(M_TRIM_THRESHOLD, 1 << 30);
 	mkv_crc_init();
 	if (mkv_auth_init() != 0)
 		return (2);

@@ -164,7 +164,10 @@ model_end(unsigned key, unsigned version, enum model_state state)
 		return;
 	v->end = sim->now;
 	if (v->ttl_ms != 0 && v->exp_hi == UINT64_MAX)
-		v->exp_hi = sim_wall() + v->ttl_ms + MODEL_TTL_SLACK_MS;
+		v->exp_hi = MKV_MAX(sim_wall() + v->ttl_ms + MODEL_TTL_SLACK_MS, v->touched_hi);
+	/* The answer may have been on its way when the drive that gave it died. */
+	if (v->accepted && v->fragile)
+		v->state = MV_UNKNOWN;
 }
 
 void
@@ -198,6 +201,7 @@ model_touched(unsigned key, uint64_t start, uint64_t ttl_ms, int sure)
 		only = v;
 		n++;
 		v->exp_lo = MKV_MIN(v->exp_lo, sim->wall_ms + start / MS + ttl_ms);
+		v->touched_hi = MKV_MAX(v->touched_hi, sim_wall() + ttl_ms + MODEL_TTL_SLACK_MS);
 		if (v->exp_hi != UINT64_MAX)
 			v->exp_hi = MKV_MAX(v->exp_hi, sim_wall() + ttl_ms + MODEL_TTL_SLACK_MS);
 	}
@@ -321,7 +325,7 @@ model_settled(void)
 			if (v->state == MV_UNKNOWN && v->end == UINT64_MAX) {
 				v->end = sim->now;
 				if (v->ttl_ms != 0 && v->exp_hi == UINT64_MAX)
-					v->exp_hi = sim_wall() + v->ttl_ms + MODEL_TTL_SLACK_MS;
+					v->exp_hi = MKV_MAX(sim_wall() + v->ttl_ms + MODEL_TTL_SLACK_MS, v->touched_hi);
 			}
 			if (v->state != MV_PENDING)
 				v->accepted = 0;

@@ -26,6 +26,7 @@ struct model_version {
 	uint64_t	start, end;	/* end UINT64_MAX: may still happen */
 	uint64_t	exp_lo, exp_hi;	/* wall ms; UINT64_MAX: never */
 	uint64_t	ttl_ms;
+	uint64_t	touched_hi;	/* an end of life that a touch may have given it while it was under way */
 	enum model_state state;
 	int		accepted;	/* not sure to survive a crash yet */
 	int		fragile;	/* was accepted at a crash: parts of it may be gone */

@@ -22,7 +22,7 @@
 #define SIM_DRIVES	4u
 #define SIM_FRONTS	3u
 #define SIM_CLIENTS	10u
-#define SIM_EVENTS_MAX	65536u
+#define SIM_EVENTS_MAX	16384u
 #define SIM_EXTENT	MKV_EXTENT_MIN
 #define US		MKV_NS_PER_US
 #define MS		MKV_NS_PER_MS
@@ -67,7 +67,7 @@ struct sim_wait {
 	struct mkv_desc	desc;
 };
 
-#define SIM_BACKLOG	4096u
+#define SIM_BACKLOG	256u
 
 struct sim_drive {
 	unsigned	index;

@@ -414,8 +414,8 @@ put_on_part(struct mkv_req *r, struct mkv_part *p, struct mkv_dop *d, const stru
 		put_on_reserve(r, p, d, rep);
 		return;
 	}
-	/* A refused reservation leaves the payload where it is: on its way to nowhere. */
-	p->state = reserve && !r->ending ? PART_WAIT : PART_FULL;
+	/* A reservation that was refused, or recalled at the request's end, leaves the payload on its way to nowhere: the connection is told by PART_WAIT. */
+	p->state = reserve ? PART_WAIT : PART_FULL;
 	if (d->op == MKV_DRV_COMMIT)
 		p->has_txn = 0;
 	if (r->ending)

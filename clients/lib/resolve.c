@@ -7,6 +7,8 @@
  *   row[]    both                  both            lock
  *   want     I/O threads           resolver        lock
  *
+ * A name with several addresses means them in turn: one that did not work is followed by the next.
+ *
  * Fails: an unknown name is an answer (MKV_E_UNREACHABLE) that the next question asks again. The thread starts with the first name that is none of
  * numbers; if it cannot start, names stay unknown.
  */
@@ -23,6 +25,7 @@ enum row_state { ROW_EMPTY, ROW_WANTED, ROW_GOOD, ROW_BAD };
 
 struct row {
 	enum row_state	state;
+	unsigned	turn;			/* which of the name's addresses, from 0 on and round again */
 	struct sockaddr_storage sa;
 	socklen_t	bytes;
 };
@@ -36,19 +39,33 @@ struct resolver {
 	struct row	row[SERVERS_MAX];
 };
 
+static const struct addrinfo *
+resolve_turn(const struct addrinfo *list, unsigned turn)
+{
+	const struct addrinfo *ai;
+	unsigned n = 0;
+
+	for (ai = list; ai != NULL; ai = ai->ai_next)
+		n++;
+	for (ai = list, turn = n == 0 ? 0 : turn % n; turn > 0; turn--)
+		ai = ai->ai_next;
+	return (ai);
+}
+
 static int
 resolve(const struct server_conf *sc, int flags, struct row *row)
 {
-	struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = flags | AI_NUMERICSERV }, *ai = NULL;
+	struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = flags | AI_NUMERICSERV }, *list = NULL;
+	const struct addrinfo *ai;
 
 	row->state = ROW_BAD;
-	if (getaddrinfo(sc->host, sc->port, &hints, &ai) == 0 && ai != NULL && ai->ai_addrlen <= sizeof(row->sa)) {
+	if (getaddrinfo(sc->host, sc->port, &hints, &list) == 0 && (ai = resolve_turn(list, row->turn)) != NULL && ai->ai_addrlen <= sizeof(row->sa)) {
 		memcpy(&row->sa, ai->ai_addr, ai->ai_addrlen);
 		row->bytes = ai->ai_addrlen;
 		row->state = ROW_GOOD;
 	}
-	if (ai != NULL)
-		freeaddrinfo(ai);
+	if (list != NULL)
+		freeaddrinfo(list);
 	return (row->state == ROW_GOOD);
 }
 
@@ -75,6 +92,7 @@ resolver_main(void *arg)
 			(void)pthread_cond_wait(&r->cond, &r->lock);
 			continue;
 		}
+		got.turn = r->row[i].turn;
 		(void)pthread_mutex_unlock(&r->lock);
 		(void)resolve(&r->c->cf.server[i], 0, &got);
 		(void)pthread_mutex_lock(&r->lock);
@@ -165,7 +183,9 @@ void
 mkv_resolver_forget(struct resolver *r, unsigned idx)
 {
 	(void)pthread_mutex_lock(&r->lock);
-	if (r->started && r->row[idx].state == ROW_GOOD && !resolve(&r->c->cf.server[idx], AI_NUMERICHOST, &(struct row){ 0 }))
+	if (r->started && r->row[idx].state == ROW_GOOD && !resolve(&r->c->cf.server[idx], AI_NUMERICHOST, &(struct row){ 0 })) {
 		r->row[idx].state = ROW_EMPTY;
+		r->row[idx].turn++;
+	}
 	(void)pthread_mutex_unlock(&r->lock);
 }

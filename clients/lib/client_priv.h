@@ -228,7 +228,8 @@ struct op {
 	uint32_t	*idx;			/* shares of the legs: one allocation */
 	int		end_status;		/* 0, or why it ends early */
 	unsigned	server;			/* LIST, INFO, WARM, STREAM: which one */
-	struct put_part	*part;			/* STREAM */
+	struct put_part	*part;			/* STREAM: the caller's, only while OP_LENT */
+	uint32_t	part_bytes;		/* STREAM: of each part but the last */
 	_Atomic int64_t	partial;		/* key lists: the result if it ended now */
 	_Atomic uint32_t partial_reason;
 	/* result: valid in OP_DONE */

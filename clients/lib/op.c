@@ -468,9 +468,7 @@ mkv_op_start(struct op *o)
 	mkv_timer_arm(&o->loop->timers, &o->timer, o->deadline_ns);
 	o->legs_left = 1;
 	if ((r = op_make_legs(o)) != 0) {
-		o->end_status = r;
-		o->legs = &o->one;
-		o->n_legs = 0;
+		o->end_status = r;			/* memory; no leg was made */
 	}
 	o->legs_left += o->n_legs;
 	for (unsigned i = 0; i < o->n_legs; i++)
@@ -478,16 +476,22 @@ mkv_op_start(struct op *o)
 	mkv_op_leg_over(o);
 }
 
-/* The part of a stream is out: its buffer is the caller's again, and no deadline runs until he brings the next. */
+/*
+ * The part of a stream is out: its buffer is the caller's again, and no deadline runs until he brings the next. A caller that has left took the sink with
+ * him, and the deadline is what ends the op; one that is there cannot leave while the op is lent.
+ */
 void
 mkv_op_part_done(struct op *o)
 {
 	struct sink *s = o->sink;
 
+	if (!mkv_op_lend(o))
+		return;
 	mkv_timer_disarm(&o->loop->timers, &o->timer);
 	(void)pthread_mutex_lock(&s->mutex);
 	sink_tell(s, 1);
 	(void)pthread_mutex_unlock(&s->mutex);
+	mkv_op_unlend(o);
 }
 
 void

@@ -138,6 +138,7 @@ stream_op(struct mkv_put_stream *s, uint64_t until)
 		return (r);
 	o->kind = OPK_STREAM;
 	o->part = &s->part;
+	o->part_bytes = s->part.part_bytes;
 	if ((r = mkv_op_set_key(o, s->key, s->key_bytes)) != 0 || (r = mkv_op_set_put(o, &s->opts)) != 0) {
 		mkv_op_put_back(o);
 		return (r);

@@ -59,7 +59,7 @@ mkv_conn_slot(struct conn *c, uint64_t id)
 {
 	struct slot *s = &c->slot[id % CONN_SLOTS];
 
-	return (s->id == id ? s : NULL);
+	return (id != 0 && s->id == id ? s : NULL);	/* 0 is what free ones have */
 }
 
 struct leg *
@@ -391,7 +391,7 @@ tcp_close(struct server *s)
 static int
 conn_suits(const struct conn *c, const struct leg *l)
 {
-	return (l->op->kind != OPK_STREAM || c->part_bytes == l->op->part->part_bytes);
+	return (l->op->kind != OPK_STREAM || c->part_bytes == l->op->part_bytes);
 }
 
 static struct conn *

@@ -228,8 +228,8 @@ rx_late(struct conn *c, struct slot *s, const struct mkv_hdr *h)
 		conn_cancelled(c, s);
 	if (h->payload_bytes > 0)
 		rx_begin_payload(c, s, h, NULL, 0);
-	else if (s != NULL && !(h->flags & MKV_WIRE_F_MORE))
-		(void)mkv_slot_release(c, s);
+	else if (s != NULL && !(h->flags & MKV_WIRE_F_MORE) && s->midway == 0)
+		(void)mkv_slot_release(c, s);		/* else when the server was told that no further parts come */
 	return (0);
 }
 
@@ -302,7 +302,7 @@ rx_session_frame(struct conn *c, const struct mkv_hdr *h, const uint8_t *body)
 		c->credits = h->credits;
 	mkv_server_heard(c->srv, c->srv->loop->now_ns);
 	s = mkv_conn_slot(c, h->request_id);
-	if (s == NULL && h->request_id >> 8 > c->sequence)
+	if (s == NULL && (h->request_id == 0 || h->request_id >> 8 > c->sequence))
 		return (MKV_E_PEER);			/* an answer to what was never asked */
 	if (s == NULL || s->leg == NULL)
 		return (rx_late(c, s, h));

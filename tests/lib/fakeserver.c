@@ -173,6 +173,9 @@ lie_before_mac(struct mkv_hdr *h, int lie)
 	case FAKE_BAD_ID:
 		h->request_id += 1ull << 40;
 		break;
+	case FAKE_NO_ID:
+		h->request_id = 0;
+		break;
 	case FAKE_BAD_SESSION:
 		h->session_id++;
 		break;

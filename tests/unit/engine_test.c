@@ -15,6 +15,7 @@
 #include "common/base/crc.h"
 #include "common/base/err.h"
 #include "tests/crash/rig.h"
+#include "worker/drive/layout.h"
 
 #define MIB	(1ull << 20)
 
@@ -824,6 +825,36 @@ test_foreign(void **state)
 
 #define EACH(f)	{ #f, f, NULL, NULL, &kinds[k] }
 
+/* A feature that we may read but not write: what is there is served, nothing on the medium changes. */
+static void
+test_look_only(void **state)
+{
+	struct rig *r = up(RIG_SIM, 32 * MIB);
+	uint8_t *before = malloc(32 * MIB);
+
+	(void)state;
+	assert_int_equal(rig_put(r, "old", 70000, 1, 0), 0);
+	assert_int_equal(rig_close(r, 1), 0);
+	sim_reboot(r->sim, SIM_KEEP);
+	for (unsigned i = 0; i < 2; i++) {
+		struct mkv_sb *sb = (struct mkv_sb *)(r->sim->now + (i ? MKV_SB_OFF_B : MKV_SB_OFF_A));
+
+		sb->feat_ro_compat |= 1ull << 40;
+		mkv_block_seal(sb, offsetof(struct mkv_sb, crc));
+	}
+	memcpy(r->sim->durable, r->sim->now, 32 * MIB);
+	memcpy(before, r->sim->now, 32 * MIB);
+	assert_int_equal(rig_open(r), 0);
+	assert_int_equal(r->readonly, 1);
+	assert_int_equal(rig_get(r, "old", 0, MIB, 1), 0);
+	assert_int_equal(rig_put(r, "new", 100, 2, 0), MKV_E_READONLY);
+	assert_int_equal(rig_op(r, MKV_DRV_DELETE, "old", NULL), MKV_E_READONLY);
+	assert_int_equal(rig_close(r, 0), 0);
+	assert_memory_equal(before, r->sim->now, 32 * MIB);
+	free(before);
+	rig_destroy(&r);
+}
+
 int
 main(void)
 {
@@ -843,7 +874,7 @@ main(void)
 		const struct CMUnitTest tests[] = {
 			cmocka_unit_test(test_flush_failure), cmocka_unit_test(test_metrics_of_two_lives),
 			cmocka_unit_test(test_write_failure), cmocka_unit_test(test_hold), cmocka_unit_test(test_reserve),
-			cmocka_unit_test(test_foreign),
+			cmocka_unit_test(test_foreign), cmocka_unit_test(test_look_only),
 		};
 
 		bad += cmocka_run_group_tests(tests, NULL, NULL);

@@ -79,7 +79,7 @@ test_superblock(void **state)
 	mkv_block_seal(&sb, offsetof(struct mkv_sb, crc));
 	assert_int_equal(mkv_layout_check_sb(&sb), MKV_SB_VERSION);
 	sb = good;
-	sb.feat_compat = 4;
+	sb.feat_compat = sb.feat_ro_compat = 4;
 	mkv_block_seal(&sb, offsetof(struct mkv_sb, crc));
 	assert_int_equal(mkv_layout_check_sb(&sb), MKV_SB_GOOD);
 	sb = good;

@@ -264,6 +264,24 @@ eng_report_recovery(struct mkv_engine *e)
 	    (unsigned long long)(e->rec.recovery_ns / MKV_NS_PER_MS), e->rec.torn_records);
 }
 
+/* From here on blocks of this mount may appear; the flush also makes durable whatever recovery believed. */
+static int
+eng_start_writing(struct mkv_engine *e, char *why, size_t why_bytes)
+{
+	int r;
+
+	if ((r = eng_sb_write(e, 0)) != 0) {
+		snprintf(why, why_bytes, "superblocks cannot be written: %s", mkv_err(r));
+		return (r);
+	}
+	/* What was dropped without a record must stay dropped: the next recovery would meet the same damage with newer neighbours. */
+	if (e->rec.damaged_blocks || e->rec.lost_objects)
+		e->ck.wanted = 1;
+	if (e->ck.wanted && (r = ckpt_run(e)) != 0)
+		snprintf(why, why_bytes, "checkpoint after recovery failed: %s", mkv_err(r));
+	return (r);
+}
+
 static int
 eng_start(struct mkv_engine *e, char *why, size_t why_bytes)
 {
@@ -280,18 +298,8 @@ eng_start(struct mkv_engine *e, char *why, size_t why_bytes)
 		return (r);
 	e->rec.recovery_ns = eng_now(e) - begin;
 	e->rec.recovered_objects = e->ix.linked;
-	/* From here on blocks of this mount may appear; the flush also makes durable whatever recovery believed. */
-	if ((r = eng_sb_write(e, 0)) != 0) {
-		snprintf(why, why_bytes, "superblocks cannot be written: %s", mkv_err(r));
+	if (!e->readonly && (r = eng_start_writing(e, why, why_bytes)) != 0)
 		return (r);
-	}
-	/* What was dropped without a record must stay dropped: the next recovery would meet the same damage with newer neighbours. */
-	if (e->rec.damaged_blocks || e->rec.lost_objects)
-		e->ck.wanted = 1;
-	if (e->ck.wanted && (r = ckpt_run(e)) != 0) {
-		snprintf(why, why_bytes, "checkpoint after recovery failed: %s", mkv_err(r));
-		return (r);
-	}
 	eng_report_recovery(e);
 	eng_gauges(e);
 	return (0);
@@ -322,6 +330,10 @@ mkv_engine_open(struct mkv_engine **out, const struct mkv_engine_opts *opts, uin
 		return (r);
 	}
 	*out = e;
+	if (e->readonly) {
+		e->readonly = 0;
+		eng_readonly(e, "it has features that this version may read but not write");
+	}
 	return (0);
 }
 

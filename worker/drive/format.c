@@ -172,6 +172,7 @@ eng_format_or_load(struct mkv_engine *e, char *why, size_t n)
 		r = format_pick(e, head, why, n);
 	free(head);
 	if (r == 0) {
+		e->readonly = (e->sb.feat_ro_compat & ~MKV_FEAT_RO_COMPAT) != 0;
 		e->sb.mount++;
 		e->sb.epoch = MKV_MAX(e->sb.epoch, e->o.epoch);
 	}

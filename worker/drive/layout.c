@@ -180,7 +180,7 @@ mkv_layout_check_sb(const struct mkv_sb *sb)
 		return (MKV_SB_FOREIGN);
 	if (!mkv_block_good(sb, offsetof(struct mkv_sb, crc)))
 		return (MKV_SB_DAMAGED);
-	if (sb->version != MKV_FORMAT_VERSION || sb->feat_incompat != 0)
+	if (sb->version != MKV_FORMAT_VERSION || (sb->feat_incompat & ~MKV_FEAT_INCOMPAT) != 0)
 		return (MKV_SB_VERSION);
 	return (layout_sane(sb) ? MKV_SB_GOOD : MKV_SB_DAMAGED);
 }

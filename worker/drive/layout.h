@@ -2,13 +2,15 @@
  * What lies on a drive: every struct that reaches the medium, versioned, sizes and offsets pinned. Little endian. docs/internals/format.md is the prose.
  *
  *   block 0        superblock A                                   (4 KiB)
+ *   block 1, 2     pool map, two copies
+ *   block 8 to 39  failure registry
  *   1 MiB - 4 KiB  superblock B
  *   1 MiB          journal ring                                   (journal_blocks blocks)
  *                  checkpoint area 0, checkpoint area 1           (ckpt_blocks blocks each)
  *                  metadata pages                                 (page_count blocks)
  *   data_off       data, data_units units of unit_bytes in extents of extent_bytes
  *
- * All numbers read from a medium are foreign bytes: mkv_layout_check_sb() and the readers of each block check them, nothing is asserted.
+ * What lies between the superblocks and has no name here is zero. All numbers read from a medium are foreign bytes: mkv_layout_check_sb() and the readers of each block check them, nothing is asserted.
  * Every block carries a CRC32C over its 4096 bytes with the crc field as zero, and a tag made of the drive's uuid, so a block of another
  * store never passes for ours.
  */
@@ -23,13 +25,21 @@
 #include "worker/drive/alloc.h"
 
 #define MKV_BLOCK		4096u
-#define MKV_FORMAT_VERSION	1u
+#define MKV_FORMAT_VERSION	2u
+/* Features that this program knows. Unknown bits: compat: nothing; ro_compat: the store is read and never written; incompat: refused. */
+#define MKV_FEAT_COMPAT		0ull
+#define MKV_FEAT_RO_COMPAT	0ull
+#define MKV_FEAT_INCOMPAT	0ull
 #define MKV_SB_MAGIC		0x3145564952444b4dull	/* "MKDRIVE1" */
 #define MKV_JBLOCK_MAGIC	0x4a8c61d3u
 #define MKV_PAGE_MAGIC		0x7d10e5b9u
 #define MKV_CKPT_MAGIC		0xc51e0f27u
 #define MKV_CKPT_HEAD_MAGIC	0xc51e0f28u
 #define MKV_SB_OFF_A		0ull
+#define MKV_POOLMAP_OFF		(1ull * MKV_BLOCK)
+#define MKV_POOLMAP_COPIES	2u			/* a block each */
+#define MKV_FAILREG_OFF		(8ull * MKV_BLOCK)
+#define MKV_FAILREG_BLOCKS	32u
 #define MKV_SB_OFF_B		((1ull << 20) - MKV_BLOCK)
 #define MKV_JOURNAL_OFF		(1ull << 20)
 #define MKV_OBJ_RUNS_MAX	8u
@@ -39,7 +49,7 @@ struct mkv_sb {
 	uint64_t	magic;
 	uint32_t	version;
 	uint32_t	crc;
-	uint64_t	feat_compat, feat_incompat;	/* unknown incompat bits: refused */
+	uint64_t	feat_compat, feat_ro_compat, feat_incompat;
 	uint8_t		uuid[16];
 	uint8_t		server_id[16];
 	uint64_t	generation;			/* the larger of two good copies wins */
@@ -50,10 +60,12 @@ struct mkv_sb {
 	uint32_t	unit_bytes, extent_bytes;
 	uint32_t	journal_blocks, ckpt_blocks, page_count, objects_max;
 	uint64_t	journal_off, ckpt_off[2], page_off, data_off, data_units;
-	uint8_t		zero[4096 - 176];
+	uint8_t		zero[4096 - 184];
 };
 _Static_assert(sizeof(struct mkv_sb) == MKV_BLOCK, "one block");
-_Static_assert(offsetof(struct mkv_sb, crc) == 12 && offsetof(struct mkv_sb, uuid) == 32 && offsetof(struct mkv_sb, journal_off) == 128, "pinned");
+_Static_assert(offsetof(struct mkv_sb, crc) == 12 && offsetof(struct mkv_sb, uuid) == 40 && offsetof(struct mkv_sb, journal_off) == 136, "pinned");
+_Static_assert(MKV_POOLMAP_OFF + MKV_POOLMAP_COPIES * MKV_BLOCK <= MKV_FAILREG_OFF && MKV_FAILREG_OFF + MKV_FAILREG_BLOCKS * MKV_BLOCK <= MKV_SB_OFF_B,
+    "apart");
 
 /* Journal block: header, touched[n_touched] (digest.lo of what the block before it names), records. */
 struct mkv_jblock {

@@ -438,7 +438,10 @@ page_replay_written(struct mkv_engine *e, uint32_t page)
 	f->state = FR_FREE;
 }
 
-/* The images that the crash left in the journal alone: write them; the first group says so, or they would add up over many crashes. */
+/*
+ * The images that the crash left in the journal alone: write them; the first group says so, or they would add up over many crashes. A store that
+ * may only be read keeps them in their frames.
+ */
 int
 page_replay_end(struct mkv_engine *e)
 {
@@ -455,7 +458,7 @@ page_replay_end(struct mkv_engine *e)
 			continue;
 		}
 		mkv_block_seal(f->pg, offsetof(struct mkv_page, crc));
-		if ((r = eng_write(e, f->pg, MKV_BLOCK, mkv_sb_page_at(&e->sb, f->page))) != 0)
+		if (!e->readonly && (r = eng_write(e, f->pg, MKV_BLOCK, mkv_sb_page_at(&e->sb, f->page))) != 0)
 			return (r);
 		f->state = FR_WRITING;
 		p->writing++;

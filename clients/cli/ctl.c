@@ -13,9 +13,11 @@
 
 #include "bench/opt.h"
 #include "common/base/assert.h"
+#include "common/base/clock.h"
 #include "common/base/os.h"
 
 #define CTL_ANSWER_MAX	(16u << 20)
+#define CTL_DEADLINE_MAX_S	86400u		/* longer is of no use, and the kernel counts in less than we do */
 
 struct ctl_opts {
 	const char	*control;
@@ -52,7 +54,7 @@ ctl_help(FILE *to)
 		fprintf(to, "  %-9s %s\n", ctl_commands[i].name, ctl_commands[i].help);
 	fprintf(to, "\nWithout a NAME, or with the name all, every child is meant.\n\n");
 	mkv_opt_help(to, ctl_options, MKV_ARRAY_LEN(ctl_options), 1);
-	fprintf(to, "\nExit status: 0 done; 1 the server refused, or status found a child that is not RUNNING; 2 wrong usage; 4 no server there.\n");
+	fprintf(to, "\nExit status: 0 done; 1 the server refused, or status found a child that is not RUNNING; 2 wrong usage; 4 no server there, or no answer in time.\n");
 }
 
 /* ---- the socket ---- */
@@ -97,75 +99,114 @@ ctl_send(int fd, const char *text, size_t bytes)
 	return (0);
 }
 
-/* One line, to be freed; NULL with errno. */
+/* One line, to be freed; NULL with errno: ETIMEDOUT, EMSGSIZE (longer than CTL_ANSWER_MAX), ENOMEM, ECONNRESET (it ended in the middle). */
 static char *
-ctl_recv(int fd)
+ctl_recv(int fd, uint64_t until_ns)
 {
-	char *line = NULL, *more;
+	char *line = NULL, *end = NULL, *more;
 	size_t have = 0, room = 0;
-	ssize_t n = 1;
+	ssize_t n;
 
-	while (have == 0 || memchr(line + have - (size_t)n, '\n', (size_t)n) == NULL) {
+	while (end == NULL) {
 		if (have == room) {
 			room = room == 0 ? 65536 : room * 2;
-			more = room <= CTL_ANSWER_MAX ? realloc(line, room) : NULL;
-			if (more == NULL)
+			errno = EMSGSIZE;
+			if (room > CTL_ANSWER_MAX || (more = realloc(line, room)) == NULL)
 				break;
 			line = more;
 		}
+		errno = ETIMEDOUT;
+		if (mkv_now_ns() >= until_ns)
+			break;
 		n = recv(fd, line + have, room - have, 0);
-		if (n < 0 && errno == EINTR) {
-			n = 0;
-			continue;
-		}
-		if (n <= 0) {
-			errno = n == 0 ? ECONNRESET : errno;
-			free(line);
-			return (NULL);
-		}
-		have += (size_t)n;
+		if (n == 0)
+			errno = ECONNRESET;
+		if (n == 0 || (n < 0 && errno != EINTR))
+			break;
+		end = n > 0 ? memchr(line + have, '\n', (size_t)n) : NULL;
+		have += n > 0 ? (size_t)n : 0;
 	}
-	if (line != NULL)
-		line[have - 1] = '\0';
-	return (line);
+	if (end != NULL)
+		*end = '\0';
+	else
+		free(line);
+	return (end != NULL ? line : NULL);
 }
 
+/* The line to send, to be freed. NULL: a name is no text, or there is no memory. No names: all children, so none may get lost here. */
 static char *
 ctl_request(const char *cmd, const char *const *names)
 {
-	json_t *list = json_array(), *j = json_pack("{s:s, s:o}", "cmd", cmd, "names", list);
-	char *text;
+	json_t *list = json_array(), *j = json_pack("{s:s, s:O?}", "cmd", cmd, "names", list);
+	int r = j == NULL || list == NULL ? -1 : 0, all = 0;
+	char *text = NULL;
 
-	for (; j != NULL && *names != NULL; names++)
-		if (strcmp(*names, "all") != 0)
-			json_array_append_new(list, json_string(*names));
-	text = json_dumps(j, JSON_COMPACT);
+	for (size_t i = 0; r == 0 && names[i] != NULL; i++) {
+		all |= strcmp(names[i], "all") == 0;
+		r = json_array_append_new(list, json_string(names[i]));
+	}
+	if (r == 0 && all)
+		r = json_array_clear(list);
+	if (r == 0)
+		text = json_dumps(j, JSON_COMPACT);
+	json_decref(list);
 	json_decref(j);
 	return (text);
+}
+
+/* What errno means for somebody who waits for an answer. */
+static const char *
+ctl_no_answer(void)
+{
+	switch (errno) {
+	case EAGAIN:
+	case ETIMEDOUT:
+		return ("it took too long; --deadline waits longer");
+	case EMSGSIZE:
+		return ("it is longer than 16 MiB; names of children make it shorter");
+	case ECONNRESET:
+		return ("the server ended the connection");
+	default:
+		return (strerror(errno));
+	}
+}
+
+static int
+ctl_talk(int fd, const char *path, const char *ask, uint64_t until_ns, json_t **answer)
+{
+	char *line;
+
+	if (ctl_send(fd, ask, strlen(ask)) != 0 || ctl_send(fd, "\n", 1) != 0 || (line = ctl_recv(fd, until_ns)) == NULL) {
+		fprintf(stderr, "memkvctl: %s: no answer: %s\n", path, ctl_no_answer());
+		return (4);
+	}
+	*answer = json_loads(line, 0, NULL);
+	free(line);
+	if (*answer == NULL)
+		fprintf(stderr, "memkvctl: %s: the answer is no JSON\n", path);
+	return (*answer == NULL ? 1 : 0);
 }
 
 int
 ctl_ask(const char *path, const char *cmd, const char *const *names, unsigned timeout_s, json_t **answer)
 {
-	char *ask = ctl_request(cmd, names), *line = NULL;
-	int fd = mkv_os_connect_unix(path, timeout_s), status = 4;
+	uint64_t until_ns = mkv_now_ns() + timeout_s * MKV_NS_PER_SEC;
+	char *ask = ctl_request(cmd, names);
+	int fd, status = 4;
 
 	*answer = NULL;
-	if (ask == NULL)
-		status = 1;
-	else if (fd < 0)
+	if (ask == NULL) {
+		fprintf(stderr, "memkvctl %s: a NAME is not UTF-8, or there is no memory; memkvctl status shows the names\n", cmd);
+		return (2);
+	}
+	fd = mkv_os_connect_unix(path, timeout_s);
+	if (fd < 0) {
 		fprintf(stderr, "memkvctl: %s: %s: is the server running? --control names another socket\n", path, strerror(-fd));
-	else if (ctl_send(fd, ask, strlen(ask)) != 0 || ctl_send(fd, "\n", 1) != 0 || (line = ctl_recv(fd)) == NULL)
-		fprintf(stderr, "memkvctl: %s: no answer: %s\n", path, errno == EAGAIN ? "it took too long; --deadline waits longer" : strerror(errno));
-	else if ((*answer = json_loads(line, 0, NULL)) == NULL) {
-		fprintf(stderr, "memkvctl: %s: the answer is no JSON\n", path);
-		status = 1;
-	} else
-		status = 0;
-	free(line);
-	free(ask);
-	if (fd >= 0)
+	} else {
+		status = ctl_talk(fd, path, ask, until_ns, answer);
 		close(fd);
+	}
+	free(ask);
 	return (status);
 }
 
@@ -184,14 +225,14 @@ ctl_show_row(FILE *to, const json_t *row)
 {
 	json_int_t pid = json_integer_value(json_object_get(row, "pid")), up = json_integer_value(json_object_get(row, "uptime_s")),
 	    restarts = json_integer_value(json_object_get(row, "restarts"));
-	const char *state = ctl_text(row, "state"), *detail = ctl_text(row, "detail");
+	const char *state = ctl_text(row, "state"), *detail = ctl_text(row, "detail"), *jail = ctl_text(row, "jail_missing");
 
 	fprintf(to, "%-16s %-9s", ctl_text(row, "name"), state);
 	if (pid > 0)
 		fprintf(to, " pid %lld,", (long long)pid);
 	if (strcmp(state, "RUNNING") == 0)
 		fprintf(to, " uptime %lld:%02lld:%02lld,", (long long)(up / 3600), (long long)(up / 60 % 60), (long long)(up % 60));
-	fprintf(to, " restarts %lld%s%s\n", (long long)restarts, detail[0] != '\0' ? ", " : "", detail);
+	fprintf(to, " restarts %lld%s%s%s%s\n", (long long)restarts, jail[0] != '\0' ? ", jail lacks " : "", jail, detail[0] != '\0' ? ", " : "", detail);
 }
 
 static void
@@ -282,7 +323,7 @@ ctl_run(const struct ctl_opts *o, const char *const *words)
 		    "--control or MEMKV_CONTROL\n");
 		return (4);
 	}
-	status = ctl_ask(path, words[0], words + 1, (unsigned)MKV_DIV_UP(o->deadline_us, 1000000), &answer);
+	status = ctl_ask(path, words[0], words + 1, (unsigned)MKV_MIN(o->deadline_us / 1000000 + (o->deadline_us % 1000000 != 0), CTL_DEADLINE_MAX_S), &answer);
 	if (status != 0)
 		return (status);
 	if (o->json) {

@@ -3,11 +3,12 @@ import json
 import os
 import re
 import shutil
+import subprocess
 
 import pytest
 
 import mkv
-from harness import MEMKV, Server
+from harness import MEMKV, MEMKVCTL, Server
 
 WRAP = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
@@ -53,6 +54,8 @@ def test_no_user_to_become_is_no_warning(unprivileged):
     assert said and all(level == "info" and "missing=user" in text for level, text in said), said
     rows = json.loads(s.http("/v1/status"))["processes"]
     assert rows and all("user" in r["jail_missing"] for r in rows), rows
+    told = subprocess.run([MEMKVCTL, "--control", s.control, "status"], capture_output=True, text=True, timeout=30)
+    assert told.returncode == 0 and all(", jail lacks user" in line for line in told.stdout.splitlines()), told
 
 
 def test_locked_memory_too_small_names_the_limit(unprivileged):

@@ -249,6 +249,8 @@ static struct {
 	int		fd;
 	char		path[96], asked[1024];
 	const char	*answer;
+	size_t		piece;
+	unsigned	pause_us;
 	pthread_t	id;
 } server;
 
@@ -264,17 +266,19 @@ server_loop(void *arg)
 	    (got = recv(fd, server.asked + n, sizeof(server.asked) - 1 - n, 0)) > 0)
 		n += (size_t)got;
 	server.asked[n] = '\0';
-	for (size_t at = 0; at < strlen(server.answer); at += 7) {	/* in small pieces */
-		n = MKV_MIN((size_t)7, strlen(server.answer) - at);
+	for (size_t at = 0, bytes = strlen(server.answer); at < bytes; at += n) {	/* in small pieces */
+		n = MKV_MIN(server.piece, bytes - at);
 		if (send(fd, server.answer + at, n, MSG_NOSIGNAL) < 0)
 			break;
+		if (server.pause_us > 0)
+			usleep(server.pause_us);
 	}
 	close(fd);
 	return (NULL);
 }
 
 static void
-server_start(const char *answer)
+server_start_slow(const char *answer, size_t piece, unsigned pause_us)
 {
 	struct sockaddr_un sa = { .sun_family = AF_UNIX };
 
@@ -282,11 +286,19 @@ server_start(const char *answer)
 	unlink(server.path);
 	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", server.path);
 	server.answer = answer;
+	server.piece = piece;
+	server.pause_us = pause_us;
 	memset(server.asked, 0, sizeof(server.asked));
 	server.fd = socket(AF_UNIX, SOCK_STREAM, 0);
 	assert_int_equal(bind(server.fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
 	assert_int_equal(listen(server.fd, 1), 0);
 	assert_int_equal(pthread_create(&server.id, NULL, server_loop, NULL), 0);
+}
+
+static void
+server_start(const char *answer)
+{
+	server_start_slow(answer, 7, 0);
 }
 
 static void
@@ -336,6 +348,63 @@ ctl_survives_strange_answers(void **state)
 	}
 }
 
+/* No names mean all children: a name that gets lost on the way would stop them all. */
+static void
+ctl_loses_no_name(void **state)
+{
+	(void)state;
+	server_start("{\"ok\":true,\"rows\":[]}\n");
+	assert_int_equal(memkv("memkvctl", "stop", "\xff", "--control", server.path, NULL), 2);
+	assert_true(said("not UTF-8"));
+	assert_int_equal(memkv("memkvctl", "stop", "drive:0", "all", "--control", server.path, NULL), 0);
+	server_end();
+	assert_string_equal(server.asked, "{\"cmd\":\"stop\",\"names\":[]}\n");
+}
+
+static void
+ctl_says_what_is_wrong_with_an_answer(void **state)
+{
+	char *text = malloc((16u << 20) + 2);
+
+	(void)state;
+	assert_non_null(text);
+	memset(text, ' ', (16u << 20) + 1);
+	text[(16u << 20) + 1] = '\0';
+	server_start_slow(text, 65536, 0);
+	assert_int_equal(memkv("memkvctl", "tail", "--control", server.path, NULL), 4);
+	server_end();
+	assert_true(said("longer than 16 MiB"));
+	text[400] = '\0';				/* a byte now and then is no answer in time */
+	server_start_slow(text, 1, 10000);
+	assert_int_equal(memkv("memkvctl", "status", "--deadline", "1s", "--control", server.path, NULL), 4);
+	server_end();
+	assert_true(said("too long; --deadline"));
+	free(text);
+	server_start("{\"ok\":true,\"rows\":[]}\n{\"ok\":");		/* one line is the answer */
+	assert_int_equal(memkv("memkvctl", "status", "--control", server.path, NULL), 0);
+	server_end();
+	server_start("{\"ok\":true,\"rows\":[]}\n");
+	assert_int_equal(memkv("memkvctl", "status", "--deadline", "4294967296s", "--control", server.path, NULL), 0);
+	server_end();
+}
+
+static void
+ctl_status_names_what_the_jail_lacks(void **state)
+{
+	json_t *answer = json_loads("{\"ok\":true,\"rows\":[{\"name\":\"drive:0\",\"state\":\"RUNNING\",\"restarts\":1,\"jail_missing\":\"user,seccomp\","
+	    "\"detail\":\"x\"}]}", 0, NULL);
+	char *text = NULL;
+	size_t bytes = 0;
+	FILE *f = open_memstream(&text, &bytes);
+
+	(void)state;
+	assert_int_equal(ctl_show(f, "status", answer), 0);
+	assert_int_equal(fclose(f), 0);
+	assert_string_equal(text, "drive:0          RUNNING   uptime 0:00:00, restarts 1, jail lacks user,seccomp, x\n");
+	free(text);
+	json_decref(answer);
+}
+
 /* A server that was told to end still answers that its children run: not what to tell. */
 static void
 ctl_shutdown_says_what_happens(void **state)
@@ -373,7 +442,9 @@ main(void)
 		cmocka_unit_test(wrong_usage_is_2_and_help_is_0), cmocka_unit_test(messages_show_the_way),
 		cmocka_unit_test(start_says_where_it_looked),
 		cmocka_unit_test(manual_pages_have_every_command_and_option), cmocka_unit_test(ctl_asks_and_reads_rows),
-		cmocka_unit_test(ctl_survives_strange_answers), cmocka_unit_test(ctl_shutdown_says_what_happens), cmocka_unit_test(ctl_usage),
+		cmocka_unit_test(ctl_survives_strange_answers), cmocka_unit_test(ctl_loses_no_name),
+		cmocka_unit_test(ctl_says_what_is_wrong_with_an_answer), cmocka_unit_test(ctl_status_names_what_the_jail_lacks),
+		cmocka_unit_test(ctl_shutdown_says_what_happens), cmocka_unit_test(ctl_usage),
 	};
 	char kept[80];
 	int r;

@@ -18,6 +18,7 @@
 #include "clients/lib/tcp_priv.h"
 #include "common/base/clock.h"
 
+#define CONN_UNSENT_BYTES	(256 << 10)
 #define ENDED_MOST_NS	(30000 * MKV_NS_PER_MS)		/* no answer to an ended request for so long: the server has lost it */
 #define CANCEL_FROM_BYTES (1u << 20)			/* ended gets of more than this are cancelled at the server */
 
@@ -237,15 +238,17 @@ conn_on_connected(struct mkv_io *io, int res)
 		mkv_conn_say_hello(c);
 }
 
+/* Unsent bytes in the kernel are copied early and go cold; what is sent and not acknowledged is not limited (docs/internals/tcp-path.md). */
 static int
 conn_socket(int family)
 {
-	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
+	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1, unsent = CONN_UNSENT_BYTES;
 
 	if (fd < 0)
 		return (mkv_err_from_errno(errno));
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
 	return (fd);
 }
 

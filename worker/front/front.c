@@ -176,8 +176,8 @@ mkv_front_destroy(struct mkv_front **fp)
 
 /* ---- Accepting ------------------------------------------------------------------------------------------------------------- */
 
-static int
-addr_is_loopback(const struct sockaddr_storage *ss)
+int
+mkv_front_is_loopback(const struct sockaddr_storage *ss)
 {
 	static const uint8_t mapped[13] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127 };
 	static const uint8_t one[16] = { [15] = 1 };
@@ -211,7 +211,7 @@ accept_done(struct mkv_io *io, int res)
 
 	l->busy = 0;
 	if (res >= 0) {
-		(void)mkv_front_adopt(f, res, addr_is_loopback(&io->addr));
+		(void)mkv_front_adopt(f, res, mkv_front_is_loopback(&io->addr));
 		front_accept(l);
 	} else if (!f->stopping) {
 		/* Descriptors or memory are short, or the peer was gone already: not at once again, or the loop would only do this. */

@@ -8,6 +8,7 @@
 #define MKV_WORKER_FRONT_FRONT_H
 
 #include <stdint.h>
+#include <sys/socket.h>
 
 #include "common/base/ioq.h"
 #include "common/base/timer.h"
@@ -75,6 +76,8 @@ void		mkv_front_stop(struct mkv_front *f, uint64_t grace_ns);
 int		mkv_front_idle(const struct mkv_front *f);	/* 1: stopped, and no connection, request or answer of a drive is left */
 
 void		mkv_front_reload(struct mkv_front *f, const struct mkv_front_conf *c);		/* times and durability of it */
+
+int		mkv_front_is_loopback(const struct sockaddr_storage *ss);			/* also of a unix socket */
 
 /*
  * Serve a connected, non-blocking socket. The descriptor is taken in any case. 0; MKV_E_BUSY: one too many; if a spare context is free, its HELLO

@@ -24,6 +24,7 @@
 #include "worker/core/core.h"
 
 #define ROOM_GAUGES_NS		(500 * MKV_NS_PER_MS)
+#define ROOM_LOOPBACK_RCVBUF	(1 << 20)
 #define ROOM_NEVER_NS		(100ull * 365 * 86400 * MKV_NS_PER_SEC)
 
 struct room_arena {
@@ -100,14 +101,21 @@ room_arena_message(struct room *m, const Mkv__Ctl__Arena *a, int *fd)
 	return (0);
 }
 
-/* Accepted sockets inherit it; in the jail there is no setsockopt. */
+/*
+ * Accepted sockets inherit it; in the jail there is no setsockopt. On the loopback nothing is on its way for long: what waits in the receive queue
+ * only goes cold in the cache, and the kernel would let it grow to tens of megabytes (docs/internals/tcp-path.md). A network needs its window.
+ */
 static void
 listener_prepare(int fd)
 {
-	int on = 1;
+	struct sockaddr_storage ss = { .ss_family = AF_UNSPEC };
+	socklen_t n = sizeof(ss);
+	int on = 1, bytes = ROOM_LOOPBACK_RCVBUF;
 
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	if (getsockname(fd, (struct sockaddr *)&ss, &n) == 0 && mkv_front_is_loopback(&ss))
+		(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
 }
 
 static int

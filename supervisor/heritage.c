@@ -8,7 +8,7 @@
  *	drive	stages of all fronts, own bell, bells of all fronts and drives, rings with all of them, its own arena (data and metadata)
  *
  * Invariants: bells, stages, arenas and metric pages outlive their process; a ring belongs to one pair of lives and is made anew when either end
- * starts; the bit of a ring in its consumer's bell page depends on the producer alone (heritage_bit).
+ * starts.
  * What can fail: memory and descriptors. At start that ends the supervisor; later it ends the child that could not be served.
  */
 #include "config.h"
@@ -32,9 +32,7 @@
 #define HUGE_PAGE	(2u << 20)
 #define LISTEN_WAIT_NS	(12 * MKV_NS_PER_SEC)	/* a worker without a supervisor ends within 10 s */
 #define BELL_BYTES	4096u
-#define BELL_DRIVE_BITS	CONFIG_FRONTS_MAX	/* fronts ring on 0.., drives from here on */
 
-_Static_assert(CONFIG_FRONTS_MAX + CONFIG_DRIVES_MAX <= MKV_BELL_RINGS_MAX, "a bit for every producer");
 _Static_assert(CONFIG_DRIVES_MAX <= MKV_STAGE_DRIVES_MAX, "owner words name a drive");
 
 #define CTL_MESSAGE(m, Type, CASE, field, body) \
@@ -244,12 +242,6 @@ heritage_ring(const struct proc *a, const struct proc *b)
 	return (&s->ring[(size_t)lo * s->proc_count + hi]);
 }
 
-static uint32_t
-heritage_bit(const struct proc *producer)
-{
-	return (proc_is_drive(producer) ? BELL_DRIVE_BITS + producer->index : producer->index);
-}
-
 static Mkv__Ctl__PeerKind
 heritage_peer_kind(const struct proc *p)
 {
@@ -297,8 +289,6 @@ heritage_tell_ring(struct proc *to, struct proc *peer)
 	body.peer = heritage_peer_kind(peer);
 	body.index = peer->index;
 	body.epoch = r->epoch;
-	body.out_bit = heritage_bit(to);
-	body.in_bit = heritage_bit(peer);
 	fds[0] = r->fd[lower ? 0 : 1];
 	fds[1] = r->fd[lower ? 1 : 0];
 	proc_send(to, &m, fds, 2);

@@ -3,11 +3,17 @@
  * end one loop thread.
  *
  * An end owns its mapping and its copy of the descriptor. Nobody trusts the page: an `asleep` that is wrong costs a system call too many or
- * a sleep of at most MKV_BELL_WAIT_MAX_NS, and `pending` is a hint.
+ * a sleep of at most MKV_BELL_WAIT_MAX_NS.
  *
- * Why no wake-up is lost: tail store, pending |= bit (A), asleep load (B) in the producer; asleep store (C), pending load (D), ring check in
- * the consumer. A, B, C, D are sequentially consistent. If D comes after A, D reads the bit and so acquires the tail before it. If not,
- * C comes before D before A before B, and B sees asleep.
+ * Why no wake-up is lost:
+ *
+ *	producer: tail = n; fence P; load asleep	consumer: asleep = 1; fence C; load tail (mkv_ring_empty); wait if all are empty
+ *
+ * Fences are sequentially consistent, so they have one order. P before C: the consumer sees the tail and does not wait. C before P: the
+ * producer sees this 1 or a later word. A later 0 is either another producer's, who rings, or the consumer's, who is awake; before that one
+ * waits again it passes another C, which is after P (else the producer would have seen the 1 before it). A plain load after a fence leaves the
+ * line shared among all producers while the consumer is awake; a read-modify-write of it at each ring would be right as well and cost four
+ * times as much with two producers.
  */
 #include "config.h"
 #include "common/shm/ring.h"
@@ -19,10 +25,8 @@
 #include "common/base/os.h"
 
 #define BELL_BYTES	4096u
-#define BELL_WORDS	MKV_ARRAY_LEN(((struct mkv_bell_shm *)0)->pending)
 
 _Static_assert(sizeof(struct mkv_bell_shm) <= BELL_BYTES, "one page");
-_Static_assert(MKV_BELL_RINGS_MAX % 64 == 0, "whole words");
 
 int
 mkv_bell_format(int shm_fd)
@@ -34,8 +38,6 @@ mkv_bell_format(int shm_fd)
 	if ((r = mkv_os_shm_map(shm_fd, BELL_BYTES, 1, 0, &p)) != 0)
 		return (r);
 	shm = p;
-	for (unsigned i = 0; i < BELL_WORDS; i++)
-		atomic_store_explicit(&shm->pending[i], 0, memory_order_relaxed);
 	atomic_store_explicit(&shm->asleep, 0, memory_order_relaxed);
 	shm->magic = MKV_BELL_MAGIC;
 	mkv_os_shm_unmap(p, BELL_BYTES);
@@ -71,13 +73,12 @@ mkv_bell_close(struct mkv_bell *b)
 }
 
 int
-mkv_bell_ring(struct mkv_bell *b, unsigned ring_idx)
+mkv_bell_ring(struct mkv_bell *b)
 {
 	MKV_ASSERT(b->shm != NULL);
-	MKV_ASSERT(ring_idx < MKV_BELL_RINGS_MAX);
-	/* A and B of the file's head; C and D are in mkv_bell_sleep(). */
-	atomic_fetch_or_explicit(&b->shm->pending[ring_idx / 64], 1ull << ring_idx % 64, memory_order_seq_cst);
-	if (atomic_load_explicit(&b->shm->asleep, memory_order_seq_cst) == 0)
+	/* P of the file's head; its partner is C in mkv_bell_sleep(). */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (atomic_load_explicit(&b->shm->asleep, memory_order_relaxed) == 0)
 		return (0);
 	/* Relaxed: of several producers one is enough to make the call. */
 	if (atomic_exchange_explicit(&b->shm->asleep, 0, memory_order_relaxed) == 0)
@@ -90,9 +91,9 @@ void
 mkv_bell_sleep(struct mkv_bell *b)
 {
 	MKV_ASSERT(b->shm != NULL);
-	atomic_store_explicit(&b->shm->asleep, 1, memory_order_seq_cst);
-	for (unsigned i = 0; i < BELL_WORDS; i++)
-		(void)atomic_load_explicit(&b->shm->pending[i], memory_order_seq_cst);
+	atomic_store_explicit(&b->shm->asleep, 1, memory_order_relaxed);
+	/* C of the file's head; its partner is P in mkv_bell_ring(). */
+	atomic_thread_fence(memory_order_seq_cst);
 }
 
 void
@@ -100,15 +101,4 @@ mkv_bell_awake(struct mkv_bell *b)
 {
 	MKV_ASSERT(b->shm != NULL);
 	atomic_store_explicit(&b->shm->asleep, 0, memory_order_relaxed);
-}
-
-uint64_t
-mkv_bell_take(struct mkv_bell *b, unsigned word)
-{
-	MKV_ASSERT(b->shm != NULL);
-	MKV_ASSERT(word < BELL_WORDS);
-	if (atomic_load_explicit(&b->shm->pending[word], memory_order_relaxed) == 0)
-		return (0);
-	/* Acquire: the tails of these rings; pairs with A of the file's head. */
-	return (atomic_exchange_explicit(&b->shm->pending[word], 0, memory_order_seq_cst));
 }

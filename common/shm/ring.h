@@ -7,9 +7,9 @@
  *   field   written by  read by   order
  *   tail    producer    consumer  store release in push; pairs with the acquire in pop
  *   head    consumer    producer  store release in pop; pairs with the acquire in push
- *   asleep  consumer    producers in the consumer's bell page, with `pending`. Producer: tail store, pending |= bit, asleep load (mkv_bell_ring);
- *                                 consumer: asleep store, pending load (mkv_bell_sleep), ring check. The four accesses of asleep and pending are
- *                                 sequentially consistent: one of the two always sees the other, and who sees a bit of pending sees the tail before it
+ *   asleep  consumer    producers in the consumer's bell page, once for all its rings; full fence between tail store and asleep load
+ *                                 (mkv_bell_ring), and between asleep store and tail load (mkv_bell_sleep, then the look at the rings): of two
+ *                                 fences one comes first, so one of the two sides sees the other's store
  *   epoch   supervisor  both      raised (mkv_ring_retire) when one side dies; calls with an old epoch are refused
  */
 #ifndef MKV_SHM_RING_H
@@ -68,13 +68,11 @@ int	mkv_ring_pop(struct mkv_ring *r, struct mkv_desc *d);
 int	mkv_ring_empty(const struct mkv_ring *r);			/* consumer: 1 nothing to pop; 0 call pop (also when damaged) */
 
 #define MKV_BELL_MAGIC		0x6be11a5du
-#define MKV_BELL_RINGS_MAX	512u
 #define MKV_BELL_WAIT_MAX_NS	10000000ull		/* a consumer never sleeps longer: a damaged word costs time, no request */
 
 struct mkv_bell_shm {			/* one page, one consumer */
 	uint32_t	magic, pad;
 	_Alignas(64) _Atomic uint32_t asleep;
-	_Alignas(64) _Atomic uint64_t pending[MKV_BELL_RINGS_MAX / 64];	/* rings that have something: a hint, rings are the truth */
 };
 
 struct mkv_bell {			/* either end */
@@ -85,12 +83,10 @@ struct mkv_bell {			/* either end */
 int	mkv_bell_format(int shm_fd);					/* supervisor */
 int	mkv_bell_open(struct mkv_bell *b, int shm_fd, int bell_fd);	/* bell_fd is ours on success; shm_fd stays the caller's */
 void	mkv_bell_close(struct mkv_bell *b);				/* unmaps, closes fd; again: no-op */
-/* Producer, after one or more pushes on ring `ring_idx` of that consumer. Returns 1 if a system call was made. */
-int	mkv_bell_ring(struct mkv_bell *b, unsigned ring_idx);
+/* Producer, after one or more pushes on rings of that consumer. Returns 1 if a system call was made. */
+int	mkv_bell_ring(struct mkv_bell *b);
 /* Consumer: announce sleep; the caller then re-checks its rings and only then waits. mkv_bell_awake() after the wait. */
 void	mkv_bell_sleep(struct mkv_bell *b);
 void	mkv_bell_awake(struct mkv_bell *b);
-/* Consumer: which of rings 64 * word .. 64 * word + 63 were rung since the last call; a hint to look there first. */
-uint64_t mkv_bell_take(struct mkv_bell *b, unsigned word);
 
 #endif

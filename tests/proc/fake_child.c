@@ -186,8 +186,7 @@ on_message(const Mkv__Ctl__Control *m, unsigned n_fds)
 		mkv_log(MKV_EV_NOTE, "got=key id=%u dev=%d revoked=%d", m->key->key_id, m->key->dev, m->key->revoked);
 		break;
 	case MKV__CTL__CONTROL__BODY_RING:
-		mkv_log(MKV_EV_NOTE, "got=ring peer=%d index=%u epoch=%u out=%u in=%u fds=%u", m->ring->peer, m->ring->index, m->ring->epoch,
-		    m->ring->out_bit, m->ring->in_bit, n_fds);
+		mkv_log(MKV_EV_NOTE, "got=ring peer=%d index=%u epoch=%u fds=%u", m->ring->peer, m->ring->index, m->ring->epoch, n_fds);
 		break;
 	case MKV__CTL__CONTROL__BODY_PEER_DIED:
 		mkv_log(MKV_EV_NOTE, "got=peer_died peer=%d index=%u epoch=%u restarting=%d", m->peer_died->peer, m->peer_died->index,

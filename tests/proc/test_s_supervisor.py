@@ -149,12 +149,12 @@ def test_what_a_child_is_given(fakes):
     f = fakes(drives=2, behave={"drive:0": "say_fds", "front:tcp:0": "say_fds"}, env={"SECRET_OF_THE_SHELL": "x"}).start()
     assert set(f.wait_log(r"fds=(\S+) env=0", 2)) == {"0,1,2,3,"}
     text = f.text()
-    # A drive has rings with the front and with the other drive, each end's outgoing bit is the other's incoming one.
-    rings = re.findall(r"proc=(\S+) pid=\d+ \S+ \S+ got=ring peer=(\d) index=(\d) epoch=(\d+) out=(\d+) in=(\d+) fds=2", text)
-    have = {(who, ("front:tcp:" if peer == "0" else "drive:") + index): (out, in_) for who, peer, index, _, out, in_ in rings}
+    # A drive has rings with the front and with the other drive, and both ends hear the same epoch.
+    rings = re.findall(r"proc=(\S+) pid=\d+ \S+ \S+ got=ring peer=(\d) index=(\d) epoch=(\d+) fds=2", text)
+    have = {(who, ("front:tcp:" if peer == "0" else "drive:") + index): epoch for who, peer, index, epoch in rings}
     assert len(have) == 6
-    for (a, b), (out, in_) in have.items():
-        assert have[(b, a)] == (in_, out)
+    for (a, b), epoch in have.items():
+        assert have[(b, a)] == epoch
     assert re.search(r"proc=front:tcp:0 .*got=key id=1 dev=1 revoked=0", text)
     assert not re.search(r"proc=drive:0 .*got=key", text)
     assert len(set(re.findall(r"got=configure name=\S+ epoch=(\d+)", text))) == 3, "each life has an epoch of its own"

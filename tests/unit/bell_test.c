@@ -72,28 +72,26 @@ only_a_sleeper_is_rung(void **state)
 
 	(void)state;
 	bells_open(b, 3);
-	assert_int_equal(mkv_bell_ring(&b[1], 5), 0);
+	assert_int_equal(mkv_bell_ring(&b[1]), 0);
 	assert_false(rung(0));
-	assert_true(mkv_bell_take(&b[0], 0) == 1ull << 5);
-	assert_true(mkv_bell_take(&b[0], 0) == 0);
 	mkv_bell_sleep(&b[0]);
-	assert_int_equal(mkv_bell_ring(&b[1], 511), 1);
-	assert_int_equal(mkv_bell_ring(&b[2], 64), 0);		/* one call is enough */
+	assert_int_equal(mkv_bell_ring(&b[1]), 1);
+	assert_int_equal(mkv_bell_ring(&b[2]), 0);		/* one call is enough */
 	assert_true(rung(0));
 	mkv_bell_awake(&b[0]);
 	mkv_os_bell_clear(wait_fd);
 	assert_false(rung(0));
-	assert_int_equal(mkv_bell_ring(&b[1], 0), 0);
-	assert_true(mkv_bell_take(&b[0], 7) == 1ull << 63);
-	assert_true(mkv_bell_take(&b[0], 1) == 1);
-	assert_true(mkv_bell_take(&b[0], 0) == 1);
+	assert_int_equal(mkv_bell_ring(&b[1]), 0);
 	bells_close(b, 3);
 }
 
 static void
-ring_too_high(void *arg)
+ring_after_close(void *arg)
 {
-	mkv_bell_ring(arg, MKV_BELL_RINGS_MAX);
+	struct mkv_bell b = { .fd = -1 };
+
+	(void)arg;
+	mkv_bell_ring(&b);
 }
 
 static void
@@ -104,7 +102,7 @@ mistakes(void **state)
 
 	(void)state;
 	bells_open(b, 1);
-	assert_true(death_by_assert(ring_too_high, b));
+	assert_true(death_by_assert(ring_after_close, NULL));
 	fd = mkv_os_shm_create("bell-test", 4096, 0);
 	assert_int_equal(mkv_bell_open(&c, fd, 0), MKV_E_PEER);	/* not formatted */
 	mkv_bell_close(&c);
@@ -123,10 +121,9 @@ damaged_page(void **state)
 	bells_open(b, 2);
 	for (unsigned i = 0; i < 5000; i++) {
 		rnd_fill(&r, b[0].shm, sizeof(*b[0].shm));
-		mkv_bell_ring(&b[1], rnd_below(&r, MKV_BELL_RINGS_MAX));
+		mkv_bell_ring(&b[1]);
 		mkv_bell_sleep(&b[0]);
 		mkv_bell_awake(&b[0]);
-		(void)mkv_bell_take(&b[0], rnd_below(&r, 8));
 	}
 	bells_close(b, 2);
 }
@@ -151,12 +148,12 @@ producer(void *arg)
 		for (unsigned burst = 1 + rnd_below(&r, 4); burst > 0; burst--)
 			if (mkv_ring_push(&l->p, &d) == 0)
 				l->pushed++;
-		l->calls += (unsigned)mkv_bell_ring(&l->bell, l->idx);
+		l->calls += (unsigned)mkv_bell_ring(&l->bell);
 		if (rnd_below(&r, 50) == 0)
 			poll(&none, 0, 1);	/* let it fall asleep */
 	}
 	atomic_store(&l->done, 1);
-	mkv_bell_ring(&l->bell, l->idx);
+	mkv_bell_ring(&l->bell);
 	return (NULL);
 }
 
@@ -195,7 +192,7 @@ no_wake_up_is_lost(void **state)
 		l[i].c = l[i].p;
 		l[i].c.is_producer = 0;
 		l[i].bell = (struct mkv_bell){ b[0].shm, b[1 + i].fd };
-		l[i].idx = i * 100;
+		l[i].idx = i;
 		l[i].until_ns = mkv_now_ns() + RUN_NS;
 		assert_int_equal(pthread_create(&t[i], NULL, producer, &l[i]), 0);
 	}
@@ -266,7 +263,7 @@ meeting_producer(void *arg)
 		stagger(&r);
 		if (mkv_ring_push(&m->p, &d) != 0)
 			break;
-		m->called = mkv_bell_ring(&m->ringer, 3);
+		m->called = mkv_bell_ring(&m->ringer);
 		if (!meet(m, 0, 2 * n))
 			break;
 	}

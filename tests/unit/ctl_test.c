@@ -302,8 +302,6 @@ say_ring(uint32_t epoch)
 	b.peer = MKV__CTL__PEER_KIND__PEER_FRONT;
 	b.index = 2;
 	b.epoch = epoch;
-	b.out_bit = 5;
-	b.in_bit = 2;
 	say(&m, fds, 2);
 	close(fds[0]);
 	close(fds[1]);
@@ -529,7 +527,7 @@ push(uint16_t op, unsigned n)
 		d.slot_idx = i;
 		assert_int_equal(mkv_ring_push(&s.out, &d), 0);
 	}
-	(void)mkv_bell_ring(&s.childs_bell, 2);
+	(void)mkv_bell_ring(&s.childs_bell);
 }
 
 static void
@@ -610,7 +608,7 @@ test_damaged_ring(void **state)
 {
 	serve(kind_of(state));
 	s.out.shm->tail += 100000;		/* cannot be */
-	(void)mkv_bell_ring(&s.childs_bell, 2);
+	(void)mkv_bell_ring(&s.childs_bell);
 	EXPECT(STATE);
 	assert_non_null(strstr(s.last->state->detail, "ring of front:2 damaged"));
 	expect_detail("down 0:2 epoch 9 restarting 1");

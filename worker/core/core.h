@@ -45,7 +45,6 @@ struct mkv_peer {
 	/* core's */
 	struct mkv_ring	out, in;
 	struct mkv_bell	bell;
-	unsigned	out_bit;
 	int		has_bell, rang, out_bad;
 };
 

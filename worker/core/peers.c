@@ -116,11 +116,10 @@ mkv_peers_ring(struct mkv_worker *w, const Mkv__Ctl__Ring *m, int *fds)
 
 	if (p == NULL)
 		return (MKV_E_NOMEM);
-	if (!p->has_bell || m->out_bit >= MKV_BELL_RINGS_MAX)
+	if (!p->has_bell)
 		return (MKV_E_PROTO);
 	if (p->up)
 		peer_down(w, p, p->epoch, 1);
-	p->out_bit = m->out_bit;
 	p->epoch = m->epoch;
 	if ((r = mkv_ring_open(&p->out, fds[0], m->epoch, 1)) == 0 && (r = mkv_ring_open(&p->in, fds[1], m->epoch, 0)) != 0)
 		mkv_ring_close(&p->out);
@@ -226,7 +225,7 @@ mkv_peers_ring_bells(struct mkv_worker *w)
 		if (!w->peer[i]->rang)
 			continue;
 		w->peer[i]->rang = 0;
-		w->bell_calls += (uint64_t)mkv_bell_ring(&w->peer[i]->bell, w->peer[i]->out_bit);
+		w->bell_calls += (uint64_t)mkv_bell_ring(&w->peer[i]->bell);
 	}
 }
 

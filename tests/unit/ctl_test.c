@@ -635,6 +635,8 @@ test_damaged_ring(void **state)
 	assert_int_equal(mkv_metric_get(s.metrics, MKV_M_drive_ring_bad_total, 0), 4);
 	say_ring(15);
 	expect_detail("up 0:2 epoch 15");
+	push(1, 2);				/* no damage of a former ring is taken for its own */
+	pop(2);
 	say_ping(6);
 	say_stop(1000);
 	EXPECT(STOPPED);

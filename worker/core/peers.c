@@ -56,7 +56,7 @@ peer_close_rings(struct mkv_peer *p)
 	if (!p->up)
 		return;
 	p->up = 0;
-	p->rang = 0;
+	p->rang = p->out_bad = 0;		/* not the next ring's damage */
 	mkv_ring_close(&p->out);
 	mkv_ring_close(&p->in);
 }

@@ -162,7 +162,7 @@ client_unknown(struct client *c)
 	client_end_writes(c, MV_UNKNOWN);
 	if (c->op == MKV_WIRE_TOUCH && c->ttl_ms != 0)
 		for (unsigned i = 0; i < c->n_keys; i++)
-			model_touched(c->key[i], c->start, c->ttl_ms, 0);
+			model_touch_end(c->key[i], c->start, c->ttl_ms, 0);
 	c->retry = c->op == MKV_WIRE_PUT && c->tries < 3 && sim_chance(2, 3);
 }
 
@@ -205,7 +205,8 @@ client_put_answer(struct client *c, int status)
 	unsigned k = c->key[0], v = c->version[0];
 
 	if (status == MKV_E_EXISTS) {
-		model_end(k, v, MV_NOT);
+		/* Without an id nobody knows its own put again, which a front may send to the next life of a drive. */
+		model_end(k, v, c->put_id == 0 ? MV_UNKNOWN : MV_NOT);
 		model_check_there(k, c->start, UINT64_MAX, "put if absent found something");
 		return;
 	}
@@ -255,8 +256,8 @@ client_keys_answer(struct client *c, const uint8_t *body, uint32_t body_bytes)
 			model_check_there(c->key[i], c->start, UINT64_MAX, op_name(c->op));
 		else
 			model_check_miss(c->key[i], c->start, op_name(c->op));
-		if (c->op == MKV_WIRE_TOUCH && there && c->ttl_ms != 0)
-			model_touched(c->key[i], c->start, c->ttl_ms, 1);
+		if (c->op == MKV_WIRE_TOUCH && c->ttl_ms != 0)
+			model_touch_end(c->key[i], c->start, c->ttl_ms, there);
 	}
 	/* Each is gone now, and those that were not there were not. */
 	for (unsigned i = 0; c->op == MKV_WIRE_DELETE && i < c->n_keys; i++)
@@ -574,6 +575,8 @@ client_keys(struct client *c)
 		b += k->name_bytes;
 		if (c->op == MKV_WIRE_DELETE)
 			c->version[i] = model_begin(c->key[i], 0, 0, 0, 0);
+		if (c->ttl_ms != 0)
+			model_touch_begin(c->key[i], c->ttl_ms);
 	}
 	b = pad8(body, b);
 	client_frame(c, c->op, 0, c->id, body, b, NULL, 0);

@@ -36,7 +36,8 @@ struct model_key {
 	uint8_t		name[48], ns[16];
 	unsigned	name_bytes, ns_bytes;
 	unsigned	n, busy;	/* busy: writes pending */
-	int		pinned;
+	unsigned	touching;	/* touches with a time to live pending */
+	uint64_t	touch_lo, touch_end;
 	struct model_version v[MODEL_VERSIONS_MAX];
 };
 
@@ -45,6 +46,7 @@ struct model {
 	uint64_t	next_seed;
 	int		evicts;		/* anything may be gone at any time */
 	int		lossy;		/* the media did harm: anything may be gone, and errors are no surprise */
+	uint64_t	crashed_at;	/* the last time */
 	struct model_key key[MODEL_KEYS_MAX];
 };
 
@@ -55,7 +57,8 @@ void	model_init(unsigned keys, int evicts);
 unsigned model_begin(unsigned key, uint64_t seed, uint64_t bytes, uint64_t ttl_ms, int accepted);
 void	model_end(unsigned key, unsigned version, enum model_state state);
 void	model_deleted(unsigned key, unsigned version, int was_there);
-void	model_touched(unsigned key, uint64_t start, uint64_t ttl_ms, int sure);
+void	model_touch_begin(unsigned key, uint64_t ttl_ms);
+void	model_touch_end(unsigned key, uint64_t start, uint64_t ttl_ms, int sure);	/* sure: it found something */
 
 /* A read from `start` until now found nothing; what: for the message. */
 void	model_check_miss(unsigned key, uint64_t start, const char *what);

@@ -124,6 +124,7 @@ struct sim {
 	void		(*on_power)(void);	/* it went */
 	int		resting;		/* no new faults, clients have ended */
 	uint64_t	stat_ops, stat_kills, stat_cuts, stat_checks, stat_hits;
+	uint64_t	stat_pulled;		/* gets that missed because their value was replaced meanwhile */
 	uint64_t	leaked_units;		/* of pieces that no manifest names, at the last rest */
 	int		trace;
 };

@@ -308,7 +308,10 @@ req_end_step(struct mkv_req *r)
 	const struct mkv_req_ops *ops = req_ops_of(r->op);
 	int busy = 0;
 
-	mkv_unpark(r->f, r);
+	/* Once: the ending may wait for a slot of its own, and who leaves a queue to join it again wakes itself for ever. */
+	if (r->ending == 1)
+		mkv_unpark(r->f, r);
+	r->ending = 2;
 	for (unsigned i = 0; i < REQ_PARTS; i++)
 		busy |= !mkv_part_clear(r, &r->part[i]);
 	if (ops->undo != NULL && ops->undo(r) != MKV_NEXT_DONE)

@@ -185,7 +185,8 @@ struct mkv_misc {			/* list, info, stat, report */
 
 struct mkv_req {
 	uint32_t	magic;
-	uint8_t		op, state, ending;
+	uint8_t		op, state;
+	uint8_t		ending;		/* 1: the answer is decided; 2: and nothing is waited for but by the ending itself */
 	struct mkv_front *f;
 	struct mkv_conn	*c;		/* NULL: the client is gone */
 	struct mkv_list	link;		/* conn.reqs or front.req_free */

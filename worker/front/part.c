@@ -260,19 +260,35 @@ mkv_part_sent(struct mkv_out *o, int res)
 	mkv_req_run(r);
 }
 
+/* Does it receive into the drive's arena, or send from it? */
+static int
+part_uses_arena(const struct mkv_conn *c, unsigned drive)
+{
+	if (c->rx_part != NULL && c->rx_part->state == PART_RECV && c->rx_part->drive == drive)
+		return (1);
+	MKV_LIST_FOREACH(it, &c->reqs) {
+		const struct mkv_req *r = MKV_CONTAINER_OF(it, struct mkv_req, link);
+
+		for (unsigned i = 0; i < REQ_PARTS; i++)
+			if (r->part[i].state == PART_SEND && r->part[i].has_hold && r->part[i].drive == drive)
+				return (1);
+	}
+	return (0);
+}
+
 void
 mkv_front_arena_lost(struct mkv_front *f, unsigned drive)
 {
 	if (!f->conf.memory_mode)
 		return;
 	/*
-	 * The next drive process may give the same run to another front at once. A recv ends at once when it is cancelled, and only the end of the
-	 * connection is sure to stop it between two pieces.
+	 * The next drive process knows no hold of this one and may give the same run to another front at once. A recv ends at once when it is cancelled, and
+	 * only the end of the connection is sure to stop it between two pieces; bytes on their way to a client must not change behind their CRCs.
 	 */
 	MKV_LIST_FOREACH_SAFE(it, tmp, &f->conn_used) {
 		struct mkv_conn *c = MKV_CONTAINER_OF(it, struct mkv_conn, link);
 
-		if (c->rx_part != NULL && c->rx_part->state == PART_RECV && c->rx_part->drive == drive)
+		if (part_uses_arena(c, drive))
 			mkv_conn_close(c);
 	}
 }

@@ -150,9 +150,12 @@ drive_submit(struct sim_drive *d, uint32_t client, const struct mkv_desc *desc)
 	return (mkv_engine_submit(d->e, &call, &q));
 }
 
-static void
+/* As drive_fronts_turn(): how many were taken up. */
+static unsigned
 drive_backlog(struct sim_drive *d)
 {
+	unsigned n = 0;
+
 	while (d->wait_count > 0) {
 		struct sim_wait *w = &d->wait[d->wait_head];
 
@@ -160,7 +163,9 @@ drive_backlog(struct sim_drive *d)
 			break;
 		d->wait_head = (d->wait_head + 1) % SIM_BACKLOG;
 		d->wait_count--;
+		n++;
 	}
+	return (n);
 }
 
 static void	drive_close(struct sim_drive *d);
@@ -174,9 +179,10 @@ drive_step(void *arg, uint64_t gen)
 	if (gen != d->step_gen || (d->state != DRIVE_UP && d->state != DRIVE_STOPPING) || drive_ends(d))
 		return;
 	d->step_at = UINT64_MAX;
-	drive_backlog(d);
+	(void)drive_backlog(d);
 	next = mkv_engine_step(d->e);
-	drive_backlog(d);
+	if (drive_backlog(d) > 0)
+		next = 0;
 	if (drive_ends(d))
 		return;
 	if (d->state == DRIVE_STOPPING && mkv_engine_busy(d->e) == 0 && d->wait_count == 0) {
@@ -269,7 +275,8 @@ drive_desc(struct sim_drive *d, struct sim_front *f, uint32_t front_life, const 
 int
 drive_idle(const struct sim_drive *d)
 {
-	return (d->state == DRIVE_FAILED || (d->state == DRIVE_UP && mkv_engine_busy(d->e) == 0 && d->wait_count == 0));
+	return (d->state == DRIVE_FAILED || (d->state == DRIVE_UP && mkv_engine_busy(d->e) == 0 && d->wait_count == 0 &&
+	    (d->disk == NULL || d->disk->in_flight == 0)));
 }
 
 /* ---- Life ------------------------------------------------------------------------------------------------------------------- */

@@ -78,6 +78,6 @@ int	drive_desc(struct mkv_worker *w, struct mkv_peer *p, const struct mkv_desc *
 void	drive_reply(void *arg, const struct mkv_call *call, const struct mkv_drv_rep *rep);
 void	drive_client_done(void *arg, uint32_t client);
 void	drive_peer_send(void *arg, uint32_t drive, const struct mkv_desc *desc);
-void	drive_fronts_turn(struct drive *d);	/* what waited goes on */
+unsigned drive_fronts_turn(struct drive *d);	/* what waited goes on; how many requests were taken up */
 
 #endif

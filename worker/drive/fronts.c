@@ -272,9 +272,11 @@ drive_peer_send(void *arg, uint32_t drive, const struct mkv_desc *desc)
 	}
 }
 
-void
+unsigned
 drive_fronts_turn(struct drive *d)
 {
+	unsigned n = 0;
+
 	while (d->answers.count > 0) {
 		struct drive_wait *w = &d->answers.wait[d->answers.head];
 
@@ -289,5 +291,7 @@ drive_fronts_turn(struct drive *d)
 		if (front_submit(d, w.client, &w.desc) == MKV_E_AGAIN)
 			break;
 		backlog_pop(&d->requests);
+		n++;
 	}
+	return (n);
 }

@@ -250,9 +250,11 @@ drive_turn(struct mkv_worker *w, uint64_t now_ns)
 			mkv_worker_stopped(w);
 		return;
 	}
-	drive_fronts_turn(d);
+	(void)drive_fronts_turn(d);
 	next = mkv_engine_step(d->e);
-	drive_fronts_turn(d);
+	/* What found room only now was not part of that step. */
+	if (drive_fronts_turn(d) > 0)
+		next = 0;
 	drive_count(d, now_ns);
 	if (d->stopping && mkv_engine_busy(d->e) == 0 && d->answers.count == 0) {
 		drive_end(d);

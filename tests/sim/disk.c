@@ -222,7 +222,8 @@ disk_do(struct disk *d, struct disk_op *o)
 		return (0);
 	case 1:
 		if (o->mio != NULL)
-			SIM_CHECK(memcmp(o->w->data, o->buf, o->bytes) == 0, "somebody changed a buffer under I/O");
+			SIM_CHECK(memcmp(o->w->data, o->buf, o->bytes) == 0, "drive %u: somebody changed a buffer under I/O, %u bytes to %llu",
+			    ((struct sim_drive *)d->arg)->index, o->bytes, (unsigned long long)o->off);
 		image_write(d->now, o->off, o->w->data, o->bytes);
 		o->w->done = ++d->done_count;
 		return (0);

@@ -94,15 +94,26 @@ drive_on_peer(void *arg, uint32_t drive, const struct mkv_desc *desc)
 	}
 }
 
+/* Nothing of a front's former lives is under way here: not while one of them still is. */
+static void
+drive_say_drained(struct sim_drive *d, unsigned front)
+{
+	if (drive_ends(d))
+		return;
+	for (unsigned i = 0; i < MKV_ENGINE_CLIENTS_MAX; i++)
+		if (d->client[i].used && d->client[i].dying && d->client[i].front == front)
+			return;
+	server_drive_drained_front(front, d->index, d->front_gone[front]);
+}
+
 static void
 drive_on_client_done(void *arg, uint32_t client)
 {
 	struct sim_drive *d = arg;
-	struct sim_client_slot c = d->client[client];
+	unsigned front = d->client[client].front;
 
 	memset(&d->client[client], 0, sizeof(d->client[client]));
-	if (!drive_ends(d))
-		server_drive_drained_front(c.front, d->index, c.life);
+	drive_say_drained(d, front);
 }
 
 static void
@@ -235,8 +246,9 @@ drive_front_down(struct sim_drive *d, unsigned front, uint32_t life)
 	int i = drive_client(d, front, life);
 	unsigned n = d->wait_count, keep = 0;
 
+	d->front_gone[front] = life;
 	if (i < 0) {
-		server_drive_drained_front(front, d->index, life);
+		drive_say_drained(d, front);
 		return;
 	}
 	for (unsigned k = 0; k < n; k++) {

@@ -102,6 +102,7 @@ server_drive_drained_front(unsigned front, unsigned drive, uint32_t life)
 	if (life != sv.front_life_died[front] || *have >= sv.front_died[front])
 		return;
 	*have = sv.front_died[front];
+	sim_trace("drive %u: nothing of front %u is under way", drive, front);
 	server_tell(&sim->front[front], drive, MSG_DRAINED, *have);
 }
 

@@ -82,6 +82,7 @@ struct sim_drive {
 	struct sim_client_slot client[MKV_ENGINE_CLIENTS_MAX];
 	struct sim_wait	wait[SIM_BACKLOG];	/* the engine was full */
 	unsigned	wait_head, wait_count;
+	uint32_t	front_gone[SIM_FRONTS];	/* the last life that it heard the end of */
 	uint64_t	step_at;		/* of the step event that is to come; UINT64_MAX: none */
 	uint64_t	step_gen;
 	int		pumping;		/* inside of open or close */

@@ -316,7 +316,11 @@ req_end_step(struct mkv_req *r)
 		busy |= !mkv_part_clear(r, &r->part[i]);
 	if (ops->undo != NULL && ops->undo(r) != MKV_NEXT_DONE)
 		busy = 1;
-	return (busy || r->n_dops != 0 || r->out.busy ? MKV_NEXT_PARK : MKV_NEXT_DONE);
+	if (busy || r->n_dops != 0 || r->out.busy)
+		return (MKV_NEXT_PARK);
+	/* Whatever the ending waited for is not needed any more: its drive went. */
+	mkv_unpark(r->f, r);
+	return (MKV_NEXT_DONE);
 }
 
 void

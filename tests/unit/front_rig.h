@@ -103,6 +103,7 @@ struct rig_client {
 void		rig_open(struct rig *r, const struct rig_conf *conf);
 void		rig_close(struct rig *r);		/* asserts that nothing is left: buffers, slots, requests */
 void		rig_pump(struct rig *r);
+int		rig_clients_pump(const struct rig *r);		/* its clients' sockets; not 0: something moved */
 void		rig_pump_ms(struct rig *r, unsigned ms);
 void		rig_drive_up(struct rig *r, unsigned i, uint32_t epoch);
 void		rig_drive_kill(struct rig *r, unsigned i);		/* PEER_DIED */
@@ -127,5 +128,10 @@ size_t		rig_keys_body(uint8_t *b, const char *fmt, unsigned from, unsigned n);
 int		rig_put(struct rig_client *c, const char *key, const void *val, size_t bytes);
 int		rig_get(struct rig_client *c, const char *key, uint64_t off, uint64_t len, uint8_t *out, size_t *got);
 void		rig_fill(uint8_t *p, size_t n, uint32_t seed);
+
+/* Put so many bytes and read them back. */
+void	rig_put_get(struct rig_client *c, const char *key, size_t n);
+/* Front, client and handshake for one test function. */
+void	rig_with(const struct rig_conf *conf, void (*fn)(struct rig *, struct rig_client *));
 
 #endif

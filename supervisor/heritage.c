@@ -248,11 +248,15 @@ heritage_peer_kind(const struct proc *p)
 	return (proc_is_drive(p) ? MKV__CTL__PEER_KIND__PEER_DRIVE : MKV__CTL__PEER_KIND__PEER_FRONT);
 }
 
+/* Who still has it hears MKV_E_STALE from now on; what cannot be told that way is told by PEER_DIED. */
 static void
 heritage_ring_free(struct sup_ring *r)
 {
 	if (r->epoch == 0)
 		return;
+	for (int i = 0; i < 2; i++)
+		if (r->fd[i] >= 0)
+			(void)mkv_ring_retire(r->fd[i], r->epoch + 1);
 	heritage_close(&r->fd[0]);
 	heritage_close(&r->fd[1]);
 	r->epoch = 0;
@@ -311,6 +315,12 @@ heritage_rings(struct proc *p)
 			heritage_tell_ring(q, p);
 	}
 	return (0);
+}
+
+uint32_t
+heritage_ring_epoch(const struct proc *a, const struct proc *b)
+{
+	return (heritage_ring(a, b)->epoch);
 }
 
 void

@@ -10,6 +10,8 @@
  *	a front died	PEER_DIED to all drives. Each says DRAINED(front, epoch): PEER_DRAINED(that drive) to the front's next life, at once or
  *			when it is configured. A drive that dies before it answered is covered by DRAINED(own) of its next life.
  *
+ *	a ring is bad	RING_BAD of one end ends the process at the other, within limits. What follows is its death.
+ *
  * Invariants: time never sends PEER_DRAINED. The version of the map rises when a drive comes into or out of FAILED, ABSENT or DRAINING, or gets
  * another identity or weight, and is on disk before it is told; RESTARTING leaves it alone.
  * What can fail: the state file. The epoch is reserved in steps, and no child is started without one, so none is used twice; who waits for one is
@@ -285,6 +287,55 @@ peers_arm_drain(struct proc *drive)
 
 	if (!d->drain_late)
 		(void)uv_timer_start(&d->drain_timer, peers_on_drain_timer, s->params->drive_drain_timeout / 1000, 0);
+}
+
+/* ---- damaged rings ---- */
+
+static struct proc *
+peers_named(struct mkv_sup *s, Mkv__Ctl__PeerKind kind, uint32_t index)
+{
+	if (kind == MKV__CTL__PEER_KIND__PEER_DRIVE)
+		return (index < s->drive_count ? sup_drive(s, index) : NULL);
+	return (kind == MKV__CTL__PEER_KIND__PEER_FRONT && index < s->front_count ? sup_front(s, index) : NULL);
+}
+
+/* Its word ends one more neighbour, unless it ended PROC_ACCUSE_MAX of them within the window. */
+static int
+peers_believe(struct proc *p, uint64_t now_ns)
+{
+	unsigned oldest = 0;
+
+	for (unsigned i = 1; i < PROC_ACCUSE_MAX; i++)
+		if (p->accuse_ns[i] < p->accuse_ns[oldest])
+			oldest = i;
+	if (p->accuse_ns[oldest] != 0 && now_ns - p->accuse_ns[oldest] < p->sup->policy.crash_window_ns)
+		return (0);
+	p->accuse_ns[oldest] = now_ns;
+	return (1);
+}
+
+/*
+ * The far end is ended: by its own words it would not be found out, and without a new ring the pair stays cut. But it is one's word against the
+ * other's, so whoever accuses too often goes itself; its deaths then make it FATAL, while the accused are left with too few of them for that
+ * (server.crash_limit above PROC_ACCUSE_MAX). Others who suffer from the same neighbour have a word of their own.
+ */
+void
+peers_on_ring_bad(struct proc *p, const Mkv__Ctl__RingBad *b)
+{
+	struct proc *q = peers_named(p->sup, b->peer, b->index);
+
+	if (q == NULL || !peers_neighbours(p, q)) {
+		proc_break(p, "RING_BAD names no neighbour of it");
+		return;
+	}
+	if (b->epoch == 0 || heritage_ring_epoch(p, q) != b->epoch)
+		return;				/* retired: its far end is dead, both are told */
+	if (q->life == NULL || q->life->broken || q->child.state == CHILD_STOPPING)
+		return;				/* on its way out, and the ring with it */
+	if (peers_believe(p, mkv_now_ns()))
+		proc_break_ring(q, p, "damaged a ring");
+	else
+		proc_break_ring(p, q, "calls too many rings damaged");
 }
 
 /* ---- life and death of a neighbour ---- */

@@ -132,6 +132,17 @@ proc_break(struct proc *p, const char *why)
 	child_kill(&p->child);
 }
 
+void
+proc_break_ring(struct proc *p, const struct proc *with, const char *why)
+{
+	MKV_ASSERT(p->life != NULL && !p->life->broken);
+	p->life->broken = 1;
+	snprintf(p->why, sizeof(p->why), "%s (ring with %s)", why, with->child.name);
+	mkv_metric_add(p->sup->metrics, MKV_M_supervisor_ring_bad_total, 0, 1);
+	mkv_log(MKV_EV_CHILD_RING, "child=%s child_pid=%d with=%s why=%s", p->child.name, (int)p->life->pid, with->child.name, why);
+	child_kill(&p->child);
+}
+
 /* ---- what a child says ---- */
 
 static void
@@ -243,6 +254,9 @@ proc_on_msg(void *arg, const Mkv__Ctl__Control *m)
 		break;
 	case MKV__CTL__CONTROL__BODY_STATE:
 		proc_on_state(p, m->state);
+		break;
+	case MKV__CTL__CONTROL__BODY_RING_BAD:
+		peers_on_ring_bad(p, m->ring_bad);
 		break;
 	case MKV__CTL__CONTROL__BODY_PONG:
 		proc_on_pong(p, m->pong->nonce);

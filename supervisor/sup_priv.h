@@ -31,6 +31,7 @@
 #define SUP_RING_CAPACITY	1024u
 #define SUP_START_LIMIT_NS	(20 * MKV_NS_PER_SEC)	/* exec to HELLO */
 #define PROC_FORGIVEN_MAX	3u
+#define PROC_ACCUSE_MAX		3u			/* neighbours that a child's word ends within server.crash_window */
 #define PROC_START_PATIENCE	6u			/* times server.ping_timeout, until it is ready */
 #define SUP_KILL_LIMIT_MS	2000u			/* at the end: SIGKILL to giving up on a process that the kernel holds */
 
@@ -76,6 +77,7 @@ struct proc {
 	char		jail_missing[256];
 	char		detail[256];
 	int		readonly;
+	uint64_t	accuse_ns[PROC_ACCUSE_MAX];	/* when its word ended a neighbour last, over all its lives; 0: never */
 	unsigned	forgiven_count;		/* starts in a row that failed over a later epoch on the medium */
 	/* Kept for its life and the next. -1: none. */
 	int		bell_shm, bell_wait, bell_ring;
@@ -196,6 +198,7 @@ Mkv__Ctl__Kind	proc_ctl_kind(enum sup_kind kind);
 /* Send to the child, if it is there; a child that does not take it is ended. */
 void		proc_send(struct proc *p, const Mkv__Ctl__Control *m, const int *fds, unsigned n_fds);
 void		proc_break(struct proc *p, const char *why);	/* protocol broken or hung: SIGKILL */
+void		proc_break_ring(struct proc *p, const struct proc *with, const char *why);	/* it damaged that ring: SIGKILL; has a life that is not broken */
 
 /* spawn.c: exec of program with its four descriptors. 0 and the parent's ends; MKV_E_SYSTEM. */
 struct spawned {
@@ -210,6 +213,7 @@ int		heritage_create(struct mkv_sup *s, char *why, unsigned why_bytes);	/* segme
 void		heritage_destroy(struct mkv_sup *s);
 int		heritage_rings(struct proc *p);				/* fresh rings with all living neighbours, told to those configured */
 void		heritage_drop_rings(struct proc *p);
+uint32_t	heritage_ring_epoch(const struct proc *a, const struct proc *b);	/* of their present ring; 0: there is none */
 void		heritage_give(struct proc *p);				/* CONFIGURE ... START */
 void		heritage_configure(struct proc *p);			/* CONFIGURE alone: reload */
 void		heritage_key(struct proc *p, const struct key *k, int revoked);
@@ -222,6 +226,7 @@ void		peers_init(struct mkv_sup *s);
 void		peers_close(struct mkv_sup *s);
 void		peers_on_death(struct proc *p, uint32_t epoch_died, int clean);
 void		peers_on_drained(struct proc *drive, const Mkv__Ctl__Drained *d);
+void		peers_on_ring_bad(struct proc *p, const Mkv__Ctl__RingBad *b);
 void		peers_on_ready(struct proc *drive, const Mkv__Ctl__Ready *r);
 void		peers_on_state(struct proc *p, enum child_state from);
 void		peers_catch_up(struct proc *p);				/* just configured: map, what was drained meanwhile */

@@ -7,6 +7,7 @@
  *	ready_after=MS (READY so late, silent before) hang_in_start (silent for ever after DRAINED)
  *	linger=MS (stays so long after the end of the supervisor, with its listening socket)
  *	no_front_drained (a drive: never answers PEER_DIED of a front)
+ *	accuse (calls each ring that it gets damaged) accuse_stale (one of an epoch that is over) accuse_nobody (of a neighbour that is none)
  * Each message that it gets is told on stderr: level=info event=note got=ring peer=1 index=0 epoch=3.
  */
 #include "config.h"
@@ -106,6 +107,30 @@ send_ready(void)
 }
 
 static void
+send_ring_bad(Mkv__Ctl__PeerKind peer, uint32_t idx, uint32_t epoch)
+{
+	Mkv__Ctl__RingBad b = MKV__CTL__RING_BAD__INIT;
+	char what[] = "fake";
+
+	b.peer = peer;
+	b.index = idx;
+	b.epoch = epoch;
+	b.what = what;
+	send_body(MKV__CTL__CONTROL__BODY_RING_BAD, &b, NULL, 0);
+}
+
+static void
+on_ring(const Mkv__Ctl__Ring *r)
+{
+	if (does("accuse_stale"))
+		send_ring_bad(r->peer, r->index, r->epoch - 1);
+	else if (does("accuse_nobody"))
+		send_ring_bad(MKV__CTL__PEER_KIND__PEER_FRONT, 99, r->epoch);
+	else if (does("accuse"))
+		send_ring_bad(r->peer, r->index, r->epoch);
+}
+
+static void
 send_fail(int final, uint32_t epoch)
 {
 	Mkv__Ctl__Fail f = MKV__CTL__FAIL__INIT;
@@ -187,6 +212,7 @@ on_message(const Mkv__Ctl__Control *m, unsigned n_fds)
 		break;
 	case MKV__CTL__CONTROL__BODY_RING:
 		mkv_log(MKV_EV_NOTE, "got=ring peer=%d index=%u epoch=%u fds=%u", m->ring->peer, m->ring->index, m->ring->epoch, n_fds);
+		on_ring(m->ring);
 		break;
 	case MKV__CTL__CONTROL__BODY_PEER_DIED:
 		mkv_log(MKV_EV_NOTE, "got=peer_died peer=%d index=%u epoch=%u restarting=%d", m->peer_died->peer, m->peer_died->index,

@@ -3,6 +3,7 @@ c: children and the supervisor are killed at random moments under a verified loa
 service comes back. The counts of the issue (50 rounds, 20 with a slow disk) run with ./check --full, a sample otherwise (MEMKV_TEST_ROUNDS: any number);
 the seed is printed.
 """
+import mmap
 import os
 import random
 import signal
@@ -312,3 +313,35 @@ def test_durable_across_kill_of_everything(server_factory):
             k = f"d/{i}".encode()
             n = 100000 + i * 7919
             assert c.get(k, n, 20) == content(k, 1, n)
+
+
+def live_rings(pid):
+    """The supervisor keeps the segments of all rings: it is there that they can be had."""
+    out = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        path = f"/proc/{pid}/fd/{fd}"
+        if "memkv-ring" in os.readlink(path):
+            out.append(path)
+    return out
+
+
+@pytest.mark.parametrize("off,word", [(64, "tail"), (128, "head"), (8, "epoch")])
+def test_a_scribbled_ring_costs_one_process(server_factory, off, word):
+    """A word of a ring in use becomes nonsense: one of its two ends is ended and started again, new rings are made, no byte is wrong."""
+    s = server_factory(drive_bytes="512MiB", sets=["server.backoff_min=20ms"])
+    pids = set(s.all_pids())
+    loads = start_load(s, threads=2)
+    assert wait_progress(loads, time.monotonic(), RETURN_LIMIT)
+    rings = live_rings(s.supervisor_pid)
+    assert len(rings) == 2
+    with open(rings[0], "r+b", buffering=0) as f, mmap.mmap(f.fileno(), 4096) as m:
+        end = time.monotonic() + 10
+        while not s.events("child_ring") and time.monotonic() < end:
+            m[off:off + 4] = b"\xa5\x5a\xa5\x5a"     # its writer may mend it before its reader looks: again
+            time.sleep(0.002)
+    assert wait_progress(loads, time.monotonic(), RETURN_LIMIT), s.log_tail()
+    end_load(s, loads)
+    s.wait_running()
+    assert len(s.events("child_ring")) == 1 and len(s.events("child_died")) == 1, (word, s.log_tail())
+    assert len(pids & set(s.all_pids())) == len(pids) - 1
+    assert s.stop() == 0

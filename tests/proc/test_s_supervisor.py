@@ -309,6 +309,33 @@ def test_protocol_violation_ends_the_child(fakes, words):
     assert re.search(r"event=child_protocol child=drive:0", f.text())
 
 
+def test_a_damaged_ring_ends_the_named_neighbour(fakes):
+    f = fakes(drives=2).start()
+    f.behave("drive:1", "accuse_stale")         # its ring is another one by now: nobody is to blame
+    pid = f.rows()["drive:1"]["pid"]
+    os.kill(pid, signal.SIGKILL)
+    f.wait_state("drive:1", "RUNNING", other_than_pid=pid)
+    assert all(r["restarts"] == (n == "drive:1") for n, r in f.rows().items()), f.text()
+    f.behave("drive:1", "accuse_nobody")
+    os.kill(f.rows()["drive:1"]["pid"], signal.SIGKILL)
+    f.wait_log(r"event=child_protocol child=drive:1 .*no neighbour")
+    assert "event=child_ring" not in f.text()
+
+
+def test_who_accuses_too_often_goes_itself(fakes):
+    """Three times its word ends a drive, in this and its next lives; then it is given up, and the drives serve."""
+    f = fakes(fronts=2, drives=2, sets=["server.crash_limit=5"]).start()
+    f.behave("front:tcp:1", "accuse")
+    os.kill(f.rows()["front:tcp:1"]["pid"], signal.SIGKILL)
+    f.wait_state("front:tcp:1", "FATAL", timeout=20)
+    ended = re.findall(r"event=child_ring child=(\S+) child_pid=\d+ with=(\S+)", f.text())
+    assert sum(child.startswith("drive:") for child, _ in ended) == 3, ended
+    assert {child for child, _ in ended} <= {"drive:0", "drive:1", "front:tcp:1"}, ended
+    rows = [f.wait_state(n, "RUNNING") for n in ("drive:0", "drive:1", "front:tcp:0")]
+    assert rows[2]["restarts"] == 0
+    assert f'memkv_supervisor_ring_bad_total{{process="supervisor"}} {len(ended)}\n' in f.http("/v1/metrics")[1]
+
+
 @pytest.mark.parametrize("words,why", [("fail_final", "the fake does not want to"), ("wrong_version", "another version or kind")])
 def test_final_failure_at_start(fakes, words, why):
     f = fakes(behave={"drive:0": words}).start(ready=False)

@@ -45,7 +45,8 @@ struct mkv_peer {
 	/* core's */
 	struct mkv_ring	out, in;
 	struct mkv_bell	bell;
-	int		has_bell, rang, out_bad;
+	int		has_bell, rang;
+	int		out_bad;	/* MKV_E_* of a push that found its ring unusable */
 };
 
 struct mkv_worker_ops {

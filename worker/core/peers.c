@@ -4,15 +4,14 @@
  * Process and thread: front, drive; the loop thread.
  * Owns: mappings of both rings and of the bell of each peer; the own bell.
  * Invariants: a struct mkv_peer never moves and is never freed before the end; `up` says that both rings are open; bells outlive the rings.
- * Fails: a damaged ring (the far end's words, or what room->desc says about a descriptor) closes that pair and is reported; the supervisor's
- * PEER_DIED follows when it has ended the culprit. Damage never ends this process.
+ * Fails: a damaged ring (the far end's words, or what room->desc says about a descriptor) closes that pair and is reported (RING_BAD); the
+ * supervisor's PEER_DIED follows when it has ended the culprit. A retired one likewise, without a word in the log. Damage never ends this process.
  */
 #include "config.h"
 #include "worker/core/core_priv.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
-#include <stdio.h>
 #include <unistd.h>
 
 #include "common/base/err.h"
@@ -69,15 +68,38 @@ peer_down(struct mkv_worker *w, struct mkv_peer *p, uint32_t epoch, int restarti
 }
 
 static void
+peer_accuse(struct mkv_worker *w, struct mkv_peer *p, const char *what)
+{
+	Mkv__Ctl__RingBad b = MKV__CTL__RING_BAD__INIT;
+	MKV_CTL_MESSAGE(m, RING_BAD, ring_bad, &b);
+
+	b.peer = p->kind;
+	b.index = p->index;
+	b.epoch = p->epoch;
+	b.what = (char *)(uintptr_t)what;
+	mkv_worker_say(w, &m);
+	peer_down(w, p, p->epoch, 1);
+}
+
+static void
 peer_damaged(struct mkv_worker *w, struct mkv_peer *p, const char *what)
 {
-	char detail[96];
-
 	mkv_metric_add(w->metrics, w->ops->is_drive ? MKV_M_drive_ring_bad_total : MKV_M_front_ring_bad_total, 0, 1);
 	mkv_log(MKV_EV_RING_BAD, "peer=%s:%" PRIu32 " epoch=%" PRIu32 " what=%s", peer_kind(p), p->index, p->epoch, what);
-	(void)snprintf(detail, sizeof(detail), "ring of %s:%" PRIu32 " damaged: %s", peer_kind(p), p->index, what);
-	mkv_worker_report(w, -1, -1, detail);
-	peer_down(w, p, p->epoch, 1);
+	peer_accuse(w, p, what);
+}
+
+/*
+ * Retired: its far end died and PEER_DIED is on its way, so this is no damage. Or the far end wrote the epoch, or this end's word before it was
+ * opened: the supervisor knows which rings it retired.
+ */
+static void
+peer_bad(struct mkv_worker *w, struct mkv_peer *p, int err, const char *what)
+{
+	if (err == MKV_E_STALE)
+		peer_accuse(w, p, "stale");
+	else
+		peer_damaged(w, p, what);
 }
 
 /* fds: the bell page, the bell. */
@@ -123,9 +145,9 @@ mkv_peers_ring(struct mkv_worker *w, const Mkv__Ctl__Ring *m, int *fds)
 	p->epoch = m->epoch;
 	if ((r = mkv_ring_open(&p->out, fds[0], m->epoch, 1)) == 0 && (r = mkv_ring_open(&p->in, fds[1], m->epoch, 0)) != 0)
 		mkv_ring_close(&p->out);
-	/* The far end had it before us and may have spoilt it already: its damage, as in peer_pop(). */
+	/* The far end had it before us and may have spoilt it already, or died already: as in peer_pop(). */
 	if (r == MKV_E_PEER || r == MKV_E_STALE) {
-		peer_damaged(w, p, "new");
+		peer_bad(w, p, r, "new");
 		return (0);
 	}
 	if (r != 0)
@@ -158,8 +180,8 @@ mkv_peer_push(struct mkv_worker *w MKV_UNUSED, struct mkv_peer *p, const struct 
 	r = mkv_ring_push(&p->out, d);
 	if (r == 0)
 		p->rang = 1;
-	if (r == MKV_E_PEER)
-		p->out_bad = 1;			/* closed by the next turn: the caller is in the middle of something */
+	if (r == MKV_E_PEER || r == MKV_E_STALE)
+		p->out_bad = r;			/* closed by the next turn: the caller is in the middle of something */
 	return (r == 0 || r == MKV_E_AGAIN ? r : MKV_E_CLOSED);
 }
 
@@ -176,8 +198,8 @@ peer_pop(struct mkv_worker *w, struct mkv_peer *p)
 		if ((r = w->ops->desc(w, p, &d)) != 0)
 			break;
 	}
-	if (r == MKV_E_PEER && p->up)
-		peer_damaged(w, p, "incoming");
+	if (r < 0 && p->up)
+		peer_bad(w, p, r, "incoming");
 	return (n);
 }
 
@@ -189,9 +211,8 @@ mkv_peers_pop(struct mkv_worker *w)
 	for (unsigned i = 0; i < w->n_peers; i++) {
 		if (!w->peer[i]->up)
 			continue;
-		if (w->peer[i]->out_bad) {
-			w->peer[i]->out_bad = 0;
-			peer_damaged(w, w->peer[i], "outgoing");
+		if (w->peer[i]->out_bad != 0) {
+			peer_bad(w, w->peer[i], w->peer[i]->out_bad, "outgoing");
 			continue;
 		}
 		n += peer_pop(w, w->peer[i]);

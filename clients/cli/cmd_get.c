@@ -1,6 +1,7 @@
 /*
  * memkv get: a value that fits in the buffer comes in one call, a longer one in ranges, all of which must be of the same put. A file given
- * by -o is written beside and renamed when it is whole; an interrupt removes what is half.
+ * by -o is written beside and renamed when it is whole; an interrupt removes what is half. What is there already and no file, such as a device or a
+ * pipe, is written to as it is.
  */
 #include "config.h"
 #include "clients/cli/cli.h"
@@ -10,6 +11,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct get {
@@ -22,7 +24,7 @@ struct get {
 	struct mkv_object obj;
 };
 
-static char get_partial[4096 + 16];		/* for the signal handler */
+static char get_partial[4096 + 16];		/* for the signal handler; "" where nothing is renamed */
 
 static void
 get_on_signal(int sig)
@@ -34,9 +36,16 @@ get_on_signal(int sig)
 static int
 get_output_open(struct get *g)
 {
+	struct stat st;
+
+	get_partial[0] = '\0';
 	if (g->path == NULL) {
 		g->fd = STDOUT_FILENO;
 		return (CLI_DONE);
+	}
+	if (stat(g->path, &st) == 0 && !S_ISREG(st.st_mode)) {
+		g->fd = open(g->path, O_WRONLY | O_CLOEXEC);
+		return (g->fd >= 0 ? CLI_DONE : cli_fail_file(g->c, g->path, errno));
 	}
 	if ((size_t)snprintf(get_partial, sizeof(get_partial), "%s.part%ld", g->path, (long)getpid()) >= sizeof(get_partial))
 		return (cli_fail_file(g->c, g->path, ENAMETOOLONG));
@@ -56,9 +65,9 @@ get_output_close(struct get *g, int status)
 	if (g->path == NULL || g->fd < 0)
 		return (status);
 	bad = close(g->fd);
-	if (status == CLI_DONE && (bad != 0 || rename(get_partial, g->path) != 0))
+	if (status == CLI_DONE && (bad != 0 || (get_partial[0] != '\0' && rename(get_partial, g->path) != 0)))
 		status = cli_fail_file(g->c, g->path, errno);
-	if (status != CLI_DONE)
+	if (status != CLI_DONE && get_partial[0] != '\0')
 		unlink(get_partial);
 	return (status);
 }

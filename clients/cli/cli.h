@@ -30,6 +30,8 @@ enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_MISS = 3, CLI_UNREACHABL
 
 #define CLI_BUFFER_BYTES	(8u << 20)	/* values up to this go in one piece, larger ones in such pieces */
 
+#define CLI_DEADLINE_MAX_US	3600000000u	/* the library's limit */
+
 /* Filled by the option table. */
 struct cli_opts {
 	const char	*servers, *transport, *namespace_, *config_file, *parent, *durability, *output, *range;
@@ -89,6 +91,8 @@ void		cli_time_text(char dst[32], uint64_t wall_ms);
 /* fail.c */
 /* Say what went wrong with which key and how to mend it; answers with the exit status. reason: of a miss. */
 int		cli_fail(const struct cli *c, const struct cli_key *k, int status, unsigned reason);
+/* The same with a text that says it all. */
+int		cli_fail_text(const struct cli *c, int status, const char *text);
 int		cli_usage(const struct cli *c, const char *fmt, ...) MKV_PRINTF(2, 3);
 /* A local failure: message with errno's text. Answers CLI_FAILED. */
 int		cli_fail_file(const struct cli *c, const char *path, int err);

@@ -21,6 +21,7 @@
 #define ADMIN_ANSWER_MAX	(16u << 20)
 #define ADMIN_ADDRESS_MAX	300u
 #define ADMIN_DEFAULT		"127.0.0.1:9900"
+#define ADMIN_BETWEEN		", \t"			/* two servers, as in libmemkv */
 
 struct admin {
 	const struct cli *c;
@@ -292,11 +293,11 @@ admin_of_servers(struct cli *c)
 
 	if (list == NULL || list[0] == '\0')
 		list = ADMIN_DEFAULT;
-	for (; *list != '\0'; list += n + (list[n] == ',')) {
+	for (list += strspn(list, ADMIN_BETWEEN); *list != '\0'; list += n, list += strspn(list, ADMIN_BETWEEN)) {
 		struct admin a = { .c = c };
 		size_t skip;
 
-		n = strcspn(list, ",");
+		n = strcspn(list, ADMIN_BETWEEN);
 		name = memchr(list, '=', n);
 		skip = name != NULL ? (size_t)(name + 1 - list) : 0;
 		if (admin_address(&a, list + skip, n - skip, 1) != 0)

@@ -153,7 +153,7 @@ cmd_match(struct cli *c, int argc MKV_UNUSED, char **argv MKV_UNUSED)
 	if (c->o.lease_us > 60000000)
 		return (cli_usage(c, "--lease: at most 60s"));
 	if ((r = keys_make(c, &k)) == 0) {
-		n = mkv_match(c->client, k.list, (unsigned)c->n_words, (unsigned)(c->o.lease_us / 1000), 0, c->o.deadline_us, &reason);
+		n = mkv_match(c->client, k.list, (unsigned)c->n_words, (unsigned)((c->o.lease_us + 999) / 1000), 0, c->o.deadline_us, &reason);
 		if (n < 0)
 			r = cli_fail(c, NULL, n, 0);
 	}

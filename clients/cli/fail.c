@@ -79,6 +79,27 @@ cli_fail(const struct cli *c, const struct cli_key *k, int status, unsigned reas
 	return (mkv_err_exit(status));
 }
 
+/* What a person typed may be no UTF-8: then the object does without it. */
+static void
+fail_json(int status, const char *text, const char *file)
+{
+	json_t *j = json_pack("{s:s}", "status", mkv_status_name(status));
+
+	json_object_set_new(j, "error", json_string(text));
+	if (file != NULL)
+		json_object_set_new(j, "file", json_string(file));
+	cli_json_print(stdout, j);
+}
+
+int
+cli_fail_text(const struct cli *c, int status, const char *text)
+{
+	fprintf(stderr, "memkv %s: %s\n", c->cmd->name, text);
+	if (c->o.json)
+		fail_json(status, text, NULL);
+	return (mkv_err_exit(status));
+}
+
 int
 cli_usage(const struct cli *c, const char *fmt, ...)
 {
@@ -90,7 +111,7 @@ cli_usage(const struct cli *c, const char *fmt, ...)
 	va_end(ap);
 	fprintf(stderr, "memkv %s: %s\n", c->cmd->name, text);
 	if (c->o.json)
-		cli_json_print(stdout, json_pack("{s:s, s:s}", "status", mkv_status_name(MKV_ERR_INVAL), "error", text));
+		fail_json(MKV_ERR_INVAL, text, NULL);
 	return (CLI_USAGE);
 }
 
@@ -99,6 +120,6 @@ cli_fail_file(const struct cli *c, const char *path, int err)
 {
 	fprintf(stderr, "memkv %s: %s: %s\n", c->cmd->name, path, strerror(err));
 	if (c->o.json)
-		cli_json_print(stdout, json_pack("{s:s, s:s, s:s}", "status", mkv_status_name(MKV_ERR_SYSTEM), "error", strerror(err), "file", path));
+		fail_json(MKV_ERR_SYSTEM, strerror(err), path);
 	return (CLI_FAILED);
 }

@@ -142,9 +142,7 @@ cli_open(struct cli *c)
 	r = mkv_client_open(&c->client, &co, why, sizeof(why));
 	if (r == 0)
 		return (CLI_DONE);
-	if (why[0] != '\0')
-		fprintf(stderr, "memkv %s: %s\n", c->cmd->name, why);
-	return (why[0] != '\0' ? mkv_err_exit(r) : cli_fail(c, NULL, r, 0));
+	return (why[0] != '\0' ? cli_fail_text(c, r, why) : cli_fail(c, NULL, r, 0));
 }
 
 /* A command with options of the table. argv[0] is its name. */
@@ -161,6 +159,8 @@ main_run_parsed(struct cli *c, int argc, char **argv)
 		cli_help_command(stdout, id);
 		return (CLI_DONE);
 	}
+	if (c->o.deadline_us > CLI_DEADLINE_MAX_US)
+		return (cli_usage(c, "--deadline: at most 1h"));
 	if (c->n_words < c->cmd->least || (c->cmd->most >= 0 && c->n_words > c->cmd->most))
 		return (cli_usage(c, "usage: memkv %s [OPTION]... %s", c->cmd->name, c->cmd->words));
 	return (c->cmd->fn(c, argc, argv));

@@ -1,6 +1,8 @@
 """b: commands of memkv that need a server: touch, admin status, and what get says of a place where it may not write."""
 import json
+import os
 import socket
+import stat
 import threading
 import time
 
@@ -39,6 +41,28 @@ def test_get_names_the_file_that_was_asked_for(server, tmp_path):
     assert r.returncode == 1 and target.encode() in r.stderr and b".part" not in r.stderr, r.stderr
 
 
+def test_get_writes_to_what_is_no_file(server, tmp_path):
+    """-o /dev/null must not put a file in the place of the device."""
+    assert cli("put", "g", "-", server=server, stdin=b"for a pipe").returncode == 0
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    got = []
+    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    assert cli("get", "g", "-o", str(pipe), server=server).returncode == 0
+    reader.join(10)
+    assert got == [b"for a pipe"] and stat.S_ISFIFO(os.stat(pipe).st_mode)
+    assert os.listdir(tmp_path) == ["pipe"]
+    assert cli("get", "g", "-o", str(tmp_path), server=server).returncode == 1
+
+
+def test_failures_are_objects_with_json(server, tmp_path):
+    for args, status in ((["get", "k", "--config", str(tmp_path / "none.yaml")], 2), (["get", "k", "--deadline", "61m"], 2),
+                         (["put", "k", b"/no/such/\xff"], 1), (["put", b"\xff", "/no/such"], 1)):
+        r = cli(*args, "--json", server=server)
+        assert r.returncode == status and json.loads(r.stdout)["status"] not in ("", "OK"), (args, r)
+
+
 def test_admin_status(server):
     r = cli("admin", "status", server.admin)
     text = r.stdout.decode()
@@ -55,6 +79,8 @@ def test_admin_status_of_a_data_port_is_the_port_behind(server):
     host, port = server.admin.rsplit(":", 1)
     r = cli("admin", "status", "--servers", f"one={host}:{int(port) - 1}")
     assert r.returncode == 0 and server.admin.encode() in r.stdout, r
+    r = cli("admin", "status", "--servers", f"one={host}:{int(port) - 1}, {host}:{int(port) - 1},")
+    assert r.returncode == 0 and r.stdout.count(server.admin.encode()) == 2, r
     for bad in ("nonsense", "host:", "host:0", "host:99999", ":1", "h:1x"):
         assert cli("admin", "status", bad).returncode == 2, bad
     assert cli("admin", "statsu").returncode == 2

@@ -70,7 +70,7 @@ batch_collect(struct batch *b, struct op *o)
 	mkv_op_put_back(o);
 }
 
-/* Some items from the front; returns how many. */
+/* Some items from the front; returns how many. Each goes out at once: making CRCs of a round of large values takes longer than many deadlines. */
 static unsigned
 batch_round(struct batch *b, struct mkv_batch_item *items, unsigned n)
 {
@@ -79,16 +79,17 @@ batch_round(struct batch *b, struct mkv_batch_item *items, unsigned n)
 	struct sink s;
 	int again = 0;
 
-	for (i = 0; i < n && taken < ROUND_MOST; i++) {
+	mkv_sink_init(&s, 0);
+	for (i = 0; i < n && taken < ROUND_MOST && mkv_now_ns() < b->until_ns; i++) {
 		o = batch_op(b, &items[i], taken == 0, &again);
 		if (again)
 			break;
-		if (o != NULL)
-			ops[taken++] = o;
+		if (o == NULL)
+			continue;
+		ops[taken++] = o;
+		mkv_sink_add(&s);
+		mkv_op_submit(o, &s);
 	}
-	mkv_sink_init(&s, taken);
-	for (unsigned k = 0; k < taken; k++)
-		mkv_op_submit(ops[k], &s);
 	mkv_sink_wait(&s, ops, taken, b->until_ns);
 	mkv_sink_fini(&s);
 	for (unsigned k = 0; k < taken; k++)
@@ -97,17 +98,29 @@ batch_round(struct batch *b, struct mkv_batch_item *items, unsigned n)
 	return (i);
 }
 
+/* The deadline has passed: nothing more goes out. */
+static void
+batch_late(struct mkv_batch_item *items, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		items[i].result = MKV_E_TIMEOUT;
+		items[i].reason = MKV_REASON_TIMED_OUT;
+	}
+}
+
 static int
 batch_run(struct batch *b, struct mkv_batch_item *items, unsigned n, uint64_t deadline_us)
 {
+	unsigned at = 0;
 	int r;
 
 	if ((r = mkv_client_enter(b->c)) != 0)
 		return (r);
 	if ((b->until_ns = mkv_client_deadline(deadline_us)) == 0 || (items == NULL && n > 0))
 		return (MKV_E_INVAL);
-	for (unsigned at = 0; at < n;)
+	while (at < n && mkv_now_ns() < b->until_ns)
 		at += batch_round(b, items + at, n - at);
+	batch_late(items + at, n - at);
 	return (b->done);
 }
 

@@ -2,8 +2,8 @@
  * The handle: opening and closing, who may enter, the completions of asynchronous calls.
  *
  * Callers' threads, but for mkv_client_done() and mkv_client_identity() (I/O threads). Owns everything below struct mkv_client.
- * Invariants: an op is in the pool's free list, in a caller's or a loop's hands, or in `done`; the bell is rung exactly while `done` is not empty (once
- * somebody asked for it).
+ * Invariants: an op is in the pool's free list, in a caller's or a loop's hands, or in `done`; the bell is rung exactly while `done` is not empty
+ * (once somebody asked for it).
  * Fails: open, with a sentence. After fork() the child is refused by its pid and touches nothing: locks and threads are the parent's.
  */
 #include "config.h"
@@ -282,6 +282,8 @@ mkv_drain(struct mkv_client *c, struct mkv_completion *out, unsigned max)
 
 	if (r != 0 || max == 0)
 		return (r);
+	if (out == NULL)
+		return (MKV_E_INVAL);
 	size = out[0].size == 0 ? sizeof(*out) : MKV_MIN(out[0].size, sizeof(*out));
 	for (n = 0; n < max && (o = client_next_done(c)) != NULL; n++) {
 		client_tell((struct mkv_completion *)((char *)out + n * size), size, o);

@@ -16,8 +16,8 @@
  *   OP_LEFT   caller             the caller has returned: his memory is gone, the loop ends the op and puts it back
  *   OP_DONE   loop               the result stands
  *
- * Above the state own carries a count of loans: a caller that leaves with part of an answer (key lists) reads o->partial and leaves only if there was no
- * loan in between.
+ * Above the state own carries a count of loans: a caller that leaves with part of an answer (key lists) reads o->partial and leaves only if there was
+ * no loan in between.
  */
 #ifndef MKV_CLIENT_PRIV_H
 #define MKV_CLIENT_PRIV_H
@@ -305,9 +305,12 @@ void	mkv_op_part_done(struct op *o);				/* loop: a stream's part is out */
 unsigned mkv_op_iov_slice(struct op *o, uint64_t off, uint64_t bytes, struct iovec *out, unsigned max, uint64_t *got);
 
 void	mkv_sink_init(struct sink *s, unsigned n);
+void	mkv_sink_add(struct sink *s);				/* before one more is submitted */
 void	mkv_sink_fini(struct sink *s);
 /* Wait until all of ops[] are done, or left behind at the deadline: after it each is OP_DONE (the caller's to read and put back) or NULL (left). */
 void	mkv_sink_wait(struct sink *s, struct op **ops, unsigned n, uint64_t deadline_ns);
+/* To a caller's struct, which may be NULL or an older program's: of its size, 0 meaning this version's. */
+void	mkv_op_tell_object(struct mkv_object *to, const struct mkv_object *from);
 int64_t	mkv_op_run(struct op *o, struct mkv_object *obj);		/* submit, wait, copy the result, put back */
 /* Submit, wait: the op, done and to be put back; NULL at the deadline, with what there was by then. */
 struct op *mkv_op_run_keep(struct op *o, int64_t *partial, unsigned *reason);

@@ -206,7 +206,8 @@ conf_numbers(struct conf *cf, const struct conf_text *t, const struct mkv_client
 	cf->connections = cf->connections == 0 ? 2 : MKV_MIN(cf->connections, CONNECTIONS_MAX);
 	cf->inflight_max = o->inflight_max == 0 ? INFLIGHT_DEFAULT : MKV_MIN(o->inflight_max, INFLIGHT_MAX);
 	cf->no_verify = o->no_verify;
-	cf->connect_timeout_ns = (o->connect_timeout_us == 0 ? CONNECT_TIMEOUT_US : o->connect_timeout_us) * MKV_NS_PER_US;
+	cf->connect_timeout_ns = (o->connect_timeout_us == 0 ? CONNECT_TIMEOUT_US : MKV_MIN(o->connect_timeout_us, MKV_WIRE_DEADLINE_MAX_US)) *
+	    MKV_NS_PER_US;
 	return (0);
 }
 

@@ -1,6 +1,6 @@
 /*
- * Replies to results. Foreign bytes: the frame's MAC was good, so they come from the server; they are checked all the same, and what does not fit what was
- * asked is MKV_E_PEER, which ends the session.
+ * Replies to results. Foreign bytes: the frame's MAC was good, so they come from the server; they are checked all the same, and what does not fit
+ * what was asked is MKV_E_PEER, which ends the session.
  *
  * The op's loop thread. Owns op->reply (malloced) from LIST and INFO until the op goes back to its pool.
  */

@@ -1,7 +1,8 @@
 /*
  * Requests to frames: bodies as proto/wire.h lays them out, payload as iovecs of the caller's memory.
  *
- * The op's loop thread. Owns nothing. Invariants: a body is never longer than its op's limit in wire_ops.def (the largest PUT body is 48 + 63 + 2 * 512 +
+ * The op's loop thread. Owns nothing. Invariants: a body is never longer than its op's limit in wire_ops.def (the largest PUT body is 48 + 63 + 2 *
+ * 512 +
  * 4 * 64 and padding; key lists are cut to fit), checked below.
  * Fails: never; arguments were checked when the op was filled.
  */

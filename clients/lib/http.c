@@ -2,8 +2,8 @@
  * GET /metrics, where prometheus_bind says: a few connections, one request each.
  *
  * The first I/O thread. Owns the listening socket, its connections and their texts (malloced for a reply; this is no data path).
- * Foreign bytes: a request line of at most REQ_BYTES; anything but GET /metrics is 404, anything that is no request ends the connection. A peer that does
- * not finish within LIMIT_NS is cut off.
+ * Foreign bytes: a request line of at most REQ_BYTES; anything but GET /metrics is 404, anything that is no request ends the connection. A peer that
+ * does not finish within LIMIT_NS is cut off. Without a descriptor for it a connection waits in the backlog: accepting is tried again after AGAIN_NS.
  */
 #include "config.h"
 
@@ -22,6 +22,7 @@
 #define PEERS_MAX	4u
 #define REQ_BYTES	2048u
 #define LIMIT_NS	(5000 * MKV_NS_PER_MS)
+#define AGAIN_NS	(100 * MKV_NS_PER_MS)
 
 struct peer {
 	struct http	*h;
@@ -38,6 +39,7 @@ struct http {
 	struct loop	*loop;
 	int		fd, accepting, stopping;
 	struct mkv_io	io;
+	struct mkv_timer again;
 	struct peer	peer[PEERS_MAX];
 };
 
@@ -135,8 +137,11 @@ http_on_accept(struct mkv_io *io, int res)
 	struct peer *p = http_free_peer(h);
 
 	h->accepting = 0;
-	if (res < 0)
-		return;					/* the next end of a connection tries again */
+	if (res < 0) {
+		if (!h->stopping)
+			mkv_timer_arm(&h->loop->timers, &h->again, mkv_now_ns() + AGAIN_NS);
+		return;
+	}
 	if (p == NULL || h->stopping) {
 		(void)close(res);
 		return;
@@ -158,6 +163,12 @@ http_accept(struct http *h)
 	mkv_ioq_accept(h->loop->q, &h->io, MKV_FD(h->fd));
 }
 
+static void
+http_on_again(struct mkv_timer *t, uint64_t now_ns MKV_UNUSED)
+{
+	http_accept(MKV_CONTAINER_OF(t, struct http, again));
+}
+
 void
 mkv_http_start(struct http *h)
 {
@@ -168,6 +179,7 @@ void
 mkv_http_stop(struct http *h)
 {
 	h->stopping = 1;
+	mkv_timer_disarm(&h->loop->timers, &h->again);
 	if (h->accepting)
 		mkv_ioq_cancel(h->loop->q, &h->io);
 	for (unsigned i = 0; i < PEERS_MAX; i++)
@@ -185,6 +197,7 @@ mkv_http_open(struct http **out, struct loop *l, const char *host, const char *p
 	if (h == NULL)
 		return (MKV_E_NOMEM);
 	h->loop = l;
+	h->again.fire = http_on_again;
 	for (unsigned i = 0; i < PEERS_MAX; i++) {
 		h->peer[i].h = h;
 		h->peer[i].fd = -1;

@@ -2,8 +2,9 @@
  * Lists of keys: copied from the caller, shared out over the servers, merged again.
  *
  * Threads: mkv_keys_set(), mkv_keys_free() on callers' threads; the rest on the op's loop. Owns o->keys and o->idx (one allocation each).
- * Invariants: leg->idx lists places in the caller's list in rising order (NULL: all of them), so the first absent key of a leg is its lowest one; present[]
- * and reasons[] were filled with "absent, timed out" by the caller's thread before the op was handed over, and are touched under mkv_op_lend() only.
+ * Invariants: leg->idx lists places in the caller's list in rising order (NULL: all of them), so the first absent key of a leg is its lowest one;
+ * present[] and reasons[] were filled with "absent, timed out" by the caller's thread before the op was handed over, and are touched under
+ * mkv_op_lend() only.
  */
 #include "config.h"
 

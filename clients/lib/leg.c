@@ -2,8 +2,8 @@
  * What one server has to do for an operation: the state machine with retries.
  *
  * The op's loop thread. Owns nothing; a leg is part of its op, and belongs to the server's queue, the retry timer or the transport as its state says.
- * Invariants: mkv_leg_set_state() knows every edge; a leg that is over (LEG_IDLE with op->legs_left lowered) is on no list and on no timer; the caller's memory
- * is never in the kernel's hands when mkv_leg_over() runs.
+ * Invariants: mkv_leg_set_state() knows every edge; a leg that is over (LEG_IDLE with op->legs_left lowered) is on no list and on no timer; the
+ * caller's memory is never in the kernel's hands when mkv_leg_over() runs.
  * Fails: every end is a status; what the table of errors marks as "retry" is tried again while the deadline allows, after a back-off with jitter.
  */
 #include "config.h"

@@ -80,7 +80,7 @@ mkv_warm(struct mkv_client *c, uint64_t deadline_us)
 /* ---- list ---- */
 
 static int
-list_rows(const struct op *o, unsigned n_rows, mkv_list_fn *fn, void *arg)
+list_rows(const struct op *o, unsigned n_rows, mkv_list_fn *fn, void *arg, int *stopped)
 {
 	struct mkv_wire_in in = { .p = (const uint8_t *)o->reply + sizeof(struct mkv_wire_list_reply),
 		.end = (const uint8_t *)o->reply + o->reply_bytes };
@@ -100,7 +100,7 @@ list_rows(const struct op *o, unsigned n_rows, mkv_list_fn *fn, void *arg)
 		e.value_bytes = w->value_bytes;
 		e.put_wall_ms = w->put_wall_ms;
 		e.expires_wall_ms = w->expires_wall_ms;
-		r = fn(arg, &e);
+		*stopped = (r = fn(arg, &e)) != 0;
 	}
 	return (r);
 }
@@ -134,8 +134,7 @@ list_page(struct mkv_client *c, unsigned server, const void *prefix, size_t pref
 	if (r == 0) {
 		memcpy(&w, o->reply, sizeof(w));
 		*cursor = w.cursor;
-		r = list_rows(o, w.n_rows, fn, arg);
-		*stopped = r != 0 && r != MKV_E_PEER;
+		r = list_rows(o, w.n_rows, fn, arg, stopped);
 	}
 	mkv_op_put_back(o);
 	return (r);

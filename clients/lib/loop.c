@@ -1,7 +1,8 @@
 /*
  * The I/O thread: takes ops from the inbox, runs timers, connections and completions, one turn after the other.
  *
- * Everything here but mkv_loop_open(), mkv_loop_start(), mkv_loop_stop(), mkv_loop_close(), mkv_loop_hand_in(), mkv_loop_poke() and mkv_loop_names() runs on that thread.
+ * Everything here but mkv_loop_open(), mkv_loop_start(), mkv_loop_stop(), mkv_loop_close(), mkv_loop_hand_in(), mkv_loop_poke() and mkv_loop_names()
+ * runs on that thread.
  * Owns the queue, the timers, the servers with their connections, and the ops in `live`.
  *
  *   field            written by            read by     under

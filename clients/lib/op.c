@@ -216,6 +216,14 @@ mkv_sink_init(struct sink *s, unsigned n)
 }
 
 void
+mkv_sink_add(struct sink *s)
+{
+	(void)pthread_mutex_lock(&s->mutex);
+	s->left++;
+	(void)pthread_mutex_unlock(&s->mutex);
+}
+
+void
 mkv_sink_fini(struct sink *s)
 {
 	(void)pthread_cond_destroy(&s->cond);
@@ -286,11 +294,21 @@ mkv_op_run_keep(struct op *o, int64_t *partial, unsigned *reason)
 	return (o);
 }
 
+void
+mkv_op_tell_object(struct mkv_object *to, const struct mkv_object *from)
+{
+	struct mkv_object o = *from;
+
+	if (to == NULL)
+		return;
+	o.size = MKV_MIN(to->size == 0 ? sizeof(o) : to->size, sizeof(o));
+	memcpy(to, &o, o.size);
+}
+
 int64_t
 mkv_op_run(struct op *o, struct mkv_object *obj)
 {
 	struct mkv_object late = o->object;
-	size_t size = obj == NULL ? 0 : obj->size;
 	int64_t result;
 
 	if ((o = mkv_op_run_keep(o, &result, &late.reason)) != NULL) {
@@ -298,10 +316,7 @@ mkv_op_run(struct op *o, struct mkv_object *obj)
 		late = o->object;
 		mkv_op_put_back(o);
 	}
-	if (obj != NULL) {
-		late.size = MKV_MIN(size == 0 ? sizeof(late) : size, sizeof(late));
-		memcpy(obj, &late, late.size);
-	}
+	mkv_op_tell_object(obj, &late);
 	return (result);
 }
 
@@ -477,8 +492,8 @@ mkv_op_start(struct op *o)
 }
 
 /*
- * The part of a stream is out: its buffer is the caller's again, and no deadline runs until he brings the next. A caller that has left took the sink with
- * him, and the deadline is what ends the op; one that is there cannot leave while the op is lent.
+ * The part of a stream is out: its buffer is the caller's again, and no deadline runs until he brings the next. A caller that has left took the sink
+ * with him, and the deadline is what ends the op; one that is there cannot leave while the op is lent.
  */
 void
 mkv_op_part_done(struct op *o)
@@ -503,8 +518,8 @@ mkv_op_next_part(struct op *o)
 }
 
 /*
- * Iovecs of the caller's memory [off, off + bytes), at most max of them; *got: how many bytes they cover. Asked for rising offsets in the normal case:
- * the cursor spares the walk from the beginning.
+ * Iovecs of the caller's memory [off, off + bytes), at most max of them; *got: how many bytes they cover. Asked for rising offsets in the normal
+ * case: the cursor spares the walk from the beginning.
  */
 unsigned
 mkv_op_iov_slice(struct op *o, uint64_t off, uint64_t bytes, struct iovec *out, unsigned max, uint64_t *got)

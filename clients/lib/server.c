@@ -5,10 +5,11 @@
  *                                            ^----failure---------+-----failure--------+   (a late answer in OPEN or PROBING leads to RAMP as well)
  *
  * The loop's thread. Owns the list of waiting legs and the transport's pool.
- * A failure is an attempt to connect that failed, or a deadline that passed while nothing at all was heard from the server since the request was handed over.
+ * A failure is an attempt to connect that failed, or a deadline that passed while nothing at all was heard from the server since the request was
+ * handed over.
  * An attempt that is refused while other sessions serve is none: the server is full, and only further attempts are put off.
- * While OPEN or PROBING requests end at once with "server down"; in RAMP a growing share of them is let through. A session that just ends is no failure:
- * the next attempt to connect will show.
+ * While OPEN or PROBING requests end at once with "server down"; in RAMP a growing share of them is let through. A session that just ends is no
+ * failure: the next attempt to connect will show.
  */
 #include "config.h"
 
@@ -161,7 +162,8 @@ mkv_server_failed(struct server *s, int err)
 }
 
 /*
- * The server has no room for one more, but serves us: nothing to hold against it. The next attempt waits ever longer, since each costs a full server work.
+ * The server has no room for one more, but serves us: nothing to hold against it. The next attempt waits ever longer, since each costs a full server
+ * work.
  */
 void
 mkv_server_crowded(struct server *s, int err)

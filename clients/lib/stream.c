@@ -1,9 +1,9 @@
 /*
  * Put in parts: a value whose size is not known yet.
  *
- * The caller's thread (one at a time per stream). Owns a buffer of one part (the server's size of an extent) and, once a part has been sent, the op that
- * carries the put. A part that is full waits until more comes, since the last one carries the size and commits. A value that fits one part never becomes a
- * stream: it is an ordinary put, with its retries. Beyond that a lost session fails the put, because the parts before are gone.
+ * The caller's thread (one at a time per stream). Owns a buffer of one part (the server's size of an extent) and, once a part has been sent, the op
+ * that carries the put. A part that is full waits until more comes, since the last one carries the size and commits. A value that fits one part never
+ * becomes a stream: it is an ordinary put, with its retries. Beyond that a lost session fails the put, because the parts before are gone.
  */
 #include "config.h"
 
@@ -172,17 +172,19 @@ stream_hand_over(struct mkv_put_stream *s, uint64_t until)
 static int
 stream_wait(struct mkv_put_stream *s, uint64_t until, int64_t *result, struct mkv_object *obj)
 {
+	struct mkv_object late = { .reason = MKV_REASON_TIMED_OUT, .server = (int)s->op->server };
 	struct op *o = s->op;
 
 	mkv_sink_wait(&s->sink, &s->op, 1, until);
 	*result = MKV_E_TIMEOUT;
-	if (s->op == NULL)
+	if (s->op == NULL) {
+		mkv_op_tell_object(obj, &late);
 		return (0);
+	}
 	if (mkv_op_own(o) != OP_DONE)
 		return (1);
 	*result = o->result;
-	if (obj != NULL)
-		memcpy(obj, &o->object, MKV_MIN(obj->size, sizeof(*obj)));
+	mkv_op_tell_object(obj, &o->object);
 	mkv_op_put_back(o);
 	s->op = NULL;
 	return (0);

@@ -2,8 +2,9 @@
  * The handshake of a connection (proto/wire.h): HELLO in clear, then CONNECT both ways, each side proving that it has the key.
  *
  * The loop's thread. Owns the connection's keys from here to its end; secrets are wiped from the stack.
- * Fails: MKV_E_AUTH (the server does not accept our key, or cannot prove its own), MKV_E_VERSION, MKV_E_PROTO, MKV_E_CONFIG (the same server under two
- * names): all end the connection and count as a failure of the server. A refusal is not signed, so it is taken as a reason to show, not as the truth.
+ * Fails: MKV_E_AUTH (the server does not accept our key, or cannot prove its own), MKV_E_VERSION, MKV_E_PROTO, MKV_E_CONFIG (the same server under
+ * two names): all end the connection and count as a failure of the server. A refusal is not signed, so it is taken as a reason to show, not as the
+ * truth.
  */
 #include "config.h"
 

@@ -2,8 +2,9 @@
  * The connections of one server: making them, choosing one for a request, ending them.
  *
  * The loop's thread. Owns the descriptors, the sessions' keys and the slots.
- * Invariants: a connection in CONN_CLOSING keeps the legs whose memory the kernel still has (tx_lent, rx_lent) until recv and send have ended; the descriptor
- * is closed after that and never before. A slot is out from the moment its leg is queued until its last answer came, so credits are never exceeded.
+ * Invariants: a connection in CONN_CLOSING keeps the legs whose memory the kernel still has (tx_lent, rx_lent) until recv and send have ended; the
+ * descriptor is closed after that and never before. A slot is out from the moment its leg is queued until its last answer came, so credits are never
+ * exceeded.
  * Fails: no descriptor, no route, no name: mkv_server_failed().
  */
 #include "config.h"

@@ -5,8 +5,8 @@
  *   RX_PAYLOAD  of one GET part: what rx_buf has of it is copied, the rest is received straight into the caller's memory, in pieces, and its CRC made while
  *               the bytes are in the cache; if nobody waits for it, into the loop's scratch
  *
- * The loop's thread. Owns rx_buf. While rx_lent the kernel may write to the caller's memory (struct op is OP_LENT): a leg that ends then waits for the recv to
- * be cancelled (mkv_conn_rx_detach()), so that no byte lands after its completion.
+ * The loop's thread. Owns rx_buf. While rx_lent the kernel may write to the caller's memory (struct op is OP_LENT): a leg that ends then waits for
+ * the recv to be cancelled (mkv_conn_rx_detach()), so that no byte lands after its completion.
  * Invariants: no body is looked at before its MAC fits; rx_left bytes of payload are still to come, whatever became of the request.
  * Fails: anything that does not fit ends the connection (MKV_E_PROTO, MKV_E_AUTH, MKV_E_PEER).
  */

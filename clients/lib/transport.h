@@ -1,8 +1,8 @@
 /*
  * What carries requests to one server. tcp_*.c is the carrier over TCP; others fit in beside it.
  *
- * All calls come from the loop's thread. A leg is the transport's from send() until it calls, once, mkv_leg_reply(), mkv_leg_lost() or mkv_leg_detached(), or until
- * detach() returns 1. None of those calls is made from inside send() or part(); want() and probe() may
+ * All calls come from the loop's thread. A leg is the transport's from send() until it calls, once, mkv_leg_reply(), mkv_leg_lost() or
+ * mkv_leg_detached(), or until detach() returns 1. None of those calls is made from inside send() or part(); want() and probe() may
  * report mkv_server_failed().
  */
 #ifndef MKV_CLIENT_TRANSPORT_H

@@ -180,12 +180,23 @@ test_missing_file(void **state)
 	mkv_client_close(NULL);
 }
 
+/* Longer than any deadline is as long as the longest, not what is left of 2^64. */
+static void
+test_endless_connect(void **state)
+{
+	struct mkv_client_opts o = { .size = sizeof(o), .connect_timeout_us = UINT64_MAX / 1000 + 2 };
+
+	(void)state;
+	assert_int_equal(mkv_conf_load(&cf, &o, why), 0);
+	assert_int_equal(cf.connect_timeout_ns, MKV_WIRE_DEADLINE_MAX_US * 1000ull);
+}
+
 int
 main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_defaults), T(test_order), T(test_old_struct), T(test_refused), T(test_key_is_secret), T(test_missing_file),
+		T(test_defaults), T(test_order), T(test_old_struct), T(test_refused), T(test_key_is_secret), T(test_missing_file), T(test_endless_connect),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -8,9 +8,11 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include "common/base/assert.h"
 #include "common/base/hist.h"
 
 #define MS	1000u
@@ -559,6 +561,43 @@ test_metrics(void **state)
 	mkv_client_close(c);
 }
 
+/* A scrape that comes while the process has no descriptor left is answered once it has one again. */
+static void
+test_metrics_after_no_descriptor(void **state)
+{
+	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons((uint16_t)free_port()) };
+	int fd = socket(AF_INET, SOCK_STREAM, 0), last, fds[256];
+	struct timeval limit = { .tv_sec = 10 };
+	char bind_to[32], answer[64];
+	struct mkv_client_opts o = { .prometheus_bind = bind_to };
+	struct rlimit was, few;
+	struct mkv_client *c;
+	unsigned n = 0;
+
+	(void)state;
+	sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	(void)snprintf(bind_to, sizeof(bind_to), "127.0.0.1:%u", ntohs(sa.sin_port));
+	c = fix_client_opts(&o, fake, 1);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
+	last = dup(fd);
+	few = (struct rlimit){ .rlim_cur = (rlim_t)last + 16, .rlim_max = was.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	while (n < MKV_ARRAY_LEN(fds) && (fds[n] = dup(fd)) >= 0)
+		n++;
+	assert_int_equal(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	(void)usleep(100000);
+	while (n > 0)
+		(void)close(fds[--n]);
+	(void)close(last);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)), 0);
+	assert_true(send(fd, "GET /metrics HTTP/1.1\r\n\r\n", 25, MSG_NOSIGNAL) == 25);
+	assert_true(recv(fd, answer, 15, MSG_WAITALL) == 15);
+	assert_memory_equal(answer, "HTTP/1.1 200 OK", 15);
+	(void)close(fd);
+	mkv_client_close(c);
+}
+
 int
 main(void)
 {
@@ -567,7 +606,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		ONE(test_server_down), ONE(test_full_server), ONE(test_server_stopped), ONE(test_auth), ONE(test_names), ALL(test_spread), ALL(test_lists_over_servers),
 		ALL(test_lists_one_mute), ALL(test_lists_one_down), ALL(test_same_server_twice), ONE(test_fork), ONE(test_deadline_precision),
-		ONE(test_metrics),
+		ONE(test_metrics), ONE(test_metrics_after_no_descriptor),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

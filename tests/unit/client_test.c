@@ -274,7 +274,7 @@ test_batches(void **state)
 
 struct listed {
 	unsigned	n;
-	int		stop_at;
+	int		stop_at, word;
 	uint64_t	bytes;
 };
 
@@ -286,7 +286,7 @@ on_entry(void *arg, const struct mkv_list_entry *e)
 	assert_memory_equal(e->key, "p/", 2);
 	l->n++;
 	l->bytes += e->value_bytes;
-	return ((int)l->n == l->stop_at ? 42 : 0);
+	return ((int)l->n == l->stop_at ? l->word != 0 ? l->word : 42 : 0);
 }
 
 static void
@@ -307,6 +307,9 @@ test_list_and_info(void **state)
 	l = (struct listed){ .stop_at = 4 };
 	assert_int_equal(mkv_list(cl, "p/", 2, on_entry, &l, SEC), 42);
 	assert_int_equal(l.n, 4);
+	l = (struct listed){ .stop_at = 2, .word = MKV_ERR_PEER };	/* the callback's word, whatever it is */
+	assert_int_equal(mkv_list(cl, "p/", 2, on_entry, &l, SEC), MKV_ERR_PEER);
+	assert_int_equal(l.n, 2);
 	assert_int_equal(mkv_server_count(cl), 1);
 	assert_int_equal(mkv_server_info(cl, 0, SEC, &info), 0);
 	assert_string_equal(info.name, "s0");
@@ -385,6 +388,34 @@ test_stream_abort(void **state)
 	assert_true(fix_until(&fake.aborts, 1));
 	assert_int_equal(fake_objects(&fake), 0);
 	mkv_put_abort(NULL);
+}
+
+/* The caller's struct has his size: an older program's is shorter, one without a size has ours. */
+static void
+test_stream_object(void **state)
+{
+	struct mkv_object obj[2] = { { .size = offsetof(struct mkv_object, put_wall_ms) }, { .size = 0 } };
+	uint8_t *v = fix_bytes(2 * PART, 1);
+	struct mkv_put_stream *s;
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		obj[i].put_wall_ms = 5;
+		assert_int_equal(mkv_put_begin(cl, K("stream"), NULL, SEC, &s), 0);
+		assert_int_equal(mkv_put_part(s, v, 2 * PART, SEC), 0);
+		assert_int_equal(mkv_put_commit(s, SEC, &obj[i]), 0);
+		assert_int_equal(obj[i].value_bytes, 2 * PART);
+	}
+	assert_int_equal(obj[0].size, offsetof(struct mkv_object, put_wall_ms));
+	assert_int_equal(obj[0].put_wall_ms, 5);
+	assert_int_equal(obj[1].size, sizeof(obj[1]));
+	assert_int_equal(mkv_put_begin(cl, K("stream"), NULL, SEC, &s), 0);
+	assert_int_equal(mkv_put_part(s, v, 2 * PART, SEC), 0);
+	fake.mute = 1;
+	assert_int_equal(mkv_put_commit(s, 20000, &obj[1]), MKV_ERR_TIMEOUT);
+	assert_int_equal(obj[1].reason, MKV_REASON_TIMED_OUT);
+	fake.mute = 0;
+	free(v);
 }
 
 static void
@@ -519,7 +550,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_round_trips), T(test_no_verify), T(test_range), T(test_iovecs), T(test_small_calls), T(test_namespaces),
 		T(test_bad_arguments), T(test_long_lists), T(test_batches), T(test_list_and_info), T(test_stream_small), T(test_stream_parts),
-		T(test_stream_exact), T(test_stream_empty), T(test_stream_abort), T(test_stream_lost), T(test_async), T(test_inflight_max),
+		T(test_stream_exact), T(test_stream_empty), T(test_stream_abort), T(test_stream_object), T(test_stream_lost), T(test_async), T(test_inflight_max),
 		T(test_regions),
 	};
 

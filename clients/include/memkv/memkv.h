@@ -1,15 +1,15 @@
 /*
  * libmemkv: client of memkv, the context-memory store.
  *
- * A handle (struct mkv_client) speaks to all servers of one configuration. It is thread-safe. It has an I/O thread of its own (more by option): deadlines and
- * completions never wait for the caller. The library never prints, never exits and leaves errno alone. After fork() the child's copy of a handle answers
- * every call with MKV_ERR_FORKED and touches nothing of the parent's; mkv_client_close() is safe there too.
+ * A handle (struct mkv_client) speaks to all servers of one configuration. It is thread-safe. It has an I/O thread of its own (more by option):
+ * deadlines and completions never wait for the caller. The library never prints, never exits and leaves errno alone. After fork() the child's copy of
+ * a handle answers every call with MKV_ERR_FORKED and touches nothing of the parent's; mkv_client_close() is safe there too.
  *
- * Every call has a deadline, given in microseconds from now, 1..3,600,000,000; 0 is refused. No call returns later than its deadline by more than a timer's
- * precision, whatever the server does, and no byte is written to the caller's memory after a call or completion has returned.
+ * Every call has a deadline, given in microseconds from now, 1..3,600,000,000; 0 is refused. No call returns later than its deadline by more than a
+ * timer's precision, whatever the server does, and no byte is written to the caller's memory after a call or completion has returned.
  *
- * Results: 0 (or a count) for success, negative MKV_ERR_* otherwise. A miss is MKV_ERR_MISS with a reason. Structs with a `size` field are extended at the
- * end in later versions: set size to sizeof(the struct).
+ * Results: 0 (or a count) for success, negative MKV_ERR_* otherwise. A miss is MKV_ERR_MISS with a reason. Structs with a `size` field are extended
+ * at the end in later versions: set size to sizeof(the struct).
  */
 #ifndef MEMKV_MEMKV_H
 #define MEMKV_MEMKV_H
@@ -70,7 +70,7 @@ struct mkv_client_opts {
 	unsigned	connections;	/* per server, default 2 */
 	unsigned	inflight_max;	/* requests of this handle at once, default 1024; more: MKV_ERR_AGAIN from mkv_submit */
 	int		no_verify;	/* 1: neither make nor check CRCs (integrity off) */
-	uint64_t	connect_timeout_us;	/* of one attempt, default 2 s */
+	uint64_t	connect_timeout_us;	/* of one attempt, default 2 s, at most 1 h */
 };
 
 /*
@@ -78,7 +78,11 @@ struct mkv_client_opts {
  * Returns 0; MKV_ERR_CONFIG, MKV_ERR_NOMEM, MKV_ERR_SYSTEM, MKV_ERR_UNSUPPORTED (transport).
  */
 int		mkv_client_open(struct mkv_client **out, const struct mkv_client_opts *opts, char *why, size_t why_bytes);
-/* Ends what is in flight with MKV_ERR_CLOSED, joins the threads, frees. Accepts NULL. No other thread may be inside a call. */
+/*
+ * Ends what is in flight with MKV_ERR_CLOSED, joins the threads, frees. Accepts NULL. No other thread may be inside a call. The handle's regions and
+ * put streams must be gone before: mkv_region_free(), mkv_put_commit() or mkv_put_abort(). Waits at most 2 s for what the kernel still has, and for a
+ * name that is being looked up.
+ */
 void		mkv_client_close(struct mkv_client *c);
 /* Make sessions with all servers now. 0 if at least one answers; the error of the last one otherwise. */
 int		mkv_warm(struct mkv_client *c, uint64_t deadline_us);
@@ -122,8 +126,8 @@ int		mkv_putv(struct mkv_client *c, const void *key, size_t key_bytes, const str
  * A get or stat of a server that is down is a miss at once, reason server_down; other calls say MKV_ERR_UNREACHABLE. At its deadline a call is
  * MKV_ERR_TIMEOUT, obj->reason timed_out.
  *
- * Get the whole value into buf. Returns its size; MKV_ERR_MISS (obj->reason); MKV_ERR_TOOBIG if it does not fit (obj->value_bytes says how much room it
- * needs; buf has undefined contents). Bytes are verified before they are reported.
+ * Get the whole value into buf. Returns its size; MKV_ERR_MISS (obj->reason); MKV_ERR_TOOBIG if it does not fit (obj->value_bytes says how much room
+ * it needs; buf has undefined contents). Bytes are verified before they are reported.
  */
 int64_t		mkv_get(struct mkv_client *c, const void *key, size_t key_bytes, void *buf, size_t buf_bytes, uint64_t deadline_us, struct mkv_object *obj);
 /* Get [off, off+len) or as much of it as there is; returns how much. */
@@ -142,7 +146,8 @@ struct mkv_key {
 };
 
 /*
- * present[i] becomes 1 or 0, reason[i] (may be NULL) why not. A server that does not answer makes its keys absent with reason server_down or timed_out.
+ * present[i] becomes 1 or 0, reason[i] (may be NULL) why not. A server that does not answer makes its keys absent with reason server_down or
+ * timed_out.
  * Returns how many are present (deleted), or an error when nothing could be asked at all.
  */
 int		mkv_exists_batch(struct mkv_client *c, const struct mkv_key *keys, unsigned n, unsigned flags, uint64_t deadline_us,
@@ -159,7 +164,10 @@ struct mkv_batch_item {
 	unsigned	reason;		/* out */
 	unsigned	pad;
 };
-/* All items pipelined under one deadline. Returns how many succeeded; each item has its own result. */
+/*
+ * All items pipelined under one deadline; at most inflight_max of them are out at a time. Returns how many succeeded; each item has its own result.
+ * What the deadline cut off, or never let begin, is MKV_ERR_TIMEOUT. Any thread. An error: MKV_ERR_INVAL (deadline, items), MKV_ERR_FORKED.
+ */
 int		mkv_put_batch(struct mkv_client *c, struct mkv_batch_item *items, unsigned n, const struct mkv_put_opts *opts, uint64_t deadline_us);
 int		mkv_get_batch(struct mkv_client *c, struct mkv_batch_item *items, unsigned n, uint64_t deadline_us);
 
@@ -232,18 +240,28 @@ struct mkv_completion {
 int		mkv_submit(struct mkv_client *c, const struct mkv_request *r, uint64_t *id);
 /* Readable while completions wait (an eventfd or pipe; poll it, do not read it). */
 int		mkv_event_fd(struct mkv_client *c);
-/* Collect up to max completions, without blocking; out[0].size holds for all of out. Completions of synchronous calls never appear here. */
+/* Collect up to max completions, without blocking: how many, or an error (MKV_ERR_INVAL: no out); out[0].size holds for all of out. Completions of synchronous calls never appear here. */
 int		mkv_drain(struct mkv_client *c, struct mkv_completion *out, unsigned max);
-/* Block until at least one completion waits or timeout_us passed: 1 or 0. */
+/* Block until at least one completion waits or timeout_us (at most 1 h) passed: 1 or 0. */
 int		mkv_wait(struct mkv_client *c, uint64_t timeout_us);
-/* The request completes soon, with MKV_ERR_CANCELLED or what came first; after its completion no byte of its memory is touched. */
+/*
+ * The request completes soon, with MKV_ERR_CANCELLED or what came first; after its completion no byte of its memory is touched. Any thread, once
+ * mkv_submit() has returned. 0; MKV_ERR_MISS: it has completed already; MKV_ERR_INVAL: no such id.
+ */
 int		mkv_cancel(struct mkv_client *c, uint64_t id);
 
 /* ---- Regions ------------------------------------------------------------------------------------------------------------------ */
 
-/* Memory for blocks: registered once with every transport that wants it. alloc: shared, page aligned, huge pages if possible. */
+/*
+ * Memory for blocks: registered once with every transport that wants it. Any thread; *out belongs to the caller until mkv_region_free(), before the
+ * handle is closed.
+ *
+ * alloc: bytes 1..MEMKV_VALUE_MAX, shared, page aligned, huge pages if possible. register: the memory stays the caller's, and outlives the region.
+ * Return 0; MKV_ERR_INVAL, MKV_ERR_NOMEM, MKV_ERR_SYSTEM.
+ */
 int		mkv_region_alloc(struct mkv_client *c, size_t bytes, struct mkv_region **out);
-int		mkv_region_register(struct mkv_client *c, void *base, size_t bytes, struct mkv_region **out);	/* the memory stays the caller's */
+int		mkv_region_register(struct mkv_client *c, void *base, size_t bytes, struct mkv_region **out);
+/* Where it begins; *bytes (may be NULL): as was asked for. Valid until the region is freed. */
 void *		mkv_region_base(const struct mkv_region *r, size_t *bytes);
 /* No transfer touches the region after this returns. MKV_ERR_BUSY while requests in flight use it. */
 int		mkv_region_free(struct mkv_region *r);

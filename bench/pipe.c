@@ -268,8 +268,8 @@ pipe_parse(struct pipe_drv *d, struct pipe_conn *c)
 		end = memchr(line, '\n', c->in_have - c->in_from);
 		if (end == NULL)
 			return (c->in_have - c->in_from < PIPE_HEAD_MAX ? 0 : -1);
-		if (c->head == NULL || end == line)
-			return (-1);
+		if (c->head == NULL || (c->head == c->send && c->answer_key >= c->send_key) || end == line)
+			return (-1);			/* not asked for, or not yet */
 		c->in_from += (size_t)(end - line) + 1;
 		switch (d->proto->answer(c->head, line, (size_t)(end - line) - (end[-1] == '\r'), &value)) {
 		case PIPE_DONE: pipe_answered(d, c, value); break;

@@ -204,6 +204,19 @@ disk_make_durable(struct disk *d, uint64_t covers)
 	d->pending_last = pw;
 }
 
+/* A write that fails leaves some of its sectors as they were. */
+static void
+disk_write_some(struct disk *d, struct disk_op *o)
+{
+	unsigned keep = sim_below(3);
+
+	for (uint32_t at = 0; at < o->bytes; at += d->f.sector)
+		if (!sim_chance(keep, 2))
+			memcpy(o->w->data + at, d->now + o->off + at, d->f.sector);
+	image_write(d->now, o->off, o->w->data, o->bytes);
+	o->w->done = ++d->done_count;
+}
+
 static int
 disk_do(struct disk *d, struct disk_op *o)
 {
@@ -212,7 +225,9 @@ disk_do(struct disk *d, struct disk_op *o)
 
 	if (!sim->resting && sim_chance(rate, 1000000)) {
 		d->faults++;
-		sim_trace("disk: an operation of kind %d fails", o->kind);
+		sim_trace("disk: an operation of kind %d at %llu fails", o->kind, (unsigned long long)o->off);
+		if (o->kind == 1)
+			disk_write_some(d, o);
 		return (MKV_E_IO);
 	}
 	switch (o->kind) {

@@ -17,8 +17,14 @@
 #define MKV_CONTAINER_OF(ptr, type, member) \
 	((type *)((char *)(ptr) - offsetof(type, member)))
 #define MKV_ARRAY_LEN(a)	(sizeof(a) / sizeof((a)[0]))
-#define MKV_MIN(a, b)		((a) < (b) ? (a) : (b))
-#define MKV_MAX(a, b)		((a) > (b) ? (a) : (b))
+/* Each argument is evaluated once. The result has the type of a ?: of both. No constant expressions: inside of functions only. */
+#define MKV_MIN(a, b)		MKV_CHOOSE_(<, a, b, __COUNTER__)
+#define MKV_MAX(a, b)		MKV_CHOOSE_(>, a, b, __COUNTER__)
+#define MKV_CHOOSE_(is, a, b, n) MKV_CHOOSE_N_(is, a, b, n)
+#define MKV_CHOOSE_N_(is, a, b, n) __extension__ ({				\
+	__typeof__(1 ? (a) : (b)) mkv_a_##n = (a), mkv_b_##n = (b);	\
+	mkv_a_##n is mkv_b_##n ? mkv_a_##n : mkv_b_##n;			\
+})
 #define MKV_DIV_UP(n, d)	(((n) + (d) - 1) / (d))
 #define MKV_ALIGN_UP(n, a)	(((n) + (a) - 1) & ~((uint64_t)(a) - 1))	/* a: power of two */
 

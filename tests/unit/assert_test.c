@@ -95,12 +95,25 @@ crash_points(void **state)
 	assert_int_equal(ended_at("test", said, sizeof(said)), 0);
 }
 
+static void
+least_and_most_look_once(void **state)
+{
+	int calls = 0;
+
+	(void)state;
+	assert_int_equal(MKV_MAX(++calls, -1), 1);
+	assert_int_equal(MKV_MIN(5, MKV_MAX(calls++, 3)), 3);
+	assert_int_equal(MKV_MIN(MKV_MIN(++calls, 7), 9), 3);
+	assert_int_equal(calls, 3);
+	assert_true(MKV_MAX((uint8_t)200, (uint64_t)1 << 40) == (uint64_t)1 << 40);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(asserts_leave_last_words),
-		cmocka_unit_test(crash_points),
+		cmocka_unit_test(crash_points), cmocka_unit_test(least_and_most_look_once),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

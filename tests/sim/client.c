@@ -497,7 +497,8 @@ client_put(struct client *c)
 	if (c->retry) {
 		/* A write of its own: the first one may still be on its way. */
 		c->tries++;
-		c->version[0] = model_begin(c->key[0], c->seed, c->bytes, c->ttl_ms, (c->flags & MKV_WIRE_PUT_ACCEPTED) || sim->c.accepted);
+		c->version[0] = model_begin(c->key[0], c->seed, c->bytes, c->ttl_ms, (c->flags & MKV_WIRE_PUT_ACCEPTED) || sim->c.accepted,
+	    (c->flags & MKV_WIRE_PUT_PIN) != 0);
 		client_send_put(c);
 		return;
 	}
@@ -515,7 +516,8 @@ client_put(struct client *c)
 		c->bytes = k->v[k->n - 1].bytes;
 	}
 	c->put_id = sim_chance(1, 20) ? 0 : rnd_u64(&sim->rnd) | 1;
-	c->version[0] = model_begin(c->key[0], c->seed, c->bytes, c->ttl_ms, (c->flags & MKV_WIRE_PUT_ACCEPTED) || sim->c.accepted);
+	c->version[0] = model_begin(c->key[0], c->seed, c->bytes, c->ttl_ms, (c->flags & MKV_WIRE_PUT_ACCEPTED) || sim->c.accepted,
+	    (c->flags & MKV_WIRE_PUT_PIN) != 0);
 	client_send_put(c);
 }
 
@@ -574,7 +576,7 @@ client_keys(struct client *c)
 		memcpy(body + b, k->name, k->name_bytes);
 		b += k->name_bytes;
 		if (c->op == MKV_WIRE_DELETE)
-			c->version[i] = model_begin(c->key[i], 0, 0, 0, 0);
+			c->version[i] = model_begin(c->key[i], 0, 0, 0, 0, 0);
 		if (c->ttl_ms != 0)
 			model_touch_begin(c->key[i], c->ttl_ms);
 	}

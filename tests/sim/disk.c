@@ -223,6 +223,10 @@ disk_do(struct disk *d, struct disk_op *o)
 	const struct disk_faults *f = &d->f;
 	unsigned rate = o->kind == 0 ? f->read_error : o->kind == 1 ? f->write_error : f->flush_error;
 
+	if (d->gone) {
+		d->faults++;
+		return (MKV_E_IO);
+	}
 	if (!sim->resting && sim_chance(rate, 1000000)) {
 		d->faults++;
 		sim_trace("disk: an operation of kind %d at %llu fails", o->kind, (unsigned long long)o->off);

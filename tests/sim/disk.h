@@ -52,6 +52,7 @@ struct disk {
 	unsigned	in_flight, orphans;
 	uint64_t	done_count;
 	uint64_t	cut_after;		/* so many writes and flushes from now the process (or all power) ends; 0: never */
+	int		gone;			/* pulled out: every operation fails */
 	int		dead;			/* nothing is begun or reported any more: the end is on its way */
 	void		(*on_cut)(void *arg);
 	void		(*on_idle)(void *arg);	/* the last operation of a dead process is over */

@@ -367,6 +367,7 @@ drive_open(void *arg, uint64_t life)
 		return;
 	d->state = DRIVE_OPENING;
 	d->readonly = 0;
+	server_drained_own(d);
 	if (d->disk != NULL)
 		d->media = disk_open(d->disk);
 	else if (d->media == NULL)

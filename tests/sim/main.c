@@ -58,6 +58,7 @@ conf_faults(struct sim_conf *c)
 	c->power_cut = maybe(40, 30);
 	c->cut_at_io = maybe(50, 500);
 	c->hangups = maybe(40, 60);
+	c->vanish = c->drives > 1 ? maybe(6, 5) : 0;
 	c->peer_loss_pct = maybe(15, 20);
 	/* The last block of a journal, damaged, and the power gone before its successor was flushed: nobody can tell that from a torn one. */
 	if (f->flip > 0)
@@ -91,6 +92,7 @@ conf_draw(struct sim_conf *c)
 	c->pct_absent = maybe(50, 40);
 	c->pct_accepted = maybe(30, 60);
 	c->pct_same = maybe(50, 30);
+	c->pct_pin = maybe(20, 8);
 	c->restart = sim_below(3);
 	conf_faults(c);
 }
@@ -116,6 +118,12 @@ chaos_drive(struct sim_drive *d)
 	if (d->disk != NULL && d->state == DRIVE_UP && sim_chance(sim->c.disk.flip, 1000)) {
 		model.lossy = 1;
 		disk_flip(d->disk);
+	}
+	if (d->disk != NULL && d->state == DRIVE_UP && sim->drives_gone + 1 < sim->c.drives && sim_chance(sim->c.vanish, 1000)) {
+		sim_trace("drive %u: its medium is pulled out", d->index);
+		model.lossy = 1;
+		d->disk->gone = 1;
+		sim->drives_gone++;
 	}
 	if (sim_chance(sim->c.drive_kill, 1000)) {
 		if (d->disk != NULL && d->state == DRIVE_UP && sim_chance(sim->c.cut_at_io, 500))
@@ -187,7 +195,7 @@ rest(void)
 		server_start();
 	/* What cannot write is what an operator starts again. */
 	for (unsigned i = 0; i < sim->c.drives; i++)
-		if (sim->drive[i].readonly)
+		if (sim->drive[i].readonly || (sim->drive[i].disk != NULL && sim->drive[i].disk->gone))
 			server_kill_drive(i);
 	/* Requests of clients that left may wait until their deadlines. */
 	do {

@@ -145,14 +145,14 @@ model_init(unsigned keys, int evicts)
 }
 
 unsigned
-model_begin(unsigned key, uint64_t seed, uint64_t bytes, uint64_t ttl_ms, int accepted)
+model_begin(unsigned key, uint64_t seed, uint64_t bytes, uint64_t ttl_ms, int accepted, int pin)
 {
 	struct model_key *k = &model.key[key];
 
 	SIM_CHECK(k->n < MODEL_VERSIONS_MAX, "too many versions of one key");
 	k->busy++;
 	k->v[k->n] = (struct model_version){ .seed = seed, .bytes = bytes, .start = sim->now, .end = UINT64_MAX, .ttl_ms = ttl_ms,
-	    .exp_lo = MKV_MIN(ttl_ms ? sim_wall() + ttl_ms : UINT64_MAX, k->touching > 0 ? k->touch_lo : UINT64_MAX), .exp_hi = UINT64_MAX, .accepted = accepted };
+	    .exp_lo = MKV_MIN(ttl_ms ? sim_wall() + ttl_ms : UINT64_MAX, k->touching > 0 ? k->touch_lo : UINT64_MAX), .exp_hi = UINT64_MAX, .accepted = accepted, .pin = pin };
 	return (k->n++);
 }
 
@@ -231,12 +231,22 @@ model_touch_end(unsigned key, uint64_t start, uint64_t ttl_ms, int sure)
 
 /* ---- Reads ------------------------------------------------------------------------------------------------------------------ */
 
+/* Whatever may show is pinned. */
+static int
+model_pinned(const struct model_key *k, uint64_t start)
+{
+	for (unsigned i = 0; i < k->n; i++)
+		if (version_may_show(k, &k->v[i], start) && !k->v[i].pin)
+			return (0);
+	return (1);
+}
+
 int
 model_may_miss(unsigned key, uint64_t start)
 {
 	struct model_key *k = &model.key[key];
 
-	if (model.evicts || model.lossy)
+	if (model.lossy || (model.evicts && !model_pinned(k, start)))
 		return (1);
 	/* The end of a time to live is not the end of what was there before: it is the end. */
 	for (unsigned i = 0; i < k->n; i++)

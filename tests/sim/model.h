@@ -29,6 +29,7 @@ struct model_version {
 	uint64_t	touched_hi;	/* an end of life that a touch may have given it while it was under way */
 	enum model_state state;
 	int		accepted;	/* not sure to survive a crash yet */
+	int		pin;
 	int		fragile;	/* was accepted at a crash: parts of it may be gone */
 };
 
@@ -54,7 +55,7 @@ extern struct model model;
 
 void	model_init(unsigned keys, int evicts);
 /* seed 0: a delete. Returns the version. */
-unsigned model_begin(unsigned key, uint64_t seed, uint64_t bytes, uint64_t ttl_ms, int accepted);
+unsigned model_begin(unsigned key, uint64_t seed, uint64_t bytes, uint64_t ttl_ms, int accepted, int pin);
 void	model_end(unsigned key, unsigned version, enum model_state state);
 void	model_deleted(unsigned key, unsigned version, int was_there);
 void	model_touch_begin(unsigned key, uint64_t ttl_ms);

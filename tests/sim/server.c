@@ -14,6 +14,8 @@
 #include "common/base/os.h"
 #include "tests/sim/net.h"
 
+#define DRIVE_TRIES	5		/* starts that fail until it is FAILED */
+
 static struct {
 	uint32_t	front_drained[SIM_DRIVES][SIM_FRONTS];
 	uint32_t	front_died[SIM_FRONTS];
@@ -86,9 +88,12 @@ server_map(void)
 		memcpy(row[i].uuid, d->uuid, sizeof(d->uuid));
 		row[i].state = d->state == DRIVE_FAILED ? MKV_DRIVE_FAILED : d->state == DRIVE_UP ? MKV_DRIVE_ONLINE : MKV_DRIVE_RESTARTING;
 	}
-	for (unsigned i = 0; i < sim->c.fronts; i++)
-		if (sim->front[i].alive)
-			SIM_CHECK(mkv_front_map(sim->front[i].f, sim->map_version, row, sim->c.drives) == 0, "the map is refused");
+	for (unsigned i = 0; i < sim->c.fronts; i++) {
+		if (!sim->front[i].alive)
+			continue;
+		SIM_CHECK(mkv_front_map(sim->front[i].f, sim->map_version, row, sim->c.drives) == 0, "the map is refused");
+		front_wake(&sim->front[i]);
+	}
 }
 
 /* ---- Drained ---------------------------------------------------------------------------------------------------------------- */
@@ -106,8 +111,7 @@ server_drive_drained_front(unsigned front, unsigned drive, uint32_t life)
 	server_tell(&sim->front[front], drive, MSG_DRAINED, *have);
 }
 
-/* It has the lock: nothing of its former lives is under way. */
-static void
+void
 server_drained_own(struct sim_drive *d)
 {
 	for (unsigned i = 0; i < sim->c.fronts; i++) {
@@ -119,7 +123,6 @@ server_drained_own(struct sim_drive *d)
 void
 server_drive_up(struct sim_drive *d)
 {
-	server_drained_own(d);
 	for (unsigned i = 0; i < sim->c.fronts; i++) {
 		if (!sim->front[i].alive)
 			continue;
@@ -153,6 +156,13 @@ server_kill_drive(unsigned i)
 	sv.drive_died[i] = sim->epoch;
 	for (unsigned k = 0; k < sim->c.fronts; k++)
 		server_tell(&sim->front[k], i, MSG_DOWN, sim->epoch);
+	if (d->failures >= DRIVE_TRIES && d->disk != NULL && d->disk->gone) {
+		sim_trace("drive %u: has failed", i);
+		d->state = DRIVE_FAILED;
+		sim->map_version++;
+		server_map();
+		return;
+	}
 	sim_in(sim_between(100 * US, d->failures > 3 ? 500 * MS : 20 * MS), server_start_drive, d, d->life);
 }
 
@@ -241,7 +251,8 @@ server_start(void)
 	for (unsigned i = 0; i < sim->c.drives; i++) {
 		if (sim->c.memory_mode)
 			server_arena(&sim->drive[i]);
-		drive_start(&sim->drive[i]);
+		if (sim->drive[i].state == DRIVE_DOWN)
+			drive_start(&sim->drive[i]);
 	}
 	for (unsigned i = 0; i < sim->c.fronts; i++) {
 		front_create(&sim->front[i], i);
@@ -264,7 +275,8 @@ server_power_cut(void)
 		front_destroy(&sim->front[i]);
 	}
 	for (unsigned i = 0; i < sim->c.drives; i++) {
-		drive_die(&sim->drive[i]);
+		if (sim->drive[i].state != DRIVE_FAILED)
+			drive_die(&sim->drive[i]);
 		if (sim->drive[i].disk != NULL)
 			disk_power_cut(sim->drive[i].disk);
 	}
@@ -277,7 +289,7 @@ static int
 server_all_down(void)
 {
 	for (unsigned i = 0; i < sim->c.drives; i++)
-		if (sim->drive[i].state != DRIVE_DOWN)
+		if (sim->drive[i].state != DRIVE_DOWN && sim->drive[i].state != DRIVE_FAILED)
 			return (0);
 	return (1);
 }

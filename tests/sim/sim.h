@@ -50,6 +50,7 @@ struct sim_conf {
 	unsigned	pct_large, pct_multi, pct_ttl, pct_absent, pct_accepted, pct_pin, pct_same;
 	unsigned	drive_kill, front_kill, power_cut, restart, cut_at_io;	/* rates */
 	unsigned	hangups;		/* of connections */
+	unsigned	vanish;			/* a medium is pulled out and does not come back */
 	unsigned	peer_loss_pct;		/* of messages between drives */
 	struct disk_faults disk;
 };
@@ -120,6 +121,7 @@ struct sim {
 	struct sim_drive drive[SIM_DRIVES];
 	struct sim_front front[SIM_FRONTS];
 	uint64_t	map_version;
+	unsigned	drives_gone;
 	uint8_t		key[32], secret[32];
 	int		power;			/* 0: nothing runs */
 	void		(*on_power)(void);	/* it went */
@@ -156,6 +158,7 @@ void	server_kill_drive(unsigned i);
 void	server_kill_front(unsigned i);
 void	server_drive_drained_front(unsigned front, unsigned drive, uint32_t epoch);
 void	server_drive_up(struct sim_drive *d);
+void	server_drained_own(struct sim_drive *d);	/* it has the lock: nothing of its former lives is under way */
 int	server_all_up(void);
 void	server_map(void);
 

@@ -24,6 +24,7 @@ enum cli_id {
 #define C(ID)		(1u << CLI_##ID)
 #define C_KEYS		(C(PUT) | C(GET) | C(EXISTS) | C(STAT) | C(DELETE) | C(TOUCH) | C(MATCH) | C(LIST))
 #define C_CLIENT	(C_KEYS | C(INFO))
+#define C_OFFLINE	(C(SETUP) | C(DRIVE))
 
 /* Exit statuses (docs/operate/cli.md). Those of libmemkv's errors are in common/tbl/errors.def. */
 enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_MISS = 3, CLI_UNREACHABLE = 4, CLI_DENIED = 5, CLI_CORRUPT = 6 };
@@ -35,8 +36,9 @@ enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_MISS = 3, CLI_UNREACHABL
 /* Filled by the option table. */
 struct cli_opts {
 	const char	*servers, *transport, *namespace_, *config_file, *parent, *durability, *output, *range;
-	uint64_t	deadline_us, ttl_us, lease_us, limit;
-	int		hex, if_absent, overwrite, pin, quiet, json, help;
+	const char	*drives, *rdma, *config_out, *data_dir;
+	uint64_t	deadline_us, ttl_us, lease_us, limit, extent_bytes, file_bytes;
+	int		hex, if_absent, overwrite, pin, quiet, json, help, force, idempotent, data, yes;
 };
 
 struct cli_key {
@@ -75,6 +77,9 @@ int		cli_open(struct cli *c);
 
 void		cli_help_all(FILE *to);
 void		cli_help_command(FILE *to, enum cli_id id);
+
+/* cmd_start.c: run a program of the server in our place; argv[0] is set here. Returns only when that failed: an exit status, with a message. */
+int		cli_exec(const struct cli *c, const char *program, char **argv);
 
 /* text.c */
 /* Key from the command line; 0, or an exit status with a message. */

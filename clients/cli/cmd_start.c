@@ -1,6 +1,6 @@
 /*
- * memkv start, memkv config: run memkv-supervisor in our place, so that each program keeps to its own privileges and libraries. It is looked
- * for in MEMKV_LIBEXEC, then beside the installed tree of this program (../libexec/memkv), then where configure put it.
+ * memkv start, memkv config: run memkv-supervisor in our place, so that each program keeps to its own privileges and libraries; other commands run
+ * theirs so, too. A program is looked for in MEMKV_LIBEXEC, then beside the installed tree of this one (../libexec/memkv), then where configure put it.
  */
 #include "config.h"
 #include "clients/cli/cli.h"
@@ -32,34 +32,34 @@ start_self(const char *argv0, char self[PATH_MAX])
 }
 
 static int
-start_candidate(char out[PATH_MAX], const char *dir, const char *below)
+start_candidate(char out[PATH_MAX], const char *dir, const char *below, const char *program)
 {
-	return (snprintf(out, PATH_MAX, "%s%s/" START_PROGRAM, dir, below) < PATH_MAX && access(out, X_OK) == 0 ? 0 : -1);
+	return (snprintf(out, PATH_MAX, "%s%s/%s", dir, below, program) < PATH_MAX && access(out, X_OK) == 0 ? 0 : -1);
 }
 
 static int
-start_find(const char *argv0, char out[PATH_MAX])
+start_find(const char *argv0, const char *program, char out[PATH_MAX])
 {
 	const char *named = getenv("MEMKV_LIBEXEC");
 	char self[PATH_MAX], *slash;
 
 	if (named != NULL && *named != '\0')
-		return (start_candidate(out, named, ""));
+		return (start_candidate(out, named, "", program));
 	if (start_self(argv0, self) == 0 && (slash = strrchr(self, '/')) != NULL) {
 		*slash = '\0';
-		if (start_candidate(out, self, "/../libexec/memkv") == 0)
+		if (start_candidate(out, self, "/../libexec/memkv", program) == 0)
 			return (0);
 	}
-	return (start_candidate(out, MKV_LIBEXECDIR, ""));
+	return (start_candidate(out, MKV_LIBEXECDIR, "", program));
 }
 
-static int
-start_exec(const struct cli *c, char **argv)
+int
+cli_exec(const struct cli *c, const char *program, char **argv)
 {
 	char path[PATH_MAX];
 
-	if (start_find(c->argv0, path) != 0) {
-		fprintf(stderr, "memkv %s: " START_PROGRAM " is not in %s; is memkv installed, or MEMKV_LIBEXEC set to where it is?\n", c->cmd->name,
+	if (start_find(c->argv0, program, path) != 0) {
+		fprintf(stderr, "memkv %s: %s is not in %s; is memkv installed, or MEMKV_LIBEXEC set to where it is?\n", c->cmd->name, program,
 		    getenv("MEMKV_LIBEXEC") != NULL ? getenv("MEMKV_LIBEXEC") : "../libexec/memkv or " MKV_LIBEXECDIR);
 		return (CLI_FAILED);
 	}
@@ -71,7 +71,7 @@ start_exec(const struct cli *c, char **argv)
 int
 cmd_start(struct cli *c, int argc MKV_UNUSED, char **argv)
 {
-	return (start_exec(c, argv));
+	return (cli_exec(c, START_PROGRAM, argv));
 }
 
 int
@@ -91,5 +91,5 @@ cmd_config(struct cli *c, int argc, char **argv)
 	}
 	if (!known)
 		return (cli_usage(c, "usage: memkv config %s", c->cmd->words));
-	return (start_exec(c, argv));
+	return (cli_exec(c, START_PROGRAM, argv));
 }

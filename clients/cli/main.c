@@ -84,7 +84,19 @@ main_help_errors(FILE *to)
 #undef MKV_REASON
 }
 
-/* For shell completion: commands, or the options of one, with what they take. */
+/* The first word of a command, where there is a choice: "a|b [WORD]..." */
+static void
+main_help_words(const struct cli_command *cmd)
+{
+	size_t n = strcspn(cmd->words, " ");
+
+	if (memchr(cmd->words, '|', n) == NULL || cmd->words[0] < 'a' || cmd->words[0] > 'z')
+		return;
+	for (const char *at = cmd->words, *end = at + n; at < end; at += strcspn(at, "| ") + 1)
+		printf("%.*s\n", (int)strcspn(at, "| "), at);
+}
+
+/* For shell completion: commands, their first words, or the options of one, with what they take. */
 static int
 main_help_lists(int argc, char **argv)
 {
@@ -93,7 +105,10 @@ main_help_lists(int argc, char **argv)
 	if (strcmp(argv[1], "--commands") == 0)
 		for (unsigned i = 0; i < CLI_COMMANDS; i++)
 			printf("%s\t%s\n", cli_commands[i].name, cli_commands[i].help);
-	else if (argc > 2 && strcmp(argv[2], "bench") == 0 && argc > 3)
+	else if (strcmp(argv[1], "--words") == 0) {
+		if (argc > 2 && (cmd = main_find(argv[2])) != NULL)
+			main_help_words(cmd);
+	} else if (argc > 2 && strcmp(argv[2], "bench") == 0 && argc > 3)
 		mkv_bench_list_options(stdout, argv[3]);
 	else if (argc > 2 && strcmp(argv[2], "bench") == 0)
 		mkv_bench_list_ops(stdout);
@@ -110,7 +125,7 @@ cmd_help(struct cli *c, int argc, char **argv)
 
 	if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
 		cli_help_all(stdout);
-	else if (strcmp(argv[1], "--commands") == 0 || strcmp(argv[1], "--options") == 0)
+	else if (strcmp(argv[1], "--commands") == 0 || strcmp(argv[1], "--options") == 0 || strcmp(argv[1], "--words") == 0)
 		return (main_help_lists(argc, argv));
 	else if (strcmp(argv[1], "errors") == 0)
 		main_help_errors(stdout);

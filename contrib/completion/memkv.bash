@@ -32,6 +32,10 @@ _memkv() {
 		options=$("$program" help --options "${COMP_WORDS[1]}" 2>/dev/null)
 	fi
 	_memkv_values "$previous" "$current" "$options" && return
+	if [ "$COMP_CWORD" -eq 2 ] && [[ $current != -* ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "$("$program" help --words "${COMP_WORDS[1]}" 2>/dev/null)" -- "$current")
+		[ "${#COMPREPLY[@]}" -eq 0 ] || return 0
+	fi
 	if [[ $current == -* ]] || [ "${COMP_WORDS[1]}" = bench ]; then
 		mapfile -t COMPREPLY < <(compgen -W "$(printf '%s\n' "$options" | cut -f 1)" -- "$current")
 	else

@@ -41,6 +41,7 @@ jansson.h		supervisor/ clients/cli/ bench/ tests/
 systemd/*		supervisor/
 seccomp.h		worker/core/ tests/
 cap-ng.h		worker/core/ tests/
+blkid/*			worker/drive/probe_linux.c
 infiniband/*		common/rdma/ worker/front/ tests/
 rdma/*			common/rdma/ worker/front/ tests/
 cmocka.h		tests/

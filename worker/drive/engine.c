@@ -330,7 +330,7 @@ mkv_engine_open(struct mkv_engine **out, const struct mkv_engine_opts *opts, uin
 		return (r);
 	}
 	*out = e;
-	if (e->readonly) {
+	if (e->readonly && !opts->look_only) {
 		e->readonly = 0;
 		eng_readonly(e, "it has features that this version may read but not write");
 	}

@@ -61,6 +61,7 @@ struct mkv_engine_opts {
 	uint8_t		store_secret[32];	/* names the pieces of striped values */
 	uint8_t		drive_uuid[16];		/* zero: any; else the medium must have it, or gets it when it is formatted */
 	int		may_format;		/* an empty medium is formatted */
+	int		look_only;		/* recovery in memory, not one byte is written; the engine is read-only */
 
 	uint32_t	extent_bytes;		/* for formatting */
 	uint64_t	journal_bytes;		/* 0: by size */
@@ -95,6 +96,21 @@ void	mkv_engine_tune(struct mkv_engine *e, const struct mkv_engine_opts *opts);
 int	mkv_engine_open(struct mkv_engine **out, const struct mkv_engine_opts *opts, uint32_t *epoch_seen, char *why, size_t why_bytes);
 /* Checkpoint, clean mark, release. No request may be at work (mkv_engine_busy() == 0). abandon: no I/O, as after a crash. Accepts NULL. */
 int	mkv_engine_close(struct mkv_engine **e, int abandon);
+
+/*
+ * Look over the whole store: between open and close, with no request at work. data: also every byte; repair: drop what is bad (close makes it durable).
+ * bad: each damage with the key it concerns, NULL where none is known. 0; MKV_E_NOMEM; MKV_E_READONLY; MKV_E_CANCELLED.
+ */
+struct mkv_inspect {
+	int		data, repair;
+	void		(*progress)(void *arg, uint64_t done, uint64_t of);	/* objects */
+	void		(*bad)(void *arg, const char *what, const uint8_t *key, size_t key_bytes, uint64_t off);
+	void		*arg;
+	/* Found. */
+	uint64_t	objects, pieces, pages, data_bytes;
+	uint64_t	bad_pages, bad_records, bad_data, dropped;
+};
+int	mkv_engine_inspect(struct mkv_engine *e, struct mkv_inspect *in);
 
 /* Take up a request (copied; checked as foreign bytes). 0; MKV_E_AGAIN: no room, offer it again after a reply. Everything else is in the reply. */
 int	mkv_engine_submit(struct mkv_engine *e, const struct mkv_call *call, const struct mkv_drv_req *req);

@@ -147,6 +147,8 @@ format_pick(struct mkv_engine *e, const uint8_t *head, char *why, size_t n)
 	e->tag = mkv_block_tag(e->sb.uuid);
 	if ((r = format_fits(e, why, n)) != 0)
 		return (r);
+	if (format_is_zero(e->sb.server_id))
+		memcpy(e->sb.server_id, e->o.server_id, 16);	/* `memkv setup` knew no server */
 	e->epoch_seen = e->sb.epoch;
 	if (e->o.epoch == 0 || e->o.epoch > e->sb.epoch)
 		return (0);
@@ -172,7 +174,7 @@ eng_format_or_load(struct mkv_engine *e, char *why, size_t n)
 		r = format_pick(e, head, why, n);
 	free(head);
 	if (r == 0) {
-		e->readonly = (e->sb.feat_ro_compat & ~MKV_FEAT_RO_COMPAT) != 0;
+		e->readonly = e->o.look_only || (e->sb.feat_ro_compat & ~MKV_FEAT_RO_COMPAT) != 0;
 		e->sb.mount++;
 		e->sb.epoch = MKV_MAX(e->sb.epoch, e->o.epoch);
 	}

@@ -3,6 +3,7 @@
  *
  *   start: medium open and locked -> DRAINED -> queue, files, buffers -> jail -> [first turn] superblocks, recovery -> READY -> turns
  *   stop:  requests finish, checkpoint, clean mark -> STOPPED
+ *   --offline COMMAND: no server, no rings; offline.c instead (`memkv setup`, `memkv drive`)
  *
  * Owns the medium's descriptor and its lock, which nobody else has. Fails: what an operator must change is said once and finally; a flush that failed
  * makes the drive read-only and is reported.
@@ -19,6 +20,7 @@
 #include "common/base/log.h"
 #include "common/base/params.h"
 #include "worker/drive/drive.h"
+#include "worker/drive/offline_priv.h"
 
 #define DRIVE_COUNT_NS	(100 * MKV_NS_PER_MS)
 #define DRIVE_PUMP_NS	(5 * MKV_NS_PER_MS)
@@ -305,5 +307,7 @@ static const struct mkv_worker_ops drive_ops = {
 int
 main(int argc, char **argv)
 {
+	if (argc > 1 && strcmp(argv[1], "--offline") == 0)
+		return (offline_main(argc - 2, argv + 2));
 	return (mkv_worker_main(argc, argv, &drive_ops));
 }

@@ -1,0 +1,202 @@
+"""d: memkv setup and memkv drive, with the server stopped: what they refuse, what they make, what they find and mend."""
+import json
+import os
+import shutil
+import struct
+import subprocess
+import tempfile
+
+import pytest
+
+import mkv
+from harness import MEMKV, MIB, Server, content
+
+ROOT = os.geteuid() == 0
+
+
+def memkv(*args, stdin=subprocess.DEVNULL):
+    return subprocess.run([MEMKV, *map(str, args)], capture_output=True, text=True, timeout=60, stdin=stdin)
+
+
+def rows(r):
+    return [json.loads(line) for line in r.stdout.splitlines()]
+
+
+@pytest.fixture
+def place():
+    d = tempfile.mkdtemp(prefix="memkv-test-")
+    yield d
+    shutil.rmtree(d)
+
+
+@pytest.fixture
+def loop(place):
+    """Loop devices over files of the test: a function that makes one."""
+    made = []
+
+    def make(size=128 * MIB):
+        path = os.path.join(place, f"disk{len(made)}")
+        with open(path, "wb") as f:
+            f.truncate(size)
+        if not ROOT or shutil.which("losetup") is None:
+            pytest.skip("loop devices need root and losetup (util-linux)")
+        r = subprocess.run(["losetup", "-f", "--show", path], capture_output=True, text=True, timeout=30)
+        if r.returncode != 0:
+            pytest.skip("no loop devices here: " + r.stderr.strip())
+        made.append(r.stdout.strip())
+        return made[-1]
+
+    yield make
+    for dev in made:
+        subprocess.run(["losetup", "-d", dev], timeout=30, check=False)
+
+
+def started(config, place, **kw):
+    s = Server(data=os.path.join(place, "state"), config=config, **kw)
+    os.makedirs(s.data, exist_ok=True)
+    return s
+
+
+def test_files_are_set_up_and_the_server_takes_the_configuration(place):
+    files = [os.path.join(place, n) for n in ("a.dat", "b with 'quote'.dat")]
+    r = memkv("setup", "--drives", ",".join(files), "--file-size", "64MiB")
+    assert r.returncode == 0, r.stderr
+    for f in files:
+        st = os.stat(f)
+        assert st.st_size == 64 * MIB and st.st_blocks * 512 >= 64 * MIB, "the whole file is there at once"
+    config = os.path.join(place, "config.yaml")
+    with open(config, "w") as f:
+        f.write(r.stdout)
+    with started(config, place).start() as s:
+        with mkv.Client(s.addr) as c:
+            c.put(b"k", content(b"k", 1, 9 * MIB), 20)
+            assert c.get(b"k", 9 * MIB) == content(b"k", 1, 9 * MIB)
+        busy = memkv("drive", "check", files[0])
+        assert busy.returncode == 1 and "stop the server" in busy.stderr, busy.stderr
+        assert memkv("drive", "wipe", "--yes", files[0]).returncode == 1
+        assert rows(memkv("drive", "list", "--json", files[0]))[0]["state"] == "in-use"
+        again = memkv("setup", "--drives", ",".join(files), "--file-size", "64MiB", "--idempotent")
+        assert again.returncode == 0 and again.stdout == r.stdout, again.stderr
+        assert s.stop() == 0
+    info = rows(memkv("drive", "info", "--json", *files))
+    assert [i["clean"] for i in info] == [True, True] and all(i["server_id"] != "0" * 8 + "-0000-0000-0000-" + "0" * 12 for i in info), info
+    assert memkv("drive", "check", "--data", *files).returncode == 0
+    assert memkv("drive", "repair", files[0]).returncode == 2, "pieces, and no secret"
+    assert memkv("drive", "repair", "--data-dir", s.data, *files).returncode == 0
+    with started(config, place).start() as s:
+        with mkv.Client(s.addr) as c:
+            assert c.get(b"k", 9 * MIB) == content(b"k", 1, 9 * MIB), "pieces survive a repair"
+
+
+def test_a_store_is_kept_or_formatted_as_told(place):
+    f = os.path.join(place, "a.dat")
+    assert memkv("setup", f, "--file-size", "64MiB").returncode == 0
+    uuid = rows(memkv("drive", "info", "--json", f))[0]["uuid"]
+    r = memkv("setup", "--drives", f)
+    assert r.returncode == 1 and "--idempotent" in r.stderr and "--force" in r.stderr and "nothing was changed" in r.stderr
+    r = memkv("setup", "--drives", f, "--idempotent", "--json")
+    assert r.returncode == 0 and [(d["uuid"], d["formatted"]) for d in rows(r)[0]["drives"]] == [(uuid, False)]
+    assert memkv("setup", "--drives", f, "--idempotent", "--file-size", "96MiB").returncode == 1
+    assert memkv("setup", "--drives", f, "--idempotent", "--shard-size", "1MiB").returncode == 1
+    r = memkv("setup", "--drives", f, "--force", "--file-size", "96MiB", "--shard-size", "1MiB", "--json")
+    d = rows(r)[0]
+    assert d["drives"][0]["uuid"] != uuid and d["drives"][0]["bytes"] == 96 * MIB and d["block_size"] == MIB
+    assert os.stat(f).st_size == 96 * MIB
+    r = memkv("setup", "--drives", f, "--force", "--file-size", "64MiB")
+    assert r.returncode == 0 and os.stat(f).st_size == 64 * MIB
+
+
+def test_no_space_is_said_and_nothing_is_left_behind(place):
+    small, big = os.path.join(place, "a.dat"), os.path.join(place, "missing", "b.dat")
+    r = memkv("setup", "--drives", f"{small},{big}", "--file-size", "64MiB")
+    assert r.returncode == 1 and "cannot be made" in r.stderr and os.listdir(place) == [], r.stderr
+    r = memkv("setup", "--drives", small, "--file-size", "15TiB")
+    assert r.returncode == 1 and ("filesystem has" in r.stderr or "cannot be reserved" in r.stderr), r.stderr
+    assert os.listdir(place) == []
+
+
+def test_wrong_usage(place):
+    f = os.path.join(place, "a.dat")
+    assert memkv("setup", "--drives", f, "--shard-size", "3MiB").returncode == 2
+    assert memkv("setup", "--drives", f, "--file-size", "1MiB").returncode == 2
+    assert memkv("setup", "--drives", f, "--rdma", "no_such_device").returncode == 2
+    assert memkv("drive", "mend", f).returncode == 2
+    assert memkv("drive", "check").returncode == 2
+    assert memkv("drive", "info", f).returncode == 1
+    assert memkv("setup", "--drives", f"{f},{f}").returncode == 1
+    assert memkv("setup", "--drives", "/dev/no-such-drive").returncode == 1
+    assert os.listdir(place) == []
+    with open(f, "w") as out:
+        out.write("somebody's letter")
+    r = memkv("setup", "--drives", f)
+    assert r.returncode == 1 and "unknown data" in r.stderr
+    assert memkv("drive", "wipe", "--yes", f).returncode == 1
+    with open(f) as back:
+        assert back.read() == "somebody's letter"
+
+
+def test_wipe_asks_and_makes_it_empty(place):
+    f = os.path.join(place, "a.dat")
+    assert memkv("setup", "--drives", f, "--file-size", "64MiB").returncode == 0
+    r = memkv("drive", "wipe", f)
+    assert r.returncode == 1 and "--yes" in r.stderr
+    assert memkv("drive", "check", f).returncode == 0
+    assert memkv("drive", "wipe", "--yes", f).returncode == 0
+    assert rows(memkv("drive", "list", "--json", f))[0]["state"] == "empty"
+    with open(f, "rb") as back:
+        assert back.read(MIB) == bytes(MIB)
+
+
+def test_devices_are_set_up_and_foreign_ones_refused(loop, place):
+    a, b = loop(), loop()
+    subprocess.run(["mkfs.ext4", "-q", "-L", "photos", b], check=True, timeout=30)
+    r = memkv("setup", "--drives", f"{a},{b}")
+    assert r.returncode == 1 and "ext4" in r.stderr and "photos" in r.stderr and "nothing was changed" in r.stderr
+    assert rows(memkv("drive", "list", "--json", a))[0]["state"] == "empty"
+    mnt = os.path.join(place, "mnt")
+    os.mkdir(mnt)
+    if subprocess.run(["mount", b, mnt], timeout=30, check=False).returncode == 0:
+        try:
+            r = memkv("setup", "--drives", f"{a},{b}", "--force")
+            assert r.returncode == 1 and f"mounted at {mnt}" in r.stderr, r.stderr
+        finally:
+            subprocess.run(["umount", mnt], check=True, timeout=30)
+    r = memkv("setup", "--drives", f"{a},{b}", "--force")
+    assert r.returncode == 0 and "mode: direct" in r.stdout, r.stderr
+    config = os.path.join(place, "config.yaml")
+    with open(config, "w") as f:
+        f.write(r.stdout)
+    with started(config, place).start() as s:
+        with mkv.Client(s.addr) as c:
+            c.put(b"k", content(b"k", 1, 5 * MIB), 20)
+            assert c.get(b"k", 5 * MIB) == content(b"k", 1, 5 * MIB)
+        assert memkv("drive", "clear-failures", a).returncode == 1
+        assert s.stop() == 0
+    assert memkv("drive", "check", "--data", a, b).returncode == 0
+    f = os.path.join(place, "f.dat")
+    assert memkv("setup", "--drives", f"{a},{f}", "--idempotent").returncode == 2, "files and devices do not mix"
+    assert not os.path.exists(f)
+
+
+def test_partitions_are_refused(loop):
+    dev = loop()
+    entry = struct.pack("<BBBBBBBBII", 0, 0, 2, 0, 0x83, 0, 0, 0, 2048, 20000)
+    with open(dev, "r+b") as f:
+        f.write(bytes(446) + entry + bytes(48) + b"\x55\xaa")
+    r = memkv("setup", "--drives", dev)
+    assert r.returncode == 1 and "partition" in r.stderr, r.stderr
+    assert memkv("setup", "--drives", dev, "--force").returncode == 0
+    assert rows(memkv("drive", "list", "--json", dev))[0]["state"] == "store"
+
+
+def test_swap_space_and_volumes_are_refused(loop):
+    dev = loop()
+    subprocess.run(["mkswap", dev], check=True, timeout=30, capture_output=True)
+    r = memkv("setup", "--drives", dev)
+    assert r.returncode == 1 and "swap" in r.stderr
+    if shutil.which("pvcreate") is None:
+        return
+    pv = loop()
+    if subprocess.run(["pvcreate", "-q", pv], capture_output=True, timeout=60, check=False).returncode == 0:
+        r = memkv("setup", "--drives", pv)
+        assert r.returncode == 1 and "LVM" in r.stderr

@@ -643,7 +643,7 @@ test_reserve(void **state)
 
 	(void)state;
 	mkv_engine_info(r->e, &a);
-	for (int how = 0; how < 5; how++) {
+	for (int how = 0; how < 6; how++) {
 		rig_req(&q, MKV_DRV_RESERVE, "t");
 		q.value_bytes = 300000;
 		rig_submit(r, 0, &q);
@@ -655,6 +655,12 @@ test_reserve(void **state)
 		if (how == 2) {
 			mkv_engine_client_gone(r->e, 0);
 			assert_int_equal(r->client_done, 1);
+		} else if (how == 5) {
+			mkv_engine_unreserve(r->e, 1, txn);	/* another client's: nothing happens */
+			mkv_engine_info(r->e, &b);
+			assert_true(b.used_bytes > a.used_bytes);
+			mkv_engine_unreserve(r->e, 0, txn);
+			mkv_engine_unreserve(r->e, 0, txn);
 		} else if (how == 1) {
 			rig_req(&q, MKV_DRV_ABORT, NULL);
 			q.txn = txn;

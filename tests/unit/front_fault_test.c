@@ -67,6 +67,7 @@ fault_timeout(struct rig *r, struct rig_client *c)
 	rig_drive_answer_held(&r->drive[0]);
 	rig_pump_ms(r, 5);
 	assert_int_equal(r->f->n_reqs, 0);
+	assert_true(mkv_metric_get(r->m, MKV_M_front_answers_late_total, 0) >= 1);
 	c->deadline_us = RIG_PATIENCE_MS * 1000;
 	rig_put_get(c, "after", 1000);
 }

@@ -116,6 +116,8 @@ int	mkv_engine_inspect(struct mkv_engine *e, struct mkv_inspect *in);
 int	mkv_engine_submit(struct mkv_engine *e, const struct mkv_call *call, const struct mkv_drv_req *req);
 /* End of a get's hold (memory medium). Foreign number: unknown ones are counted and ignored. */
 void	mkv_engine_release(struct mkv_engine *e, uint32_t client, uint64_t hold);
+/* A COMMIT of this transaction was refused before it came here: its runs are free again. Foreign number: unknown ones are ignored. */
+void	mkv_engine_unreserve(struct mkv_engine *e, uint32_t client, uint64_t txn);
 /* From another drive. */
 void	mkv_engine_peer(struct mkv_engine *e, uint32_t drive, const struct mkv_desc *d);
 /* A client is gone: parked requests end, holds and transactions are given back, no more replies; ops->client_done follows (maybe at once). */

@@ -9,6 +9,7 @@
 #include "config.h"
 
 #include <stdlib.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "common/base/err.h"
@@ -212,6 +213,24 @@ front_submit(struct drive *d, uint32_t client, const struct mkv_desc *desc)
 	return (mkv_engine_submit(d->e, &call, &q));
 }
 
+/* No room to wait in. Nobody sends an ABORT after a COMMIT, so what that one had reserved goes with it. */
+static int
+front_overflow(struct drive *d, uint32_t client, const struct mkv_desc *desc)
+{
+	struct drive_stage *s = front_stage(d, d->client[client].peer);
+	uint8_t *slot = s != NULL ? mkv_stage_slot(s->stage, desc->slot_idx) : NULL;
+	uint64_t txn;
+
+	if (slot == NULL)
+		return (MKV_E_PEER);
+	if (desc->op == MKV_DRV_COMMIT) {
+		memcpy(&txn, slot + offsetof(struct mkv_drv_req, txn), sizeof(txn));
+		mkv_engine_unreserve(d->e, client, txn);
+	}
+	front_refuse(d, client, desc, MKV_E_BUSY);
+	return (0);
+}
+
 static int
 front_desc(struct drive *d, uint32_t client, const struct mkv_desc *desc)
 {
@@ -229,15 +248,9 @@ front_desc(struct drive *d, uint32_t client, const struct mkv_desc *desc)
 	}
 	if (d->requests.count == 0)
 		r = front_submit(d, client, desc);
-	if (r == MKV_E_AGAIN && (r = backlog_push(&d->requests, client, desc)) != 0) {
-		struct drive_stage *s = front_stage(d, d->client[client].peer);
-
-		if (s == NULL || mkv_stage_slot(s->stage, desc->slot_idx) == NULL)
-			return (MKV_E_PEER);
-		front_refuse(d, client, desc, MKV_E_BUSY);
-		r = 0;
-	}
-	return (r);
+	if (r == MKV_E_AGAIN && backlog_push(&d->requests, client, desc) != 0)
+		return (front_overflow(d, client, desc));
+	return (r == MKV_E_AGAIN ? 0 : r);
 }
 
 int

@@ -442,12 +442,18 @@ put_release(struct mkv_req *r)
 }
 
 static struct txn *
+put_txn_at(struct mkv_engine *e, uint32_t client, uint64_t txn)
+{
+	uint32_t i = (uint32_t)txn, gen = (uint32_t)(txn >> 32);
+	struct txn *t = i < TXNS_MAX ? &e->txn[i] : NULL;
+
+	return (t != NULL && t->used && t->gen == gen && t->client == client ? t : NULL);
+}
+
+static struct txn *
 put_txn(struct mkv_req *r)
 {
-	uint32_t i = (uint32_t)r->q.txn, gen = (uint32_t)(r->q.txn >> 32);
-	struct txn *t = i < TXNS_MAX ? &r->e->txn[i] : NULL;
-
-	return (t != NULL && t->used && t->gen == gen && t->client == r->call.client ? t : NULL);
+	return (put_txn_at(r->e, r->call.client, r->q.txn));
 }
 
 /* Its number is no more; its runs are the caller's. */
@@ -475,6 +481,16 @@ commit_refused(struct mkv_req *r)
 
 	if (t != NULL)
 		put_txn_drop(r->e, t);
+}
+
+void
+mkv_engine_unreserve(struct mkv_engine *e, uint32_t client, uint64_t txn)
+{
+	struct txn *t;
+
+	MKV_CHECK_OBJ(e, MKV_ENGINE_MAGIC);
+	if ((t = put_txn_at(e, client, txn)) != NULL)
+		put_txn_drop(e, t);
 }
 
 static int

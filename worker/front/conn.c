@@ -118,6 +118,8 @@ mkv_conn_close(struct mkv_conn *c)
 	MKV_CHECK_OBJ(c, CONN_MAGIC);
 	if (c->state == CONN_CLOSING || c->state == CONN_FREE)
 		return;
+	if (c->state == CONN_OPEN)
+		mkv_log(MKV_EV_SESSION_CLOSED, "session=%" PRIx64, c->s.id);
 	c->state = CONN_CLOSING;
 	mkv_timer_disarm(f->timers, &c->rx_timer);
 	mkv_timer_disarm(f->timers, &c->tx_timer);

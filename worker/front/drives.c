@@ -212,6 +212,8 @@ dop_answer(struct mkv_front *f, struct mkv_dop *d, const struct mkv_drv_rep *rep
 	MKV_CHECK_OBJ(r, REQ_MAGIC);
 	MKV_ASSERT(r->n_dops > 0);
 	r->n_dops--;
+	if (r->ending && rep != NULL)
+		mkv_metric_add(f->m, MKV_M_front_answers_late_total, 0, 1);
 	mkv_req_on_dop(r, d, rep, status);
 	mkv_req_run(r);
 }

@@ -106,7 +106,7 @@ ckpt_put_ent(struct mkv_engine *e, const struct mkv_ent *en)
 	it->digest = en->digest;
 	it->page = en->page;
 	it->run = en->run;
-	it->expires_ms = en->expires_ms;
+	it->expires_ms = ent_expires_ms(e, en);
 	memcpy(it->body, run, n * sizeof(run[0]));
 	if (en->flags & MKV_ENT_MANIFEST) {
 		const struct mkv_side *s = &e->ix.side[en->run];

@@ -297,6 +297,32 @@ eng_ent(struct mkv_engine *e, uint32_t i)
 	return (&e->ix.ent[i]);
 }
 
+/* Wall clock as entries keep it, rounded up: nothing expires before its time. 0 stays 0. */
+static inline uint32_t
+eng_ticks(const struct mkv_engine *e, uint64_t wall_ms)
+{
+	uint64_t ticks;
+
+	if (wall_ms == 0)
+		return (0);
+	ticks = wall_ms > e->sb.created_ms ? MKV_DIV_UP(wall_ms - e->sb.created_ms, MKV_TICK_MS) : 0;
+	if (ticks == 0)
+		return (1);
+	return (ticks > UINT32_MAX ? UINT32_MAX : (uint32_t)ticks);
+}
+
+static inline uint64_t
+ent_expires_ms(const struct mkv_engine *e, const struct mkv_ent *en)
+{
+	return (en->expires ? e->sb.created_ms + (uint64_t)en->expires * MKV_TICK_MS : 0);
+}
+
+static inline int
+ent_expired(const struct mkv_engine *e, const struct mkv_ent *en, uint64_t wall_ms)
+{
+	return (en->expires != 0 && ent_expires_ms(e, en) <= wall_ms);
+}
+
 #define ENG_COUNT(e, name, n)	mkv_metric_add((e)->o.metrics, MKV_M_drive_##name, 0, (n))
 
 /* engine.c */

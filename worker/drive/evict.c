@@ -200,7 +200,7 @@ evict_may(struct mkv_engine *e, struct mkv_ent *en, uint64_t wall, unsigned *rea
 	if ((en->flags & (MKV_ENT_PIECE | MKV_ENT_PIN)) || req_locked(e, en->digest))
 		return (0);
 	*reason = MKV_REASON_EXPIRED;
-	if (en->expires_ms != 0 && en->expires_ms <= wall)
+	if (ent_expired(e, en, wall))
 		return (1);
 	if (en->flags & MKV_ENT_REF) {
 		en->flags &= (uint16_t)~MKV_ENT_REF;

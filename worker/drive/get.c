@@ -122,7 +122,7 @@ get_fill(struct mkv_req *r, const struct mkv_obj_view *v)
 
 	p->value_bytes = v->o->value_bytes;
 	p->put_wall_ms = v->o->put_wall_ms;
-	p->expires_wall_ms = en->expires_ms;
+	p->expires_wall_ms = ent_expires_ms(r->e, en);
 	p->put_id = v->o->put_id;
 	p->flags = (en->flags & MKV_ENT_VERIFIED ? MKV_DRV_F_VERIFIED : 0) | (en->flags & MKV_ENT_PIN ? MKV_DRV_F_PIN : 0);
 	if (v->o->flags & MKV_OBJ_MANIFEST) {
@@ -365,7 +365,7 @@ verify_good(struct mkv_req *r)
 {
 	struct mkv_engine *e = r->e;
 	struct mkv_ent *en = eng_ent(e, r->ent);
-	struct mkv_jtouch t = { .expires_ms = en->expires_ms, .flags = MKV_DRV_F_VERIFIED };
+	struct mkv_jtouch t = { .expires_ms = ent_expires_ms(e, en), .flags = MKV_DRV_F_VERIFIED };
 
 	if ((en->flags & MKV_ENT_LINKED) && (en->flags & MKV_ENT_VERIFIED) == 0) {
 		en->flags |= MKV_ENT_VERIFIED;

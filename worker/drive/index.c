@@ -1,8 +1,8 @@
 /*
  * The index (see index.h). Drive's loop thread; owns three reservations of address space.
  *
- * Invariants: linked <= buckets + split; every linked entry is on exactly one chain, that of its digest.lo under the present split; a slot's
- * generation is raised when it is dropped. Fails only when a table is full.
+ * Invariants: linked <= buckets + split; every linked entry is on exactly one chain, that of its digest.lo under the present split.
+ * Fails only when a table is full.
  */
 #include "config.h"
 
@@ -141,7 +141,7 @@ mkv_index_find_lo(const struct mkv_index *ix, uint64_t lo, uint32_t *it)
 uint32_t
 mkv_index_take(struct mkv_index *ix)
 {
-	uint32_t i, gen;
+	uint32_t i;
 
 	if (ix->ent_free != MKV_ENT_NIL) {
 		i = ix->ent_free;
@@ -151,9 +151,7 @@ mkv_index_take(struct mkv_index *ix)
 	} else
 		return (MKV_ENT_NIL);
 	MKV_ASSERT((ix->ent[i].flags & MKV_ENT_USED) == 0);
-	gen = ix->ent[i].gen;
 	memset(&ix->ent[i], 0, sizeof(ix->ent[i]));
-	ix->ent[i].gen = gen;
 	ix->ent[i].flags = MKV_ENT_USED;
 	ix->used++;
 	return (i);
@@ -169,7 +167,6 @@ mkv_index_drop(struct mkv_index *ix, uint32_t i)
 	MKV_ASSERT((en->flags & MKV_ENT_LINKED) == 0);
 	MKV_ASSERT(en->holds == 0);
 	en->flags = 0;
-	en->gen++;
 	en->next = ix->ent_free;
 	ix->ent_free = i;
 	ix->used--;

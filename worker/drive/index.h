@@ -4,6 +4,7 @@
  * Entries lie in a slab and never move, so a number names an object for its whole life; buckets are heads of 4 bytes, split one at a time as the
  * index grows (linear hashing), so no step is long. Slab, heads and side records are reserved as address space at start and touched as needed.
  * An entry that was unlinked (overwritten, evicted, deleted) stays in the slab until its journal record is durable and its last reader is gone.
+ * Two links of each entry are the eviction policy's (policy.h).
  */
 #ifndef MKV_DRIVE_INDEX_H
 #define MKV_DRIVE_INDEX_H
@@ -15,12 +16,13 @@
 #include "worker/drive/alloc.h"
 
 #define MKV_ENT_NIL	UINT32_MAX
+#define MKV_TICK_MS	100u		/* times in entries */
 #define MKV_INDEX_MANY	16u		/* look-ups at once: as many misses of the cache as a core has outstanding, and some */
 
 enum {
 	MKV_ENT_USED		= 1,		/* slot is taken */
 	MKV_ENT_LINKED		= 2,		/* can be found */
-	MKV_ENT_REF		= 4,		/* read since the hand passed */
+	MKV_ENT_REF		= 4,		/* read since it was looked at: a count of two bits, with REF2 */
 	MKV_ENT_MULTI		= 8,		/* run names a side record with several runs */
 	MKV_ENT_PIECE		= 16,
 	MKV_ENT_MANIFEST	= 32,		/* run names a side record with the set */
@@ -29,8 +31,11 @@ enum {
 	MKV_ENT_PROVISIONAL	= 256,		/* piece whose manifest is not known to be durable */
 	MKV_ENT_DEAD		= 512,		/* unlinked and its record is durable: the last reader frees it */
 	MKV_ENT_QUARANTINE	= 1024,		/* its bytes are bad: units stay taken until the next start */
+	MKV_ENT_REF2		= 2048,		/* (its upper bit) */
+	MKV_ENT_SMALL		= 4096,		/* in the queue of those on probation */
+	MKV_ENT_LEASED		= 8192,		/* in no queue: q_prev is its lease + 1 */
 	/* What a checkpoint carries. */
-	MKV_ENT_LASTING = MKV_ENT_REF | MKV_ENT_MULTI | MKV_ENT_PIECE | MKV_ENT_MANIFEST | MKV_ENT_PIN | MKV_ENT_VERIFIED | MKV_ENT_PROVISIONAL,
+	MKV_ENT_LASTING = MKV_ENT_REF | MKV_ENT_REF2 | MKV_ENT_SMALL | MKV_ENT_MULTI | MKV_ENT_PIECE | MKV_ENT_MANIFEST | MKV_ENT_PIN | MKV_ENT_VERIFIED | MKV_ENT_PROVISIONAL,
 };
 
 struct mkv_ent {
@@ -39,9 +44,11 @@ struct mkv_ent {
 	uint32_t	page;			/* metadata page with its record */
 	uint32_t	run;			/* first unit, or a side record */
 	uint16_t	units, flags;
-	uint64_t	expires_ms;		/* wall clock; 0: never */
-	uint32_t	holds;			/* readers of its bytes or record */
-	uint32_t	gen;			/* of the slot */
+	uint32_t	expires;		/* MKV_TICK_MS since the store was made, rounded up; 0: never */
+	uint32_t	q_prev, q_next;		/* policy.c: neighbours in a queue; 0: in none */
+	uint16_t	holds;			/* readers of its bytes or record */
+	uint8_t		rank;			/* policy.c: how far from its queue's young end, as of the last ranking */
+	uint8_t		zero;
 };
 _Static_assert(sizeof(struct mkv_ent) == 48, "counted in the memory budget");
 
@@ -91,7 +98,7 @@ void	mkv_index_find_many(const struct mkv_index *ix, const struct mkv_digest *d,
 void	mkv_index_prefetch(const struct mkv_index *ix, struct mkv_digest d, int step);
 /* Entries whose digest.lo is this: *it starts with 0. MKV_ENT_NIL at the end. The entry returned may be unlinked before the next call. */
 uint32_t mkv_index_find_lo(const struct mkv_index *ix, uint64_t lo, uint32_t *it);
-uint32_t mkv_index_take(struct mkv_index *ix);			/* slot, zeroed but for gen; MKV_ENT_NIL: full */
+uint32_t mkv_index_take(struct mkv_index *ix);			/* slot, zeroed; MKV_ENT_NIL: full */
 void	mkv_index_drop(struct mkv_index *ix, uint32_t i);	/* must be unlinked */
 void	mkv_index_link(struct mkv_index *ix, uint32_t i);	/* digest must not be there yet */
 void	mkv_index_unlink(struct mkv_index *ix, uint32_t i);

@@ -25,7 +25,7 @@ batch_one(struct mkv_req *r, struct mkv_digest d, uint32_t i)
 	en = eng_ent(e, i);
 	if (en->flags & MKV_ENT_PIECE)
 		return (MKV_REASON_NEVER << 1);
-	if (en->expires_ms != 0 && en->expires_ms <= r->wall_ms)
+	if (ent_expired(e, en, r->wall_ms))
 		return (MKV_REASON_EXPIRED << 1);
 	if ((en->flags & MKV_ENT_REF) == 0 && (r->q.flags & MKV_DRV_F_NO_TOUCH) == 0)
 		en->flags |= MKV_ENT_REF;
@@ -79,7 +79,7 @@ list_wanted(struct mkv_req *r, const struct mkv_page *pg, const struct mkv_obj_v
 	if (i == MKV_ENT_NIL)
 		return (0);
 	*out = eng_ent(r->e, i);
-	return ((*out)->page == pg->page_no && ((*out)->expires_ms == 0 || (*out)->expires_ms > r->wall_ms));
+	return ((*out)->page == pg->page_no && !ent_expired(r->e, *out, r->wall_ms));
 }
 
 /* The rest of one page. 1 all went in; 0 full: r->scan_piece is the record to go on with. */
@@ -106,7 +106,7 @@ list_page(struct mkv_req *r, const struct mkv_page *pg)
 		    (en->flags & MKV_ENT_VERIFIED ? MKV_DRV_F_VERIFIED : 0);
 		row.value_bytes = v.o->value_bytes;
 		row.put_wall_ms = v.o->put_wall_ms;
-		row.expires_wall_ms = en->expires_ms;
+		row.expires_wall_ms = ent_expires_ms(r->e, en);
 		memset(r->buf[0].ptr + r->p.len, 0, bytes);
 		memcpy(r->buf[0].ptr + r->p.len, &row, sizeof(row));
 		memcpy(r->buf[0].ptr + r->p.len + sizeof(row), v.key, v.o->key_bytes);

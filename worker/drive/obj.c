@@ -100,7 +100,7 @@ stat_step(struct mkv_req *r)
 		en->flags |= MKV_ENT_REF;
 	r->p.value_bytes = v.o->value_bytes;
 	r->p.put_wall_ms = v.o->put_wall_ms;
-	r->p.expires_wall_ms = en->expires_ms;
+	r->p.expires_wall_ms = ent_expires_ms(r->e, en);
 	r->p.put_id = v.o->put_id;
 	r->p.flags = (en->flags & MKV_ENT_VERIFIED ? MKV_DRV_F_VERIFIED : 0) | (en->flags & MKV_ENT_PIN ? MKV_DRV_F_PIN : 0) |
 	    (en->flags & MKV_ENT_MANIFEST ? MKV_DRV_F_MANIFEST : 0);
@@ -228,7 +228,7 @@ touch_step(struct mkv_req *r)
 		return (req_finish(r, r->err, MKV_REASON_NONE));
 	i = mkv_index_find(&r->e->ix, r->q.digest);
 	if (i != MKV_ENT_NIL) {
-		eng_ent(r->e, i)->expires_ms = r->expires_ms;
+		eng_ent(r->e, i)->expires = eng_ticks(r->e, r->expires_ms);
 		eng_ent(r->e, i)->flags |= r->q.flags & MKV_DRV_F_PIN ? MKV_ENT_PIN : 0;
 	}
 	return (req_finish(r, 0, MKV_REASON_NONE));

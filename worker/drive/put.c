@@ -142,7 +142,7 @@ put_lookup(struct mkv_req *r)
 	r->p.same = 1;
 	r->same = 1;
 	ENG_COUNT(r->e, touches_total, 1);
-	if (r->expires_ms == en->expires_ms && ((r->q.flags & MKV_DRV_F_PIN) == 0 || (en->flags & MKV_ENT_PIN)))
+	if (eng_ticks(r->e, r->expires_ms) == en->expires && ((r->q.flags & MKV_DRV_F_PIN) == 0 || (en->flags & MKV_ENT_PIN)))
 		return (put_sync(r));
 	r->state = RQ_COMMIT;
 	return (MKV_NEXT_AGAIN);
@@ -277,7 +277,7 @@ put_fill_ent(struct mkv_req *r, uint32_t page)
 	en->digest = r->q.digest;
 	en->page = page;
 	en->units = (uint16_t)r->units;
-	en->expires_ms = r->expires_ms;
+	en->expires = eng_ticks(e, r->expires_ms);
 	en->flags |= r->q.flags & MKV_DRV_F_VERIFIED ? MKV_ENT_VERIFIED : 0;
 	en->flags |= r->q.flags & MKV_DRV_F_PIN ? MKV_ENT_PIN : 0;
 	en->flags |= r->q.flags & MKV_DRV_F_PIECE ? MKV_ENT_PIECE | MKV_ENT_PROVISIONAL : 0;
@@ -361,7 +361,7 @@ put_apply_touch(struct mkv_req *r)
 
 	if (i == MKV_ENT_NIL)
 		return;
-	eng_ent(r->e, i)->expires_ms = r->expires_ms;
+	eng_ent(r->e, i)->expires = eng_ticks(r->e, r->expires_ms);
 	eng_ent(r->e, i)->flags |= r->q.flags & MKV_DRV_F_PIN ? MKV_ENT_PIN : 0;
 }
 

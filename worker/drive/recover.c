@@ -115,7 +115,7 @@ recover_ent(struct mkv_engine *e, const struct mkv_obj_view *v, uint32_t page)
 	en = eng_ent(e, i);
 	en->page = page;
 	en->units = (uint16_t)o->units;
-	en->expires_ms = o->expires_ms;
+	en->expires = eng_ticks(e, o->expires_ms);
 	en->flags |= o->flags & MKV_OBJ_VERIFIED ? MKV_ENT_VERIFIED : 0;
 	en->flags |= o->flags & MKV_OBJ_PIN ? MKV_ENT_PIN : 0;
 	en->flags |= o->flags & MKV_OBJ_PIECE ? MKV_ENT_PIECE | MKV_ENT_PROVISIONAL : 0;
@@ -159,7 +159,7 @@ recover_item(struct mkv_engine *e, const struct mkv_ckpt_item *it)
 	en->flags |= it->flags & MKV_ENT_LASTING;
 	en->page = it->page;
 	en->units = it->units;
-	en->expires_ms = it->expires_ms;
+	en->expires = eng_ticks(e, it->expires_ms);
 	if (manifest)
 		recover_set(&e->ix.side[en->run], js.set, js.stripe_mask, js.piece_count);
 	else if (it->n_runs > 1) {

@@ -269,7 +269,7 @@ replay_touch(struct replay *p, const struct mkv_jrec *rec)
 
 	if (i == MKV_ENT_NIL || rec->bytes < sizeof(*rec) + sizeof(*t))
 		return;
-	eng_ent(p->e, i)->expires_ms = t->expires_ms;
+	eng_ent(p->e, i)->expires = eng_ticks(p->e, t->expires_ms);
 	eng_ent(p->e, i)->flags |= t->flags & MKV_DRV_F_PIN ? MKV_ENT_PIN : 0;
 	eng_ent(p->e, i)->flags |= t->flags & MKV_DRV_F_VERIFIED ? MKV_ENT_VERIFIED : 0;
 }

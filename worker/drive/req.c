@@ -305,7 +305,7 @@ req_find(struct mkv_req *r, unsigned *reason)
 	*reason = MKV_REASON_NEVER;
 	if (!!(en->flags & MKV_ENT_PIECE) != !!(r->q.flags & MKV_DRV_F_PIECE))
 		return (MKV_ENT_NIL);
-	if (en->expires_ms != 0 && en->expires_ms <= r->wall_ms) {
+	if (ent_expired(e, en, r->wall_ms)) {
 		*reason = MKV_REASON_EXPIRED;
 		if (r->lock != 2 && !req_locked(e, en->digest))
 			(void)evict_one(e, i, MKV_REASON_EXPIRED);

@@ -13,6 +13,8 @@
 
 /* Shared memory of exactly `bytes`, zeroed, sealed against shrinking and growing. huge: 0 off, 1 advise (memfd + MADV_HUGEPAGE), 2 hugetlb or fail. */
 int	mkv_os_shm_create(const char *name, uint64_t bytes, int huge);
+/* Ask for memory behind [p, p+bytes) that is mapped writable, before it is used; what is there stays as it is. Only advice. */
+void	mkv_os_populate(void *p, uint64_t bytes);
 int	mkv_os_shm_map(int fd, uint64_t bytes, int writable, int huge, void **out);	/* fd's size must be >= bytes: MKV_E_INVAL */
 void	mkv_os_shm_unmap(void *p, uint64_t bytes);
 

@@ -70,6 +70,13 @@ mkv_os_shm_create(const char *name MKV_UNUSED, uint64_t bytes, int huge)
 	return (fd);
 }
 
+void
+mkv_os_populate(void *p, uint64_t bytes)
+{
+	(void)p;
+	(void)bytes;
+}
+
 int
 mkv_os_shm_map(int fd, uint64_t bytes, int writable, int huge MKV_UNUSED, void **out)
 {

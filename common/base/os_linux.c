@@ -119,6 +119,20 @@ mkv_os_shm_map(int fd, uint64_t bytes, int writable, int huge, void **out)
 	return (0);
 }
 
+/* In steps, so that others get at the address space between them. Kernels before 5.14 do not know it. */
+void
+mkv_os_populate(void *p, uint64_t bytes)
+{
+	uint8_t *at = p;
+	uint64_t n;
+
+	for (; bytes > 0; at += n, bytes -= n) {
+		n = MKV_MIN(bytes, (uint64_t)HUGE_BYTES);
+		if (madvise(at, n, MADV_POPULATE_WRITE) != 0)
+			return;
+	}
+}
+
 /* ---- bells ---- */
 
 int

@@ -15,8 +15,8 @@
 #include "tests/lib/rnd.h"
 #include "worker/drive/alloc.h"
 
-#define EXTENTS	7u
-#define PER	96u		/* not a multiple of 64: extents share words of the map */
+#define EXTENTS	21u
+#define PER	32u		/* not a multiple of 64: extents share words of the map */
 
 static void
 test_model(void **state)

@@ -58,10 +58,11 @@ int
 mkv_alloc_init(struct mkv_alloc *a, uint32_t extents, uint32_t per_extent)
 {
 	memset(a, 0, sizeof(*a));
-	if (extents == 0 || per_extent == 0 || per_extent > UINT16_MAX || (uint64_t)extents * per_extent > UINT32_MAX)
+	if (extents == 0 || per_extent == 0 || (per_extent & (per_extent - 1)) != 0 || per_extent > UINT16_MAX || (uint64_t)extents * per_extent > UINT32_MAX)
 		return (MKV_E_INVAL);
 	a->extents = extents;
 	a->per_extent = per_extent;
+	a->shift = (uint32_t)__builtin_ctz(per_extent);
 	a->units = a->free_units = (uint64_t)extents * per_extent;
 	a->map = calloc((a->units + 63) / 64, 8);
 	a->free_in = calloc(extents, sizeof(uint16_t));
@@ -84,12 +85,12 @@ mkv_alloc_fini(struct mkv_alloc *a)
 	memset(a, 0, sizeof(*a));
 }
 
+/* The units are free: the caller has looked. */
 static void
 alloc_claim(struct mkv_alloc *a, struct mkv_run run)
 {
-	uint32_t x = run.off / a->per_extent;
+	uint32_t x = run.off >> a->shift;
 
-	MKV_ASSERT(alloc_all(a, run.off, run.len, 0));
 	MKV_ASSERT(a->free_in[x] >= run.len);
 	alloc_set(a, run.off, run.len, 1);
 	a->free_in[x] = (uint16_t)(a->free_in[x] - run.len);
@@ -159,6 +160,7 @@ alloc_gather(struct mkv_alloc *a, uint32_t n, struct mkv_run *runs, unsigned run
 			continue;
 		}
 		r.len = MKV_MIN(r.len, n);
+		MKV_ASSERT(alloc_all(a, r.off, r.len, 0));
 		alloc_claim(a, r);
 		runs[k++] = r;
 		n -= r.len;
@@ -186,6 +188,7 @@ mkv_alloc_take(struct mkv_alloc *a, uint32_t n, struct mkv_run *runs, unsigned r
 		if (r.len < n)
 			continue;
 		r.len = n;
+		MKV_ASSERT(alloc_all(a, r.off, r.len, 0));
 		alloc_claim(a, r);
 		a->cursor = x;
 		runs[0] = r;
@@ -197,10 +200,10 @@ mkv_alloc_take(struct mkv_alloc *a, uint32_t n, struct mkv_run *runs, unsigned r
 void
 mkv_alloc_free(struct mkv_alloc *a, struct mkv_run run)
 {
-	uint32_t x = run.off / a->per_extent;
+	uint32_t x = run.off >> a->shift;
 
 	MKV_ASSERT(run.len > 0 && (uint64_t)run.off + run.len <= a->units);
-	MKV_ASSERT((run.off + run.len - 1) / a->per_extent == x);
+	MKV_ASSERT((run.off + run.len - 1) >> a->shift == x);
 	MKV_ASSERT(alloc_all(a, run.off, run.len, 1));
 	alloc_set(a, run.off, run.len, 0);
 	a->free_in[x] = (uint16_t)(a->free_in[x] + run.len);
@@ -213,7 +216,7 @@ mkv_alloc_mark(struct mkv_alloc *a, struct mkv_run run)
 {
 	if (run.len == 0 || run.len > a->per_extent || (uint64_t)run.off + run.len > a->units)
 		return (MKV_E_CORRUPT);
-	if ((run.off + run.len - 1) / a->per_extent != run.off / a->per_extent)
+	if ((run.off + run.len - 1) >> a->shift != run.off >> a->shift)
 		return (MKV_E_CORRUPT);
 	if (!alloc_all(a, run.off, run.len, 0))
 		return (MKV_E_CORRUPT);

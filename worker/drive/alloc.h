@@ -15,7 +15,7 @@ struct mkv_alloc {
 	uint64_t	*map;		/* 1: in use */
 	uint16_t	*free_in;	/* per extent */
 	uint16_t	*longest;	/* per extent: no free run is longer than this */
-	uint32_t	extents, per_extent, cursor;
+	uint32_t	extents, per_extent, shift, cursor;	/* per_extent: 1 << shift */
 	uint64_t	units, free_units;
 };
 

@@ -8,15 +8,16 @@
 
 #include "worker/drive/index.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "common/base/assert.h"
 #include "common/base/err.h"
+#include "common/base/os.h"
 
 #define INDEX_BUCKETS_MIN	1024u
-#define INDEX_SEEN_MIN		4096u		/* bits */
 #define INDEX_HUGE_MIN		(32u << 20)	/* smaller reservations stay in small pages: their round-up would show */
 
 static void *
@@ -56,13 +57,13 @@ mkv_index_init(struct mkv_index *ix, uint32_t ents_max)
 void
 mkv_index_fini(struct mkv_index *ix)
 {
+	mkv_index_expected(ix);
 	if (ix->ent != NULL)
 		munmap(ix->ent, (uint64_t)ix->ents_max * sizeof(struct mkv_ent));
 	if (ix->head != NULL)
 		munmap(ix->head, (uint64_t)ix->heads_max * sizeof(uint32_t));
 	if (ix->side != NULL)
 		munmap(ix->side, (uint64_t)ix->sides_max * sizeof(struct mkv_side));
-	mkv_index_expected(ix);
 	memset(ix, 0, sizeof(*ix));
 }
 
@@ -172,74 +173,62 @@ mkv_index_drop(struct mkv_index *ix, uint32_t i)
 	ix->used--;
 }
 
+static void *
+index_populate(void *arg)
+{
+	struct mkv_index *ix = arg;
+
+	mkv_os_populate(ix->ent, ix->populate_bytes);
+	return (NULL);
+}
+
 void
 mkv_index_expect(struct mkv_index *ix, uint32_t n)
 {
-	uint64_t bits = INDEX_SEEN_MIN;
+	sigset_t all, old;
 
-	MKV_ASSERT(ix->linked == 0 && ix->seen == NULL);
+	MKV_ASSERT(ix->linked == 0 && !ix->populating);
 	n = MKV_MIN(n, ix->ents_max);
 	while (2ull * ix->buckets <= MKV_MIN(n, ix->heads_max))
 		ix->buckets *= 2;
 	ix->split = n > ix->buckets && 2ull * ix->buckets <= ix->heads_max ? n - ix->buckets : 0;
-	while (bits < 16ull * n)
-		bits *= 2;
-	ix->seen_mask = bits - 1;
-	ix->seen = index_reserve(bits / 8);		/* NULL: everything may have been seen */
+	ix->populate_bytes = (uint64_t)n * sizeof(struct mkv_ent) & ~(uint64_t)4095;
+	if (ix->populate_bytes < INDEX_HUGE_MIN)
+		return;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	ix->populating = pthread_create(&ix->populate, NULL, index_populate, ix) == 0;
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
 void
 mkv_index_expected(struct mkv_index *ix)
 {
-	if (ix->seen != NULL)
-		munmap(ix->seen, (ix->seen_mask + 1) / 8);
-	ix->seen = NULL;
+	if (ix->populating)
+		MKV_ASSERT(pthread_join(ix->populate, NULL) == 0);
+	ix->populating = 0;
 }
 
-int
-mkv_index_seen(struct mkv_index *ix, struct mkv_digest d)
-{
-	uint64_t bit = d.hi & ix->seen_mask, mask = 1ull << (bit & 63);
-	int seen;
-
-	if (ix->seen == NULL)
-		return (1);
-	seen = (ix->seen[bit >> 6] & mask) != 0;
-	ix->seen[bit >> 6] |= mask;
-	return (seen);
-}
-
-void
-mkv_index_expect_prefetch(const struct mkv_index *ix, struct mkv_digest d)
-{
-	__builtin_prefetch(index_head(ix, d.lo), 1);
-	if (ix->seen != NULL)
-		__builtin_prefetch(&ix->seen[(d.hi & ix->seen_mask) >> 6], 1);
-}
-
-/* Move what belongs to the upper half of bucket `split` there. */
+/* Move what belongs to the upper half of bucket `split` there; both keep their order. */
 static void
 index_split(struct mkv_index *ix)
 {
-	uint32_t old = ix->split, i = ix->head[old], keep = 0, move = 0;
+	uint32_t old = ix->split, i = ix->head[old], *keep = &ix->head[old], *move = &ix->head[old + ix->buckets];
 
 	if (2ull * ix->buckets > ix->heads_max)
 		return;
-	while (i != 0) {
+	for (; i != 0; i = ix->ent[i - 1].next) {
 		struct mkv_ent *en = &ix->ent[i - 1];
-		uint32_t next = en->next;
 
 		if (en->digest.lo & ix->buckets) {
-			en->next = move;
-			move = i;
+			*move = i;
+			move = &en->next;
 		} else {
-			en->next = keep;
-			keep = i;
+			*keep = i;
+			keep = &en->next;
 		}
-		i = next;
 	}
-	ix->head[old] = keep;
-	ix->head[old + ix->buckets] = move;
+	*keep = *move = 0;
 	if (++ix->split == ix->buckets) {
 		ix->buckets *= 2;
 		ix->split = 0;

@@ -9,6 +9,7 @@
 #ifndef MKV_DRIVE_INDEX_H
 #define MKV_DRIVE_INDEX_H
 
+#include <pthread.h>
 #include <stdint.h>
 
 #include "common/base/hash.h"
@@ -76,25 +77,25 @@ struct mkv_index {
 	uint32_t	ent_free, side_free;	/* free lists, MKV_ENT_NIL ends */
 	uint32_t	buckets, split;		/* buckets: power of two of this round; split: next to be split */
 	uint32_t	linked, used, sides_used;
-	uint64_t	*seen, seen_mask;	/* bits; only between mkv_index_expect() and mkv_index_expected() */
+	int		populating;		/* between mkv_index_expect() and mkv_index_expected(): a thread asks for the slab's memory */
+	uint64_t	populate_bytes;
+	pthread_t	populate;
 };
 
 int	mkv_index_init(struct mkv_index *ix, uint32_t ents_max);	/* MKV_E_NOMEM */
 void	mkv_index_fini(struct mkv_index *ix);
 /*
- * So many entries are about to be linked (n: any number): buckets for them at once, none split on the way, and a table of 2 to 4 bytes an entry that
- * tells most digests never seen from the others without a look at an entry. Only while nothing is linked; mkv_index_expected() ends it.
+ * So many entries are about to be linked (n: any number): buckets for them at once, none split on the way; where they are very many, a thread asks for
+ * the slab's memory meanwhile (it touches nothing). Only while nothing is linked; mkv_index_expected() ends it. Between the two a digest may be linked
+ * that is there already: look-ups find the last one linked, and who unlinks that one finds the one before.
  */
 void	mkv_index_expect(struct mkv_index *ix, uint32_t n);
 void	mkv_index_expected(struct mkv_index *ix);
-/* Between the two: 0: no digest like this came by here before; 1: perhaps. */
-int	mkv_index_seen(struct mkv_index *ix, struct mkv_digest d);
-void	mkv_index_expect_prefetch(const struct mkv_index *ix, struct mkv_digest d);
 
 uint32_t mkv_index_find(const struct mkv_index *ix, struct mkv_digest d);
 /* As many look-ups at once (n <= MKV_INDEX_MANY); out[k] as mkv_index_find() of d[k]. */
 void	mkv_index_find_many(const struct mkv_index *ix, const struct mkv_digest *d, unsigned n, uint32_t *out);
-/* Ask for the memory of a look-up that comes soon: step 0 the bucket, later step 1 its first entry. */
+/* Ask for the memory of a look-up, or a link, that comes soon: step 0 the bucket, later step 1 its first entry. */
 void	mkv_index_prefetch(const struct mkv_index *ix, struct mkv_digest d, int step);
 /* Entries whose digest.lo is this: *it starts with 0. MKV_ENT_NIL at the end. The entry returned may be unlinked before the next call. */
 uint32_t mkv_index_find_lo(const struct mkv_index *ix, uint64_t lo, uint32_t *it);

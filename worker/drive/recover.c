@@ -16,6 +16,7 @@
 #include "worker/drive/engine_priv.h"
 
 #define RECOVER_READ_BLOCKS	256u
+#define RECOVER_AHEAD		16u		/* entries */
 
 void
 recover_drop(struct mkv_engine *e, uint32_t i, unsigned reason)
@@ -66,13 +67,13 @@ recover_slot(struct mkv_engine *e, struct mkv_digest d, int side)
 	return (i);
 }
 
-/* fresh: nobody has this digest. */
+/* In the place of all that have its digest: a checkpoint that was made while a key was overwritten may know the old one and the new one. */
 static void
-recover_link(struct mkv_engine *e, uint32_t i, int fresh)
+recover_link(struct mkv_engine *e, uint32_t i)
 {
-	uint32_t old = fresh ? MKV_ENT_NIL : mkv_index_find(&e->ix, eng_ent(e, i)->digest);
+	uint32_t old;
 
-	if (old != MKV_ENT_NIL)
+	while ((old = mkv_index_find(&e->ix, eng_ent(e, i)->digest)) != MKV_ENT_NIL)
 		recover_drop(e, old, MKV_REASON_NONE);
 	/* The same manifest again: replay met a checkpoint that had it already. */
 	if (eng_ent(e, i)->flags & MKV_ENT_MANIFEST)
@@ -126,11 +127,14 @@ recover_ent(struct mkv_engine *e, const struct mkv_obj_view *v, uint32_t page)
 		recover_set(&e->ix.side[en->run], v->set->set, mask, v->set->piece_count);
 	} else
 		recover_runs(e, en, v->runs, o->n_runs);
-	recover_link(e, i, 0);
+	recover_link(e, i);
 	return (0);
 }
 
-/* One item of a checkpoint. Its block had a good CRC; what does not hold together is skipped all the same. */
+/*
+ * One item of a checkpoint. Its block had a good CRC; what does not hold together is skipped all the same. A look for others with its digest would cost
+ * most of the time of a recovery: the journal has the record that made the second one, and it drops both (recover_link()).
+ */
 static void
 recover_item(struct mkv_engine *e, const struct mkv_ckpt_item *it)
 {
@@ -167,7 +171,7 @@ recover_item(struct mkv_engine *e, const struct mkv_ckpt_item *it)
 		recover_runs(e, en, run, it->n_runs);
 	} else
 		en->run = it->run;
-	recover_link(e, i, !mkv_index_seen(&e->ix, it->digest));
+	mkv_index_link(&e->ix, i);
 }
 
 /* A step of the walk over a block's items: bytes of the item at pos, 0 at the end. */
@@ -188,7 +192,7 @@ recover_prefetch(struct mkv_engine *e, const struct mkv_ckpt_block *b)
 	if (b->used > sizeof(b->data))
 		return;
 	for (uint32_t pos = 0, n; (n = recover_step(b, pos)) != 0; pos += n)
-		mkv_index_expect_prefetch(&e->ix, ((const struct mkv_ckpt_item *)(const void *)(b->data + pos))->digest);
+		mkv_index_prefetch(&e->ix, ((const struct mkv_ckpt_item *)(const void *)(b->data + pos))->digest, 0);
 }
 
 static uint64_t
@@ -264,6 +268,18 @@ recover_piece(struct mkv_engine *e, const struct mkv_ckpt_head *h, const struct 
 	return (items);
 }
 
+/* More than there can be: the slots of those that are there twice are needed for what the journal brings. The later item is the newer one. */
+static void
+recover_twins(struct mkv_engine *e)
+{
+	for (uint32_t i = 0; i < e->ix.ents_high; i++) {
+		const struct mkv_ent *en = eng_ent(e, i);
+
+		if ((en->flags & MKV_ENT_LINKED) && mkv_index_find(&e->ix, en->digest) != i)
+			recover_drop(e, i, MKV_REASON_NONE);
+	}
+}
+
 static int
 recover_body(struct mkv_engine *e, const struct mkv_ckpt_head *h, uint32_t area, struct recover_read *rd)
 {
@@ -279,6 +295,8 @@ recover_body(struct mkv_engine *e, const struct mkv_ckpt_head *h, uint32_t area,
 		items += recover_piece(e, h, &rd[now]);
 	}
 	mkv_index_expected(&e->ix);
+	if (e->ix.linked > e->sb.objects_max)
+		recover_twins(e);
 	if (items < h->items)
 		e->rec.lost_objects += (uint32_t)(h->items - items);
 	return (0);
@@ -348,6 +366,14 @@ recover_lose(struct mkv_engine *e, uint32_t i)
 	e->rec.lost_objects++;
 }
 
+static void
+recover_count(struct mkv_engine *e, uint16_t flags, uint32_t by)
+{
+	e->pieces += flags & MKV_ENT_PIECE ? by : 0;
+	e->manifests += flags & MKV_ENT_MANIFEST ? by : 0;
+	e->provisional += flags & MKV_ENT_PROVISIONAL ? by : 0;
+}
+
 /* Who else claims a part of this run? Two owners are a sign of lost records: neither is believed. Rare, so a walk over all is fine. */
 static void
 recover_clash(struct mkv_engine *e, uint32_t below, struct mkv_run c)
@@ -368,23 +394,24 @@ recover_clash(struct mkv_engine *e, uint32_t below, struct mkv_run c)
 			e->pg.taken[en->page] = 0;
 			e->pg.free++;
 		}
+		recover_count(e, en->flags, UINT32_MAX);	/* one less */
 		recover_lose(e, i);
 	}
 }
 
+/* What the claim of an entry some steps ahead will touch; whatever its fields say. */
 static void
-recover_count(struct mkv_engine *e)
+recover_settle_prefetch(struct mkv_engine *e, uint32_t i)
 {
-	e->pieces = e->manifests = e->provisional = 0;
-	for (uint32_t i = 0; i < e->ix.ents_high; i++) {
-		uint16_t f = eng_ent(e, i)->flags;
+	const struct mkv_ent *en = eng_ent(e, i);
 
-		if ((f & MKV_ENT_LINKED) == 0)
-			continue;
-		e->pieces += !!(f & MKV_ENT_PIECE);
-		e->manifests += !!(f & MKV_ENT_MANIFEST);
-		e->provisional += !!(f & MKV_ENT_PROVISIONAL);
+	if (en->page < e->pg.count) {
+		__builtin_prefetch(&e->pg.live[en->page], 1);
+		__builtin_prefetch(&e->pg.taken[en->page], 1);
+		__builtin_prefetch(&e->pg.total[en->page], 1);
 	}
+	if (en->run < e->al.units)
+		__builtin_prefetch(&e->al.map[en->run >> 6], 1);
 }
 
 /* The index is final: units and pages follow from it. */
@@ -393,10 +420,13 @@ recover_settle(struct mkv_engine *e)
 {
 	struct pages *p = &e->pg;
 
+	e->pieces = e->manifests = e->provisional = 0;
 	for (uint32_t i = 0; i < e->ix.ents_high; i++) {
 		struct mkv_ent *en = eng_ent(e, i);
 		struct mkv_run clash;
 
+		if (i + RECOVER_AHEAD < e->ix.ents_high)
+			recover_settle_prefetch(e, i + RECOVER_AHEAD);
 		if ((en->flags & MKV_ENT_LINKED) == 0)
 			continue;
 		if (recover_claim(e, i, &clash) != 0) {
@@ -412,8 +442,8 @@ recover_settle(struct mkv_engine *e)
 		p->live[en->page]++;
 		/* Nobody knows how many dead records it has: counted as of an ordinary page. */
 		p->total[en->page] = (uint8_t)MKV_MAX(p->live[en->page], 12);
+		recover_count(e, en->flags, 1);
 	}
-	recover_count(e);
 }
 
 /* Checkpoint, then journal. buf: two pieces. */

@@ -289,7 +289,7 @@ replay_record(struct replay *p, const struct mkv_jrec *rec, int tail)
 		replay_move(p, rec);
 		break;
 	case MKV_J_DROP:
-		if ((i = mkv_index_find(&e->ix, rec->digest)) != MKV_ENT_NIL)
+		while ((i = mkv_index_find(&e->ix, rec->digest)) != MKV_ENT_NIL)
 			recover_drop(e, i, rec->arg < MKV_REASON_COUNT ? rec->arg : MKV_REASON_NONE);
 		break;
 	case MKV_J_TOUCH:

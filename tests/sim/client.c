@@ -180,8 +180,10 @@ client_status_fits(const struct client *c, int status)
 	switch (status) {
 	case MKV_E_BUSY:
 	case MKV_E_RETRY:
-	case MKV_E_TIMEOUT:
 		return (1);
+	case MKV_E_TIMEOUT:
+		/* Nothing died, nothing hung, there is room: what did it wait for? A wake-up that was lost shows only here. */
+		return (sim->now - c->start < SEC || sim->harm_ns + 2 * SEC > c->start || (c->op == MKV_WIRE_PUT && sim->c.evict));
 	case MKV_E_MISS:
 		return (c->op == MKV_WIRE_GET || c->op == MKV_WIRE_STAT);
 	case MKV_E_EXISTS:
@@ -415,7 +417,7 @@ client_on_news(void *arg)
 		client_unknown(c);
 	c->gate++;
 	client_drop(c);
-	sim_in(sim_between(1 * MS, 10 * MS), client_next, c, c->gen);
+	sim_in(sim_chance(1, 2) ? sim_between(10 * US, 300 * US) : sim_between(1 * MS, 10 * MS), client_next, c, c->gen);
 }
 
 /* The answer must have come. */
@@ -437,7 +439,9 @@ client_pick(int writes)
 {
 	unsigned k = sim_below(model.keys);
 
-	/* Mostly one writer at a time. */
+	/* Mostly one writer at a time, but where a seed wants them to meet. */
+	if (sim_chance(sim->c.pct_collide, 100))
+		return (sim_below(MKV_MIN(model.keys, 3u)));
 	for (unsigned i = 0; i < 4 && writes && model.key[k].busy > 0; i++)
 		k = sim_below(model.keys);
 	return (k);

@@ -128,6 +128,7 @@ disk_begin(struct disk_handle *h, struct mkv_mio *mio, int kind, void *buf, uint
 	d->in_flight++;
 	if (sim_chance(d->f.hang, 1000000) && !sim->resting) {
 		ns += d->f.hang_ns;
+		sim->harm_ns = MKV_MAX(sim->harm_ns, sim->now + ns);
 		d->faults++;
 		sim_trace("disk: an operation of kind %d hangs", kind);
 	}

@@ -396,6 +396,7 @@ drive_open(void *arg, uint64_t life)
 		return;				/* its end is an event that is to come */
 	d->state = DRIVE_UP;
 	d->failures = 0;
+	sim->harm_ns = MKV_MAX(sim->harm_ns, sim->now);
 	d->step_at = UINT64_MAX;
 	sim_trace("drive %u: up, epoch %u", d->index, d->epoch);
 	server_drive_up(d);

@@ -42,7 +42,7 @@ conf_faults(struct sim_conf *c)
 
 	f->sector = sim_chance(1, 2) ? 512 : 4096;
 	f->lat_min_ns = 5 * US;
-	f->lat_max_ns = sim_chance(1, 4) ? 5 * MS : 200 * US;
+	f->lat_max_ns = sim_chance(1, 4) ? sim_between(1 * MS, 30 * MS) : 200 * US;
 	f->hang_ns = sim_between(100 * MS, 10 * SEC);
 	f->hang = maybe(15, 5000);
 	if (sim_chance(1, 12))
@@ -93,6 +93,7 @@ conf_draw(struct sim_conf *c)
 	c->pct_accepted = maybe(30, 60);
 	c->pct_same = maybe(50, 30);
 	c->pct_pin = maybe(20, 8);
+	c->pct_collide = maybe(40, 80);
 	c->restart = sim_below(3);
 	conf_faults(c);
 }

@@ -150,6 +150,7 @@ server_kill_drive(unsigned i)
 	if (d->state == DRIVE_DOWN || d->state == DRIVE_FAILED || !sim->power)
 		return;
 	sim_trace("drive %u: dies", i);
+	sim->harm_ns = MKV_MAX(sim->harm_ns, sim->now);
 	sim->stat_kills++;
 	drive_die(d);
 	model_crashed();
@@ -219,9 +220,10 @@ server_kill_front(unsigned i)
 	if (!f->alive || !sim->power)
 		return;
 	sim_trace("front %u: dies", i);
+	sim->harm_ns = MKV_MAX(sim->harm_ns, sim->now);
 	sim->stat_kills++;
 	server_front_ended(f);
-	sim_in(sim_between(1 * MS, 20 * MS), server_start_front, f, f->life);
+	sim_in(sim_chance(1, 2) ? sim_between(50 * US, 500 * US) : sim_between(1 * MS, 20 * MS), server_start_front, f, f->life);
 }
 
 /* ---- All of it -------------------------------------------------------------------------------------------------------------- */

@@ -47,7 +47,7 @@ struct sim_conf {
 	uint32_t	slots, queue_depth, objects_max;
 	uint64_t	journal_bytes, page_cache_bytes;
 	uint64_t	value_max;		/* of the large ones */
-	unsigned	pct_large, pct_multi, pct_ttl, pct_absent, pct_accepted, pct_pin, pct_same;
+	unsigned	pct_large, pct_multi, pct_ttl, pct_absent, pct_accepted, pct_pin, pct_same, pct_collide;
 	unsigned	drive_kill, front_kill, power_cut, restart, cut_at_io;	/* rates */
 	unsigned	hangups;		/* of connections */
 	unsigned	vanish;			/* a medium is pulled out and does not come back */
@@ -122,6 +122,7 @@ struct sim {
 	struct sim_front front[SIM_FRONTS];
 	uint64_t	map_version;
 	unsigned	drives_gone;
+	uint64_t	harm_ns;		/* until then something was dead or hung */
 	uint8_t		key[32], secret[32];
 	int		power;			/* 0: nothing runs */
 	void		(*on_power)(void);	/* it went */

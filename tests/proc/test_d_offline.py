@@ -67,7 +67,7 @@ def test_files_are_set_up_and_the_server_takes_the_configuration(place):
     config = os.path.join(place, "config.yaml")
     with open(config, "w") as f:
         f.write(r.stdout)
-    with started(config, place).start() as s:
+    with started(config, place) as s:
         with mkv.Client(s.addr) as c:
             c.put(b"k", content(b"k", 1, 9 * MIB), 20)
             assert c.get(b"k", 9 * MIB) == content(b"k", 1, 9 * MIB)
@@ -83,7 +83,7 @@ def test_files_are_set_up_and_the_server_takes_the_configuration(place):
     assert memkv("drive", "check", "--data", *files).returncode == 0
     assert memkv("drive", "repair", files[0]).returncode == 2, "pieces, and no secret"
     assert memkv("drive", "repair", "--data-dir", s.data, *files).returncode == 0
-    with started(config, place).start() as s:
+    with started(config, place) as s:
         with mkv.Client(s.addr) as c:
             assert c.get(b"k", 9 * MIB) == content(b"k", 1, 9 * MIB), "pieces survive a repair"
 
@@ -166,7 +166,7 @@ def test_devices_are_set_up_and_foreign_ones_refused(loop, place):
     config = os.path.join(place, "config.yaml")
     with open(config, "w") as f:
         f.write(r.stdout)
-    with started(config, place).start() as s:
+    with started(config, place) as s:
         with mkv.Client(s.addr) as c:
             c.put(b"k", content(b"k", 1, 5 * MIB), 20)
             assert c.get(b"k", 5 * MIB) == content(b"k", 1, 5 * MIB)
@@ -200,3 +200,139 @@ def test_swap_space_and_volumes_are_refused(loop):
     if subprocess.run(["pvcreate", "-q", pv], capture_output=True, timeout=60, check=False).returncode == 0:
         r = memkv("setup", "--drives", pv)
         assert r.returncode == 1 and "LVM" in r.stderr
+
+
+# ---- damage ----
+
+KEYS = {b"offline/%03d" % i: 20000 + i * 3777 for i in range(60)}
+
+
+def flip(path, off):
+    with open(path, "r+b") as f:
+        f.seek(off)
+        b = f.read(1)
+        f.seek(off)
+        f.write(bytes([b[0] ^ 0x5a]))
+
+
+def read(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+@pytest.fixture
+def store(place):
+    """A store with KEYS, closed in order: its server (stopped) and its file."""
+    f = os.path.join(place, "a.dat")
+    assert memkv("setup", "--drives", f, "--file-size", "64MiB", "--config-out", os.path.join(place, "config.yaml")).returncode == 0
+    with started(os.path.join(place, "config.yaml"), place) as s:
+        with mkv.Client(s.addr) as c:
+            for k, n in KEYS.items():
+                c.put(k, content(k, 1, n), 20)
+        assert s.stop() == 0
+        yield s, f
+
+
+def survey(s):
+    """Keys that are missing; wrong bytes fail at once."""
+    gone = set()
+    with mkv.Client(s.addr) as c:
+        for k, n in KEYS.items():
+            try:
+                assert c.get(k, n, 20) == content(k, 1, n), f"WRONG BYTES for {k}"
+            except mkv.Miss:
+                gone.add(k)
+    return gone
+
+
+def check(f, *args):
+    r = memkv("drive", "check", "--json", f, *args)
+    return r.returncode, rows(r)[0]
+
+
+def test_a_check_changes_nothing_also_after_a_kill(store):
+    s, f = store
+    s.start()
+    with mkv.Client(s.addr) as c:
+        for k in KEYS:
+            c.put(k, content(k, 1, KEYS[k]), 20)
+        c.put(b"last", content(b"last", 1, 70000), 20)
+    s.kill()
+    before = read(f)
+    code, found = check(f, "--data")
+    assert code == 0 and found["result"] == "good" and found["objects"] == len(KEYS) + 1, found
+    assert read(f) == before
+    assert rows(memkv("drive", "info", "--json", f))[0]["clean"] is False
+    r = memkv("drive", "repair", f)
+    assert r.returncode == 0, r.stderr
+    assert rows(memkv("drive", "info", "--json", f))[0]["clean"] is True
+    s.start()
+    assert survey(s) == set()
+    with mkv.Client(s.addr) as c:
+        assert c.get(b"last", 70000) == content(b"last", 1, 70000)
+
+
+def test_wrong_bytes_are_found_recorded_and_dropped(store):
+    s, f = store
+    key = b"offline/030"
+    at = read(f).find(content(key, 1, KEYS[key])[:4096])
+    assert at > 0
+    flip(f, at + 70001)
+    assert check(f)[0] == 0, "records are whole, bytes were not asked for"
+    r = memkv("drive", "check", "--data", f)
+    assert r.returncode == 6 and key.decode() in r.stdout and str(at + 65536) in r.stdout, r.stdout
+    # A reader meets it: the drive writes it down.
+    s.start()
+    with mkv.Client(s.addr) as c:
+        with pytest.raises(mkv.Miss):
+            c.get(key, KEYS[key])
+    assert s.metric_sum("memkv_drive_failures") == 1
+    assert s.stop() == 0
+    info = rows(memkv("drive", "info", "--json", f))[0]
+    assert [(x["what"], x["offset"], x["count"]) for x in info["failures"]] == [("data", at, 1)], info
+    assert "1 failures recorded" in memkv("drive", "list", f).stdout
+    assert memkv("drive", "clear-failures", f).returncode == 0
+    assert rows(memkv("drive", "info", "--json", f))[0]["failure_events"] == 0
+    # Another one is dropped by repair.
+    key = b"offline/031"
+    flip(f, read(f).find(content(key, 1, KEYS[key])[:4096]) + 5)
+    r = memkv("drive", "repair", "--data", "--json", f)
+    assert r.returncode == 0 and rows(r)[0]["dropped"] == 1, r.stdout
+    assert check(f, "--data")[0] == 0
+    s.start()
+    assert survey(s) == {b"offline/030", b"offline/031"}
+
+
+def test_a_damaged_page_costs_its_objects(store):
+    s, f = store
+    at = read(f).rfind(b"offline/010")
+    flip(f, at)
+    code, found = check(f)
+    assert code == 6 and found["pages_bad"] == 1 and 0 < found["objects_lost"] < len(KEYS), found
+    r = memkv("drive", "repair", "--json", f)
+    assert r.returncode == 0 and rows(r)[0]["result"] == "repaired" and rows(r)[0]["dropped"] == found["objects_lost"], r.stdout
+    assert check(f, "--data")[0] == 0
+    s.start()
+    gone = survey(s)
+    assert len(gone) == found["objects_lost"] and b"offline/010" in gone
+
+
+def test_superblocks(store):
+    s, f = store
+    flip(f, 100)
+    code, found = check(f)
+    assert code == 6 and found["superblocks_bad"] == 1
+    assert memkv("drive", "repair", f).returncode == 0
+    assert check(f)[0] == 0
+    info = rows(memkv("drive", "info", "--json", f))[0]
+    assert info["superblocks_good"] == 2 and [x["what"] for x in info["failures"]] == ["superblock"]
+    s.start()
+    assert survey(s) == set()
+    assert s.stop() == 0
+    flip(f, 100)
+    flip(f, MIB - 4096 + 100)
+    for command in ("check", "repair"):
+        r = memkv("drive", command, f)
+        assert r.returncode == 6 and "both damaged" in r.stderr, r.stderr
+    assert memkv("setup", "--drives", f, "--idempotent").returncode == 1
+    assert memkv("setup", "--drives", f, "--force", "--file-size", "64MiB").returncode == 0

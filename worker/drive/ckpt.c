@@ -261,7 +261,10 @@ ckpt_step(struct mkv_engine *e)
 	if (c->ios > 0)
 		return;
 	if (c->err != 0) {
-		eng_readonly(e, c->state == CK_FLUSH || c->state == CK_HEAD_FLUSH ? "a flush failed" : "a checkpoint could not be written");
+		int flush = c->state == CK_FLUSH || c->state == CK_HEAD_FLUSH;
+
+		fail_note(e, flush ? MKV_FAIL_FLUSH : MKV_FAIL_META, e->sb.ckpt_off[c->area], 0, c->err, 0);
+		eng_readonly(e, flush ? "a flush failed" : "a checkpoint could not be written");
 		c->state = CK_IDLE;
 		return;
 	}

@@ -201,6 +201,8 @@ eng_alloc(struct mkv_engine *e)
 	}
 	for (uint32_t i = 0; i < TXNS_MAX; i++)
 		e->txn[i].gen = 1;
+	if (fail_init(e) != 0)
+		return (MKV_E_NOMEM);
 	return (eng_alloc_requests(e));
 }
 
@@ -228,6 +230,7 @@ eng_alloc_store(struct mkv_engine *e)
 static void
 eng_free(struct mkv_engine *e)
 {
+	fail_fini(e);
 	ckpt_fini(e);
 	journal_fini(e);
 	page_fini(e);
@@ -290,7 +293,9 @@ eng_start(struct mkv_engine *e, char *why, size_t why_bytes)
 
 	if ((r = eng_format_or_load(e, why, why_bytes)) != 0)
 		return (r);
-	if ((r = eng_alloc_store(e)) != 0) {
+	if ((r = fail_open(e)) == 0)
+		r = eng_alloc_store(e);
+	if (r != 0) {
 		snprintf(why, why_bytes, "no memory for an index of %u objects", e->sb.objects_max);
 		return (r);
 	}
@@ -298,6 +303,10 @@ eng_start(struct mkv_engine *e, char *why, size_t why_bytes)
 		return (r);
 	e->rec.recovery_ns = eng_now(e) - begin;
 	e->rec.recovered_objects = e->ix.linked;
+	if (e->rec.superblock_bad)
+		fail_note(e, MKV_FAIL_SUPERBLOCK, e->sb.copy == 0 ? MKV_SB_OFF_B : MKV_SB_OFF_A, MKV_BLOCK, MKV_E_CORRUPT, 0);
+	if (e->rec.damaged_blocks)
+		fail_note(e, MKV_FAIL_RECOVERY, e->sb.journal_off, MKV_BLOCK, MKV_E_CORRUPT, e->rec.damaged_blocks);
 	if (!e->readonly && (r = eng_start_writing(e, why, why_bytes)) != 0)
 		return (r);
 	eng_report_recovery(e);
@@ -360,9 +369,11 @@ mkv_engine_close(struct mkv_engine **ep, int abandon)
 	*ep = NULL;
 	if (!abandon && !e->readonly) {
 		MKV_ASSERT(e->at_work == 0);
-		if ((r = ckpt_run(e)) == 0)
+		if ((r = ckpt_run(e)) == 0 && (r = fail_close(e)) == 0)
 			r = eng_sb_write(e, 1);
 	}
+	if (!abandon && r != MKV_E_CANCELLED)
+		(void)fail_close(e);			/* its block is under way where the drive became read-only */
 	eng_free(e);
 	return (r);
 }
@@ -391,6 +402,7 @@ eng_turn(struct mkv_engine *e, uint64_t now)
 	}
 	set_step(e, now);
 	journal_step(e, now);
+	fail_step(e, now);
 }
 
 uint64_t
@@ -416,7 +428,7 @@ mkv_engine_step(struct mkv_engine *e)
 	}
 	if (more || !mkv_list_empty(&e->ready))
 		return (0);
-	next = journal_next_ns(e);
+	next = MKV_MIN(journal_next_ns(e), fail_next_ns(e));
 	if (e->at_work || e->setfrees)
 		next = MKV_MIN(next, e->sweep_ns);
 	return (next);

@@ -1,7 +1,7 @@
 /*
  * Inside of the engine. Rooms: engine.c (life, turn), format.c (superblocks), req.c (requests, locks, transfers), put.c, get.c, obj.c (delete,
  * touch, stat, verify), list.c (batch, list, info), page.c (metadata pages and their cache), journal.c (groups), evict.c (space), set.c (striped
- * values), ckpt.c, recover.c, replay.c.
+ * values), ckpt.c, recover.c, replay.c, fail.c (failure registry), inspect.c (offline check).
  *
  * Order of a put: data write -> key lock -> record into the open page and the journal buffer -> group written -> flush -> index -> answer.
  */
@@ -12,6 +12,7 @@
 #include "common/base/list.h"
 #include "worker/drive/alloc.h"
 #include "worker/drive/engine.h"
+#include "worker/drive/failreg.h"
 #include "worker/drive/index.h"
 #include "worker/drive/layout.h"
 
@@ -53,7 +54,8 @@ struct dio {				/* one transfer of a request */
 	struct mkv_mio	mio;
 	struct mkv_req	*r;
 	struct dio	*next;
-	uint64_t	begin_ns;
+	uint64_t	begin_ns, off;
+	uint32_t	bytes;
 };
 
 struct xfer {				/* bytes between object and memory; all multiples of 4096 but for the object's end */
@@ -230,6 +232,17 @@ struct ckpt {
 #define GHOST_BITS_MAX	20
 #define GHOST_WAYS	4u
 
+struct fails {				/* the failure registry */
+	struct mkv_fail_row *row;	/* MKV_FAIL_ROWS */
+	struct mkv_fail_sum sum;
+	uint32_t	due;		/* blocks to be written */
+	int		writing, never_write;
+	uint64_t	next_ns;
+	uint8_t		*mem;		/* one block */
+	struct mkv_mio	mio;
+};
+_Static_assert(MKV_FAILREG_BLOCKS == 32, "bits of due");
+
 struct mkv_engine {
 	uint32_t	magic;
 	struct mkv_engine_opts o;
@@ -241,6 +254,7 @@ struct mkv_engine {
 	struct pages	pg;
 	struct journal	jn;
 	struct ckpt	ck;
+	struct fails	fl;
 
 	struct mkv_req	*req;
 	struct dio	*dio, *dio_free;
@@ -440,6 +454,17 @@ int	ckpt_init(struct mkv_engine *e);
 void	ckpt_fini(struct mkv_engine *e);
 void	ckpt_step(struct mkv_engine *e);
 int	ckpt_run(struct mkv_engine *e);			/* open and close: pump until one is complete */
+
+/* fail.c */
+#define FAIL_SLOW_NS	(5 * MKV_NS_PER_SEC)	/* an I/O that took longer is noted */
+int	fail_init(struct mkv_engine *e);
+void	fail_fini(struct mkv_engine *e);
+int	fail_open(struct mkv_engine *e);		/* when the superblock is known. 0, MKV_E_NOMEM, MKV_E_CANCELLED */
+/* Note a failure; may be called from a completion. off and bytes: on the medium; arg: see struct mkv_fail_row. */
+void	fail_note(struct mkv_engine *e, enum mkv_failure what, uint64_t off, uint32_t bytes, int err, uint64_t arg);
+void	fail_step(struct mkv_engine *e, uint64_t now);
+uint64_t fail_next_ns(const struct mkv_engine *e);
+int	fail_close(struct mkv_engine *e);
 
 /* recover.c */
 int	recover_run(struct mkv_engine *e, char *why, size_t why_bytes);

@@ -9,6 +9,8 @@
 
 #include "common/base/assert.h"
 
+#define FAIL_SERIAL_MAX	(1ull << 62)		/* numbers that rise from 1 never come so far */
+
 static const struct {
 	const char	*label, *text;
 } fail_rows[MKV_FAIL_COUNT] = {
@@ -54,7 +56,7 @@ mkv_fail_parse(const void *blocks, uint64_t tag, struct mkv_fail_row *rows, stru
 		for (uint32_t i = 0; i < MKV_FAIL_PER_BLOCK; i++) {
 			const struct mkv_fail_row *r = &b->row[i];
 
-			if (r->serial == 0 || r->serial % MKV_FAIL_ROWS != k * MKV_FAIL_PER_BLOCK + i || r->count == 0)
+			if (r->serial == 0 || r->serial > FAIL_SERIAL_MAX || r->serial % MKV_FAIL_ROWS != k * MKV_FAIL_PER_BLOCK + i || r->count == 0)
 				continue;
 			rows[k * MKV_FAIL_PER_BLOCK + i] = *r;
 			sum->rows++;

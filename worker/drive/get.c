@@ -94,6 +94,18 @@ get_moving(const struct mkv_req *r)
 	return (r->x.in_flight > 0 || r->x.pos < r->x.end);
 }
 
+/* For the registry: bytes that were right once. What its writer never proved says nothing about the drive. */
+static void
+get_note(struct mkv_req *r, const struct mkv_ent *en)
+{
+	struct mkv_run run[MKV_OBJ_RUNS_MAX];
+	unsigned n = mkv_ent_runs(&r->e->ix, en, run);
+	uint64_t left;
+
+	if (n > 0 && (en->flags & MKV_ENT_VERIFIED) && r->state != RQ_LOOKUP)
+		fail_note(r->e, MKV_FAIL_DATA, req_phys(r->e, run, n, 0, &left), en->units * r->e->sb.unit_bytes, MKV_E_CORRUPT, 0);
+}
+
 /* The object is bad: it leaves, unless somebody replaced it meanwhile. */
 static enum mkv_next
 get_corrupt(struct mkv_req *r)
@@ -103,6 +115,7 @@ get_corrupt(struct mkv_req *r)
 
 	ENG_COUNT(e, corrupt_total, 1);
 	mkv_log(MKV_EV_DRIVE_CORRUPT, "drive=%s page=%u units=%u verified=%d", e->o.name, en->page, en->units, !!(en->flags & MKV_ENT_VERIFIED));
+	get_note(r, en);
 	if (en->flags & MKV_ENT_LINKED) {
 		if ((en->flags & MKV_ENT_VERIFIED) && r->state != RQ_LOOKUP)
 			en->flags |= MKV_ENT_QUARANTINE;

@@ -232,6 +232,7 @@ journal_on_flush(struct mkv_mio *mio, int res)
 	mkv_metric_time(e->o.metrics, MKV_M_drive_flush_seconds, eng_now(e) - j->io_begin_ns);
 	if (res != 0) {
 		ENG_COUNT(e, flush_errors_total, 1);
+		fail_note(e, MKV_FAIL_FLUSH, mkv_sb_journal_at(&e->sb, j->flight->first_seq), j->flight->blocks * MKV_BLOCK, res, 0);
 		journal_failed(e, "a flush failed");
 		return;
 	}
@@ -246,6 +247,7 @@ journal_written(struct mkv_engine *e)
 
 	if (j->err != 0) {
 		ENG_COUNT(e, write_errors_total, 1);
+		fail_note(e, MKV_FAIL_META, mkv_sb_journal_at(&e->sb, j->flight->first_seq), j->flight->blocks * MKV_BLOCK, j->err, 0);
 		journal_failed(e, "a journal write failed");
 		return;
 	}

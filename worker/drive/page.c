@@ -146,6 +146,7 @@ page_on_read(struct mkv_mio *mio, int res)
 		if (res != 0)
 			ENG_COUNT(e, read_errors_total, 1);
 		mkv_log(res ? MKV_EV_DRIVE_READ_FAILED : MKV_EV_DRIVE_CORRUPT, "drive=%s page=%u", e->o.name, f->page);
+		fail_note(e, res ? MKV_FAIL_READ : MKV_FAIL_PAGE, mkv_sb_page_at(&e->sb, f->page), MKV_BLOCK, res ? res : MKV_E_CORRUPT, 0);
 		f->state = FR_BAD;
 		f->tries = res != 0;
 	}
@@ -272,6 +273,7 @@ page_on_write(struct mkv_mio *mio, int res)
 	if (res != 0) {
 		ENG_COUNT(e, write_errors_total, 1);
 		/* Its records are in the journal, which cannot be cut any more: no new checkpoint, no more writes. */
+		fail_note(e, MKV_FAIL_META, mkv_sb_page_at(&e->sb, f->page), MKV_BLOCK, res, 0);
 		eng_readonly(e, "a metadata write failed");
 		return;
 	}

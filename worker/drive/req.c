@@ -359,17 +359,21 @@ req_on_dio(struct mkv_mio *mio, int res)
 	struct dio *d = MKV_CONTAINER_OF(mio, struct dio, mio);
 	struct mkv_req *r = d->r;
 	struct mkv_engine *e = r->e;
+	uint64_t took_ns = eng_now(e) - d->begin_ns;
 	struct mkv_list *l;
 
 	MKV_CHECK_OBJ(r, MKV_REQ_MAGIC);
 	MKV_ASSERT(r->x.in_flight > 0);
-	mkv_metric_time(e->o.metrics, r->x.write ? MKV_M_drive_write_seconds : MKV_M_drive_read_seconds, eng_now(e) - d->begin_ns);
+	mkv_metric_time(e->o.metrics, r->x.write ? MKV_M_drive_write_seconds : MKV_M_drive_read_seconds, took_ns);
+	if (took_ns > FAIL_SLOW_NS)
+		fail_note(e, MKV_FAIL_SLOW, d->off, d->bytes, res, took_ns / MKV_NS_PER_MS);
 	d->next = e->dio_free;
 	e->dio_free = d;
 	r->x.in_flight--;
 	if (res != 0) {
 		mkv_metric_add(e->o.metrics, r->x.write ? MKV_M_drive_write_errors_total : MKV_M_drive_read_errors_total, 0, 1);
 		mkv_log(r->x.write ? MKV_EV_DRIVE_WRITE_FAILED : MKV_EV_DRIVE_READ_FAILED, "drive=%s err=\"%s\"", e->o.name, mkv_err(res));
+		fail_note(e, r->x.write ? MKV_FAIL_WRITE : MKV_FAIL_READ, d->off, d->bytes, res, 0);
 		r->x.err = res;
 		r->x.pos = r->x.end;
 	} else
@@ -389,6 +393,8 @@ req_dio(struct mkv_req *r, uint8_t *mem, uint32_t bytes, uint64_t off, int idx)
 	e->dio_free = d->next;
 	d->r = r;
 	d->begin_ns = eng_now(e);
+	d->off = off;
+	d->bytes = bytes;
 	if (!r->begun)
 		mkv_metric_time(e->o.metrics, MKV_M_drive_queue_seconds, d->begin_ns - r->begin_ns);
 	r->begun = 1;

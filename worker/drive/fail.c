@@ -1,0 +1,122 @@
+/*
+ * The engine's end of the failure registry (failreg.h). Drive's loop thread; owns the rows and one block buffer.
+ *
+ *   fail_note(): a row changes, its block is due -> fail_step(): one block at a time, at most ten a second -> on the medium
+ *
+ * No flush of its own: the next group's, or the close's, covers it. A write that fails is not tried again before another failure is noted, and that
+ * it failed is noted nowhere. It goes on when the drive is read-only by a failure, for that is what people want to read about; it never writes to a
+ * store that was opened to be looked at.
+ */
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/err.h"
+#include "worker/drive/engine_priv.h"
+
+#define FAIL_PAUSE_NS	(100 * MKV_NS_PER_MS)
+
+int
+fail_init(struct mkv_engine *e)
+{
+	struct fails *f = &e->fl;
+
+	f->row = calloc(MKV_FAIL_ROWS, sizeof(*f->row));
+	if (posix_memalign((void **)&f->mem, MKV_BLOCK, MKV_BLOCK) != 0)
+		f->mem = NULL;
+	f->never_write = 1;			/* until fail_open() */
+	return (f->row != NULL && f->mem != NULL ? 0 : MKV_E_NOMEM);
+}
+
+void
+fail_fini(struct mkv_engine *e)
+{
+	free(e->fl.row);
+	free(e->fl.mem);
+}
+
+static void
+fail_gauges(struct mkv_engine *e)
+{
+	if (e->o.metrics == NULL)
+		return;
+	mkv_metric_set(e->o.metrics, MKV_M_drive_failures, 0, e->fl.sum.events);
+	mkv_metric_set(e->o.metrics, MKV_M_drive_failure_places, 0, e->fl.sum.rows);
+}
+
+/* What cannot be read is an empty registry. A medium that was just formatted has one: its first MiB was zero. */
+int
+fail_open(struct mkv_engine *e)
+{
+	struct fails *f = &e->fl;
+	void *mem;
+	int r = 0;
+
+	if (!e->formatted) {
+		if (posix_memalign(&mem, MKV_BLOCK, MKV_FAILREG_BLOCKS * MKV_BLOCK) != 0)
+			return (MKV_E_NOMEM);
+		if ((r = eng_read(e, mem, MKV_FAILREG_BLOCKS * MKV_BLOCK, MKV_FAILREG_OFF)) == 0)
+			mkv_fail_parse(mem, e->tag, f->row, &f->sum);
+		free(mem);
+	}
+	f->never_write = e->readonly;
+	fail_gauges(e);
+	return (r == MKV_E_CANCELLED ? r : 0);
+}
+
+void
+fail_note(struct mkv_engine *e, enum mkv_failure what, uint64_t off, uint32_t bytes, int err, uint64_t arg)
+{
+	struct fails *f = &e->fl;
+	struct mkv_fail_row row = { .what = (uint16_t)what, .off = off, .bytes = bytes, .err = err, .arg = arg, .mount = e->sb.mount, .epoch = e->sb.epoch,
+		.last_ms = eng_wall(e) };
+
+	f->due |= 1u << (mkv_fail_add(f->row, &f->sum, &row) / MKV_FAIL_PER_BLOCK);
+	fail_gauges(e);
+}
+
+static void
+fail_on_write(struct mkv_mio *mio, int res)
+{
+	(void)res;
+	MKV_CONTAINER_OF(mio, struct fails, mio)->writing = 0;
+}
+
+void
+fail_step(struct mkv_engine *e, uint64_t now)
+{
+	struct fails *f = &e->fl;
+	uint32_t k;
+
+	if (f->due == 0 || f->writing || f->never_write || now < f->next_ns)
+		return;
+	k = (uint32_t)__builtin_ctz(f->due);
+	f->due &= f->due - 1;
+	f->next_ns = now + FAIL_PAUSE_NS;
+	f->writing = 1;
+	mkv_fail_block((struct mkv_fail_block *)f->mem, e->tag, f->row, k);
+	memset(&f->mio, 0, sizeof(f->mio));
+	f->mio.done = fail_on_write;
+	e->o.media->ops->write(e->o.media, &f->mio, f->mem, MKV_BLOCK, MKV_FAILREG_OFF + (uint64_t)k * MKV_BLOCK, -1);
+}
+
+uint64_t
+fail_next_ns(const struct mkv_engine *e)
+{
+	return (e->fl.due == 0 || e->fl.never_write || e->fl.writing ? UINT64_MAX : e->fl.next_ns);
+}
+
+/* Orderly end: what is due is written, what is under way is waited for. 0 or MKV_E_CANCELLED. */
+int
+fail_close(struct mkv_engine *e)
+{
+	while (e->fl.writing || (e->fl.due != 0 && !e->fl.never_write)) {
+		fail_step(e, UINT64_MAX);
+		if (e->o.ops->pump(e->o.arg) == MKV_E_CANCELLED) {
+			e->cancelled = 1;
+			return (MKV_E_CANCELLED);
+		}
+	}
+	return (0);
+}

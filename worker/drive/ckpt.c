@@ -106,7 +106,8 @@ ckpt_put_ent(struct mkv_engine *e, const struct mkv_ent *en)
 	it->digest = en->digest;
 	it->page = en->page;
 	it->run = en->run;
-	it->expires_ms = ent_expires_ms(e, en);
+	it->expires = en->expires;
+	it->rank = en->rank;
 	memcpy(it->body, run, n * sizeof(run[0]));
 	if (en->flags & MKV_ENT_MANIFEST) {
 		const struct mkv_side *s = &e->ix.side[en->run];
@@ -195,6 +196,7 @@ ckpt_begin(struct mkv_engine *e)
 	c->items = 0;
 	c->last = c->err = 0;
 	c->wanted = 0;
+	mkv_policy_rank_begin(&e->pol);
 	c->state = CK_DRAIN;
 }
 
@@ -274,8 +276,10 @@ ckpt_step(struct mkv_engine *e)
 		if (e->jn.flushed < c->end_seq)
 			journal_urgent(e);
 		else if (e->pg.writing == 0)
-			c->state = CK_SCAN;
+			c->state = CK_RANK;
 	}
+	if (c->state == CK_RANK && !mkv_policy_rank_step(&e->pol, CKPT_RANK_STEP))
+		c->state = CK_SCAN;
 	if (c->state == CK_SCAN && !c->ios)
 		ckpt_scan(e);
 	if (c->state == CK_SYNC) {

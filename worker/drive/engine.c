@@ -95,6 +95,7 @@ eng_gauges(struct mkv_engine *e)
 	mkv_metric_set(m, MKV_M_drive_index_bytes, 0, (uint64_t)e->ix.ents_high * sizeof(struct mkv_ent) +
 	    4ull * (e->ix.buckets + e->ix.split) + (uint64_t)e->ix.sides_high * sizeof(struct mkv_side));
 	mkv_metric_set(m, MKV_M_drive_in_flight, 0, e->at_work);
+	evict_gauges(e);
 	mkv_metric_set(m, MKV_M_drive_readonly, 0, (uint64_t)e->readonly);
 }
 
@@ -220,6 +221,8 @@ eng_alloc_store(struct mkv_engine *e)
 	/* Slots beyond objects_max: entries that are gone but still read, and those of puts under way. */
 	if ((r = mkv_index_init(&e->ix, e->sb.objects_max + PENDING_MAX + e->o.queue_depth)) != 0)
 		return (r);
+	if ((r = mkv_policy_init(&e->pol, &e->ix, MKV_MIN(e->sb.objects_max, GHOSTS_MAX / 8) * 8, (enum mkv_policy_kind)e->o.policy)) != 0)
+		return (r);
 	if ((r = mkv_alloc_init(&e->al, (uint32_t)(e->sb.data_units / per), per)) != 0)
 		return (r);
 	if ((r = page_init(e)) != 0 || (r = journal_init(e)) != 0)
@@ -235,6 +238,7 @@ eng_free(struct mkv_engine *e)
 	journal_fini(e);
 	page_fini(e);
 	mkv_alloc_fini(&e->al);
+	mkv_policy_fini(&e->pol);
 	mkv_index_fini(&e->ix);
 	free(e->ghost);
 	free(e->pend);
@@ -355,6 +359,10 @@ mkv_engine_tune(struct mkv_engine *e, const struct mkv_engine_opts *opts)
 	e->o.evict = opts->evict;
 	e->o.evict_high_pct = opts->evict_high_pct;
 	e->o.evict_low_pct = opts->evict_low_pct;
+	e->o.pin_pct = opts->pin_pct;
+	/* Without memory for shadows it goes on as it was. */
+	if (mkv_policy_set(&e->pol, (enum mkv_policy_kind)opts->policy) == 0)
+		e->o.policy = opts->policy;
 }
 
 int
@@ -415,6 +423,8 @@ mkv_engine_step(struct mkv_engine *e)
 	now = eng_now(e);
 	if (now >= e->sweep_ns) {
 		req_sweep(e, now);
+		if (!e->readonly)
+			evict_expire(e);
 		eng_gauges(e);
 		e->sweep_ns = now + SWEEP_NS;
 	}

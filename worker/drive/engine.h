@@ -71,6 +71,8 @@ struct mkv_engine_opts {
 	uint64_t	page_cache_bytes;
 	uint64_t	accepted_window_ns, accepted_window_bytes;
 	int		evict;			/* 0: a full drive answers MKV_E_NOSPACE */
+	int		policy;			/* enum mkv_policy_kind; 0: adaptive */
+	uint32_t	pin_pct;		/* of the data area may be pinned; 0: as much as there is */
 	uint32_t	evict_high_pct, evict_low_pct;
 };
 

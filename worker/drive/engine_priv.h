@@ -15,6 +15,7 @@
 #include "worker/drive/failreg.h"
 #include "worker/drive/index.h"
 #include "worker/drive/layout.h"
+#include "worker/drive/policy.h"
 
 #define MKV_ENGINE_MAGIC	0xe1613e01u
 #define MKV_REQ_MAGIC		0x5ec0e571u
@@ -23,6 +24,7 @@
 #define PENDING_MAX		16384u		/* records of two groups that free something */
 #define LOCK_BUCKETS		256u
 #define CKPT_CHUNK_BLOCKS	16u
+#define CKPT_RANK_STEP		1024u		/* entries in a turn */
 #define HOLDS_MAX		1024u
 #define TXNS_MAX		256u
 #define SETFREE_MAX		1024u
@@ -110,6 +112,7 @@ struct mkv_req {
 	int		begun;		/* has had a transfer */
 	uint64_t	expires_ms, wall_ms;
 	uint32_t	scan_page, scan_left, scan_piece;
+	uint32_t	pin_units;	/* put: asked for */
 	struct mkv_drv_req q;
 	struct mkv_drv_rep p;
 };
@@ -212,7 +215,7 @@ struct setack {				/* pieces freed here: answer when durable */
 	struct mkv_set_id set;
 };
 
-enum ckpt_state { CK_IDLE, CK_DRAIN, CK_SCAN, CK_SYNC, CK_FLUSH, CK_HEAD, CK_HEAD_FLUSH };
+enum ckpt_state { CK_IDLE, CK_DRAIN, CK_RANK, CK_SCAN, CK_SYNC, CK_FLUSH, CK_HEAD, CK_HEAD_FLUSH };
 
 struct ckpt {
 	enum ckpt_state	state;
@@ -231,6 +234,7 @@ struct ckpt {
 
 #define GHOST_BITS_MAX	20
 #define GHOST_WAYS	4u
+#define GHOSTS_MAX	(1u << 20)	/* of the policy: 4 MiB */
 
 struct fails {				/* the failure registry */
 	struct mkv_fail_row *row;	/* MKV_FAIL_ROWS */
@@ -250,6 +254,7 @@ struct mkv_engine {
 	uint64_t	tag;
 	uint8_t		piece_secret[MKV_SECRET_BYTES];
 	struct mkv_index ix;
+	struct mkv_policy pol;
 	struct mkv_alloc al;
 	struct pages	pg;
 	struct journal	jn;
@@ -270,9 +275,12 @@ struct mkv_engine {
 
 	uint64_t	*ghost;
 	uint32_t	ghost_mask, ghost_turn;
-	uint32_t	hand;		/* of the clock */
+	uint32_t	hand, expire_hand;	/* over all entries: for manifests to reclaim, for those whose time is over */
 	uint64_t	evict_need;	/* units that waiters miss */
 	uint32_t	evicting;	/* between the watermarks */
+	uint64_t	taken_units;	/* by puts, since rate_ns */
+	uint64_t	rate_ns, ahead_units;	/* units that should be free for the puts to come */
+	uint64_t	pin_units, pin_asked;	/* pinned; asked for by puts at work */
 	struct hold	*hold;
 	uint32_t	hold_free;
 	struct txn	*txn;
@@ -427,7 +435,12 @@ void	journal_close_block(struct mkv_engine *e);
 
 /* evict.c */
 void	ent_remove(struct mkv_engine *e, uint32_t i, uint64_t seq, unsigned reason);
-void	ent_publish(struct mkv_engine *e, uint32_t i, uint64_t seq);	/* link, replacing what is there */
+void	ent_publish(struct mkv_engine *e, uint32_t i, uint64_t seq, struct mkv_digest parent);	/* link, replacing what is there */
+void	ent_hit(struct mkv_engine *e, uint32_t i);	/* it was read */
+void	ent_touch(struct mkv_engine *e, uint32_t i);	/* somebody asked for it */
+void	ent_pin(struct mkv_engine *e, uint32_t i);
+int	ent_queued(const struct mkv_ent *en);		/* may be evicted singly */
+uint64_t ent_pin_units(const struct mkv_engine *e, const struct mkv_ent *en);
 void	ent_free(struct mkv_engine *e, uint32_t i);
 void	ent_unhold(struct mkv_engine *e, uint32_t i);
 void	pending_push(struct mkv_engine *e, uint64_t seq, uint32_t ent, uint32_t page);
@@ -435,6 +448,10 @@ void	pending_run(struct mkv_engine *e);
 int	evict_one(struct mkv_engine *e, uint32_t i, unsigned reason);	/* journal and remove; MKV_E_AGAIN */
 void	evict_step(struct mkv_engine *e);
 void	evict_wake(struct mkv_engine *e);
+int	evict_admit(struct mkv_req *r);			/* 0: the put is answered, nothing is stored */
+int	evict_pin_room(struct mkv_req *r);		/* 0: the share of pins is used up */
+void	evict_gauges(struct mkv_engine *e);
+void	evict_expire(struct mkv_engine *e);
 
 /* set.c */
 uint64_t set_units(const struct mkv_engine *e, uint64_t mask, uint32_t piece_count);

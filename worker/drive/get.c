@@ -37,11 +37,12 @@ get_hold(struct mkv_req *r, uint32_t i)
 	struct mkv_ent *en = eng_ent(r->e, i);
 
 	r->ent = i;
+	MKV_ASSERT(en->holds < UINT16_MAX);
 	en->holds++;
 	r->units = en->units;
 	r->n_runs = mkv_ent_runs(&r->e->ix, en, r->run);
-	if ((r->q.flags & MKV_DRV_F_NO_TOUCH) == 0)
-		en->flags |= MKV_ENT_REF;
+	if (r->q.op == MKV_DRV_GET && (r->q.flags & MKV_DRV_F_NO_TOUCH) == 0)
+		ent_hit(r->e, i);
 }
 
 void

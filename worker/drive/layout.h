@@ -164,7 +164,8 @@ struct mkv_ckpt_item {
 	uint16_t	flags, units;			/* flags of struct mkv_ent that live on */
 	struct mkv_digest digest;
 	uint32_t	page, run;
-	uint64_t	expires_ms;
+	uint32_t	expires;			/* as in struct mkv_ent */
+	uint8_t		rank, zero[3];
 	uint8_t		body[];				/* MULTI: runs; MANIFEST, SETFREE: struct mkv_jset */
 };
 _Static_assert(sizeof(struct mkv_ckpt_item) == 40, "pinned");

@@ -27,8 +27,8 @@ batch_one(struct mkv_req *r, struct mkv_digest d, uint32_t i)
 		return (MKV_REASON_NEVER << 1);
 	if (ent_expired(e, en, r->wall_ms))
 		return (MKV_REASON_EXPIRED << 1);
-	if ((en->flags & MKV_ENT_REF) == 0 && (r->q.flags & MKV_DRV_F_NO_TOUCH) == 0)
-		en->flags |= MKV_ENT_REF;
+	if ((r->q.flags & MKV_DRV_F_NO_TOUCH) == 0)
+		ent_touch(e, i);
 	return (1);
 }
 

@@ -81,6 +81,8 @@ drive_fill_opts(struct drive *d)
 	o->accepted_window_ns = p->storage_accepted_window * 1000;
 	o->accepted_window_bytes = p->storage_accepted_window_bytes;
 	o->evict = p->storage_eviction_enabled;
+	o->policy = p->storage_eviction_policy;
+	o->pin_pct = p->storage_pin_share;
 	o->evict_high_pct = p->storage_eviction_high;
 	o->evict_low_pct = MKV_MIN(p->storage_eviction_low, p->storage_eviction_high);
 }

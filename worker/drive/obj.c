@@ -97,7 +97,7 @@ stat_step(struct mkv_req *r)
 		return (req_finish(r, err, err == MKV_E_MISS ? reason : MKV_REASON_NONE));
 	en = eng_ent(r->e, i);
 	if ((r->q.flags & MKV_DRV_F_NO_TOUCH) == 0)
-		en->flags |= MKV_ENT_REF;
+		ent_touch(r->e, i);
 	r->p.value_bytes = v.o->value_bytes;
 	r->p.put_wall_ms = v.o->put_wall_ms;
 	r->p.expires_wall_ms = ent_expires_ms(r->e, en);
@@ -185,6 +185,7 @@ touch_lookup(struct mkv_req *r)
 {
 	struct mkv_engine *e = r->e;
 	struct mkv_jtouch t = { .flags = r->q.flags & MKV_DRV_F_PIN };
+	int change = r->q.ttl_ms != 0 || (r->q.flags & MKV_DRV_F_PIN);
 	struct mkv_obj_view v;
 	unsigned reason;
 	uint32_t i;
@@ -192,23 +193,27 @@ touch_lookup(struct mkv_req *r)
 
 	if (r->err != 0)
 		return (req_finish(r, r->err, MKV_REASON_NONE));
-	if (r->q.ttl_ms != 0 && r->lock != 2 && !req_lock(r))
+	if (change && r->lock != 2 && !req_lock(r))
 		return (MKV_NEXT_PARK);
 	if ((err = obj_find(r, &i, &v, &reason)) == MKV_E_AGAIN)
 		return (MKV_NEXT_PARK);
 	if (err != 0)
 		return (req_finish(r, err, err == MKV_E_MISS ? reason : MKV_REASON_NONE));
-	eng_ent(e, i)->flags |= MKV_ENT_REF;
+	ent_hit(e, i);
 	ENG_COUNT(e, touches_total, 1);
-	if (r->q.ttl_ms == 0)
+	if (!change)
 		return (req_finish(r, 0, MKV_REASON_NONE));
+	r->units = (uint32_t)MKV_MIN(ent_pin_units(e, eng_ent(e, i)), (uint64_t)UINT32_MAX);
+	if (r->pin_units == 0 && !evict_pin_room(r))
+		return (req_finish(r, MKV_E_NOSPACE, MKV_REASON_NONE));
 	if ((err = journal_room(e, sizeof(t), 0)) == MKV_E_AGAIN) {
 		req_park(r, &e->jn.wait);
 		return (MKV_NEXT_PARK);
 	}
 	if (err != 0)
 		return (req_finish(r, err, MKV_REASON_NONE));
-	t.expires_ms = r->expires_ms = r->wall_ms + MKV_MIN(r->q.ttl_ms, UINT64_MAX / 4);
+	r->expires_ms = r->q.ttl_ms != 0 ? r->wall_ms + MKV_MIN(r->q.ttl_ms, UINT64_MAX / 4) : ent_expires_ms(e, eng_ent(e, i));
+	t.expires_ms = r->expires_ms;
 	r->seq = journal_append(e, MKV_J_TOUCH, r->q.digest, 0, 0, 0, &t, sizeof(t));
 	journal_join(e, r);
 	r->state = RQ_FLUSH;
@@ -229,7 +234,8 @@ touch_step(struct mkv_req *r)
 	i = mkv_index_find(&r->e->ix, r->q.digest);
 	if (i != MKV_ENT_NIL) {
 		eng_ent(r->e, i)->expires = eng_ticks(r->e, r->expires_ms);
-		eng_ent(r->e, i)->flags |= r->q.flags & MKV_DRV_F_PIN ? MKV_ENT_PIN : 0;
+		if (r->q.flags & MKV_DRV_F_PIN)
+			ent_pin(r->e, i);
 	}
 	return (req_finish(r, 0, MKV_REASON_NONE));
 }

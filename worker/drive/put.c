@@ -77,6 +77,8 @@ put_start(struct mkv_req *r)
 		return (req_finish(r, err, MKV_REASON_NONE));
 	if ((r->q.flags & MKV_DRV_F_MANIFEST) == 0)
 		r->units = (uint32_t)MKV_DIV_UP(r->q.value_bytes, unit);
+	if (!evict_pin_room(r))
+		return (req_finish(r, MKV_E_NOSPACE, MKV_REASON_NONE));
 	r->expires_ms = r->q.ttl_ms ? r->wall_ms + MKV_MIN(r->q.ttl_ms, UINT64_MAX / 4) : 0;
 	r->state = r->q.flags & MKV_DRV_F_IF_ABSENT ? RQ_LOCK : RQ_LOOKUP;
 	return (MKV_NEXT_AGAIN);
@@ -117,7 +119,7 @@ put_lookup(struct mkv_req *r)
 		return (req_finish(r, r->err, MKV_REASON_NONE));
 	r->state = RQ_SPACE;
 	if ((i = req_find(r, &reason)) == MKV_ENT_NIL)
-		return (MKV_NEXT_AGAIN);
+		return (evict_admit(r) ? MKV_NEXT_AGAIN : req_finish(r, 0, MKV_REASON_NONE));
 	en = eng_ent(r->e, i);
 	if ((r->q.flags & MKV_DRV_F_IF_ABSENT) == 0 && !put_may_be_same(r, en))
 		return (MKV_NEXT_AGAIN);
@@ -138,7 +140,7 @@ put_lookup(struct mkv_req *r)
 	}
 	if (!put_is_same(r, &v))
 		return (MKV_NEXT_AGAIN);
-	en->flags |= MKV_ENT_REF;
+	ent_hit(r->e, i);
 	r->p.same = 1;
 	r->same = 1;
 	ENG_COUNT(r->e, touches_total, 1);
@@ -182,13 +184,15 @@ put_space(struct mkv_req *r)
 		return (r->err == MKV_E_TIMEOUT ? MKV_E_BUSY : r->err);
 	if ((waited || mkv_list_empty(&e->space_wait)) && put_take(r)) {
 		e->evict_need -= waited ? MKV_MIN(e->evict_need, r->units) : 0;
+		e->taken_units += r->units;
 		evict_wake(e);
 		r->tries = 0;
 		return (1);
 	}
-	if (!e->o.evict)
+	if (!e->o.evict || e->o.policy == MKV_POLICY_NONE)
 		return (MKV_E_NOSPACE);
 	if (!waited) {
+		ENG_COUNT(e, space_waits_total, 1);
 		r->tries = 2;
 		e->evict_need += r->units;
 	}
@@ -336,7 +340,7 @@ put_commit(struct mkv_req *r)
 	if (r->same)
 		return (put_commit_touch(r));
 	if (page_room(e, o->bytes) != 0) {
-		if (!e->o.evict && e->pg.free == 0 && e->pg.writing == 0)
+		if ((!e->o.evict || e->o.policy == MKV_POLICY_NONE) && e->pg.free == 0 && e->pg.writing == 0)
 			return (req_finish(r, MKV_E_NOSPACE, MKV_REASON_NONE));
 		req_park(r, &e->pg.wait);
 		return (MKV_NEXT_PARK);
@@ -362,7 +366,8 @@ put_apply_touch(struct mkv_req *r)
 	if (i == MKV_ENT_NIL)
 		return;
 	eng_ent(r->e, i)->expires = eng_ticks(r->e, r->expires_ms);
-	eng_ent(r->e, i)->flags |= r->q.flags & MKV_DRV_F_PIN ? MKV_ENT_PIN : 0;
+	if (r->q.flags & MKV_DRV_F_PIN)
+		ent_pin(r->e, i);
 }
 
 static enum mkv_next
@@ -385,7 +390,7 @@ put_apply(struct mkv_req *r)
 		put_apply_touch(r);
 		return (req_finish(r, 0, MKV_REASON_NONE));
 	}
-	ent_publish(e, r->ent, r->seq);
+	ent_publish(e, r->ent, r->seq, r->q.parent);
 	r->ent = MKV_ENT_NIL;
 	e->puts++;
 	ENG_COUNT(e, puts_total, 1);
@@ -425,6 +430,8 @@ put_release(struct mkv_req *r)
 {
 	struct mkv_engine *e = r->e;
 
+	e->pin_asked -= r->pin_units;
+	r->pin_units = 0;
 	if (r->tries > 1)
 		e->evict_need -= MKV_MIN(e->evict_need, r->units);
 	if (r->committed)

@@ -163,7 +163,8 @@ recover_item(struct mkv_engine *e, const struct mkv_ckpt_item *it)
 	en->flags |= it->flags & MKV_ENT_LASTING;
 	en->page = it->page;
 	en->units = it->units;
-	en->expires = eng_ticks(e, it->expires_ms);
+	en->expires = it->expires;
+	en->rank = it->rank;
 	if (manifest)
 		recover_set(&e->ix.side[en->run], js.set, js.stripe_mask, js.piece_count);
 	else if (it->n_runs > 1) {
@@ -443,6 +444,8 @@ recover_settle(struct mkv_engine *e)
 		/* Nobody knows how many dead records it has: counted as of an ordinary page. */
 		p->total[en->page] = (uint8_t)MKV_MAX(p->live[en->page], 12);
 		recover_count(e, en->flags, 1);
+		if (en->flags & MKV_ENT_PIN)
+			e->pin_units += ent_pin_units(e, en);
 	}
 }
 
@@ -477,7 +480,8 @@ recover_run(struct mkv_engine *e, char *why, size_t why_bytes)
 		r = MKV_E_CANCELLED;
 	if (r == 0) {
 		recover_settle(e);
-		r = page_replay_end(e);
+		if ((r = mkv_policy_rebuild(&e->pol, ent_queued)) == 0)
+			r = page_replay_end(e);
 	}
 	if (r != 0)
 		snprintf(why, why_bytes, "%s: recovery failed: %s", e->o.name, mkv_err(r));

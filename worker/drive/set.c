@@ -265,8 +265,8 @@ set_on_reclaim(struct mkv_engine *e, uint32_t drive, uint64_t bytes)
 		s = &e->ix.side[en->run];
 		if (((s->stripe_mask >> drive) & 1) == 0)
 			continue;
-		if (en->flags & MKV_ENT_REF) {
-			en->flags &= (uint16_t)~MKV_ENT_REF;
+		if (en->flags & (MKV_ENT_REF | MKV_ENT_REF2)) {
+			en->flags &= (uint16_t)~(MKV_ENT_REF | MKV_ENT_REF2);
 			continue;
 		}
 		got += set_units(e, s->stripe_mask, s->piece_count) * e->sb.unit_bytes;

@@ -1,0 +1,251 @@
+/*
+ * Eviction in a whole engine: policies, pins, admission, what survives a restart. The medium is simulated.
+ */
+#include "config.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/base/err.h"
+#include "tests/crash/rig.h"
+#include "worker/drive/engine_priv.h"
+
+#define MIB	(1u << 20)
+
+static struct rig *
+up(uint64_t bytes, enum mkv_policy_kind policy)
+{
+	struct rig *r = rig_create(RIG_SIM, bytes, 1);
+
+	r->o.policy = policy;
+	assert_int_equal(rig_open(r), 0);
+	return (r);
+}
+
+static int
+put(struct rig *r, const char *kind, unsigned n, uint64_t bytes, unsigned flags)
+{
+	struct mkv_drv_req q;
+	char key[32];
+
+	snprintf(key, sizeof(key), "%s%u", kind, n);
+	rig_put_req(r, &q, 0, key, bytes, n);
+	q.flags |= (uint16_t)flags;
+	q.deadline_ns = r->now_ns + 10 * MKV_NS_PER_SEC;
+	rig_submit(r, 0, &q);
+	return (rig_wait(r, 0)->status);
+}
+
+static int
+get(struct rig *r, const char *kind, unsigned n, uint64_t bytes)
+{
+	char key[32];
+
+	snprintf(key, sizeof(key), "%s%u", kind, n);
+	return (rig_get(r, key, 0, bytes, n));
+}
+
+static int
+there(struct rig *r, const char *kind, unsigned n, unsigned *reason)
+{
+	char key[32];
+
+	snprintf(key, sizeof(key), "%s%u", kind, n);
+	return (rig_op(r, MKV_DRV_STAT, key, reason) == 0);
+}
+
+static void
+test_policy_none(void **state)
+{
+	struct rig *r = up(24 * MIB, MKV_POLICY_NONE);
+	unsigned n = 0;
+
+	(void)state;
+	while (put(r, "k", n, 500000, 0) == 0)
+		n++;
+	assert_in_range(n, 20, 48);
+	assert_int_equal(put(r, "k", n, 500000, 0), MKV_E_NOSPACE);
+	for (unsigned k = 0; k < n; k++)
+		assert_true(there(r, "k", k, NULL));
+	/* A reload lets it go on. */
+	r->o.policy = MKV_POLICY_FIFO;
+	mkv_engine_tune(r->e, &r->o);
+	assert_int_equal(put(r, "k", n, 500000, 0), 0);
+	assert_false(there(r, "k", 0, NULL));
+	rig_destroy(&r);
+}
+
+static void
+test_pin_share(void **state)
+{
+	struct rig *r = rig_create(RIG_SIM, 32 * MIB, 1);
+	unsigned n = 0, reason;
+
+	(void)state;
+	r->o.pin_pct = 25;
+	assert_int_equal(rig_open(r), 0);
+	while (n < 64 && put(r, "pin", n, MIB, MKV_DRV_F_PIN) == 0)
+		n++;
+	assert_in_range(n, 5, 8);
+	assert_int_equal(put(r, "pin", n, MIB, MKV_DRV_F_PIN), MKV_E_NOSPACE);
+	assert_int_equal(r->e->pin_asked, 0);
+	assert_int_equal(put(r, "pin", 0, MIB, MKV_DRV_F_PIN), 0);		/* it is pinned already */
+	for (unsigned k = 0; k < 100; k++)
+		assert_int_equal(put(r, "other", k, MIB, 0), 0);
+	for (unsigned k = 0; k < n; k++)
+		assert_true(there(r, "pin", k, NULL));
+	assert_int_equal(rig_close(r, 1), 0);
+	sim_reboot(r->sim, SIM_DROP);
+	assert_int_equal(rig_open(r), 0);
+	assert_int_equal(put(r, "pin", n, MIB, MKV_DRV_F_PIN), MKV_E_NOSPACE);
+	assert_int_equal(rig_op(r, MKV_DRV_DELETE, "pin0", &reason), 0);
+	assert_int_equal(put(r, "pin", n, MIB, MKV_DRV_F_PIN), 0);
+	rig_destroy(&r);
+}
+
+/* A touch may pin as well, and is held to the same share. */
+static void
+test_pin_by_touch(void **state)
+{
+	struct rig *r = rig_create(RIG_SIM, 32 * MIB, 1);
+	struct mkv_drv_req q;
+	int status[4];
+
+	(void)state;
+	r->o.pin_pct = 10;
+	assert_int_equal(rig_open(r), 0);
+	for (unsigned n = 0; n < 4; n++) {
+		char key[16];
+
+		assert_int_equal(put(r, "t", n, MIB, 0), 0);
+		snprintf(key, sizeof(key), "t%u", n);
+		rig_req(&q, MKV_DRV_TOUCH, key);
+		q.flags = MKV_DRV_F_PIN;
+		q.deadline_ns = r->now_ns + MKV_NS_PER_SEC;
+		rig_submit(r, 0, &q);
+		status[n] = rig_wait(r, 0)->status;
+	}
+	assert_int_equal(status[0], 0);
+	assert_int_equal(status[1], 0);
+	assert_int_equal(status[3], MKV_E_NOSPACE);
+	for (unsigned k = 0; k < 80; k++)
+		assert_int_equal(put(r, "other", k, MIB, 0), 0);
+	assert_true(there(r, "t", 0, NULL));
+	assert_false(there(r, "t", 3, NULL));
+	rig_destroy(&r);
+}
+
+/* The order in which objects leave is about the same after a restart. */
+static void
+test_order_survives(void **state)
+{
+	struct rig *r = up(48 * MIB, MKV_POLICY_LRU);
+	unsigned left = 0, right = 0;
+
+	(void)state;
+	for (unsigned n = 0; n < 60; n++)
+		assert_int_equal(put(r, "k", n, 500000, 0), 0);
+	for (unsigned n = 0; n < 30; n++)					/* the older half becomes the younger one */
+		assert_int_equal(get(r, "k", n, 500000), 0);
+	assert_int_equal(rig_close(r, 0), 0);
+	assert_int_equal(rig_open(r), 0);
+	for (unsigned n = 0; n < 50; n++)
+		assert_int_equal(put(r, "new", n, 500000, 0), 0);
+	for (unsigned n = 0; n < 60; n++)
+		*(n < 30 ? &left : &right) += there(r, "k", n, NULL);
+	assert_in_range(right, 1, 20);
+	assert_int_equal(left, 30);
+	rig_destroy(&r);
+}
+
+static void
+test_not_admitted(void **state)
+{
+	struct rig *r = up(24 * MIB, MKV_POLICY_CLOCK);
+	unsigned n, reason;
+
+	(void)state;
+	for (n = 0; n < 100; n++)
+		assert_int_equal(put(r, "k", n, 500000, 0), 0);
+	r->e->pol.second_touch = 1;
+	r->e->evicting = 1;
+	assert_int_equal(put(r, "once", 0, 500000, 0), 0);
+	assert_false(there(r, "once", 0, &reason));
+	assert_int_equal(reason, MKV_REASON_NOT_ADMITTED);
+	r->e->evicting = 1;
+	assert_int_equal(put(r, "once", 0, 500000, 0), 0);
+	assert_true(there(r, "once", 0, NULL));
+	r->e->evicting = 1;
+	assert_int_equal(put(r, "pinned", 0, 500000, MKV_DRV_F_PIN), 0);	/* these are promises */
+	assert_int_equal(put(r, "absent", 0, 500000, MKV_DRV_F_IF_ABSENT), 0);
+	assert_true(there(r, "pinned", 0, NULL));
+	assert_true(there(r, "absent", 0, NULL));
+	rig_destroy(&r);
+}
+
+/* Puts at a rate: room is made before they ask for it. */
+static void
+test_ahead_of_need(void **state)
+{
+	struct rig *r = up(64 * MIB, MKV_POLICY_CLOCK);
+	uint64_t ahead = 0;
+
+	(void)state;
+	for (unsigned n = 0; n < 300; n++) {
+		assert_int_equal(put(r, "k", n, 500000, 0), 0);
+		ahead = MKV_MAX(ahead, r->e->ahead_units);
+	}
+	assert_in_range(ahead, 1, r->e->al.units / 16);
+	for (unsigned n = 0; n < 20000; n++)					/* nobody puts: the room is given back */
+		rig_turn(r);
+	assert_int_equal(r->e->ahead_units, 0);
+	rig_destroy(&r);
+}
+
+/* Objects whose time is over leave by themselves, with their reason, pinned or not, before any pressure. */
+static void
+test_expired_leave(void **state)
+{
+	struct rig *r = up(64 * MIB, MKV_POLICY_LRU);
+	struct mkv_drv_req q;
+	unsigned reason;
+
+	(void)state;
+	for (unsigned n = 0; n < 20; n++) {
+		char key[16];
+
+		snprintf(key, sizeof(key), "ttl%u", n);
+		rig_put_req(r, &q, 0, key, 100000, n);
+		q.ttl_ms = 1000;
+		q.flags |= n == 7 ? MKV_DRV_F_PIN : 0;
+		rig_submit(r, 0, &q);
+		assert_int_equal(rig_wait(r, 0)->status, 0);
+	}
+	assert_int_equal(put(r, "stays", 0, 100000, 0), 0);
+	r->wall_ms += 2000;
+	for (unsigned n = 0; n < 20000 && r->e->ix.linked > 1; n++)
+		rig_turn(r);
+	assert_int_equal(r->e->ix.linked, 1);
+	assert_int_equal(r->e->pin_units, 0);
+	assert_false(there(r, "ttl", 7, &reason));
+	assert_int_equal(reason, MKV_REASON_EXPIRED);
+	rig_destroy(&r);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_policy_none), cmocka_unit_test(test_pin_share), cmocka_unit_test(test_pin_by_touch),
+		cmocka_unit_test(test_order_survives), cmocka_unit_test(test_not_admitted), cmocka_unit_test(test_ahead_of_need),
+		cmocka_unit_test(test_expired_leave),
+	};
+
+	return (cmocka_run_group_tests(tests, NULL, NULL));
+}

@@ -187,7 +187,7 @@ heritage_create(struct mkv_sup *s, char *why, unsigned why_bytes)
 {
 	int r = 0;
 
-	s->ring = calloc((size_t)s->proc_count * s->proc_count, sizeof(*s->ring));
+	s->ring = calloc((size_t)SUP_PROCS_MAX * SUP_PROCS_MAX, sizeof(*s->ring));
 	if (s->ring == NULL) {
 		snprintf(why, why_bytes, "out of memory");
 		return (MKV_E_NOMEM);
@@ -239,7 +239,7 @@ heritage_ring(const struct proc *a, const struct proc *b)
 	struct mkv_sup *s = a->sup;
 	uint32_t lo = MKV_MIN(a->number, b->number), hi = MKV_MAX(a->number, b->number);
 
-	return (&s->ring[(size_t)lo * s->proc_count + hi]);
+	return (&s->ring[(size_t)lo * SUP_PROCS_MAX + hi]);
 }
 
 static Mkv__Ctl__PeerKind
@@ -371,12 +371,13 @@ heritage_params_free(Mkv__Ctl__Param **list, size_t n)
 static void
 heritage_drive_part(const struct proc *p, Mkv__Ctl__Configure *c)
 {
-	struct pool_drive *pd = &p->sup->pool[p->index];
+	struct mkv_map_row *row = pool_row(p->sup, p->index);
 
 	c->media = (char *)(uintptr_t)p->sup->conf->drive[p->index].media;
 	c->max_size = p->sup->conf->drive[p->index].max_size;
-	if (pd->known)
-		c->drive_uuid = (ProtobufCBinaryData){ .len = sizeof(pd->uuid), .data = pd->uuid };
+	if (row->known && row->state != MKV_DRIVE_REMOVED)
+		c->drive_uuid = (ProtobufCBinaryData){ .len = sizeof(row->uuid), .data = row->uuid };
+	c->forget_all = p->life->forget_all = pool_forgets(p->sup, p->index);
 }
 
 void
@@ -521,4 +522,22 @@ heritage_give(struct proc *p)
 	if (!proc_is_drive(p))
 		heritage_tell_listener(p);
 	heritage_tell_start(p);
+}
+
+int
+heritage_add(struct proc *p, char *why, unsigned why_bytes)
+{
+	struct mkv_sup *s = p->sup;
+	int r = heritage_one(p, why, why_bytes);
+
+	for (uint32_t i = 0; i < s->proc_count && r == 0; i++) {
+		struct proc *q = &s->proc[i];
+
+		if (!heritage_neighbours(p, q) || !proc_reachable(q))
+			continue;
+		heritage_tell_bell(q, p);
+		if (!proc_is_drive(q))
+			heritage_tell_arena(q, p);
+	}
+	return (r);
 }

@@ -325,6 +325,8 @@ op_names(struct op_conn *c, const json_t *names)
 	size_t i;
 
 	memset(c->named, json_array_size(names) == 0, sizeof(c->named));
+	for (i = 0; i < s->drive_count; i++)	/* who was removed is meant by name alone */
+		c->named[s->front_count + i] &= pool_row(s, (uint32_t)i)->state != MKV_DRIVE_REMOVED;
 	json_array_foreach((json_t *)(uintptr_t)names, i, v) {
 		struct proc *p = json_is_string(v) ? sup_proc_named(s, json_string_value(v)) : NULL;
 
@@ -336,6 +338,23 @@ op_names(struct op_conn *c, const json_t *names)
 		c->named[p->number] = 1;
 	}
 	return (1);
+}
+
+/* One that is added is waited for until its process runs or is given up. */
+static void
+op_drive(struct op_conn *c, const json_t *words)
+{
+	struct mkv_sup *s = c->op->sup;
+	struct proc *p = NULL;
+	json_t *answer = operator_drive(s, words, &p);
+
+	if (answer != NULL) {
+		op_answer(c, answer);
+		return;
+	}
+	memset(c->named, 0, sizeof(c->named));
+	c->named[p->number] = 1;
+	op_move(c, OP_WAIT_RUNNING, 0, op_start_child);
 }
 
 static void
@@ -352,8 +371,10 @@ op_request(struct op_conn *c, const char *line)
 	}
 	for (i = 0; i < MKV_ARRAY_LEN(op_table) && strcmp(op_table[i].name, cmd) != 0; i++)
 		continue;
-	if (i == MKV_ARRAY_LEN(op_table))
-		op_refuse(c, "unknown command; known are status, tail, start, stop, restart, reload, shutdown");
+	if (strcmp(cmd, "drive") == 0)
+		op_drive(c, json_object_get(j, "names"));
+	else if (i == MKV_ARRAY_LEN(op_table))
+		op_refuse(c, "unknown command; known are status, tail, start, stop, restart, reload, drive, shutdown");
 	else if (op_table[i].changes && c->op->sup->phase >= SUP_STOPPING_FRONTS)
 		op_refuse(c, "the server is stopping");
 	else if (op_names(c, json_object_get(j, "names")))

@@ -3,12 +3,16 @@
  *
  *	{"cmd":"status|start|stop|restart|reload|tail|shutdown","names":["drive:0", ...]}		names missing or empty: all
  *	{"ok":true,"rows":[{"name","state","pid","uptime_s","restarts","detail"}, ...]}			tail: rows of {"name","lines"}
+ *	{"cmd":"drive","names":["list"]} and the other words of operator_drive.c; list: rows of {"id","state","media", ...}
  *	{"ok":false,"error":"words"}
  */
 #ifndef MKV_SUPERVISOR_OPERATOR_PRIV_H
 #define MKV_SUPERVISOR_OPERATOR_PRIV_H
 
+#include <jansson.h>
+
 struct mkv_sup;
+struct proc;
 struct operator;
 
 /* 0; MKV_E_LOCKED another server listens there; MKV_E_SYSTEM; MKV_E_NOMEM; words in why. */
@@ -16,5 +20,8 @@ int	operator_open(struct operator **out, struct mkv_sup *s, const char *path, ch
 void	operator_close(struct operator **o);		/* accepts NULL; removes the socket */
 /* A child changed its state: perhaps someone waits for that. */
 void	operator_on_change(struct operator *o);
+
+/* operator_drive.c: an answer, or NULL and the process that is to be started and waited for. */
+json_t *operator_drive(struct mkv_sup *s, const json_t *words, struct proc **p);
 
 #endif

@@ -1,6 +1,6 @@
 /*
  * Process: supervisor, loop thread.
- * Owns: the map of drives (pool[]), who still has I/O for whom, the epoch. Tells neighbours of deaths and of their end.
+ * Owns: who still has I/O for whom, the epoch. Tells neighbours of deaths and of their end.
  *
  * The epoch rises at each start of a child; all that was given to a process that died was given under an epoch below that of its next life.
  *
@@ -12,11 +12,9 @@
  *
  *	a ring is bad	RING_BAD of one end ends the process at the other, within limits. What follows is its death.
  *
- * Invariants: time never sends PEER_DRAINED. The version of the map rises when a drive comes into or out of FAILED, ABSENT or DRAINING, or gets
- * another identity or weight, and is on disk before it is told; RESTARTING leaves it alone.
+ * Invariants: time never sends PEER_DRAINED.
  * What can fail: the state file. The epoch is reserved in steps, and no child is started without one, so none is used twice; who waits for one is
- * BACKOFF until there is room, and that counts as no death. A version is told all the same and saved as soon as it can be: those who heard it end
- * with this process.
+ * BACKOFF until there is room, and that counts as no death.
  */
 #include "config.h"
 
@@ -37,7 +35,7 @@
 /* ---- epoch ---- */
 
 /* Told once until it works again: a full disk is tried every second, and by every child that waits for an epoch. */
-static int
+int
 peers_save(struct mkv_sup *s, char *why, unsigned why_bytes)
 {
 	int r = state_save(&s->state, why, why_bytes);
@@ -142,87 +140,6 @@ peers_tell_drained(struct proc *front, uint32_t drive, uint32_t epoch)
 		proc_send(front, &m, NULL, 0);
 }
 
-/* ---- the map ---- */
-
-/* Placement needs every drive's identity; until then fronts let requests wait. */
-static int
-pool_tellable(const struct mkv_sup *s)
-{
-	for (uint32_t i = 0; i < s->drive_count; i++)
-		if (!s->pool[i].known && s->pool[i].state == MKV__CTL__DRIVE_STATE__DRIVE_RESTARTING)
-			return (0);
-	return (1);
-}
-
-/* to NULL: everyone. */
-static void
-pool_tell(struct mkv_sup *s, struct proc *to)
-{
-	Mkv__Ctl__PoolDrive row[CONFIG_DRIVES_MAX], *rows[CONFIG_DRIVES_MAX];
-	Mkv__Ctl__PoolMap body = MKV__CTL__POOL_MAP__INIT;
-	Mkv__Ctl__Control m = MKV__CTL__CONTROL__INIT;
-
-	if (!pool_tellable(s))
-		return;
-	m.body_case = MKV__CTL__CONTROL__BODY_POOL_MAP;
-	m.pool_map = &body;
-	body.version = s->state.map_version;
-	body.n_drives = s->drive_count;
-	body.drives = rows;
-	for (uint32_t i = 0; i < s->drive_count; i++) {
-		struct pool_drive *d = &s->pool[i];
-
-		mkv__ctl__pool_drive__init(&row[i]);
-		row[i].index = i;
-		row[i].uuid = (ProtobufCBinaryData){ .len = d->known ? sizeof(d->uuid) : 0, .data = d->uuid };
-		row[i].weight = d->weight;
-		row[i].state = d->state;
-		rows[i] = &row[i];
-	}
-	for (uint32_t i = 0; i < s->proc_count; i++)
-		if ((to == NULL || to == &s->proc[i]) && proc_reachable(&s->proc[i]))
-			proc_send(&s->proc[i], &m, NULL, 0);
-}
-
-static void
-pool_raise_version(struct mkv_sup *s)
-{
-	char why[PEERS_WHY_MAX];
-
-	s->state.map_version++;
-	(void)peers_save(s, why, sizeof(why));
-}
-
-static int
-pool_out_of_map(Mkv__Ctl__DriveState state)
-{
-	return (state != MKV__CTL__DRIVE_STATE__DRIVE_ONLINE && state != MKV__CTL__DRIVE_STATE__DRIVE_RESTARTING);
-}
-
-void
-pool_set_state(struct mkv_sup *s, uint32_t drive, Mkv__Ctl__DriveState state)
-{
-	struct pool_drive *d = &s->pool[drive];
-	int was_out = pool_out_of_map(d->state);
-
-	if (d->state == state)
-		return;
-	d->state = state;
-	if (was_out || pool_out_of_map(state))
-		pool_raise_version(s);
-	pool_tell(s, NULL);
-}
-
-uint32_t
-pool_online(const struct mkv_sup *s)
-{
-	uint32_t n = 0;
-
-	for (uint32_t i = 0; i < s->drive_count; i++)
-		n += s->pool[i].state == MKV__CTL__DRIVE_STATE__DRIVE_ONLINE;
-	return (n);
-}
-
 /* ---- drained ---- */
 
 static void
@@ -275,7 +192,8 @@ peers_on_drain_timer(uv_timer_t *t)
 
 	d->drain_late = 1;
 	mkv_log(MKV_EV_DRAIN_LATE, "child=%s limit_ms=%" PRIu64, sup_drive(s, idx)->child.name, s->params->drive_drain_timeout / 1000);
-	pool_set_state(s, idx, MKV__CTL__DRIVE_STATE__DRIVE_FAILED);
+	pool_out(s, idx, MKV_DRIVE_FAILED);
+	pool_step(s);
 	sup_on_change(s);
 }
 
@@ -353,32 +271,21 @@ peers_on_death(struct proc *p, uint32_t epoch_died, int clean)
 		peers_drained_own(p, epoch_died);	/* it finished what it had before it said STOPPED */
 }
 
-/* The drive's place in the map while its process comes and goes. ONLINE is peers_on_ready()'s. */
 void
 peers_on_state(struct proc *p, enum child_state from MKV_UNUSED)
 {
-	struct mkv_sup *s = p->sup;
-	struct pool_drive *d = &s->pool[p->index];
+	if (proc_is_drive(p))
+		pool_on_state(p);
+}
 
-	if (!proc_is_drive(p) || s->phase >= SUP_STOPPING_FRONTS)
+/* The kernel may keep it as long as its medium hangs; the others do not wait so long. */
+void
+peers_on_broken(struct proc *p)
+{
+	if (!proc_is_drive(p))
 		return;
-	switch (p->child.state) {
-	case CHILD_FATAL:
-		pool_set_state(s, p->index, MKV__CTL__DRIVE_STATE__DRIVE_FAILED);
-		break;
-	case CHILD_STOPPED:
-		if (!p->child.start_again)
-			pool_set_state(s, p->index, MKV__CTL__DRIVE_STATE__DRIVE_ABSENT);
-		break;
-	case CHILD_STARTING:
-	case CHILD_BACKOFF:
-	case CHILD_STOPPING:
-		if (!pool_out_of_map(d->state))
-			pool_set_state(s, p->index, MKV__CTL__DRIVE_STATE__DRIVE_RESTARTING);
-		break;
-	default:
-		break;
-	}
+	pool_on_death(p->sup, p->index);
+	peers_arm_drain(p);
 }
 
 /* A copied drive file would be two places for the same keys. */
@@ -386,57 +293,27 @@ static int
 peers_uuid_taken(const struct mkv_sup *s, uint32_t drive, const uint8_t *uuid)
 {
 	for (uint32_t i = 0; i < s->drive_count; i++)
-		if (i != drive && s->pool[i].known && memcmp(s->pool[i].uuid, uuid, sizeof(s->pool[i].uuid)) == 0)
+		if (i != drive && pool_row(s, i)->known && pool_row(s, i)->state != MKV_DRIVE_REMOVED && memcmp(pool_row(s, i)->uuid, uuid, 16) == 0)
 			return (1);
 	return (0);
 }
 
-/* What READY says of the medium: into map and state file. Returns whether placement changes by it. */
-static int
-peers_learn_drive(struct mkv_sup *s, uint32_t idx, const Mkv__Ctl__Ready *r)
-{
-	struct pool_drive *d = &s->pool[idx];
-	struct state_drive *sd = state_drive(&s->state, s->conf->drive[idx].media);
-	double weight = s->conf->drive[idx].weight * (double)r->total_bytes;
-	int changed = !d->known || memcmp(d->uuid, r->drive_uuid.data, sizeof(d->uuid)) != 0 || d->weight != weight;
-
-	if (d->known && memcmp(d->uuid, r->drive_uuid.data, sizeof(d->uuid)) != 0)
-		mkv_log(MKV_EV_NOTE, "child=%s text=%s", sup_drive(s, idx)->child.name, "another medium is in the place of the former one");
-	memcpy(d->uuid, r->drive_uuid.data, sizeof(d->uuid));
-	d->known = 1;
-	d->weight = weight;
-	d->total_bytes = r->total_bytes;
-	d->used_bytes = r->used_bytes;
-	if (sd != NULL) {
-		memcpy(sd->uuid, d->uuid, sizeof(sd->uuid));
-		sd->known = 1;
-		sd->weight = weight;
-	}
-	return (changed);
-}
-
-void
+int
 peers_on_ready(struct proc *drive, const Mkv__Ctl__Ready *r)
 {
 	struct mkv_sup *s = drive->sup;
-	struct pool_drive *d = &s->pool[drive->index];
-	int changed;
 
-	if (r->drive_uuid.len != sizeof(d->uuid) || r->total_bytes == 0) {
+	if (r->drive_uuid.len != 16 || r->total_bytes == 0) {
 		proc_break(drive, "READY without uuid or size");
-		return;
+		return (0);
 	}
 	if (peers_uuid_taken(s, drive->index, r->drive_uuid.data)) {
 		drive->child.final = 1;
 		proc_break(drive, "its medium has the uuid of another drive: a copy?");
-		return;
+		return (0);
 	}
 	peers_saw_epoch(s, r->epoch_seen);
-	changed = peers_learn_drive(s, drive->index, r) || pool_out_of_map(d->state);
-	d->state = MKV__CTL__DRIVE_STATE__DRIVE_ONLINE;
-	if (changed)
-		pool_raise_version(s);
-	pool_tell(s, NULL);
+	return (1);
 }
 
 void
@@ -444,7 +321,7 @@ peers_catch_up(struct proc *p)
 {
 	struct mkv_sup *s = p->sup;
 
-	pool_tell(s, p);
+	pool_catch_up(p);
 	if (proc_is_drive(p)) {
 		peers_arm_drain(p);
 		return;
@@ -454,37 +331,18 @@ peers_catch_up(struct proc *p)
 			peers_tell_drained(p, i, s->pool[i].front_drained[p->index]);
 }
 
-static int
-peers_configured(const struct mkv_sup *s, const char *media)
+void
+peers_init_drive(struct mkv_sup *s, uint32_t drive)
 {
-	for (uint32_t i = 0; i < s->drive_count; i++)
-		if (strcmp(s->conf->drive[i].media, media) == 0)
-			return (1);
-	return (0);
+	(void)uv_timer_init(s->loop, &s->pool[drive].drain_timer);
+	s->pool[drive].drain_timer.data = s;
 }
 
 void
 peers_init(struct mkv_sup *s)
 {
-	/* Media that are configured no more make room for new ones. */
-	for (uint32_t i = 0; i < s->state.drive_count && s->state.drive_count + s->drive_count > STATE_DRIVES_MAX;)
-		if (peers_configured(s, s->state.drive[i].media))
-			i++;
-		else
-			s->state.drive[i] = s->state.drive[--s->state.drive_count];
-	for (uint32_t i = 0; i < s->drive_count; i++) {
-		struct pool_drive *d = &s->pool[i];
-		const struct state_drive *sd = state_drive(&s->state, s->conf->drive[i].media);
-
-		d->state = MKV__CTL__DRIVE_STATE__DRIVE_RESTARTING;
-		d->known = sd != NULL && sd->known && s->params->storage_mode != MKV_STORAGE_MEMORY;
-		if (d->known) {
-			memcpy(d->uuid, sd->uuid, sizeof(d->uuid));
-			d->weight = sd->weight;
-		}
-		(void)uv_timer_init(s->loop, &d->drain_timer);
-		d->drain_timer.data = s;
-	}
+	for (uint32_t i = 0; i < s->drive_count; i++)
+		peers_init_drive(s, i);
 }
 
 void

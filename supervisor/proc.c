@@ -130,6 +130,7 @@ proc_break(struct proc *p, const char *why)
 	mkv_metric_add(p->sup->metrics, MKV_M_supervisor_control_bad_total, 0, 1);
 	mkv_log(MKV_EV_CHILD_PROTOCOL, "child=%s child_pid=%d why=%s", p->child.name, (int)p->life->pid, why);
 	child_kill(&p->child);
+	peers_on_broken(p);
 }
 
 void
@@ -183,9 +184,11 @@ proc_on_ready(struct proc *p, const Mkv__Ctl__Ready *r)
 		return;				/* it was asked to stop meanwhile */
 	mkv_log(MKV_EV_CHILD_READY, "child=%s child_pid=%d io=%s jail_missing=%s detail=%s", p->child.name, (int)p->life->pid, p->io,
 	    p->jail_missing, p->detail);
+	if (proc_is_drive(p) && !peers_on_ready(p, r))
+		return;
 	child_on_ready(&p->child);
 	if (proc_is_drive(p))
-		peers_on_ready(p, r);
+		pool_on_ready(p, r);
 	sup_on_change(p->sup);
 }
 
@@ -200,13 +203,30 @@ proc_on_fail(struct proc *p, const Mkv__Ctl__Fail *f)
 	}
 }
 
+/*
+ * One that hangs is ended and waited for: its I/O may end, and it comes back. One that fails, or takes no more writes, stays out until an operator
+ * starts it, but where no other drive can take its place it goes on as well as it can.
+ */
+static void
+proc_on_drive_bad(struct proc *p, const Mkv__Ctl__State *st)
+{
+	struct mkv_sup *s = p->sup;
+
+	if (pool_row(s, p->index)->state == MKV_DRIVE_FAILED || (!st->hangs && !pool_others(s, p->index)))
+		return;
+	mkv_log(MKV_EV_DRIVE_FAILED, "child=%s detail=%s", p->child.name, p->detail);
+	p->child.final = !st->hangs;
+	proc_break(p, p->detail);
+	pool_out(s, p->index, MKV_DRIVE_FAILED);
+}
+
 static void
 proc_on_state(struct proc *p, const Mkv__Ctl__State *st)
 {
 	p->readonly = st->readonly;
 	snprintf(p->detail, sizeof(p->detail), "%s", st->detail);
-	if (proc_is_drive(p) && st->failed)
-		pool_set_state(p->sup, p->index, MKV__CTL__DRIVE_STATE__DRIVE_FAILED);
+	if (proc_is_drive(p) && (st->failed || st->hangs || st->readonly))
+		proc_on_drive_bad(p, st);
 }
 
 static void
@@ -257,6 +277,12 @@ proc_on_msg(void *arg, const Mkv__Ctl__Control *m)
 		break;
 	case MKV__CTL__CONTROL__BODY_RING_BAD:
 		peers_on_ring_bad(p, m->ring_bad);
+		break;
+	case MKV__CTL__CONTROL__BODY_MAP_STORED:
+		pool_on_stored(p, m->map_stored->version);
+		break;
+	case MKV__CTL__CONTROL__BODY_AWAY_LOG:
+		pool_on_log(p, m->away_log);
 		break;
 	case MKV__CTL__CONTROL__BODY_PONG:
 		proc_on_pong(p, m->pong->nonce);
@@ -313,6 +339,7 @@ proc_on_hung(struct proc *p, uint64_t silent_ms)
 	snprintf(p->why, sizeof(p->why), "did not answer the liveness ping");
 	p->life->broken = 1;
 	child_kill(&p->child);
+	peers_on_broken(p);
 }
 
 /* We were stopped ourselves, or starved: who did not answer meanwhile may not have been heard. */

@@ -111,19 +111,24 @@ run_state(struct mkv_sup *s, char *why)
 	return (peers_raise_epoch(s, why, WHY_MAX));
 }
 
-static void
-run_procs(struct mkv_sup *s)
+static int
+run_procs(struct mkv_sup *s, char *why)
 {
 	uint32_t n = 0;
+	int r;
+
+	if ((r = pool_init(s, why, WHY_MAX)) != 0)
+		return (r);
 
 	s->front_count = s->conf->front_count;
-	s->drive_count = s->conf->drive_count;
 	for (uint32_t i = 0; i < s->front_count; i++)
 		proc_init(s, n++, SUP_FRONT_TCP, i);
 	for (uint32_t i = 0; i < s->drive_count; i++)
 		proc_init(s, n++, SUP_DRIVE, i);
 	s->proc_count = n;
 	peers_init(s);
+	pool_begin(s);
+	return (0);
 }
 
 /* ---- signals and the clock ---- */
@@ -152,6 +157,7 @@ run_on_ping(uv_timer_t *t)
 		proc_ping(&s->proc[i], now);
 	}
 	s->pinged_ns = now;
+	pool_tick(s);
 	peers_save_late(s);
 }
 
@@ -202,7 +208,8 @@ run_open(struct mkv_sup *s, char *why)
 	mkv_metric_set(s->metrics, MKV_M_supervisor_start_time_seconds, 0, s->started_wall_ms / 1000);
 	if ((r = run_state(s, why)) != 0)
 		return (r);
-	run_procs(s);
+	if ((r = run_procs(s, why)) != 0)
+		return (r);
 	run_watch(s);
 	if ((r = heritage_create(s, why, WHY_MAX)) != 0)
 		return (r);
@@ -233,7 +240,8 @@ run_start(struct mkv_sup *s)
 	run_say_notes(s->config);
 	/* Drives first: they have more to do before they are ready. */
 	for (uint32_t i = 0; i < s->drive_count; i++)
-		(void)child_start(&sup_drive(s, i)->child);
+		if (s->pool[i].wanted)
+			(void)child_start(&sup_drive(s, i)->child);
 	for (uint32_t i = 0; i < s->front_count; i++)
 		(void)child_start(&sup_front(s, i)->child);
 	sup_on_change(s);

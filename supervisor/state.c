@@ -2,9 +2,9 @@
  * Process: supervisor, loop thread (and before the loop runs).
  * Owns: the lock of the data directory and server.state. The file is text, one fact a line, closed by its CRC32C:
  *
- *	memkv-state 1
+ *	memkv-state 2
  *	server_id HEX / store_secret HEX / epoch N / map_version N
- *	drive UUID WEIGHT MEDIA		(UUID "-" if not known yet)
+ *	drive UUID STATE SINCE WEIGHT FORMER ADDED SIZE FACTOR MEDIA		(UUID "-" if not known yet; rows in order of their numbers)
  *	crc HEX
  *
  * Invariants: written to a temporary file, flushed, renamed, directory flushed, mode 0600; so there is always one whole file, old or new.
@@ -32,7 +32,7 @@
 #define STATE_FILE	"server.state"
 #define STATE_TMP	"server.state.new"
 #define STATE_LOCK	"server.lock"
-#define STATE_HEAD	"memkv-state 1\n"
+#define STATE_HEAD	"memkv-state 2\n"
 #define STATE_BYTES_MAX	(64u * 1024)
 
 static void
@@ -106,19 +106,24 @@ static int
 state_parse_drive(struct state *s, const char *line)
 {
 	struct state_drive *d;
+	struct mkv_map_row row = { .state = 0 };
+	unsigned state, added;
+	uint64_t size;
+	double factor;
 	char uuid[33];
-	double weight;
 	int at = 0;
 
 	if (s->drive_count == STATE_DRIVES_MAX)
 		return (MKV_E_CORRUPT);
-	if (sscanf(line, "drive %32s %lf %n", uuid, &weight, &at) != 2 || at == 0 || strlen(line + at) >= STATE_MEDIA_MAX)
+	if (sscanf(line, "drive %32s %u %" SCNu64 " %lf %lf %u %" SCNu64 " %lf %n", uuid, &state, &row.since, &row.weight, &row.former, &added, &size,
+	    &factor, &at) != 8 || at == 0 || strlen(line + at) >= STATE_MEDIA_MAX || state >= MKV_DRIVE_STATES)
 		return (MKV_E_CORRUPT);
 	d = &s->drive[s->drive_count++];
-	d->weight = weight;
+	row.state = (uint8_t)state;
+	row.known = strcmp(uuid, "-") != 0;
+	*d = (struct state_drive){ .row = row, .added = added != 0, .max_size = size, .factor = factor };
 	strcpy(d->media, line + at);
-	d->known = strcmp(uuid, "-") != 0;
-	return (d->known ? state_unhex(d->uuid, uuid, sizeof(d->uuid)) : 0);
+	return (row.known ? state_unhex(d->row.uuid, uuid, sizeof(d->row.uuid)) : 0);
 }
 
 static int
@@ -256,8 +261,9 @@ state_print(const struct state *s, char *text, size_t max)
 	for (uint32_t i = 0; i < s->drive_count && n < max; i++) {
 		const struct state_drive *d = &s->drive[i];
 
-		state_hex(uuid, d->uuid, sizeof(d->uuid));
-		n += (size_t)snprintf(text + n, max - n, "drive %s %.17g %s\n", d->known ? uuid : "-", d->weight, d->media);
+		state_hex(uuid, d->row.uuid, sizeof(d->row.uuid));
+		n += (size_t)snprintf(text + n, max - n, "drive %s %u %" PRIu64 " %.17g %.17g %d %" PRIu64 " %.17g %s\n", d->row.known ? uuid : "-",
+		    d->row.state, d->row.since, d->row.weight, d->row.former, d->added, d->max_size, d->factor, d->media);
 	}
 	if (n < max)
 		n += (size_t)snprintf(text + n, max - n, "crc %08" PRIx32 "\n", mkv_crc32c(0, text, n));

@@ -7,13 +7,17 @@
 
 #include <stdint.h>
 
+#include "common/base/place.h"
+
 #define STATE_DRIVES_MAX	64u
 #define STATE_MEDIA_MAX		512u
 
+/* A row of the pool map; its number is the drive's, so no row ever goes. */
 struct state_drive {
-	uint8_t		uuid[16];
-	int		known;			/* uuid is valid */
-	double		weight;
+	struct mkv_map_row row;
+	int		added;			/* by an operator, while the server ran: started although the configuration lacks it */
+	uint64_t	max_size;		/* of one that was added: as storage.drives has it */
+	double		factor;
 	char		media[STATE_MEDIA_MAX];
 };
 
@@ -39,7 +43,7 @@ int	state_open(struct state *s, const char *dir, char *why, unsigned why_bytes);
 void	state_close(struct state *s, int clean);
 /* Durable when it returns 0. MKV_E_SYSTEM, MKV_E_NOSPACE, ... and words in why: the old file is still whole. */
 int	state_save(const struct state *s, char *why, unsigned why_bytes);
-/* Entry of a medium, made if it is new; NULL when there are too many. */
+/* Row of a medium, made if it is new (ABSENT); NULL when there are too many. */
 struct state_drive *state_drive(struct state *s, const char *media);
 
 #endif

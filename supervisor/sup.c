@@ -92,19 +92,21 @@ sup_say_ready(struct mkv_sup *s)
 static void
 sup_check_ready(struct mkv_sup *s)
 {
-	uint32_t settled = 0;
+	uint32_t settled = 0, wanted = 0;
 
 	if (sup_count(s, 0, s->front_count, CHILD_FATAL) == s->front_count) {
 		sup_fatal(s, sup_front(s, 0)->why);
 		return;
 	}
-	if (sup_count(s, s->front_count, s->drive_count, CHILD_FATAL) == s->drive_count) {
-		sup_fatal(s, sup_drive(s, 0)->why);
+	for (uint32_t i = 0; i < s->drive_count; i++)
+		wanted += (uint32_t)s->pool[i].wanted;
+	if (sup_count(s, s->front_count, s->drive_count, CHILD_FATAL) >= wanted) {
+		sup_fatal(s, wanted > 0 ? sup_drive(s, 0)->why : "all drives were removed; memkvctl drive add, or another server.data_dir");
 		return;
 	}
 	for (uint32_t i = 0; i < s->drive_count; i++)
-		settled += s->pool[i].state != MKV__CTL__DRIVE_STATE__DRIVE_RESTARTING;
-	if (settled < s->drive_count || pool_online(s) == 0)
+		settled += pool_state(s, i) != MKV_DRIVE_RESTARTING;
+	if (settled < s->drive_count || pool_online(s) == 0 || !pool_served(s))
 		return;
 	if (sup_count(s, 0, s->front_count, CHILD_RUNNING) + sup_count(s, 0, s->front_count, CHILD_FATAL) < s->front_count)
 		return;

@@ -4,7 +4,7 @@
  *	main.c		command line; run.c: start and end; sup.c: ready, reload, orderly stop
  *	proc.c		one row of the table: process, control socket, log pipe, liveness		(child.c: its states)
  *	spawn.c		fork and exec							heritage.c: segments, and what a child is given
- *	peers.c		deaths told to the neighbours, DRAINED, the map of drives
+ *	peers.c		deaths told to the neighbours, DRAINED, the epoch		pool.c: the pool map
  *	operator.c	memkvctl's socket						admin/: HTTP
  *
  * Everything here is touched by the loop thread alone. The supervisor holds every segment and never reads a block.
@@ -55,6 +55,7 @@ struct life {
 	struct ctl	ctl;
 	struct logs_src	log;
 	int		hello, configured, ready, stopped;
+	int		forget_all;		/* drive: told to begin empty */
 	int		reaped;			/* its pid may be another's by now */
 	int		broken;			/* its control socket ended or it talked nonsense: SIGKILL is on its way */
 	uint64_t	ping_nonce, ping_sent_ns, pong_ns;	/* ping_sent_ns 0: none is open */
@@ -98,18 +99,25 @@ struct sup_ring {
 	uint32_t	epoch;
 };
 
+/* A drive beside its row in the map (state.drive[].row). */
 struct pool_drive {
-	Mkv__Ctl__DriveState state;
-	int		known;			/* uuid */
-	uint8_t		uuid[16];
-	double		weight;			/* configured factor x capacity */
+	int		wanted;			/* has a process, or should have */
+	int		ready;			/* its present process has said READY and is spoken to */
+	int		forgot;			/* ... and began empty */
+	uint64_t	stored;			/* version that its present process has kept; 0: none yet */
+	uint64_t	kept;			/* that it is known to have kept in any life */
+	int		log_lost;		/* away: what was written meanwhile is not known to the others */
+	int		asked;			/* its log is waited for */
+	uint32_t	replaces;		/* row + 1 of the drive that is drained when this one is online */
 	uint64_t	total_bytes, used_bytes;
 	uint32_t	drained_epoch;		/* no I/O of it is left up to here, whoever it was for */
-	uv_timer_t	drain_timer;		/* armed from START of a life to its DRAINED */
+	uv_timer_t	drain_timer;		/* armed from START of a life to its DRAINED, and from SIGKILL to the end */
 	int		drain_late;
 	/* For each front: the same, for that front's buffers alone. */
 	uint32_t	front_drained[CONFIG_FRONTS_MAX];
 };
+
+enum pool_join { POOL_JOIN_NONE, POOL_JOIN_FENCE, POOL_JOIN_LOGS, POOL_JOIN_APPLY };	/* pool.c */
 
 enum sup_phase {
 	SUP_STARTING,			/* until everything runs or is settled */
@@ -137,8 +145,14 @@ struct mkv_sup {
 	uint16_t	data_port, admin_port;	/* as bound */
 	uint32_t	front_count, drive_count, proc_count;
 	struct proc	proc[SUP_PROCS_MAX];	/* fronts first */
-	struct sup_ring	*ring;			/* [a * proc_count + b], a < b */
+	struct sup_ring	*ring;			/* [a * SUP_PROCS_MAX + b], a < b */
 	struct pool_drive pool[CONFIG_DRIVES_MAX];
+	struct mkv_map	served;			/* what fronts go by; at start: what they went by in the last life */
+	int		pool_open;		/* fronts of this life go by it */
+	int		pool_changed;		/* since the last life */
+	uint64_t	place_version;		/* of the first version with the present placement */
+	enum pool_join	join;
+	uint32_t	joiner;
 	struct mkv_metrics *metrics;		/* the supervisor's own */
 	struct logs_out	out;
 	struct logs_src	own_log;
@@ -176,6 +190,12 @@ sup_drive(struct mkv_sup *s, uint32_t idx)
 	return (&s->proc[s->front_count + idx]);
 }
 
+static inline struct mkv_map_row *
+pool_row(const struct mkv_sup *s, uint32_t i)
+{
+	return ((struct mkv_map_row *)(uintptr_t)&s->state.drive[i].row);
+}
+
 static inline int
 proc_is_drive(const struct proc *p)
 {
@@ -211,6 +231,7 @@ const char *	spawn_program(enum sup_kind kind);
 /* heritage.c */
 int		heritage_create(struct mkv_sup *s, char *why, unsigned why_bytes);	/* segments, listeners: at start */
 void		heritage_destroy(struct mkv_sup *s);
+int		heritage_add(struct proc *p, char *why, unsigned why_bytes);	/* of a drive that comes while the server runs */
 int		heritage_rings(struct proc *p);				/* fresh rings with all living neighbours, told to those configured */
 void		heritage_drop_rings(struct proc *p);
 uint32_t	heritage_ring_epoch(const struct proc *a, const struct proc *b);	/* of their present ring; 0: there is none */
@@ -227,11 +248,36 @@ void		peers_close(struct mkv_sup *s);
 void		peers_on_death(struct proc *p, uint32_t epoch_died, int clean);
 void		peers_on_drained(struct proc *drive, const Mkv__Ctl__Drained *d);
 void		peers_on_ring_bad(struct proc *p, const Mkv__Ctl__RingBad *b);
-void		peers_on_ready(struct proc *drive, const Mkv__Ctl__Ready *r);
+int		peers_save(struct mkv_sup *s, char *why, unsigned why_bytes);
+void		peers_on_broken(struct proc *p);			/* SIGKILL is on its way */
+int		peers_on_ready(struct proc *drive, const Mkv__Ctl__Ready *r);	/* 0: it is refused */
+void		peers_init_drive(struct mkv_sup *s, uint32_t drive);
 void		peers_on_state(struct proc *p, enum child_state from);
 void		peers_catch_up(struct proc *p);				/* just configured: map, what was drained meanwhile */
-void		pool_set_state(struct mkv_sup *s, uint32_t drive, Mkv__Ctl__DriveState state);
+
+/* pool.c */
+int		pool_init(struct mkv_sup *s, char *why, unsigned why_bytes);	/* rows and their configuration; before the table of processes */
+void		pool_begin(struct mkv_sup *s);
+void		pool_configure(struct mkv_sup *s, uint32_t i);
+void		pool_catch_up(struct proc *p);
+void		pool_step(struct mkv_sup *s);
+void		pool_tick(struct mkv_sup *s);
+void		pool_out(struct mkv_sup *s, uint32_t i, enum mkv_drive_state state);	/* FAILED, ABSENT, REMOVED */
+void		pool_on_state(struct proc *p);
+void		pool_on_death(struct mkv_sup *s, uint32_t i);
+void		pool_on_ready(struct proc *drive, const Mkv__Ctl__Ready *r);
+void		pool_on_stored(struct proc *drive, uint64_t version);
+void		pool_on_log(struct proc *drive, const Mkv__Ctl__AwayLog *l);
+int		pool_forgets(const struct mkv_sup *s, uint32_t i);
+enum mkv_drive_state pool_state(const struct mkv_sup *s, uint32_t i);	/* for eyes: RESTARTING as well */
 uint32_t	pool_online(const struct mkv_sup *s);
+uint32_t	pool_removed(const struct mkv_sup *s);
+int		pool_others(const struct mkv_sup *s, uint32_t drive);
+int		pool_served(const struct mkv_sup *s);			/* fronts go by what is decided */
+void		pool_remove(struct mkv_sup *s, uint32_t i);
+const char *	pool_drain(struct mkv_sup *s, uint32_t i);		/* NULL, or why not */
+int		pool_add(struct mkv_sup *s, const char *media, uint64_t max_size, double factor, uint32_t *idx, const char **why);
+int		pool_locate(const struct mkv_sup *s, const char *ns, const char *key, int *former);	/* row, -1: nowhere */
 
 /* notify_*.c: the service manager, if there is one */
 void		notify_ready(struct mkv_sup *s);

@@ -15,6 +15,7 @@
 #include "common/base/assert.h"
 #include "common/base/clock.h"
 #include "common/base/os.h"
+#include "common/base/units.h"
 
 #define CTL_ANSWER_MAX	(16u << 20)
 #define CTL_DEADLINE_MAX_S	86400u		/* longer is of no use, and the kernel counts in less than we do */
@@ -22,7 +23,8 @@
 struct ctl_opts {
 	const char	*control;
 	uint64_t	deadline_us;
-	int		json, help, version;
+	const char	*size, *weight, *ns;
+	int		now, json, help, version;
 };
 
 struct ctl_command {
@@ -41,6 +43,10 @@ static const struct mkv_opt ctl_options[] = {
 	{ "control", 'c', MKV_OPT_STR, offsetof(struct ctl_opts, control), "PATH", NULL, NULL,
 	    "socket of the server, as its ready line says (default MEMKV_CONTROL, then the usual places)", 1 },
 	{ "deadline", 0, MKV_OPT_DURATION, offsetof(struct ctl_opts, deadline_us), "DURATION", "40s", NULL, "wait so long for the answer", 1 },
+	{ "size", 0, MKV_OPT_STR, offsetof(struct ctl_opts, size), "SIZE", NULL, NULL, "drive add, replace: how large the file or arena is to be", 1 },
+	{ "weight", 0, MKV_OPT_STR, offsetof(struct ctl_opts, weight), "NUMBER", NULL, NULL, "drive add, replace: share of keys, as a factor on its capacity", 1 },
+	{ "namespace", 0, MKV_OPT_STR, offsetof(struct ctl_opts, ns), "NAME", NULL, NULL, "drive locate: of the key", 1 },
+	{ "now", 0, MKV_OPT_FLAG, offsetof(struct ctl_opts, now), NULL, NULL, NULL, "drive drain, remove: give up at once what it holds", 1 },
 	{ "json", 'j', MKV_OPT_FLAG, offsetof(struct ctl_opts, json), NULL, NULL, NULL, "the answer as the server gave it", 1 },
 	{ "version", 'V', MKV_OPT_FLAG, offsetof(struct ctl_opts, version), NULL, NULL, NULL, "print the version", 1 },
 	{ "help", 'h', MKV_OPT_FLAG, offsetof(struct ctl_opts, help), NULL, NULL, NULL, "this text", 1 },
@@ -52,7 +58,14 @@ ctl_help(FILE *to)
 	fprintf(to, "usage: memkvctl COMMAND [OPTION]... [NAME]...\n\nLooks after the children of a running memkv server, such as drive:0 or front:tcp:0.\n\n");
 	for (size_t i = 0; i < MKV_ARRAY_LEN(ctl_commands); i++)
 		fprintf(to, "  %-9s %s\n", ctl_commands[i].name, ctl_commands[i].help);
-	fprintf(to, "\nWithout a NAME, or with the name all, every child is meant.\n\n");
+	fprintf(to, "\nWithout a NAME, or with the name all, every child is meant.\n\n"
+	    "  drive list                 drives, their state, media and use\n"
+	    "  drive locate KEY           which drive is the home of a key, and was before\n"
+	    "  drive add MEDIA            take a device, file or arena into service\n"
+	    "  drive drain ID             no new keys; what it holds is read until it has left (drive.drain_time), then it is removed\n"
+	    "  drive remove ID            take out a drive that is drained, failed or absent\n"
+	    "  drive replace OLD NEW      add NEW; when it is in service OLD is drained, or removed if it is not in service\n\n"
+	    "An ID is a number, drive:NUMBER, a uuid or a medium.\n\n");
 	mkv_opt_help(to, ctl_options, MKV_ARRAY_LEN(ctl_options), 1);
 	fprintf(to, "\nExit status: 0 done; 1 the server refused, or status found a child that is not RUNNING; 2 wrong usage; 4 no server there, or no answer in time.\n");
 }
@@ -236,6 +249,18 @@ ctl_show_row(FILE *to, const json_t *row)
 }
 
 static void
+ctl_show_drive(FILE *to, const json_t *row)
+{
+	char used[32], total[32];
+
+	fprintf(to, "%-9s %-10s %10s of %10s  %8lld objects  %s%s%s%s\n", ctl_text(row, "name"), ctl_text(row, "state"),
+	    mkv_size_human(used, sizeof(used), (uint64_t)json_integer_value(json_object_get(row, "used_bytes"))),
+	    mkv_size_human(total, sizeof(total), (uint64_t)json_integer_value(json_object_get(row, "total_bytes"))),
+	    (long long)json_integer_value(json_object_get(row, "objects")), ctl_text(row, "media"),
+	    json_is_true(json_object_get(row, "readonly")) ? ", read-only" : "", ctl_text(row, "detail")[0] != '\0' ? ", " : "", ctl_text(row, "detail"));
+}
+
+static void
 ctl_show_lines(FILE *to, const json_t *row)
 {
 	const json_t *lines = json_object_get(row, "lines"), *line;
@@ -270,6 +295,8 @@ ctl_show(FILE *to, const char *cmd, const json_t *answer)
 	json_array_foreach((json_t *)(uintptr_t)rows, i, row) {
 		if (strcmp(cmd, "tail") == 0)
 			ctl_show_lines(to, row);
+		else if (json_object_get(row, "media") != NULL)
+			ctl_show_drive(to, row);
 		else if (c->done != NULL && ok)
 			fprintf(to, "%s: %s\n", ctl_text(row, "name"), c->done);
 		else
@@ -310,6 +337,27 @@ ctl_unknown(const char *word)
 	return (2);
 }
 
+/* The options of `drive` travel as words. */
+static void
+ctl_drive_words(const struct ctl_opts *o, const char **words, char text[3][320])
+{
+	const struct {
+		const char *name, *value;
+	} opt[] = { { "size", o->size }, { "weight", o->weight }, { "namespace", o->ns } };
+	unsigned n = 0;
+
+	while (words[n] != NULL)
+		n++;
+	for (unsigned i = 0; i < MKV_ARRAY_LEN(opt); i++)
+		if (opt[i].value != NULL) {
+			snprintf(text[i], 320, "%s=%s", opt[i].name, opt[i].value);
+			words[n++] = text[i];
+		}
+	if (o->now)
+		words[n++] = "now";
+	words[n] = NULL;
+}
+
 static int
 ctl_run(const struct ctl_opts *o, const char *const *words)
 {
@@ -340,7 +388,8 @@ int
 ctl_main(int argc, char **argv)
 {
 	struct ctl_opts o = { 0 };
-	const char **words = calloc((size_t)argc + 1, sizeof(*words));
+	char text[3][320];
+	const char **words = calloc((size_t)argc + 8, sizeof(*words));
 	const struct ctl_command *cmd;
 	char why[256];
 	int n, status = 0;
@@ -367,8 +416,11 @@ ctl_main(int argc, char **argv)
 	else if (!cmd->names && n > 1) {
 		fprintf(stderr, "memkvctl: %s takes no names: it is for the whole server\n", words[0]);
 		status = 2;
-	} else
+	} else {
+		if (strcmp(words[0], "drive") == 0)
+			ctl_drive_words(&o, words, text);
 		status = ctl_run(&o, words);
+	}
 	free(words);
 	return (status);
 }

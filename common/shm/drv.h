@@ -112,7 +112,7 @@ struct mkv_drv_req {
 	uint32_t	piece_no, piece_count, piece_bytes;
 	uint32_t	n_digests;	/* BATCH */
 	uint16_t	ns_bytes, key_bytes, n_bufs, n_crcs, n_stripe, home_idx;
-	uint32_t	pad;
+	uint32_t	map_version;	/* lower half: the pool map that the front went by */
 	uint8_t		ns[64];
 	uint8_t		key[MKV_DRV_KEY_MAX];
 	struct mkv_drv_buf bufs[MKV_DRV_BUFS_MAX];

@@ -33,41 +33,24 @@ status_text(json_t *j, size_t *bytes)
 static const char *
 status_health(const struct mkv_sup *s)
 {
-	uint32_t running = 0;
+	uint32_t running = 0, gone = pool_removed(s);
 
 	if (!sup_serving(s))
 		return ("unhealthy");
 	for (uint32_t i = 0; i < s->proc_count; i++)
 		running += s->proc[i].child.state == CHILD_RUNNING && !s->proc[i].readonly;
-	return (running == s->proc_count && pool_online(s) == s->drive_count ? "healthy" : "degraded");
+	return (running == s->proc_count - gone && pool_online(s) == s->drive_count - gone ? "healthy" : "degraded");
 }
 
 char *
 admin_health(struct mkv_sup *s, size_t *bytes, int *unhealthy)
 {
 	const char *word = status_health(s);
-	uint32_t online = pool_online(s);
+	uint32_t online = pool_online(s), total = s->drive_count - pool_removed(s);
 
 	*unhealthy = strcmp(word, "unhealthy") == 0;
 	return (status_text(json_pack("{s:s,s:b,s:i,s:i,s:i}", "status", word, "rdma_active", 0, "drives_online", (int)online,
-	    "drives_offline", (int)(s->drive_count - online), "drives_total", (int)s->drive_count), bytes));
-}
-
-static const char *
-status_drive_state(Mkv__Ctl__DriveState state)
-{
-	switch (state) {
-	case MKV__CTL__DRIVE_STATE__DRIVE_ONLINE:
-		return ("online");
-	case MKV__CTL__DRIVE_STATE__DRIVE_RESTARTING:
-		return ("restarting");
-	case MKV__CTL__DRIVE_STATE__DRIVE_FAILED:
-		return ("failed");
-	case MKV__CTL__DRIVE_STATE__DRIVE_DRAINING:
-		return ("draining");
-	default:
-		return ("absent");
-	}
+	    "drives_offline", (int)(total - online), "drives_total", (int)total), bytes));
 }
 
 static json_t *
@@ -109,12 +92,12 @@ status_usable(const struct mkv_sup *s, uint32_t drive)
 static json_t *
 status_device(const struct mkv_sup *s, uint32_t i)
 {
-	const struct pool_drive *d = &s->pool[i];
+	const struct mkv_map_row *d = pool_row(s, i);
 	const struct proc *p = &s->proc[s->front_count + i];
 
 	return (json_pack("{s:i,s:o,s:o,s:s,s:o,s:b,s:I,s:I,s:I,s:f}", "index", (int)i, "uuid",
 	    d->known ? status_hex(d->uuid, sizeof(d->uuid)) : json_null(), "media", status_string(s->conf->drive[i].media), "state",
-	    status_drive_state(d->state), "io", status_string(p->io), "readonly", p->readonly, "raw_bytes", (json_int_t)d->total_bytes,
+	    mkv_drive_state_name(pool_state(s, i)), "io", status_string(p->io), "readonly", p->readonly, "raw_bytes", (json_int_t)s->pool[i].total_bytes,
 	    "usable_bytes", (json_int_t)status_usable(s, i), "used_bytes", (json_int_t)status_used(s, i), "weight", d->weight));
 }
 

@@ -227,6 +227,13 @@ on_message(const Mkv__Ctl__Control *m, unsigned n_fds)
 	case MKV__CTL__CONTROL__BODY_POOL_MAP:
 		mkv_log(MKV_EV_NOTE, "got=pool_map version=%u drives=%zu state0=%d", (unsigned)m->pool_map->version, m->pool_map->n_drives,
 		    m->pool_map->drives[0]->state);
+		if (is_drive)
+			send_body(MKV__CTL__CONTROL__BODY_MAP_STORED, &(Mkv__Ctl__MapStored){ .base = PROTOBUF_C_MESSAGE_INIT(&mkv__ctl__map_stored__descriptor),
+			    .version = m->pool_map->version }, NULL, 0);
+		break;
+	case MKV__CTL__CONTROL__BODY_AWAY_ASK:
+		send_body(MKV__CTL__CONTROL__BODY_AWAY_LOG, &(Mkv__Ctl__AwayLog){ .base = PROTOBUF_C_MESSAGE_INIT(&mkv__ctl__away_log__descriptor),
+		    .since = m->away_ask->since, .whole = 1, .last = 1 }, NULL, 0);
 		break;
 	case MKV__CTL__CONTROL__BODY_START:
 		started();

@@ -214,6 +214,7 @@ def test_a_drive_that_gets_no_lock_is_failed_and_comes_back_later(fakes):
     assert not re.search(r"event=drain_late(.|\n)*got=peer_drained peer=1 index=0", f.text()), "time frees nothing"
     f.wait_state("drive:0", "RUNNING")
     f.wait_log(r"event=drain_late(?:.|\n)*got=peer_drained peer=1 index=0")
+    f.wait_log(r"event=drain_late(?:.|\n)*event=pool child=drive:0 state=online(?:.|\n)*event=pool_served version=\d+ online=2")
     assert json.loads(f.http("/v1/health")[1])["status"] == "healthy"
     maps = [int(v) for v in re.findall(r"proc=front:tcp:0 .*got=pool_map version=(\d+)", f.text())]
     assert maps[-1] >= maps[0] + 2, "out of the map and back"

@@ -86,7 +86,7 @@ struct mkv_worker {
 	Mkv__Ctl__Kind	kind;
 	uint32_t	index, epoch, front_id, front_count, drive_count;
 	uint8_t		server_id[16], store_secret[32], drive_uuid[16];
-	int		loopback_only, has_drive_uuid;
+	int		loopback_only, has_drive_uuid, forget_all;
 	char		media[256];
 	uint64_t	max_size;
 
@@ -131,6 +131,9 @@ void		mkv_worker_ready(struct mkv_worker *w, Mkv__Ctl__Ready *ready);		/* io and
 void		mkv_worker_drained_own(struct mkv_worker *w);
 void		mkv_worker_drained_front(struct mkv_worker *w, uint32_t front, uint32_t epoch);
 void		mkv_worker_report(struct mkv_worker *w, int readonly, int failed, const char *detail);	/* State; -1: as last time */
+void		mkv_worker_report_hang(struct mkv_worker *w, const char *detail);	/* drive: an I/O request does not end */
+void		mkv_worker_map_stored(struct mkv_worker *w, uint64_t version);
+void		mkv_worker_away_log(struct mkv_worker *w, Mkv__Ctl__AwayLog *part);
 void		mkv_worker_stopped(struct mkv_worker *w);				/* STOPPED, then exit 0 */
 /* Cannot serve: logs, sends Fail, ends the loop, exit 1. Returns MKV_E_CANCELLED, so that callbacks can return it. */
 int		mkv_worker_fail(struct mkv_worker *w, int final, const char *fmt, ...) MKV_PRINTF(3, 4);

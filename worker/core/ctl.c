@@ -58,6 +58,8 @@ static const struct {
 	ROW(PEER_DRAINED,	"peer_drained",	BOTH,	EVER,			0, 0),
 	ROW(LISTENER,		"listener",	FRONT,	LATER,			1, 0),
 	ROW(POOL_MAP,		"pool_map",	BOTH,	EVER,			0, 0),
+	ROW(AWAY_ASK,		"away_ask",	DRIVE,	EVER,			0, 0),
+	ROW(FORGET,		"forget",	DRIVE,	EVER,			0, 0),
 	ROW(START,		"start",	BOTH,	MKV_CTL_SETUP,		0, 0),
 	ROW(PING,		"ping",		BOTH,	ALWAYS,			0, 0),
 	ROW(STOP,		"stop",		BOTH,	ALWAYS,			0, 0),

@@ -144,6 +144,37 @@ mkv_worker_report(struct mkv_worker *w, int readonly, int failed, const char *de
 }
 
 void
+mkv_worker_report_hang(struct mkv_worker *w, const char *detail)
+{
+	Mkv__Ctl__State s = MKV__CTL__STATE__INIT;
+	MKV_CTL_MESSAGE(m, STATE, state, &s);
+
+	s.readonly = w->readonly;
+	s.failed = w->failed;
+	s.hangs = 1;
+	s.detail = (char *)(uintptr_t)detail;
+	mkv_worker_say(w, &m);
+}
+
+void
+mkv_worker_map_stored(struct mkv_worker *w, uint64_t version)
+{
+	Mkv__Ctl__MapStored s = MKV__CTL__MAP_STORED__INIT;
+	MKV_CTL_MESSAGE(m, MAP_STORED, map_stored, &s);
+
+	s.version = version;
+	mkv_worker_say(w, &m);
+}
+
+void
+mkv_worker_away_log(struct mkv_worker *w, Mkv__Ctl__AwayLog *part)
+{
+	MKV_CTL_MESSAGE(m, AWAY_LOG, away_log, part);
+
+	mkv_worker_say(w, &m);
+}
+
+void
 mkv_worker_stopped(struct mkv_worker *w)
 {
 	Mkv__Ctl__Stopped s = MKV__CTL__STOPPED__INIT;
@@ -287,6 +318,7 @@ life_configure_first(struct mkv_worker *w, const Mkv__Ctl__Configure *c)
 	w->max_size = c->max_size;
 	w->loopback_only = c->loopback_only;
 	w->has_drive_uuid = c->drive_uuid.len > 0;
+	w->forget_all = c->forget_all;
 	if ((r = life_copy(w->server_id, sizeof(w->server_id), &c->server_id)) != 0 ||
 	    (r = life_copy(w->store_secret, sizeof(w->store_secret), &c->store_secret)) != 0 ||
 	    (w->has_drive_uuid && (r = life_copy(w->drive_uuid, sizeof(w->drive_uuid), &c->drive_uuid)) != 0) ||

@@ -4,6 +4,7 @@
 #ifndef MKV_DRIVE_DRIVE_H
 #define MKV_DRIVE_DRIVE_H
 
+#include "common/base/place.h"
 #include "common/base/timer.h"
 #include "common/shm/stage.h"
 #include "worker/core/core.h"
@@ -55,7 +56,10 @@ struct drive {
 	uint32_t	drain_epoch[DRIVE_FRONTS_MAX];	/* DRAINED to be said when the last dying client of that front is done; 0: none */
 	struct drive_backlog requests, answers;
 	struct mkv_timer timer;
+	struct mkv_map	map;			/* the last one heard; version 0: none */
 	int		opening, stopping;
+	int		hangs;			/* reported */
+	uint64_t	errors_ns, errors_then;	/* the minute in which errors are counted, how many there were before it */
 	uint64_t	count_ns, enters, bells;
 };
 
@@ -68,6 +72,14 @@ int	drive_stage_add(struct drive *d, uint32_t front, int fd, uint64_t bytes, int
 void	drive_stages_register(struct drive *d);
 void	drive_stages_close(struct drive *d);
 void *	drive_buffer(void *arg, uint32_t client, uint64_t off, uint64_t bytes, int *buf_idx);
+
+/* pool.c */
+int	drive_pool_message(struct drive *d, const Mkv__Ctl__Control *m);
+void	drive_map_stored(void *arg, uint64_t version);
+void	drive_map_ready(struct drive *d);	/* the engine is open */
+void	drive_watch(struct drive *d, uint64_t now);	/* does the medium hang, or fail again and again? */
+/* What the medium has kept, for READY; rows: room for MKV_MAP_DRIVES_MAX. */
+void	drive_map_fill(const struct mkv_map *map, Mkv__Ctl__PoolMap *out, Mkv__Ctl__PoolDrive *rows, Mkv__Ctl__PoolDrive **list);
 
 /* fronts.c */
 int	drive_fronts_init(struct drive *d);

@@ -225,7 +225,7 @@ eng_alloc_store(struct mkv_engine *e)
 		return (r);
 	if ((r = mkv_alloc_init(&e->al, (uint32_t)(e->sb.data_units / per), per)) != 0)
 		return (r);
-	if ((r = page_init(e)) != 0 || (r = journal_init(e)) != 0)
+	if ((r = page_init(e)) != 0 || (r = journal_init(e)) != 0 || (r = poolmap_init(e)) != 0)
 		return (r);
 	return (ckpt_init(e));
 }
@@ -234,6 +234,7 @@ static void
 eng_free(struct mkv_engine *e)
 {
 	fail_fini(e);
+	poolmap_fini(e);
 	ckpt_fini(e);
 	journal_fini(e);
 	page_fini(e);
@@ -303,6 +304,10 @@ eng_start(struct mkv_engine *e, char *why, size_t why_bytes)
 		snprintf(why, why_bytes, "no memory for an index of %u objects", e->sb.objects_max);
 		return (r);
 	}
+	if ((r = poolmap_load(e)) != 0) {
+		snprintf(why, why_bytes, "%s: the pool map cannot be read: %s", e->o.name, mkv_err(r));
+		return (r);
+	}
 	if ((r = recover_run(e, why, why_bytes)) != 0)
 		return (r);
 	e->rec.recovery_ns = eng_now(e) - begin;
@@ -357,6 +362,7 @@ mkv_engine_tune(struct mkv_engine *e, const struct mkv_engine_opts *opts)
 	e->o.accepted_window_ns = opts->accepted_window_ns;
 	e->o.accepted_window_bytes = opts->accepted_window_bytes;
 	e->o.evict = opts->evict;
+	e->o.drain_ns = opts->drain_ns;
 	e->o.evict_high_pct = opts->evict_high_pct;
 	e->o.evict_low_pct = opts->evict_low_pct;
 	e->o.pin_pct = opts->pin_pct;
@@ -375,6 +381,8 @@ mkv_engine_close(struct mkv_engine **ep, int abandon)
 		return (0);
 	MKV_CHECK_OBJ(e, MKV_ENGINE_MAGIC);
 	*ep = NULL;
+	while (!abandon && e->pm.state != PM_IDLE && !e->cancelled)
+		e->cancelled = e->o.ops->pump(e->o.arg) == MKV_E_CANCELLED;
 	if (!abandon && !e->readonly) {
 		MKV_ASSERT(e->at_work == 0);
 		if ((r = ckpt_run(e)) == 0 && (r = fail_close(e)) == 0)
@@ -403,6 +411,7 @@ eng_turn(struct mkv_engine *e, uint64_t now)
 {
 	eng_run_ready(e);
 	page_journal_written(e);
+	e->more |= poolmap_step(e, now);
 	if (!e->readonly) {
 		evict_step(e);
 		page_gc(e);
@@ -428,6 +437,7 @@ mkv_engine_step(struct mkv_engine *e)
 		eng_gauges(e);
 		e->sweep_ns = now + SWEEP_NS;
 	}
+	e->more = 0;
 	eng_turn(e, now);
 	/* Memory completes as fast as we ask: bounded, so that the loop turns. */
 	for (int i = 0; e->o.media->shared && i < 64; i++) {
@@ -436,10 +446,10 @@ mkv_engine_step(struct mkv_engine *e)
 			break;
 		eng_turn(e, now);
 	}
-	if (more || !mkv_list_empty(&e->ready))
+	if (more || e->more || !mkv_list_empty(&e->ready))
 		return (0);
 	next = MKV_MIN(journal_next_ns(e), fail_next_ns(e));
-	if (e->at_work || e->setfrees)
+	if (e->at_work || e->setfrees || e->pm.sweeping || e->pm.leaving || e->pm.next.version != 0)
 		next = MKV_MIN(next, e->sweep_ns);
 	return (next);
 }

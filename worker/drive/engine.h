@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "common/base/clock.h"
+#include "common/base/place.h"
 #include "common/shm/drv.h"
 #include "common/shm/metric.h"
 #include "common/shm/ring.h"
@@ -39,6 +40,8 @@ struct mkv_engine_ops {
 	void	(*peer)(void *arg, uint32_t drive, const struct mkv_desc *d);
 	/* The last request of a client that mkv_engine_client_gone() named is complete. */
 	void	(*client_done)(void *arg, uint32_t client);
+	/* The map that mkv_engine_map() gave is kept, and nothing asked under an older one is at work. NULL: nobody gives one. */
+	void	(*map_stored)(void *arg, uint64_t version);
 	/* Once: no more writes. */
 	void	(*readonly)(void *arg, const char *why);
 	/*
@@ -62,6 +65,7 @@ struct mkv_engine_opts {
 	uint8_t		drive_uuid[16];		/* zero: any; else the medium must have it, or gets it when it is formatted */
 	int		may_format;		/* an empty medium is formatted */
 	int		look_only;		/* recovery in memory, not one byte is written; the engine is read-only */
+	int		forget_all;		/* the drive was away: what it holds under keys may be stale, so it goes; pieces stay */
 
 	uint32_t	extent_bytes;		/* for formatting */
 	uint64_t	journal_bytes;		/* 0: by size */
@@ -70,6 +74,7 @@ struct mkv_engine_opts {
 	uint32_t	queue_depth;		/* requests at work */
 	uint64_t	page_cache_bytes;
 	uint64_t	accepted_window_ns, accepted_window_bytes;
+	uint64_t	drain_ns;		/* a drive that is drained gives up its objects over so long */
 	int		evict;			/* 0: a full drive answers MKV_E_NOSPACE */
 	int		policy;			/* enum mkv_policy_kind; 0: adaptive */
 	uint32_t	pin_pct;		/* of the data area may be pinned; 0: as much as there is */
@@ -124,6 +129,18 @@ void	mkv_engine_unreserve(struct mkv_engine *e, uint32_t client, uint64_t txn);
 void	mkv_engine_peer(struct mkv_engine *e, uint32_t drive, const struct mkv_desc *d);
 /* A client is gone: parked requests end, holds and transactions are given back, no more replies; ops->client_done follows (maybe at once). */
 void	mkv_engine_client_gone(struct mkv_engine *e, uint32_t client);
+
+/*
+ * A newer pool map, copied. From here on a write that was asked under an older version is refused (RETRY). When those at work are done, what the
+ * former map left over is gone and what mkv_engine_forget() named as well, it is written and ops->map_stored follows; also for a version that is
+ * kept already.
+ */
+void	mkv_engine_map(struct mkv_engine *e, const struct mkv_map *map);
+const struct mkv_map *mkv_engine_map_kept(const struct mkv_engine *e);	/* version 0: none */
+/* Written elsewhere while this drive was away. 0; MKV_E_NOMEM. */
+int	mkv_engine_forget(struct mkv_engine *e, const void *digests, size_t n);
+/* What was written or deleted here while a drive was away. *whole 0: there was more than this, or it began after version `since`. */
+size_t	mkv_engine_away(const struct mkv_engine *e, uint64_t since, const struct mkv_digest **digests, int *whole);
 
 /*
  * One turn: run what is ready, start the next group, evict, checkpoint, expire. Call it in every loop turn, after completions ran.

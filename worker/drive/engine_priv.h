@@ -232,6 +232,36 @@ struct ckpt {
 	int		err, wanted, last;
 };
 
+enum poolmap_state { PM_IDLE, PM_WRITE, PM_FLUSH };
+
+struct poolmap {
+	struct mkv_map	kept;		/* on the medium */
+	struct mkv_map	next;		/* to be kept; version 0: none */
+	uint64_t	fence_ns;	/* of what came up to then nothing may be at work when `next` is written */
+	enum poolmap_state state;
+	struct mkv_mio	mio;
+	struct mkv_poolmap *block;
+	/* Objects that no front finds here by the kept map leave. */
+	struct mkv_place home, former;
+	uint32_t	sweep;		/* next entry */
+	int		sweeping;
+	uint64_t	sweep_ns;
+	/* This drive is drained: its objects leave one by one. */
+	int		leaving;
+	uint64_t	leave_began_ns;
+	uint32_t	leave_objects;	/* when it began */
+	uint32_t	leave_hand;
+	/* A drive that comes back: keys to be dropped. */
+	struct mkv_digest *forget;
+	size_t		forgets, forget_at;
+	/* While another drive is away: keys that were written here. */
+	struct mkv_digest *log;
+	uint32_t	logs;
+	int		log_on, log_full;
+	uint64_t	log_from;	/* whatever was written under this version or a later one is in the log */
+	int		seen;		/* this process has had a map */
+};
+
 #define GHOST_BITS_MAX	20
 #define GHOST_WAYS	4u
 #define GHOSTS_MAX	(1u << 20)	/* of the policy: 4 MiB */
@@ -260,6 +290,7 @@ struct mkv_engine {
 	struct journal	jn;
 	struct ckpt	ck;
 	struct fails	fl;
+	struct poolmap	pm;
 
 	struct mkv_req	*req;
 	struct dio	*dio, *dio_free;
@@ -290,6 +321,7 @@ struct mkv_engine {
 	uint32_t	setacks;
 	uint64_t	set_next;
 
+	int		more;		/* a step has more to do at once */
 	int		readonly, opening, formatted, cancelled;
 	uint64_t	sweep_ns, reclaim_ns;
 	uint64_t	puts;
@@ -465,6 +497,14 @@ void	set_replay_gone(struct mkv_engine *e, const struct mkv_jset *s);
 void	set_replay_freed(struct mkv_engine *e, struct mkv_set_id set);
 void	set_mark_committed(struct mkv_engine *e, struct mkv_set_id set, uint32_t piece_count);
 int	set_drop_pieces(struct mkv_engine *e, struct mkv_set_id set, uint32_t *from, uint32_t piece_count, int provisional_only);
+
+/* poolmap.c */
+int	poolmap_init(struct mkv_engine *e);
+void	poolmap_fini(struct mkv_engine *e);
+int	poolmap_load(struct mkv_engine *e);
+int	poolmap_refuses(const struct mkv_engine *e, const struct mkv_drv_req *q);	/* 1: asked under an older map */
+void	poolmap_note(struct mkv_engine *e, const struct mkv_drv_req *q);		/* a write has ended */
+int	poolmap_step(struct mkv_engine *e, uint64_t now);				/* 1: more to do at once */
 
 /* ckpt.c */
 int	ckpt_init(struct mkv_engine *e);

@@ -35,6 +35,7 @@
 #define MKV_PAGE_MAGIC		0x7d10e5b9u
 #define MKV_CKPT_MAGIC		0xc51e0f27u
 #define MKV_CKPT_HEAD_MAGIC	0xc51e0f28u
+#define MKV_POOLMAP_MAGIC	0x90a1b3c7u
 #define MKV_SB_OFF_A		0ull
 #define MKV_POOLMAP_OFF		(1ull * MKV_BLOCK)
 #define MKV_POOLMAP_COPIES	2u			/* a block each */
@@ -66,6 +67,25 @@ _Static_assert(sizeof(struct mkv_sb) == MKV_BLOCK, "one block");
 _Static_assert(offsetof(struct mkv_sb, crc) == 12 && offsetof(struct mkv_sb, uuid) == 40 && offsetof(struct mkv_sb, journal_off) == 136, "pinned");
 _Static_assert(MKV_POOLMAP_OFF + MKV_POOLMAP_COPIES * MKV_BLOCK <= MKV_FAILREG_OFF && MKV_FAILREG_OFF + MKV_FAILREG_BLOCKS * MKV_BLOCK <= MKV_SB_OFF_B,
     "apart");
+
+/* The pool map as this drive knows it: version v in copy v % MKV_POOLMAP_COPIES; the good copy with the larger version counts. */
+struct mkv_poolmap_row {
+	uint8_t		uuid[16];
+	uint64_t	weight, former;			/* IEEE double */
+	uint64_t	since;
+	uint8_t		state, known, pad[6];		/* enum mkv_drive_state */
+};
+_Static_assert(sizeof(struct mkv_poolmap_row) == 48, "pinned");
+
+struct mkv_poolmap {
+	uint32_t	magic, crc;
+	uint64_t	tag;
+	uint64_t	version;
+	uint32_t	n, pad;
+	struct mkv_poolmap_row row[64];
+	uint8_t		zero[4096 - 32 - 64 * 48];
+};
+_Static_assert(sizeof(struct mkv_poolmap) == MKV_BLOCK && offsetof(struct mkv_poolmap, row) == 32, "pinned");
 
 /* Journal block: header, touched[n_touched] (digest.lo of what the block before it names), records. */
 struct mkv_jblock {

@@ -51,6 +51,7 @@ drive_pump(void *arg)
 
 static const struct mkv_engine_ops drive_engine_ops = {
 	.reply = drive_reply, .buffer = drive_buffer, .peer = drive_peer_send, .client_done = drive_client_done,
+	.map_stored = drive_map_stored,
 	.readonly = drive_readonly, .pump = drive_pump,
 };
 
@@ -74,6 +75,8 @@ drive_fill_opts(struct drive *d)
 	if (w->has_drive_uuid)
 		memcpy(o->drive_uuid, w->drive_uuid, 16);
 	o->may_format = 1;
+	o->forget_all = w->forget_all;
+	o->drain_ns = p->drive_drain_time * MKV_NS_PER_US;
 	o->extent_bytes = (uint32_t)p->storage_block_size;
 	o->journal_bytes = p->storage_journal_size;
 	o->queue_depth = p->drive_queue_depth;
@@ -134,13 +137,17 @@ drive_message(struct mkv_worker *w, const Mkv__Ctl__Control *m, int *fds, unsign
 		return (n_fds == 1 ? drive_stage_add(d, m->stage->front, fds[0], m->stage->bytes, m->stage->huge) : MKV_E_PROTO);
 	case MKV__CTL__CONTROL__BODY_ARENA:
 		return (drive_on_arena(d, m->arena, fds, n_fds));
+	case MKV__CTL__CONTROL__BODY_POOL_MAP:
+	case MKV__CTL__CONTROL__BODY_AWAY_ASK:
+	case MKV__CTL__CONTROL__BODY_FORGET:
+		return (drive_pool_message(d, m));
 	case MKV__CTL__CONTROL__BODY_CONFIGURE:
 		drive_fill_opts(d);
 		if (d->e != NULL)
 			mkv_engine_tune(d->e, &d->opts);
 		return (0);
 	default:
-		return (0);			/* pool map, drained peers: nothing here depends on them */
+		return (0);			/* drained peers: nothing here depends on them */
 	}
 }
 
@@ -170,9 +177,13 @@ static void
 drive_say_ready(struct drive *d, uint32_t epoch_seen)
 {
 	Mkv__Ctl__Ready ready = MKV__CTL__READY__INIT;
+	Mkv__Ctl__PoolMap map = MKV__CTL__POOL_MAP__INIT;
+	Mkv__Ctl__PoolDrive rows[MKV_MAP_DRIVES_MAX], *list[MKV_MAP_DRIVES_MAX];
 	struct mkv_engine_info info;
 	char detail[192];
 
+	drive_map_fill(mkv_engine_map_kept(d->e), &map, rows, list);
+	ready.map = map.version != 0 ? &map : NULL;
 	mkv_engine_info(d->e, &info);
 	(void)snprintf(detail, sizeof(detail), "%s: %llu objects, damaged blocks %u, objects lost %u, torn records %u%s",
 	    info.formatted ? "formatted" : "recovered", (unsigned long long)info.recovered_objects, info.damaged_blocks, info.lost_objects,
@@ -186,6 +197,7 @@ drive_say_ready(struct drive *d, uint32_t epoch_seen)
 	ready.epoch_seen = epoch_seen;
 	mkv_metric_set(d->w->metrics, MKV_M_drive_start_time_seconds, 0, mkv_wall_ms() / 1000);
 	mkv_worker_ready(d->w, &ready);
+	drive_map_ready(d);
 }
 
 /* The first turn: nothing else has begun. */
@@ -222,6 +234,7 @@ drive_count(struct drive *d, uint64_t now)
 	if (now < d->count_ns)
 		return;
 	d->count_ns = now + DRIVE_COUNT_NS;
+	drive_watch(d, now);
 	mkv_metric_add(w->metrics, MKV_M_drive_loop_enters_total, 0, enters - d->enters);
 	mkv_metric_add(w->metrics, MKV_M_drive_bell_calls_total, 0, bells - d->bells);
 	d->enters = enters;

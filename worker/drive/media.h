@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "common/base/ioq.h"
+#include "common/base/list.h"
 
 struct mkv_media;
 struct mkv_mio;
@@ -22,6 +23,8 @@ struct mkv_mio {
 	struct mkv_media *media;
 	struct mkv_mio	*next;
 	struct mkv_io	io;
+	struct mkv_list	flight;
+	uint64_t	begin_ns;
 	uint32_t	bytes;
 	int		res;
 };
@@ -35,6 +38,8 @@ struct mkv_media_ops {
 	/* Address of a range that processes share (memory medium); NULL otherwise. */
 	void *	(*map)(struct mkv_media *, uint64_t off, uint64_t bytes);
 	void	(*close)(struct mkv_media *);
+	/* When the oldest request under way began, UINT64_MAX: none is. NULL: requests of this medium always end. */
+	uint64_t (*oldest_ns)(struct mkv_media *);
 };
 
 struct mkv_media {

@@ -19,6 +19,7 @@ struct media_file {
 	struct mkv_media m;
 	struct mkv_ioq	*q;
 	int		file;
+	struct mkv_list	flight;		/* mios, oldest first */
 };
 
 static struct media_file *
@@ -33,9 +34,21 @@ file_on_io(struct mkv_io *io, int res)
 {
 	struct mkv_mio *mio = MKV_CONTAINER_OF(io, struct mkv_mio, io);
 
+	mkv_list_remove(&mio->flight);
 	if (res >= 0)
 		res = (uint32_t)res == mio->bytes ? 0 : MKV_E_IO;
 	mio->done(mio, res);
+}
+
+static void
+file_begin(struct media_file *f, struct mkv_mio *mio, uint32_t bytes)
+{
+	mio->media = &f->m;
+	mio->bytes = bytes;
+	mio->io.done = file_on_io;
+	mio->begin_ns = mkv_now_ns();
+	mkv_list_init(&mio->flight);
+	mkv_list_push_tail(&f->flight, &mio->flight);
 }
 
 static void
@@ -44,9 +57,7 @@ file_read(struct mkv_media *m, struct mkv_mio *mio, void *buf, uint32_t bytes, u
 	struct media_file *f = file_of(m);
 
 	MKV_ASSERT(off + bytes <= m->total_bytes);
-	mio->media = m;
-	mio->bytes = bytes;
-	mio->io.done = file_on_io;
+	file_begin(f, mio, bytes);
 	mkv_ioq_read(f->q, &mio->io, f->file, buf, bytes, off, buf_idx);
 }
 
@@ -56,9 +67,7 @@ file_write(struct mkv_media *m, struct mkv_mio *mio, const void *buf, uint32_t b
 	struct media_file *f = file_of(m);
 
 	MKV_ASSERT(off + bytes <= m->total_bytes);
-	mio->media = m;
-	mio->bytes = bytes;
-	mio->io.done = file_on_io;
+	file_begin(f, mio, bytes);
 	mkv_ioq_write(f->q, &mio->io, f->file, buf, bytes, off, buf_idx);
 }
 
@@ -67,9 +76,7 @@ file_flush(struct mkv_media *m, struct mkv_mio *mio)
 {
 	struct media_file *f = file_of(m);
 
-	mio->media = m;
-	mio->bytes = 0;
-	mio->io.done = file_on_io;
+	file_begin(f, mio, 0);
 	mkv_ioq_flush(f->q, &mio->io, f->file);
 }
 
@@ -88,6 +95,14 @@ file_map(struct mkv_media *m, uint64_t off, uint64_t bytes)
 	return (NULL);
 }
 
+static uint64_t
+file_oldest_ns(struct mkv_media *m)
+{
+	const struct media_file *f = file_of(m);
+
+	return (mkv_list_empty(&f->flight) ? UINT64_MAX : MKV_CONTAINER_OF(f->flight.next, struct mkv_mio, flight)->begin_ns);
+}
+
 static void
 file_close(struct mkv_media *m)
 {
@@ -98,7 +113,7 @@ file_close(struct mkv_media *m)
 }
 
 static const struct mkv_media_ops file_ops = {
-	.read = file_read, .write = file_write, .flush = file_flush, .pump = file_pump, .map = file_map, .close = file_close,
+	.read = file_read, .write = file_write, .flush = file_flush, .pump = file_pump, .map = file_map, .close = file_close, .oldest_ns = file_oldest_ns,
 };
 
 int
@@ -115,6 +130,7 @@ mkv_media_file_open(struct mkv_media **out, struct mkv_ioq *q, int file, uint64_
 	f->m.total_bytes = bytes & ~4095ull;
 	f->q = q;
 	f->file = file;
+	mkv_list_init(&f->flight);
 	*out = &f->m;
 	return (0);
 }

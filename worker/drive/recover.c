@@ -415,6 +415,16 @@ recover_settle_prefetch(struct mkv_engine *e, uint32_t i)
 		__builtin_prefetch(&e->al.map[en->run >> 6], 1);
 }
 
+/* What is here under keys may be stale. Pieces are named by sets, which are never given twice. */
+static void
+recover_forget(struct mkv_engine *e)
+{
+	for (uint32_t i = 0; i < e->ix.ents_high; i++)
+		if ((eng_ent(e, i)->flags & (MKV_ENT_LINKED | MKV_ENT_PIECE)) == MKV_ENT_LINKED)
+			recover_drop(e, i, MKV_REASON_DRIVE_OFFLINE);
+	e->ck.wanted = 1;
+}
+
 /* The index is final: units and pages follow from it. */
 static void
 recover_settle(struct mkv_engine *e)
@@ -422,6 +432,8 @@ recover_settle(struct mkv_engine *e)
 	struct pages *p = &e->pg;
 
 	e->pieces = e->manifests = e->provisional = 0;
+	if (e->o.forget_all)
+		recover_forget(e);
 	for (uint32_t i = 0; i < e->ix.ents_high; i++) {
 		struct mkv_ent *en = eng_ent(e, i);
 		struct mkv_run clash;

@@ -91,6 +91,7 @@ req_end(struct mkv_req *r)
 		e->bounce_of = NULL;
 		req_wake_list(&e->bounce_wait, 1);
 	}
+	poolmap_note(e, &r->q);
 	mkv_metric_time(e->o.metrics, MKV_M_drive_request_seconds, eng_now(e) - r->begin_ns);
 	if (!r->gone)
 		e->o.ops->reply(e->o.arg, &r->call, &r->p);
@@ -171,6 +172,8 @@ req_check(struct mkv_req *r, const struct req_op **out)
 		ENG_COUNT(r->e, expired_requests_total, 1);
 		return (MKV_E_TIMEOUT);
 	}
+	if (poolmap_refuses(r->e, q))
+		return (MKV_E_RETRY);
 	if ((op->flags & OP_WRITES) && r->e->readonly)
 		return (MKV_E_READONLY);
 	*out = op;

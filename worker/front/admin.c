@@ -39,7 +39,7 @@ one_start(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
 static enum mkv_next
 one_step(struct mkv_req *r)
 {
-	int drive = mkv_route_home(r->f, r->digest);
+	int drive = mkv_route_read(r);
 	struct mkv_drv_req *q;
 	struct mkv_dop *d;
 
@@ -70,6 +70,8 @@ one_good(struct mkv_req *r, const struct mkv_drv_rep *rep, int status)
 	if (status != 0) {
 		int reason = rep != NULL ? rep->reason : MKV_REASON_NONE;
 
+		if (status == MKV_E_MISS && r->op != MKV_WIRE_LIST && mkv_route_read_next(r))
+			return (0);		/* the step asks its former home */
 		if (status == MKV_E_MISS)
 			reason = mkv_route_reason(r->f, r->digest, reason);
 		mkv_req_end(r, status, (unsigned)reason, NULL, 0);

@@ -168,6 +168,7 @@ mkv_dop_push(struct mkv_front *f, struct mkv_dop *d, int drive, unsigned op)
 
 	MKV_ASSERT(d->state == DOP_OURS && d->n_buf <= MKV_DRV_BUFS_MAX);
 	q->op = (uint16_t)op;
+	q->map_version = (uint32_t)f->map_version;
 	d->op = (uint16_t)op;
 	if (d->req != NULL)
 		d->req->n_dops++;

@@ -11,18 +11,17 @@
 #include <sys/socket.h>
 
 #include "common/base/ioq.h"
+#include "common/base/place.h"
 #include "common/base/timer.h"
 #include "common/shm/metric.h"
 #include "common/shm/ring.h"
 #include "common/shm/stage.h"
 
-#define MKV_FRONT_DRIVES_MAX	64u		/* pool map indexes: 0..63 */
+#define MKV_FRONT_DRIVES_MAX	MKV_MAP_DRIVES_MAX	/* pool map indexes: 0..63 */
 #define MKV_FRONT_LISTENERS_MAX	8u
 #define MKV_FRONT_KEYS_MAX	16u
 
 struct mkv_front;
-
-enum mkv_drive_state { MKV_DRIVE_ABSENT, MKV_DRIVE_ONLINE, MKV_DRIVE_RESTARTING, MKV_DRIVE_FAILED, MKV_DRIVE_DRAINING };	/* as in control.proto */
 
 struct mkv_front_conf {
 	uint32_t	front_id;		/* on the wire: in key derivation */
@@ -46,6 +45,7 @@ struct mkv_front_drive {			/* a row of the pool map */
 	uint32_t	index;
 	uint8_t		uuid[16];
 	double		weight;
+	double		former;			/* in the placement before; 0: took no part */
 	enum mkv_drive_state state;
 };
 

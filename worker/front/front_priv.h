@@ -158,13 +158,6 @@ struct mkv_drive {
 	struct mkv_spare spare[SPARES_MAX];
 };
 
-struct mkv_route {			/* drives that take part in placement */
-	unsigned	n;
-	uint64_t	hash[MKV_FRONT_DRIVES_MAX];
-	double		weight[MKV_FRONT_DRIVES_MAX];
-	uint8_t		idx[MKV_FRONT_DRIVES_MAX];
-};
-
 struct mkv_front_key_row {
 	uint32_t	key_id;		/* 0: empty row */
 	uint8_t		key[32];
@@ -214,7 +207,8 @@ struct mkv_front {
 	uint32_t	lists_claim, lists_claim_max;	/* stage units that the lists at work may come to hold, and how many these may be */
 	/* drives */
 	struct mkv_drive drive[MKV_FRONT_DRIVES_MAX];
-	struct mkv_route route_serving, route_all;
+	struct mkv_place route_serving, route_all, route_former;
+	int		has_former;		/* some keys had another home before */
 	uint64_t	map_version;
 	struct mkv_listener listener[MKV_FRONT_LISTENERS_MAX];
 	unsigned	n_listeners;
@@ -256,10 +250,15 @@ void		mkv_park_run(struct mkv_front *f, struct mkv_park_queue *q);
 /* route.c */
 int		mkv_route_home(const struct mkv_front *f, struct mkv_digest d);		/* -1: no drive in service */
 int		mkv_route_reason(const struct mkv_front *f, struct mkv_digest d, int reason);	/* NEVER becomes DRIVE_OFFLINE where that is why */
+/* Where the key was before the last change of the map, if that is elsewhere and can be asked; -1. */
+int		mkv_route_former(const struct mkv_front *f, struct mkv_digest d);
+/* Reading r's key: its home first, then, after a miss there, its former home. -1: no drive in service. */
+int		mkv_route_read(struct mkv_req *r);
+int		mkv_route_read_next(struct mkv_req *r);		/* 1: after this miss there is one more to ask */
 unsigned	mkv_route_stripe(const struct mkv_front *f, uint8_t out[MKV_DRV_STRIPE_MAX]);	/* drives that take pieces now */
 /* The try_no-th drive of a piece among those of the stripe that are in service; -1: no more. */
 int		mkv_route_piece_drive(const struct mkv_front *f, struct mkv_digest d, const uint8_t *stripe, unsigned n, unsigned try_no);
-int		mkv_drive_serves(const struct mkv_drive *d);		/* ONLINE or RESTARTING */
+int		mkv_drive_serves(const struct mkv_drive *d);		/* can be asked: ONLINE, RESTARTING, DRAINING */
 /* drives.c */
 struct mkv_dop *mkv_dop_take(struct mkv_front *f, struct mkv_req *r);	/* NULL: r is parked for a slot */
 struct mkv_dop *mkv_dop_take_spare(struct mkv_front *f, struct mkv_spare *s);	/* NULL: requests need the slots */

@@ -74,7 +74,7 @@ get_push(struct mkv_req *r, struct mkv_part *p)
 		drive = mkv_route_piece_drive(r->f, q->digest, u->stripe, u->n_stripe, p->try_no);
 	} else {
 		mkv_req_fill(r, q);
-		drive = mkv_route_home(r->f, r->digest);
+		drive = mkv_route_read(r);
 	}
 	if (drive < 0) {
 		get_miss(r, MKV_REASON_DRIVE_OFFLINE);
@@ -165,6 +165,10 @@ get_on_failure(struct mkv_req *r, struct mkv_part *p, const struct mkv_drv_rep *
 	}
 	if (status == MKV_E_MISS && r->u.get.multi && ++p->try_no < r->u.get.n_stripe &&
 	    mkv_route_piece_drive(r->f, mkv_piece_digest(r->f->piece_secret, r->u.get.set, p->no), r->u.get.stripe, r->u.get.n_stripe, p->try_no) >= 0) {
+		p->state = PART_WAIT;
+		return;
+	}
+	if (status == MKV_E_MISS && !r->u.get.multi && mkv_route_read_next(r)) {
 		p->state = PART_WAIT;
 		return;
 	}

@@ -92,6 +92,8 @@ batch_take(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
 		return (MKV_E_SYSTEM);
 	if (batch_units(r, r->u.keys.n + w->n_keys) != 0)
 		return (MKV_E_AGAIN);
+	if (r->u.keys.n == 0)
+		r->u.keys.twice = (uint8_t)r->f->has_former;
 	batch_view(r, &v);
 	(void)mkv_wire_take(&in, w->ns_bytes);
 	for (uint32_t i = 0; i < w->n_keys; i++) {
@@ -187,7 +189,7 @@ slice_push(struct mkv_req *r, struct mkv_keys_slice *s)
 	q = mkv_dop_req(r->f, d);
 	q->n_digests = s->n;
 	q->flags = (uint16_t)((u->flags & MKV_WIRE_LIST_NO_TOUCH ? MKV_DRV_F_NO_TOUCH : 0) |
-	    (r->op == MKV_WIRE_MATCH ? MKV_DRV_F_BATCH_MATCH : 0));
+	    (r->op == MKV_WIRE_MATCH && !u->twice ? MKV_DRV_F_BATCH_MATCH : 0));
 	q->n_bufs = 1;
 	q->bufs[0].off = mkv_buf_off(r->f->stage, s->buf);
 	q->bufs[0].bytes = s->n * (uint32_t)sizeof(struct mkv_digest);
@@ -295,6 +297,34 @@ batch_on_dop(struct mkv_req *r, struct mkv_dop *d, const struct mkv_drv_rep *rep
 	s->state = SLICE_FREE;
 }
 
+/* All homes have answered: what they lack is asked of the former homes, where there are any. Returns how many keys. */
+static uint32_t
+batch_second(struct mkv_req *r)
+{
+	struct mkv_keys *u = &r->u.keys;
+	struct batch_view v;
+	uint32_t n = 0;
+	int drive;
+
+	if (u->twice != 1)
+		return (0);
+	u->twice = 2;
+	memset(u->from, 0, sizeof(u->from));
+	batch_view(r, &v);
+	for (uint32_t i = 0; i < u->n; i++) {
+		uint8_t *b = view_byte(&v, i);
+
+		if ((*b & 1) || (drive = mkv_route_former(r->f, *view_digest(&v, i))) < 0)
+			continue;
+		*b = (uint8_t)(BYTE_DRIVE | (unsigned)drive);
+		if (u->count[drive]++ == 0)
+			u->from[drive] = i;
+		u->has |= 1ull << drive;
+		n++;
+	}
+	return (n);
+}
+
 /* All bytes are answers: count them. A match ends at the first that is absent. */
 static void
 batch_count(struct mkv_req *r)
@@ -343,6 +373,8 @@ batch_step(struct mkv_req *r)
 	}
 	if (!u->started || !slices_push(r) || u->more || u->n_away != 0)
 		return (MKV_NEXT_PARK);
+	if (batch_second(r) != 0)
+		return (MKV_NEXT_AGAIN);
 	batch_count(r);
 	if (r->op == MKV_WIRE_MATCH)
 		batch_match_answer(r);

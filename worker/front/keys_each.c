@@ -11,6 +11,10 @@
 #include "common/base/assert.h"
 #include "common/base/err.h"
 
+#define EACH_SECOND	0x80000000u	/* in the tag of a dop: the key's former home */
+
+_Static_assert(MKV_WIRE_KEYS_MAX < EACH_SECOND, "number of a key");
+
 /* Walk over the keys of a body before anything is done with them. */
 static int
 each_body_ok(const struct mkv_hdr *h, const uint8_t *body)
@@ -92,6 +96,7 @@ each_push(struct mkv_req *r)
 	memcpy(q->ns, r->ns, r->ns_bytes);
 	memcpy(q->key, key, bytes);
 	q->ttl_ms = u->ttl_ms;
+	*((uint8_t *)mkv_buf_ptr(r->f->stage, u->res) + mkv_keys_byte_off(u->n_out)) = 0;
 	d->tag = u->n_out++;
 	mkv_dop_push(r->f, d, mkv_route_home(r->f, q->digest), r->op == MKV_WIRE_DELETE ? MKV_DRV_DELETE : MKV_DRV_TOUCH);
 	k->at = (uint32_t)(in.p - base);
@@ -100,10 +105,31 @@ each_push(struct mkv_req *r)
 	return (1);
 }
 
+/*
+ * Deleted: also where the key was before the last change of the map, or it would come up again. Touched: there, if it has not moved. 1: the same
+ * slot goes there. Its request lies in it as it was; a drive that spoilt it hurts its own answer.
+ */
+static int
+each_former(struct mkv_req *r, struct mkv_dop *d, int status)
+{
+	const struct mkv_drv_req *q = mkv_stage_slot(r->f->stage, (uint32_t)(d - r->f->dops));
+	int former;
+
+	if ((d->tag & EACH_SECOND) || (r->op == MKV_WIRE_TOUCH && status == 0) || (former = mkv_route_former(r->f, q->digest)) < 0)
+		return (0);
+	if (status == 0)
+		*((uint8_t *)mkv_buf_ptr(r->f->stage, r->u.keys.res) + mkv_keys_byte_off(d->tag)) = 1;
+	d->tag |= EACH_SECOND;
+	d->keep = 1;
+	mkv_dop_push(r->f, d, former, d->op);
+	return (1);
+}
+
 static void
 each_on_dop(struct mkv_req *r, struct mkv_dop *d, const struct mkv_drv_rep *rep, int status)
 {
 	struct mkv_keys *u = &r->u.keys;
+	uint8_t *byte;
 
 	if (r->ending)
 		return;
@@ -112,9 +138,14 @@ each_on_dop(struct mkv_req *r, struct mkv_dop *d, const struct mkv_drv_rep *rep,
 		mkv_req_end(r, status, MKV_REASON_NONE, NULL, 0);
 		return;
 	}
+	if (each_former(r, d, status))
+		return;
+	byte = (uint8_t *)mkv_buf_ptr(r->f->stage, u->res) + mkv_keys_byte_off(d->tag & ~EACH_SECOND);
+	if ((d->tag & EACH_SECOND) && *byte == 1)
+		status = 0;
 	u->n_back++;
 	u->n_there += status == 0;
-	*((uint8_t *)mkv_buf_ptr(r->f->stage, u->res) + mkv_keys_byte_off(d->tag)) = status == 0 ? 1 : (uint8_t)(rep->reason << 1);
+	*byte = status == 0 ? 1 : (uint8_t)(rep->reason << 1);
 	if (status != 0)
 		mkv_keys_count_miss(r, rep->reason, 1);
 }

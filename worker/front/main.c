@@ -143,13 +143,14 @@ room_map_message(struct room *m, const Mkv__Ctl__PoolMap *map)
 		const Mkv__Ctl__PoolDrive *d = map->drives[i];
 		struct mkv_front_drive *row = &m->map[m->n_map];
 
-		if (d->uuid.len == 0 && (d->state == MKV__CTL__DRIVE_STATE__DRIVE_ABSENT || d->state == MKV__CTL__DRIVE_STATE__DRIVE_FAILED))
+		if (d->uuid.len == 0 && d->state != MKV__CTL__DRIVE_STATE__DRIVE_ONLINE && d->state != MKV__CTL__DRIVE_STATE__DRIVE_RESTARTING)
 			continue;		/* never came up: no key was ever placed there */
-		if (d->uuid.len != sizeof(row->uuid) || d->index >= MKV_FRONT_DRIVES_MAX)
+		if (d->uuid.len != sizeof(row->uuid) || d->index >= MKV_FRONT_DRIVES_MAX || (unsigned)d->state >= MKV_DRIVE_STATES)
 			return (MKV_E_PROTO);
 		row->index = d->index;
 		memcpy(row->uuid, d->uuid.data, sizeof(row->uuid));
 		row->weight = d->weight > 0 ? d->weight : 1.0;
+		row->former = d->former > 0 ? d->former : 0;
 		row->state = (enum mkv_drive_state)d->state;
 		m->n_map++;
 	}

@@ -281,12 +281,44 @@ put_ask_set(struct mkv_req *r)
 	return (1);
 }
 
+/*
+ * Where the key had another home before, what lies there goes first: else it would come up again when the new value is gone. With if-absent it is
+ * looked at instead. 1: nothing is left there; 0: parked or asked.
+ */
+static int
+put_clear_former(struct mkv_req *r)
+{
+	struct mkv_put *u = &r->u.put;
+	int former = u->clear_version == r->f->map_version ? -1 : mkv_route_former(r->f, r->digest);
+	struct mkv_drv_req *q;
+
+	if (u->clearing)
+		return (0);
+	if (former < 0)
+		return (1);
+	if ((u->ctl = mkv_dop_take(r->f, r)) == NULL)
+		return (0);
+	u->clearing = 1;
+	u->clear_version = r->f->map_version;
+	q = mkv_dop_req(r->f, u->ctl);
+	mkv_req_fill(r, q);
+	q->flags = MKV_DRV_F_NO_TOUCH;
+	mkv_dop_push(r->f, u->ctl, former, u->drv_flags & MKV_DRV_F_IF_ABSENT ? MKV_DRV_STAT : MKV_DRV_DELETE);
+	return (0);
+}
+
 static int
 put_send_manifest(struct mkv_req *r)
 {
 	struct mkv_put *u = &r->u.put;
 	struct mkv_drv_req *q;
 
+	if (mkv_route_home(r->f, r->digest) != u->home) {
+		mkv_req_end(r, MKV_E_RETRY, MKV_REASON_NONE, NULL, 0);
+		return (0);
+	}
+	if (!put_clear_former(r))
+		return (0);
 	if ((u->ctl = mkv_dop_take(r->f, r)) == NULL)
 		return (0);
 	u->manifest = 1;
@@ -328,6 +360,8 @@ put_full(struct mkv_req *r, struct mkv_part *p)
 		mkv_req_end(r, MKV_E_RETRY, MKV_REASON_NONE, NULL, 0);
 		return (0);
 	}
+	if (!r->u.put.multi && !put_clear_former(r))
+		return (0);
 	return (put_push_part(r, p, p->has_txn ? MKV_DRV_COMMIT : MKV_DRV_PUT));
 }
 
@@ -367,7 +401,7 @@ put_step(struct mkv_req *r)
 	}
 	if (u->multi && !busy && !u->more && !u->manifest)
 		(void)put_send_manifest(r);
-	return (MKV_NEXT_PARK);
+	return (r->ending ? MKV_NEXT_AGAIN : MKV_NEXT_PARK);
 }
 
 static void
@@ -455,11 +489,33 @@ put_room(const struct mkv_req *r, const struct mkv_drv_rep *rep)
 }
 
 static void
+put_on_former(struct mkv_req *r, const struct mkv_drv_rep *rep, int status)
+{
+	struct mkv_put *u = &r->u.put;
+	int absent = (u->drv_flags & MKV_DRV_F_IF_ABSENT) != 0;
+
+	u->clearing = 0;
+	if (r->ending || status == MKV_E_MISS || (status == 0 && !absent))
+		return;
+	u->clear_version = 0;
+	if (status != 0 && rep == NULL && mkv_req_again(r, status))
+		return;
+	if (status == 0 && rep->put_id == u->put_id && u->put_id != 0)
+		put_done(r, rep);	/* this very put, done before its key moved */
+	else
+		mkv_req_end(r, status == 0 ? MKV_E_EXISTS : status, MKV_REASON_NONE, NULL, 0);
+}
+
+static void
 put_on_ctl(struct mkv_req *r, const struct mkv_drv_rep *rep, int status)
 {
 	struct mkv_put *u = &r->u.put;
 
 	u->ctl = NULL;
+	if (u->clearing) {
+		put_on_former(r, rep, status);
+		return;
+	}
 	if (u->manifest && rep != NULL) {		/* a definite answer */
 		u->committed = status == 0;
 		u->manifest = u->committed;

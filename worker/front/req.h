@@ -111,6 +111,8 @@ struct mkv_put {
 	uint64_t	put_wall_ms;
 	uint16_t	drv_flags;
 	uint8_t		multi, more, set_asked, set_known, manifest, committed;
+	uint8_t		clearing;		/* ctl asks the former home */
+	uint64_t	clear_version;		/* map by which nothing is left there; 0: not asked yet */
 	int		home;
 	uint32_t	next_no;
 	uint32_t	wire_flags;
@@ -159,6 +161,7 @@ struct mkv_keys {
 	uint32_t	flags, first_reason;
 	uint8_t		more, started;
 	uint8_t		held;		/* a part waits in the receive buffer */
+	uint8_t		twice;		/* 1: what its home lacks is to be asked of the former home; 2: it is being asked */
 	uint32_t	claim;		/* its share of front.lists_claim; 0: not admitted yet */
 	struct mkv_buf	res;		/* one byte a key, behind room for the reply's fixed part */
 	unsigned	n_units;
@@ -199,6 +202,8 @@ struct mkv_req {
 	struct mkv_timer timer;
 	unsigned	n_dops;		/* with drives or on their way there */
 	unsigned	tries;
+	uint64_t	former_version;	/* of the map by which its former home is being asked */
+	int		former;
 	int		status;
 	unsigned	reason;
 	uint16_t	ns_bytes, key_bytes;

@@ -1,6 +1,7 @@
 /*
  * memkv-front, loop thread: the pool map and placement (docs/internals/placement.md). Rendezvous hashing over drive uuids; RESTARTING does not move a key, FAILED, ABSENT
- * and DRAINING do. Owns nothing but fields of mkv_drive that the map sets.
+ * and DRAINING do. A key that has moved is looked up at its former home as well, and before it is written anew it is deleted there (docs/internals/pool.md).
+ * Owns nothing but fields of mkv_drive that the map sets.
  */
 #include "config.h"
 
@@ -14,24 +15,45 @@
 int
 mkv_drive_serves(const struct mkv_drive *d)
 {
-	return (d->state == MKV_DRIVE_ONLINE || d->state == MKV_DRIVE_RESTARTING);
-}
-
-static int
-route_best(const struct mkv_route *t, uint64_t key_hash)
-{
-	int best;
-
-	if (t->n <= 1)
-		return (t->n == 0 ? -1 : t->idx[0]);
-	best = mkv_rendezvous(t->hash, t->weight, t->n, key_hash);
-	return (best < 0 ? -1 : t->idx[best]);
+	return (mkv_drive_places(d->state) || d->state == MKV_DRIVE_DRAINING);
 }
 
 int
 mkv_route_home(const struct mkv_front *f, struct mkv_digest d)
 {
-	return (route_best(&f->route_serving, d.lo));
+	return (mkv_place_home(&f->route_serving, d.lo));
+}
+
+int
+mkv_route_former(const struct mkv_front *f, struct mkv_digest d)
+{
+	int former;
+
+	if (!f->has_former)
+		return (-1);
+	former = mkv_place_home(&f->route_former, d.lo);
+	return (former >= 0 && former != mkv_route_home(f, d) && mkv_drive_serves(&f->drive[former]) ? former : -1);
+}
+
+int
+mkv_route_read(struct mkv_req *r)
+{
+	int former = -1;
+
+	if (r->former && r->former_version == r->f->map_version)
+		former = mkv_route_former(r->f, r->digest);
+	r->former = former >= 0;
+	return (former >= 0 ? former : mkv_route_home(r->f, r->digest));
+}
+
+int
+mkv_route_read_next(struct mkv_req *r)
+{
+	if (r->former || mkv_route_former(r->f, r->digest) < 0)
+		return (0);
+	r->former = 1;
+	r->former_version = r->f->map_version;
+	return (1);
 }
 
 int
@@ -41,7 +63,7 @@ mkv_route_reason(const struct mkv_front *f, struct mkv_digest d, int reason)
 
 	if (reason != MKV_REASON_NEVER || f->route_all.n == f->route_serving.n)
 		return (reason);
-	all = route_best(&f->route_all, d.lo);
+	all = mkv_place_home(&f->route_all, d.lo);
 	if (all >= 0 && !mkv_drive_serves(&f->drive[all]))
 		return (MKV_REASON_DRIVE_OFFLINE);
 	return (reason);
@@ -57,42 +79,28 @@ mkv_route_stripe(const struct mkv_front *f, uint8_t out[MKV_DRV_STRIPE_MAX])
 int
 mkv_route_piece_drive(const struct mkv_front *f, struct mkv_digest d, const uint8_t *stripe, unsigned n, unsigned try_no)
 {
-	uint64_t hash[MKV_DRV_STRIPE_MAX];
-	double weight[MKV_DRV_STRIPE_MAX];
-	uint8_t idx[MKV_DRV_STRIPE_MAX];
-	unsigned top[MKV_DRV_STRIPE_MAX], k = 0;
+	unsigned top[MKV_DRV_STRIPE_MAX];
+	struct mkv_place t = { 0 };
 
-	for (unsigned i = 0; i < n && k < MKV_DRV_STRIPE_MAX; i++) {
-		if (stripe[i] >= MKV_FRONT_DRIVES_MAX || !mkv_drive_serves(&f->drive[stripe[i]]))
-			continue;
-		hash[k] = f->drive[stripe[i]].uuid_hash;
-		weight[k] = f->drive[stripe[i]].weight;
-		idx[k++] = stripe[i];
+	for (unsigned i = 0; i < n && t.n < MKV_DRV_STRIPE_MAX; i++) {
+		const struct mkv_drive *v = stripe[i] < MKV_FRONT_DRIVES_MAX ? &f->drive[stripe[i]] : NULL;
+
+		if (v != NULL && mkv_drive_serves(v))
+			mkv_place_add(&t, v->uuid_hash, v->weight, stripe[i]);
 	}
-	if (try_no >= k)
+	if (try_no >= t.n)
 		return (-1);
-	if (k == 1)
-		return (idx[0]);
-	if (mkv_rendezvous_top(hash, weight, k, d.lo, top, try_no + 1) <= try_no)
+	if (t.n == 1)
+		return (t.idx[0]);
+	if (mkv_rendezvous_top(t.hash, t.weight, t.n, d.lo, top, try_no + 1) <= try_no)
 		return (-1);
-	return (idx[top[try_no]]);
+	return (t.idx[top[try_no]]);
 }
 
 static void
-route_add(struct mkv_route *t, const struct mkv_drive *d)
+route_rows(struct mkv_front *f, const struct mkv_front_drive *d, unsigned n)
 {
-	t->hash[t->n] = d->uuid_hash;
-	t->weight[t->n] = d->weight;
-	t->idx[t->n++] = (uint8_t)d->index;
-}
-
-int
-mkv_front_map(struct mkv_front *f, uint64_t version, const struct mkv_front_drive *d, unsigned n)
-{
-	MKV_CHECK_OBJ(f, FRONT_MAGIC);
-	for (unsigned i = 0; i < n; i++)
-		if (d[i].index >= MKV_FRONT_DRIVES_MAX || !(d[i].weight > 0))
-			return (MKV_E_INVAL);
+	memset(&f->route_former, 0, sizeof(f->route_former));
 	for (unsigned i = 0; i < MKV_FRONT_DRIVES_MAX; i++) {
 		f->drive[i].state = MKV_DRIVE_ABSENT;
 		f->drive[i].weight = 0;
@@ -103,14 +111,33 @@ mkv_front_map(struct mkv_front *f, uint64_t version, const struct mkv_front_driv
 		v->state = d[i].state;
 		v->weight = d[i].weight;
 		v->uuid_hash = mkv_hash64(d[i].uuid, sizeof(d[i].uuid), 0);
+		if (d[i].former > 0)
+			mkv_place_add(&f->route_former, v->uuid_hash, d[i].former, d[i].index);
 	}
-	f->route_all.n = f->route_serving.n = 0;
-	for (unsigned i = 0; i < MKV_FRONT_DRIVES_MAX; i++)
-		if (f->drive[i].weight > 0) {
-			route_add(&f->route_all, &f->drive[i]);
-			if (mkv_drive_serves(&f->drive[i]))
-				route_add(&f->route_serving, &f->drive[i]);
-		}
+}
+
+int
+mkv_front_map(struct mkv_front *f, uint64_t version, const struct mkv_front_drive *d, unsigned n)
+{
+	MKV_CHECK_OBJ(f, FRONT_MAGIC);
+	for (unsigned i = 0; i < n; i++)
+		if (d[i].index >= MKV_FRONT_DRIVES_MAX || !(d[i].weight > 0) || !(d[i].former >= 0))
+			return (MKV_E_INVAL);
+	if (n > MKV_FRONT_DRIVES_MAX)
+		return (MKV_E_INVAL);
+	route_rows(f, d, n);
+	memset(&f->route_all, 0, sizeof(f->route_all));
+	memset(&f->route_serving, 0, sizeof(f->route_serving));
+	for (unsigned i = 0; i < MKV_FRONT_DRIVES_MAX; i++) {
+		const struct mkv_drive *v = &f->drive[i];
+
+		if (!(v->weight > 0) || v->state == MKV_DRIVE_REMOVED)
+			continue;
+		mkv_place_add(&f->route_all, v->uuid_hash, v->weight, i);
+		if (mkv_drive_places(v->state))
+			mkv_place_add(&f->route_serving, v->uuid_hash, v->weight, i);
+	}
+	f->has_former = f->route_former.n != 0 && memcmp(&f->route_former, &f->route_serving, sizeof(f->route_former)) != 0;
 	f->map_version = version;
 	mkv_drives_remap(f);
 	return (0);

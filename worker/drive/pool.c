@@ -1,0 +1,159 @@
+/*
+ * The pool map on its way between supervisor and engine; whether the medium hangs or fails. Drive's loop thread. Owns nothing but fields of struct drive.
+ *
+ * What fails: a map that makes no sense, or no memory for a log, ends the process: the supervisor starts another.
+ */
+#include "config.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/err.h"
+#include "common/base/params.h"
+#include "common/shm/metric.h"
+#include "worker/drive/drive.h"
+
+#define POOL_ERRORS_NS	(60 * MKV_NS_PER_SEC)
+#define POOL_LOG_PART	2048u			/* digests of one message */
+
+static int
+pool_take_map(struct drive *d, const Mkv__Ctl__PoolMap *m)
+{
+	struct mkv_map map = { .version = m->version, .n = (uint32_t)m->n_drives };
+
+	if (m->n_drives > MKV_MAP_DRIVES_MAX || m->version == 0)
+		return (MKV_E_PROTO);
+	for (uint32_t i = 0; i < map.n; i++) {
+		const Mkv__Ctl__PoolDrive *row = m->drives[i];
+
+		if (row->index != i || (row->uuid.len != 0 && row->uuid.len != sizeof(map.row[i].uuid)) || (unsigned)row->state >= MKV_DRIVE_STATES)
+			return (MKV_E_PROTO);
+		map.row[i].known = row->uuid.len != 0;
+		if (map.row[i].known)
+			memcpy(map.row[i].uuid, row->uuid.data, row->uuid.len);
+		map.row[i].state = (uint8_t)row->state;
+		map.row[i].weight = row->weight;
+		map.row[i].former = row->former;
+		map.row[i].since = row->since;
+	}
+	d->map = map;
+	if (d->e != NULL)
+		mkv_engine_map(d->e, &d->map);
+	return (0);
+}
+
+static void
+pool_say_log(struct drive *d, uint64_t since)
+{
+	const struct mkv_digest *log = NULL;
+	Mkv__Ctl__AwayLog part = MKV__CTL__AWAY_LOG__INIT;
+	size_t n = 0, at = 0, some;
+	int whole = 0;
+
+	if (d->e != NULL)
+		n = mkv_engine_away(d->e, since, &log, &whole);
+	part.since = since;
+	part.whole = whole;
+	do {
+		some = MKV_MIN(n - at, (size_t)POOL_LOG_PART);
+		part.digests.len = some * sizeof(*log);
+		part.digests.data = (uint8_t *)(uintptr_t)(log + at);
+		at += some;
+		part.last = at == n;
+		mkv_worker_away_log(d->w, &part);
+	} while (at < n);
+}
+
+int
+drive_pool_message(struct drive *d, const Mkv__Ctl__Control *m)
+{
+	switch (m->body_case) {
+	case MKV__CTL__CONTROL__BODY_POOL_MAP:
+		return (pool_take_map(d, m->pool_map));
+	case MKV__CTL__CONTROL__BODY_AWAY_ASK:
+		pool_say_log(d, m->away_ask->since);
+		return (0);
+	case MKV__CTL__CONTROL__BODY_FORGET:
+		if (d->e == NULL || m->forget->digests.len % sizeof(struct mkv_digest) != 0)
+			return (MKV_E_PROTO);
+		return (mkv_engine_forget(d->e, m->forget->digests.data, m->forget->digests.len / sizeof(struct mkv_digest)));
+	default:
+		return (MKV_E_PROTO);
+	}
+}
+
+void
+drive_map_stored(void *arg, uint64_t version)
+{
+	struct drive *d = arg;
+
+	mkv_worker_map_stored(d->w, version);
+}
+
+void
+drive_map_ready(struct drive *d)
+{
+	if (d->map.version != 0)
+		mkv_engine_map(d->e, &d->map);
+}
+
+void
+drive_map_fill(const struct mkv_map *map, Mkv__Ctl__PoolMap *out, Mkv__Ctl__PoolDrive *rows, Mkv__Ctl__PoolDrive **list)
+{
+	out->version = map->version;
+	out->n_drives = map->n;
+	out->drives = list;
+	for (uint32_t i = 0; i < map->n; i++) {
+		const struct mkv_map_row *r = &map->row[i];
+
+		mkv__ctl__pool_drive__init(&rows[i]);
+		rows[i].index = i;
+		rows[i].uuid = (ProtobufCBinaryData){ .len = r->known ? sizeof(r->uuid) : 0, .data = (uint8_t *)(uintptr_t)r->uuid };
+		rows[i].weight = r->weight;
+		rows[i].state = (Mkv__Ctl__DriveState)r->state;
+		rows[i].former = r->former;
+		rows[i].since = r->since;
+		list[i] = &rows[i];
+	}
+}
+
+static void
+pool_watch_io(struct drive *d, uint64_t now)
+{
+	uint64_t oldest = d->media->ops->oldest_ns != NULL ? d->media->ops->oldest_ns(d->media) : UINT64_MAX;
+	char detail[96];
+
+	if (d->hangs || oldest >= now || now - oldest < d->w->params->drive_io_timeout * MKV_NS_PER_US)
+		return;
+	d->hangs = 1;
+	(void)snprintf(detail, sizeof(detail), "an I/O request has not ended for %llu s (drive.io_timeout)",
+	    (unsigned long long)((now - oldest) / MKV_NS_PER_SEC));
+	mkv_worker_report_hang(d->w, detail);
+}
+
+static uint64_t
+pool_errors(const struct drive *d)
+{
+	const struct mkv_metrics *m = d->w->metrics;
+
+	return (mkv_metric_get(m, MKV_M_drive_read_errors_total, 0) + mkv_metric_get(m, MKV_M_drive_write_errors_total, 0) +
+	    mkv_metric_get(m, MKV_M_drive_corrupt_total, 0));
+}
+
+void
+drive_watch(struct drive *d, uint64_t now)
+{
+	uint64_t errors = pool_errors(d);
+	char detail[96];
+
+	pool_watch_io(d, now);
+	if (d->errors_ns == 0 || now - d->errors_ns > POOL_ERRORS_NS) {
+		d->errors_ns = now;
+		d->errors_then = errors;
+	}
+	if (d->w->failed || errors - d->errors_then < d->w->params->drive_error_limit)
+		return;
+	(void)snprintf(detail, sizeof(detail), "%" PRIu64 " failed reads, writes and checksums in a minute (drive.error_limit)", errors - d->errors_then);
+	mkv_worker_report(d->w, -1, 1, detail);
+}

@@ -15,33 +15,12 @@
 #include "common/base/crc.h"
 #include "common/base/err.h"
 #include "tests/crash/rig.h"
+#include "tests/unit/engine_up.h"
 #include "worker/drive/layout.h"
 
 #define MIB	(1ull << 20)
 
 static enum rig_kind kinds[] = { RIG_SIM, RIG_URING, RIG_THREADS, RIG_MEMORY };
-
-/* The first open of a test, which skips where io_uring is refused. */
-static struct rig *
-opened(struct rig *r)
-{
-	int err = rig_open(r);
-
-	if (err == MKV_E_UNSUPPORTED && r->kind == RIG_URING) {
-		rig_destroy(&r);
-		skip();
-	}
-	if (err != 0)
-		fprintf(stderr, "open: %s\n", r->why);
-	assert_int_equal(err, 0);
-	return (r);
-}
-
-static struct rig *
-up(enum rig_kind k, uint64_t bytes)
-{
-	return (opened(rig_create(k, bytes, 1)));
-}
 
 static enum rig_kind
 kind_of(void **state)
@@ -54,7 +33,7 @@ static const uint64_t sizes[] = { 0, 1, 4095, 4096, 4097, 65535, 65536, 65537, 3
 static void
 test_round_trip(void **state)
 {
-	struct rig *r = up(kind_of(state), 32 * MIB);
+	struct rig *r = eng_up(kind_of(state), 32 * MIB);
 	char key[32];
 
 	for (unsigned pass = 0; pass < 2; pass++) {
@@ -80,7 +59,7 @@ test_round_trip(void **state)
 static void
 test_ranges(void **state)
 {
-	struct rig *r = up(kind_of(state), 32 * MIB);
+	struct rig *r = eng_up(kind_of(state), 32 * MIB);
 	uint64_t n = 5 * 65536 + 777;
 	uint64_t at[] = { 0, 1, 4096, 65535, 65536, 65537, 131072, 200000, n - 1, n, n + 5 };
 	uint64_t len[] = { 0, 1, 100, 4096, 65536, 65537, 200000, 1u << 20 };
@@ -106,7 +85,7 @@ test_ranges(void **state)
 static void
 test_overwrite_delete(void **state)
 {
-	struct rig *r = up(kind_of(state), 32 * MIB);
+	struct rig *r = eng_up(kind_of(state), 32 * MIB);
 	unsigned reason;
 
 	assert_int_equal(rig_put(r, "a", 100000, 1, 0), 0);
@@ -132,7 +111,7 @@ test_overwrite_delete(void **state)
 static void
 test_no_units_leak(void **state)
 {
-	struct rig *r = up(kind_of(state), 32 * MIB);
+	struct rig *r = eng_up(kind_of(state), 32 * MIB);
 	struct mkv_engine_info a, b;
 
 	mkv_engine_info(r->e, &a);
@@ -160,7 +139,7 @@ test_no_units_leak(void **state)
 static void
 test_if_absent(void **state)
 {
-	struct rig *r = up(kind_of(state), 32 * MIB);
+	struct rig *r = eng_up(kind_of(state), 32 * MIB);
 	struct mkv_drv_req q;
 
 	for (int i = 0; i < 3; i++) {
@@ -186,7 +165,7 @@ test_if_absent(void **state)
 static void
 test_touch(void **state)
 {
-	struct rig *r = up(kind_of(state), 32 * MIB);
+	struct rig *r = eng_up(kind_of(state), 32 * MIB);
 	struct mkv_drv_req q;
 	unsigned reason;
 
@@ -218,7 +197,7 @@ test_touch(void **state)
 static void
 test_group_commit(void **state)
 {
-	struct rig *r = up(kind_of(state), 64 * MIB);
+	struct rig *r = eng_up(kind_of(state), 64 * MIB);
 	struct mkv_engine_info a, b;
 	struct mkv_drv_req q;
 	char key[16];
@@ -244,7 +223,7 @@ test_group_commit(void **state)
 static void
 test_evict(void **state)
 {
-	struct rig *r = up(kind_of(state), 24 * MIB);
+	struct rig *r = eng_up(kind_of(state), 24 * MIB);
 	struct mkv_drv_req q;
 	unsigned reason, evicted = 0;
 	char key[16];
@@ -282,7 +261,7 @@ test_full_without_eviction(void **state)
 	char key[16];
 
 	r->o.evict = 0;
-	opened(r);
+	eng_opened(r);
 	for (n = 0; n < 100 && err == 0; n++) {
 		snprintf(key, sizeof(key), "f%d", n);
 		err = rig_put(r, key, MIB, 1, 0);
@@ -297,7 +276,7 @@ test_full_without_eviction(void **state)
 static void
 test_busy_at_deadline(void **state)
 {
-	struct rig *r = up(kind_of(state), 16 * MIB);
+	struct rig *r = eng_up(kind_of(state), 16 * MIB);
 	struct mkv_drv_req q;
 	char key[16];
 	int err = 0;
@@ -318,7 +297,7 @@ test_busy_at_deadline(void **state)
 static void
 test_batch_list_info(void **state)
 {
-	struct rig *r = up(kind_of(state), 32 * MIB);
+	struct rig *r = eng_up(kind_of(state), 32 * MIB);
 	struct mkv_drv_req q;
 	struct mkv_digest *d = (struct mkv_digest *)rig_mem(r, 0);
 	char key[32];
@@ -376,7 +355,7 @@ test_batch_list_info(void **state)
 static void
 test_verify(void **state)
 {
-	struct rig *r = up(kind_of(state), 32 * MIB);
+	struct rig *r = eng_up(kind_of(state), 32 * MIB);
 	struct mkv_drv_req q;
 	unsigned reason;
 
@@ -407,7 +386,7 @@ test_verify(void **state)
 static void
 test_hostile(void **state)
 {
-	struct rig *r = up(kind_of(state), 32 * MIB);
+	struct rig *r = eng_up(kind_of(state), 32 * MIB);
 	struct mkv_drv_req q;
 	struct rnd rnd = { 99 };
 
@@ -435,7 +414,7 @@ test_hostile(void **state)
 static void
 test_accepted(void **state)
 {
-	struct rig *r = up(kind_of(state), 32 * MIB);
+	struct rig *r = eng_up(kind_of(state), 32 * MIB);
 	struct mkv_engine_info a, b;
 
 	mkv_engine_info(r->e, &a);
@@ -459,63 +438,6 @@ test_accepted(void **state)
 	rig_destroy(&r);
 }
 
-static void
-test_flush_failure(void **state)
-{
-	struct rig *r = up(RIG_SIM, 32 * MIB);
-
-	(void)state;
-	assert_int_equal(rig_put(r, "a", 100000, 1, 0), 0);
-	r->sim->fail_flush = 1;
-	assert_int_equal(rig_put(r, "b", 100000, 2, 0), MKV_E_READONLY);
-	assert_true(r->readonly);
-	assert_int_equal(rig_put(r, "c", 100000, 2, 0), MKV_E_READONLY);
-	assert_int_equal(rig_op(r, MKV_DRV_DELETE, "a", NULL), MKV_E_READONLY);
-	assert_int_equal(rig_get(r, "a", 0, MIB, 1), 0);
-	assert_int_equal(rig_op(r, MKV_DRV_STAT, "b", NULL), MKV_E_MISS);
-	rig_destroy(&r);
-}
-
-/* The page of numbers outlives the process: what a former one reported is not true of this one. */
-static void
-test_metrics_of_two_lives(void **state)
-{
-	struct rig *r = rig_create(RIG_SIM, 32 * MIB, 1);
-	struct mkv_metrics *m;
-
-	(void)state;
-	assert_int_equal(mkv_metrics_open_private(&m), 0);
-	r->o.metrics = m;
-	assert_int_equal(rig_open(r), 0);
-	assert_int_equal(rig_put(r, "a", 100000, 1, 0), 0);
-	assert_int_equal(mkv_metric_get(m, MKV_M_drive_queue_seconds, 0), 1);
-	r->sim->fail_flush = 1;
-	assert_int_equal(rig_put(r, "b", 100000, 2, 0), MKV_E_READONLY);
-	assert_int_equal(mkv_metric_get(m, MKV_M_drive_readonly, 0), 1);
-	assert_int_equal(mkv_metric_get(m, MKV_M_drive_queue_seconds, 0), 2);
-	rig_close(r, 1);
-	assert_int_equal(rig_open(r), 0);
-	assert_int_equal(mkv_metric_get(m, MKV_M_drive_readonly, 0), 0);
-	assert_int_equal(rig_get(r, "a", 0, MIB, 1), 0);
-	assert_int_equal(mkv_metric_get(m, MKV_M_drive_queue_seconds, 0), 3);	/* two transfers, one first one */
-	rig_destroy(&r);
-	mkv_metrics_close(&m);
-}
-
-static void
-test_write_failure(void **state)
-{
-	struct rig *r = up(RIG_SIM, 32 * MIB);
-
-	(void)state;
-	r->sim->fail_write = 1;
-	assert_int_equal(rig_put(r, "a", 100000, 1, 0), MKV_E_IO);
-	assert_false(r->readonly);
-	assert_int_equal(rig_put(r, "a", 100000, 2, 0), 0);
-	assert_int_equal(rig_get(r, "a", 0, MIB, 2), 0);
-	rig_destroy(&r);
-}
-
 /* Many small objects through a small journal: checkpoints, page turnover, moves. */
 static void
 test_churn(void **state)
@@ -527,7 +449,7 @@ test_churn(void **state)
 
 	r->o.journal_bytes = 128 * 4096;
 	r->o.objects_max = 1024;
-	opened(r);
+	eng_opened(r);
 	for (unsigned i = 1; i <= 6000; i++) {
 		unsigned k = rnd_below(&rnd, 400);
 
@@ -557,7 +479,7 @@ test_churn(void **state)
 static void
 test_get_while_overwritten(void **state)
 {
-	struct rig *r = up(kind_of(state), 64 * MIB);
+	struct rig *r = eng_up(kind_of(state), 64 * MIB);
 	struct mkv_drv_req q;
 
 	assert_int_equal(rig_put(r, "a", 70000, 1, 0), 0);
@@ -586,7 +508,7 @@ test_moved_record_is_the_newest(void **state)
 	char key[16];
 
 	r->o.objects_max = 1024;
-	opened(r);
+	eng_opened(r);
 	for (unsigned i = 1; i <= 5000; i += 2) {
 		unsigned k = rnd_below(&rnd, 300);
 
@@ -597,92 +519,6 @@ test_moved_record_is_the_newest(void **state)
 	for (unsigned k = 0; k < 300; k++) {
 		snprintf(key, sizeof(key), "m%u", k);
 		assert_int_equal(rig_get(r, key, 0, MIB, version[k]), version[k] ? 0 : MKV_E_MISS);
-	}
-	rig_destroy(&r);
-}
-
-static void
-test_hold(void **state)
-{
-	struct rig *r = up(RIG_MEMORY, 16 * MIB);
-	const struct mkv_drv_rep *p;
-	struct mkv_drv_req q;
-	struct mkv_drv_run run;
-	uint64_t hold;
-	char key[16];
-
-	(void)state;
-	assert_int_equal(rig_put(r, "held", MIB, 42, 0), 0);
-	rig_req(&q, MKV_DRV_GET, "held");
-	q.len = MIB;
-	rig_submit(r, 0, &q);
-	p = rig_wait(r, 0);
-	assert_int_equal(p->status, 0);
-	assert_int_equal(p->n_runs, 1);
-	run = p->runs[0];
-	hold = p->hold;
-	assert_int_equal(rig_op(r, MKV_DRV_DELETE, "held", NULL), 0);
-	for (unsigned i = 0; i < 40; i++) {
-		snprintf(key, sizeof(key), "f%u", i);
-		assert_int_equal(rig_put(r, key, MIB, i, 0), 0);
-	}
-	assert_true(rig_value_is(r->media->ops->map(r->media, r->meta_bytes + run.off, run.bytes), 0, MIB, 42));
-	mkv_engine_release(r->e, 0, hold);
-	mkv_engine_release(r->e, 0, hold);	/* twice: counted, no harm */
-	rig_destroy(&r);
-}
-
-static void
-test_reserve(void **state)
-{
-	struct rig *r = up(RIG_MEMORY, 16 * MIB);
-	const struct mkv_drv_rep *p;
-	struct mkv_engine_info a, b;
-	struct mkv_drv_req q;
-	uint64_t txn;
-
-	(void)state;
-	mkv_engine_info(r->e, &a);
-	for (int how = 0; how < 6; how++) {
-		rig_req(&q, MKV_DRV_RESERVE, "t");
-		q.value_bytes = 300000;
-		rig_submit(r, 0, &q);
-		p = rig_wait(r, 0);
-		assert_int_equal(p->status, 0);
-		assert_int_equal(p->n_runs, 1);
-		txn = p->txn;
-		rig_value(r->media->ops->map(r->media, r->meta_bytes + p->runs[0].off, p->runs[0].bytes), 300000, 8);
-		if (how == 2) {
-			mkv_engine_client_gone(r->e, 0);
-			assert_int_equal(r->client_done, 1);
-		} else if (how == 5) {
-			mkv_engine_unreserve(r->e, 1, txn);	/* another client's: nothing happens */
-			mkv_engine_info(r->e, &b);
-			assert_true(b.used_bytes > a.used_bytes);
-			mkv_engine_unreserve(r->e, 0, txn);
-			mkv_engine_unreserve(r->e, 0, txn);
-		} else if (how == 1) {
-			rig_req(&q, MKV_DRV_ABORT, NULL);
-			q.txn = txn;
-			rig_submit(r, 0, &q);
-			assert_int_equal(rig_wait(r, 0)->status, 0);
-		} else {
-			rig_put_req(r, &q, 0, "t", 300000, 8);
-			q.op = MKV_DRV_COMMIT;
-			q.n_bufs = 0;
-			q.txn = txn;
-			q.deadline_ns = how == 3 ? 1 : 0;
-			q.n_crcs = (uint16_t)(q.n_crcs - (how == 4));
-			rig_submit(r, 0, &q);
-			assert_int_equal(rig_wait(r, 0)->status, how == 3 ? MKV_E_TIMEOUT : how == 4 ? MKV_E_PROTO : 0);
-			/* Refused or not: the transaction is over, and its run is not taken any more. */
-			assert_int_equal(rig_get(r, "t", 0, MIB, 8), how == 0 ? 0 : MKV_E_MISS);
-			assert_int_equal(rig_op(r, MKV_DRV_DELETE, "t", NULL), how == 0 ? 0 : MKV_E_MISS);
-		}
-		for (int i = 0; i < 10; i++)
-			rig_turn(r);
-		mkv_engine_info(r->e, &b);
-		assert_int_equal(a.used_bytes, b.used_bytes);
 	}
 	rig_destroy(&r);
 }
@@ -723,7 +559,7 @@ put_manifest(struct rig *r, struct mkv_set_id set, const char *key)
 static void
 test_set(void **state)
 {
-	struct rig *r = up(kind_of(state), 32 * MIB);
+	struct rig *r = eng_up(kind_of(state), 32 * MIB);
 	uint8_t secret[MKV_SECRET_BYTES], zero[32] = { 0 };
 	struct mkv_engine_info info;
 	struct mkv_desc freed = { .op = MKV_DRV_SET_FREED };
@@ -766,7 +602,7 @@ test_set(void **state)
 static void
 test_client_gone(void **state)
 {
-	struct rig *r = up(kind_of(state), 32 * MIB);
+	struct rig *r = eng_up(kind_of(state), 32 * MIB);
 	struct mkv_drv_req q;
 	char key[16];
 
@@ -785,132 +621,7 @@ test_client_gone(void **state)
 	rig_destroy(&r);
 }
 
-static void
-test_foreign(void **state)
-{
-	struct rig *r = rig_create(RIG_SIM, 32 * MIB, 1);
-
-	(void)state;
-	memcpy(r->sim->now + 1080, "\x53\xef", 2);
-	assert_int_equal(rig_open(r), MKV_E_CONFIG);
-	assert_non_null(strstr(r->why, "ext4"));
-	memset(r->sim->now + 1080, 0, 2);
-	r->sim->now[70000] = 1;
-	assert_int_equal(rig_open(r), MKV_E_CONFIG);
-	assert_non_null(strstr(r->why, "unknown data"));
-	r->sim->now[70000] = 0;
-	r->o.may_format = 0;
-	assert_int_equal(rig_open(r), MKV_E_CONFIG);
-	r->o.may_format = 1;
-	assert_int_equal(rig_open(r), 0);
-	assert_int_equal(rig_put(r, "k", 1000, 1, 0), 0);
-	rig_close(r, 0);
-	r->o.server_id[0] = 1;			/* formatted without: any will do */
-	assert_int_equal(rig_open(r), 0);
-	rig_close(r, 0);
-	r->o.drive_uuid[3] = 77;
-	assert_int_equal(rig_open(r), MKV_E_CONFIG);
-	memset(r->o.drive_uuid, 0, 16);
-	r->sim->m.total_bytes -= 1 << 20;
-	assert_int_equal(rig_open(r), MKV_E_CONFIG);
-	assert_non_null(strstr(r->why, "bytes and has"));
-	r->sim->m.total_bytes += 1 << 20;
-	r->o.extent_bytes *= 2;
-	assert_int_equal(rig_open(r), MKV_E_CONFIG);
-	assert_non_null(strstr(r->why, "storage.block_size 1048576"));
-	r->o.extent_bytes /= 2;
-	/* An epoch that the medium has seen already. */
-	r->o.epoch = 1;
-	assert_int_equal(rig_open(r), MKV_E_STALE);
-	assert_true(r->epoch_seen >= 2);
-	r->o.epoch = r->epoch_seen;
-	assert_int_equal(rig_open(r), 0);
-	assert_int_equal(rig_get(r, "k", 0, 1000, 1), 0);
-	rig_destroy(&r);
-}
-
 #define EACH(f)	{ #f, f, NULL, NULL, &kinds[k] }
-
-/* A checkpoint made while keys are overwritten may know one twice, and then more than there may be objects at all: the later item is the newer one. */
-static void
-test_twins(void **state)
-{
-	struct rig *r = rig_create(RIG_SIM, 32 * MIB, 1);
-	struct mkv_engine_info info;
-	struct mkv_ckpt_block *b;
-	struct mkv_ckpt_item it;
-	struct mkv_sb sb;
-	char key[16];
-
-	(void)state;
-	r->o.objects_max = 64;
-	r->o.evict = 0;
-	r = opened(r);
-	for (unsigned k = 0; k < 64; k++) {
-		snprintf(key, sizeof(key), "key%u", k);
-		assert_int_equal(rig_put(r, key, 5000, k, 0), 0);
-	}
-	assert_int_equal(rig_close(r, 0), 0);
-	memcpy(&sb, r->sim->now, sizeof(sb));
-	for (unsigned i = 0; i < 4; i++) {
-		struct mkv_ckpt_head *h = (struct mkv_ckpt_head *)(r->sim->now + sb.ckpt_off[i / 2] + (i % 2 ? (sb.ckpt_blocks - 1) * 4096ull : 0));
-
-		if (h->magic != MKV_CKPT_HEAD_MAGIC || h->items != 64)
-			continue;
-		h->items++;
-		mkv_block_seal(h, offsetof(struct mkv_ckpt_head, crc));
-		b = (struct mkv_ckpt_block *)(r->sim->now + sb.ckpt_off[i / 2]) + 1;
-		if (i % 2)
-			continue;
-		memcpy(&it, b->data, sizeof(it));
-		it.units = 1;			/* the one that the newer replaced; its unit is somebody else's by now */
-		memmove(b->data + sizeof(it), b->data, b->used);
-		memcpy(b->data, &it, sizeof(it));
-		b->used = (uint16_t)(b->used + sizeof(it));
-		b->n_items++;
-		mkv_block_seal(b, offsetof(struct mkv_ckpt_block, crc));
-	}
-	memcpy(r->sim->durable, r->sim->now, 32 * MIB);
-	assert_int_equal(rig_open(r), 0);
-	mkv_engine_info(r->e, &info);
-	assert_int_equal(info.recovered_objects, 64);
-	assert_int_equal(info.lost_objects + info.damaged_blocks, 0);
-	for (unsigned k = 0; k < 64; k++) {
-		snprintf(key, sizeof(key), "key%u", k);
-		assert_int_equal(rig_get(r, key, 0, MIB, k), 0);
-	}
-	rig_destroy(&r);
-}
-
-/* A feature that we may read but not write: what is there is served, nothing on the medium changes. */
-static void
-test_look_only(void **state)
-{
-	struct rig *r = up(RIG_SIM, 32 * MIB);
-	uint8_t *before = malloc(32 * MIB);
-
-	(void)state;
-	assert_int_equal(rig_put(r, "old", 70000, 1, 0), 0);
-	assert_int_equal(rig_close(r, 1), 0);
-	sim_reboot(r->sim, SIM_KEEP);
-	for (unsigned i = 0; i < 2; i++) {
-		struct mkv_sb *sb = (struct mkv_sb *)(r->sim->now + (i ? MKV_SB_OFF_B : MKV_SB_OFF_A));
-
-		sb->feat_ro_compat |= 1ull << 40;
-		mkv_block_seal(sb, offsetof(struct mkv_sb, crc));
-	}
-	memcpy(r->sim->durable, r->sim->now, 32 * MIB);
-	memcpy(before, r->sim->now, 32 * MIB);
-	assert_int_equal(rig_open(r), 0);
-	assert_int_equal(r->readonly, 1);
-	assert_int_equal(rig_get(r, "old", 0, MIB, 1), 0);
-	assert_int_equal(rig_put(r, "new", 100, 2, 0), MKV_E_READONLY);
-	assert_int_equal(rig_op(r, MKV_DRV_DELETE, "old", NULL), MKV_E_READONLY);
-	assert_int_equal(rig_close(r, 0), 0);
-	assert_memory_equal(before, r->sim->now, 32 * MIB);
-	free(before);
-	rig_destroy(&r);
-}
 
 int
 main(void)
@@ -923,15 +634,6 @@ main(void)
 			EACH(test_touch), EACH(test_group_commit), EACH(test_evict), EACH(test_full_without_eviction),
 			EACH(test_busy_at_deadline), EACH(test_batch_list_info), EACH(test_verify), EACH(test_hostile), EACH(test_accepted),
 			EACH(test_churn), EACH(test_get_while_overwritten), EACH(test_moved_record_is_the_newest), EACH(test_set), EACH(test_client_gone),
-		};
-
-		bad += cmocka_run_group_tests(tests, NULL, NULL);
-	}
-	{
-		const struct CMUnitTest tests[] = {
-			cmocka_unit_test(test_flush_failure), cmocka_unit_test(test_metrics_of_two_lives),
-			cmocka_unit_test(test_write_failure), cmocka_unit_test(test_hold), cmocka_unit_test(test_reserve),
-			cmocka_unit_test(test_foreign), cmocka_unit_test(test_look_only), cmocka_unit_test(test_twins),
 		};
 
 		bad += cmocka_run_group_tests(tests, NULL, NULL);

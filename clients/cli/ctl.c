@@ -237,7 +237,7 @@ static void
 ctl_show_row(FILE *to, const json_t *row)
 {
 	json_int_t pid = json_integer_value(json_object_get(row, "pid")), up = json_integer_value(json_object_get(row, "uptime_s")),
-	    restarts = json_integer_value(json_object_get(row, "restarts"));
+	    restarts = json_integer_value(json_object_get(row, "restarts")), failures = json_integer_value(json_object_get(row, "failures"));
 	const char *state = ctl_text(row, "state"), *detail = ctl_text(row, "detail"), *jail = ctl_text(row, "jail_missing");
 
 	fprintf(to, "%-16s %-9s", ctl_text(row, "name"), state);
@@ -245,7 +245,10 @@ ctl_show_row(FILE *to, const json_t *row)
 		fprintf(to, " pid %lld,", (long long)pid);
 	if (strcmp(state, "RUNNING") == 0)
 		fprintf(to, " uptime %lld:%02lld:%02lld,", (long long)(up / 3600), (long long)(up / 60 % 60), (long long)(up % 60));
-	fprintf(to, " restarts %lld%s%s%s%s\n", (long long)restarts, jail[0] != '\0' ? ", jail lacks " : "", jail, detail[0] != '\0' ? ", " : "", detail);
+	fprintf(to, " restarts %lld", (long long)restarts);
+	if (failures > 0)
+		fprintf(to, ", %lld failures recorded (memkv drive info)", (long long)failures);
+	fprintf(to, "%s%s%s%s\n", jail[0] != '\0' ? ", jail lacks " : "", jail, detail[0] != '\0' ? ", " : "", detail);
 }
 
 static void

@@ -9,7 +9,7 @@ import tempfile
 import pytest
 
 import mkv
-from harness import MEMKV, MIB, Server, content
+from harness import MEMKV, MEMKVCTL, MIB, Server, content
 
 ROOT = os.geteuid() == 0
 
@@ -189,6 +189,64 @@ def test_partitions_are_refused(loop):
     assert rows(memkv("drive", "list", "--json", dev))[0]["state"] == "store"
 
 
+def test_a_full_filesystem_keeps_nothing(loop, place):
+    """Two files, room for one: neither is left."""
+    dev, mnt = loop(160 * MIB), os.path.join(place, "mnt")
+    os.mkdir(mnt)
+    subprocess.run(["mkfs.ext4", "-q", dev], check=True, timeout=30)
+    if subprocess.run(["mount", dev, mnt], timeout=30, check=False).returncode != 0:
+        pytest.skip("mount is not allowed here")
+    try:
+        before = os.statvfs(mnt).f_bavail
+        a, b = os.path.join(mnt, "a.dat"), os.path.join(mnt, "b.dat")
+        r = memkv("setup", "--drives", f"{a},{b}", "--file-size", "96MiB")
+        assert r.returncode == 1 and "b.dat needs 96.0 MiB" in r.stderr and "left" in r.stderr and r.stdout == "", r.stderr
+        assert not os.path.exists(a) and not os.path.exists(b) and os.statvfs(mnt).f_bavail == before
+        r = memkv("setup", "--drives", a, "--file-size", "96MiB")
+        assert r.returncode == 0 and before - os.statvfs(mnt).f_bavail >= 96 * MIB // os.statvfs(mnt).f_frsize, r.stderr
+        r = memkv("setup", "--drives", dev, "--force")
+        assert r.returncode == 1 and f"mounted at {mnt}" in r.stderr
+    finally:
+        subprocess.run(["umount", mnt], check=True, timeout=30)
+
+
+def test_a_mounted_partition_protects_its_disk(place, loop):
+    dev = loop()
+    entry = struct.pack("<BBBBBBBBII", 0, 0, 2, 0, 0x83, 0, 0, 0, 2048, 200000)
+    with open(dev, "r+b") as f:
+        f.write(bytes(446) + entry + bytes(48) + b"\x55\xaa")
+    part, mnt = dev + "p1", os.path.join(place, "mnt")
+    if subprocess.run(["partx", "-a", dev], capture_output=True, timeout=30, check=False).returncode != 0 or not os.path.exists(part):
+        pytest.skip("no partitions of loop devices here")
+    try:
+        r = memkv("setup", "--drives", dev)
+        assert r.returncode == 1 and "partition" in r.stderr
+        subprocess.run(["mkfs.ext4", "-q", part], check=True, timeout=30)
+        os.mkdir(mnt)
+        subprocess.run(["mount", part, mnt], check=True, timeout=30)
+        try:
+            for force in ([], ["--force"]):
+                r = memkv("setup", "--drives", dev, *force)
+                assert r.returncode == 1 and f"{part} is mounted at {mnt}" in r.stderr, r.stderr
+        finally:
+            subprocess.run(["umount", mnt], check=True, timeout=30)
+    finally:
+        subprocess.run(["partx", "-d", dev], capture_output=True, timeout=30, check=False)
+
+
+def test_members_of_volumes_and_arrays_are_refused(place):
+    """Their marks at their places; the tools need not be there."""
+    for name, off, mark, words in (("lvm", 512 + 24, b"LVM2 001", "LVM"), ("md", 4096, b"\xfc\x4e\x2b\xa9", "RAID"),
+                                   ("luks", 0, b"LUKS\xba\xbe\0\1", "LUKS"), ("xfs", 0, b"XFSB", "XFS"), ("btrfs", 0x10040, b"_BHRfS_M", "btrfs")):
+        f = os.path.join(place, name)
+        with open(f, "wb") as out:
+            out.truncate(64 * MIB)
+            out.seek(off)
+            out.write(mark)
+        r = memkv("setup", "--drives", f)
+        assert r.returncode == 1 and words.lower() in r.stderr.lower(), r.stderr
+
+
 def test_swap_space_and_volumes_are_refused(loop):
     dev = loop()
     subprocess.run(["mkswap", dev], check=True, timeout=30, capture_output=True)
@@ -287,6 +345,10 @@ def test_wrong_bytes_are_found_recorded_and_dropped(store):
         with pytest.raises(mkv.Miss):
             c.get(key, KEYS[key])
     assert s.metric_sum("memkv_drive_failures") == 1
+    assert s.status()["drive:0"]["failures"] == 1
+    r = subprocess.run([MEMKVCTL, "status", "--control", s.control], capture_output=True, text=True, timeout=30)
+    assert r.returncode == 0 and "1 failures recorded" in r.stdout, r.stdout
+    assert rows(memkv("drive", "list", "--json", f))[0]["failures"] == 1, "also while the server runs"
     assert s.stop() == 0
     info = rows(memkv("drive", "info", "--json", f))[0]
     assert [(x["what"], x["offset"], x["count"]) for x in info["failures"]] == [("data", at, 1)], info

@@ -25,7 +25,7 @@ static struct mkv_fail_block block[MKV_FAILREG_BLOCKS];
 static uint32_t
 add(struct mkv_fail_sum *sum, unsigned what, uint64_t off, uint64_t now)
 {
-	struct mkv_fail_row f = { .what = (uint16_t)what, .off = off, .bytes = 4096, .err = MKV_E_IO, .last_ms = now };
+	struct mkv_fail_row f = { .what = (uint16_t)what, .off = off, .bytes = 4096, .err = MKV_E_IO, .last_ms = now, .count = 1 };
 
 	return (mkv_fail_add(row, sum, &f));
 }
@@ -47,6 +47,15 @@ test_rows_count(void **state)
 	assert_int_equal(row[a].last_ms, 30);
 	assert_int_equal(sum.rows, 3);
 	assert_int_equal(sum.events, 4);
+	/* More about the last time is not another time. */
+	{
+		struct mkv_fail_row f = { .what = MKV_FAIL_READ, .off = 4096, .arg = 7, .last_ms = 40 };
+
+		assert_int_equal(mkv_fail_add(row, &sum, &f), a);
+		assert_int_equal(row[a].count, 2);
+		assert_int_equal(row[a].arg, 7);
+		assert_int_equal(sum.events, 4);
+	}
 }
 
 /* As many places as there is room for, and some: the newest are kept, in order, also over blocks and back. */
@@ -163,12 +172,38 @@ test_a_failed_write_is_noted(void **state)
 	rig_destroy(&r);
 }
 
+/* It is noted while it hangs, once, and when it ends how long it was. */
+static void
+test_a_slow_write_is_noted(void **state)
+{
+	struct rig *r = rig_create(RIG_SIM, 64u << 20, 3);
+	struct mkv_drv_req q;
+
+	(void)state;
+	assert_int_equal(rig_open(r), 0);
+	rig_put_req(r, &q, 0, "a", 40000, 1);
+	q.deadline_ns = 0;
+	rig_submit(r, 0, &q);
+	(void)mkv_engine_step(r->e);
+	for (unsigned i = 0; i < 3; i++) {
+		r->now_ns += 4 * MKV_NS_PER_SEC;
+		(void)mkv_engine_step(r->e);
+	}
+	assert_non_null(rig_wait(r, 0));
+	assert_int_equal(rig_close(r, 0), 0);
+	assert_int_equal(noted(r, MKV_FAIL_SLOW), 1);
+	for (unsigned i = 0; i < MKV_FAIL_ROWS; i++)
+		assert_true(back[i].what != MKV_FAIL_SLOW || (back[i].arg >= 12000 && back[i].arg < 13000));
+	rig_destroy(&r);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_rows_count), cmocka_unit_test(test_ring), cmocka_unit_test(test_foreign),
 		cmocka_unit_test(test_a_failed_flush_is_noted), cmocka_unit_test(test_a_failed_write_is_noted),
+		cmocka_unit_test(test_a_slow_write_is_noted),
 	};
 
 	mkv_crc_init();

@@ -169,6 +169,7 @@ eng_alloc_requests(struct mkv_engine *e)
 		e->req[i].e = e;
 		mkv_list_push_tail(&e->req_free, &e->req[i].link);
 	}
+	e->dios = dios;
 	for (uint32_t i = 0; i < dios; i++) {
 		e->dio[i].next = e->dio_free;
 		e->dio_free = &e->dio[i];

@@ -58,6 +58,7 @@ struct dio {				/* one transfer of a request */
 	struct dio	*next;
 	uint64_t	begin_ns, off;
 	uint32_t	bytes;
+	int		slow;		/* noted as such, while it is still under way */
 };
 
 struct xfer {				/* bytes between object and memory; all multiples of 4096 but for the object's end */
@@ -271,7 +272,8 @@ struct fails {				/* the failure registry */
 	struct mkv_fail_sum sum;
 	uint32_t	due;		/* blocks to be written */
 	int		writing, never_write;
-	uint64_t	next_ns;
+	uint64_t	next_ns, watch_ns;
+	uint64_t	slow_seq;	/* journal group that was noted as slow */
 	uint8_t		*mem;		/* one block */
 	struct mkv_mio	mio;
 };
@@ -294,6 +296,7 @@ struct mkv_engine {
 
 	struct mkv_req	*req;
 	struct dio	*dio, *dio_free;
+	uint32_t	dios;
 	struct mkv_list	req_free, ready, all, io_wait, space_wait;
 	unsigned	at_work;
 	uint32_t	active[MKV_ENGINE_CLIENTS_MAX];
@@ -519,6 +522,8 @@ void	fail_fini(struct mkv_engine *e);
 int	fail_open(struct mkv_engine *e);		/* when the superblock is known. 0, MKV_E_NOMEM, MKV_E_CANCELLED */
 /* Note a failure; may be called from a completion. off and bytes: on the medium; arg: see struct mkv_fail_row. */
 void	fail_note(struct mkv_engine *e, enum mkv_failure what, uint64_t off, uint32_t bytes, int err, uint64_t arg);
+void	fail_slow(struct mkv_engine *e, struct dio *d, int err, uint64_t now);	/* d ends; it may have taken long */
+void	fail_watch(struct mkv_engine *e, uint64_t now);		/* from the sweep: what does not end is noted as well */
 void	fail_step(struct mkv_engine *e, uint64_t now);
 uint64_t fail_next_ns(const struct mkv_engine *e);
 int	fail_close(struct mkv_engine *e);

@@ -65,15 +65,54 @@ fail_open(struct mkv_engine *e)
 	return (r == MKV_E_CANCELLED ? r : 0);
 }
 
-void
-fail_note(struct mkv_engine *e, enum mkv_failure what, uint64_t off, uint32_t bytes, int err, uint64_t arg)
+static void
+fail_add(struct mkv_engine *e, enum mkv_failure what, uint64_t off, uint32_t bytes, int err, uint64_t arg, uint32_t count)
 {
 	struct fails *f = &e->fl;
-	struct mkv_fail_row row = { .what = (uint16_t)what, .off = off, .bytes = bytes, .err = err, .arg = arg, .mount = e->sb.mount, .epoch = e->sb.epoch,
-		.last_ms = eng_wall(e) };
+	struct mkv_fail_row row = { .what = (uint16_t)what, .off = off, .bytes = bytes, .err = err, .arg = arg, .count = count, .mount = e->sb.mount,
+		.epoch = e->sb.epoch, .last_ms = eng_wall(e) };
 
 	f->due |= 1u << (mkv_fail_add(f->row, &f->sum, &row) / MKV_FAIL_PER_BLOCK);
 	fail_gauges(e);
+}
+
+void
+fail_note(struct mkv_engine *e, enum mkv_failure what, uint64_t off, uint32_t bytes, int err, uint64_t arg)
+{
+	fail_add(e, what, off, bytes, err, arg, 1);
+}
+
+void
+fail_slow(struct mkv_engine *e, struct dio *d, int err, uint64_t now)
+{
+	uint64_t took_ns = now - d->begin_ns;
+
+	if (took_ns > FAIL_SLOW_NS)
+		fail_add(e, MKV_FAIL_SLOW, d->off, d->bytes, err, took_ns / MKV_NS_PER_MS, d->slow ? 0 : 1);
+}
+
+/* An I/O that hangs may never end, and its drive is given up with it: it is noted while it hangs. A few hundred at most, once a second. */
+void
+fail_watch(struct mkv_engine *e, uint64_t now)
+{
+	const struct journal *j = &e->jn;
+
+	if (now < e->fl.watch_ns)
+		return;
+	e->fl.watch_ns = now + MKV_NS_PER_SEC;
+	for (uint32_t i = 0; i < e->dios; i++) {
+		struct dio *d = &e->dio[i];
+
+		if (d->r == NULL || d->slow || now - d->begin_ns <= FAIL_SLOW_NS)
+			continue;
+		d->slow = 1;
+		fail_note(e, MKV_FAIL_SLOW, d->off, d->bytes, MKV_E_TIMEOUT, (now - d->begin_ns) / MKV_NS_PER_MS);
+	}
+	if (j->state == JN_IDLE || e->fl.slow_seq == j->flight->first_seq || now - j->io_begin_ns <= FAIL_SLOW_NS)
+		return;
+	e->fl.slow_seq = j->flight->first_seq;
+	fail_note(e, MKV_FAIL_SLOW, mkv_sb_journal_at(&e->sb, j->flight->first_seq), j->flight->blocks * MKV_BLOCK, MKV_E_TIMEOUT,
+	    (now - j->io_begin_ns) / MKV_NS_PER_MS);
 }
 
 static void

@@ -83,12 +83,12 @@ mkv_fail_add(struct mkv_fail_row *rows, struct mkv_fail_sum *sum, const struct m
 	struct mkv_fail_row *r;
 
 	MKV_ASSERT(f->what > 0 && f->what < MKV_FAIL_COUNT);
-	sum->events++;
+	sum->events += f->count;
 	for (uint32_t i = 0; i < MKV_FAIL_ROWS; i++) {
 		r = &rows[i];
 		if (r->serial == 0 || r->what != f->what || r->off != f->off)
 			continue;
-		r->count += r->count < UINT32_MAX;
+		r->count += MKV_MIN(f->count, UINT32_MAX - r->count);
 		r->last_ms = f->last_ms;
 		r->bytes = f->bytes;
 		r->err = f->err;
@@ -106,7 +106,7 @@ mkv_fail_add(struct mkv_fail_row *rows, struct mkv_fail_sum *sum, const struct m
 	*r = *f;
 	r->serial = sum->newest;
 	r->first_ms = f->last_ms;
-	r->count = 1;
+	r->count = MKV_MAX(f->count, 1);
 	r->zero = 0;
 	return ((uint32_t)(sum->newest % MKV_FAIL_ROWS));
 }

@@ -58,7 +58,7 @@ void	mkv_fail_parse(const void *blocks, uint64_t tag, struct mkv_fail_row *rows,
 void	mkv_fail_block(struct mkv_fail_block *b, uint64_t tag, const struct mkv_fail_row *rows, uint32_t block_no);
 /*
  * One more failure: the row of the same kind and place counts on, else the next row is taken, over the oldest if need be. Returns its place.
- * f: what, off, bytes, err, arg, mount, epoch and last_ms (now).
+ * f: what, off, bytes, err, arg, mount, epoch, last_ms (now) and count (0: more is known of the last time, it is not another one).
  */
 uint32_t mkv_fail_add(struct mkv_fail_row *rows, struct mkv_fail_sum *sum, const struct mkv_fail_row *f);
 /* Rows from oldest to newest: *at starts with 0. NULL at the end. */

@@ -311,6 +311,7 @@ journal_start(struct mkv_engine *e, int no_flush)
 	j->gather->bytes = 0;
 	j->gather->urgent = 0;
 	j->state = JN_WRITING;
+	j->io_begin_ns = eng_now(e);
 	j->no_flush = no_flush;
 	j->err = 0;
 	j->ios = first < b->blocks ? 2 : 1;

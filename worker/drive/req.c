@@ -368,8 +368,8 @@ req_on_dio(struct mkv_mio *mio, int res)
 	MKV_CHECK_OBJ(r, MKV_REQ_MAGIC);
 	MKV_ASSERT(r->x.in_flight > 0);
 	mkv_metric_time(e->o.metrics, r->x.write ? MKV_M_drive_write_seconds : MKV_M_drive_read_seconds, took_ns);
-	if (took_ns > FAIL_SLOW_NS)
-		fail_note(e, MKV_FAIL_SLOW, d->off, d->bytes, res, took_ns / MKV_NS_PER_MS);
+	fail_slow(e, d, res, d->begin_ns + took_ns);
+	d->r = NULL;
 	d->next = e->dio_free;
 	e->dio_free = d;
 	r->x.in_flight--;
@@ -398,6 +398,7 @@ req_dio(struct mkv_req *r, uint8_t *mem, uint32_t bytes, uint64_t off, int idx)
 	d->begin_ns = eng_now(e);
 	d->off = off;
 	d->bytes = bytes;
+	d->slow = 0;
 	if (!r->begun)
 		mkv_metric_time(e->o.metrics, MKV_M_drive_queue_seconds, d->begin_ns - r->begin_ns);
 	r->begun = 1;
@@ -472,6 +473,7 @@ req_sweep(struct mkv_engine *e, uint64_t now)
 			req_wake(r);
 		}
 	}
+	fail_watch(e, now);
 	mkv_metric_set(e->o.metrics, MKV_M_drive_parked, 0, parked);
 }
 

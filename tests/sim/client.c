@@ -212,9 +212,11 @@ client_put_answer(struct client *c, int status)
 		model_check_there(k, c->start, UINT64_MAX, "put if absent found something");
 		return;
 	}
-	if ((c->flags & MKV_WIRE_PUT_IF_ABSENT) && c->tries == 0 && !model_may_miss(k, c->start))
-		model_check_miss(k, c->start, "put if absent found nothing");
 	model_end(k, v, MV_DONE);
+	if ((c->flags & MKV_WIRE_PUT_IF_ABSENT) == 0 || c->tries > 0)
+		return;
+	model.key[k].v[v].if_absent = 1;
+	model_check_absent(k, v);
 }
 
 static void

@@ -23,6 +23,7 @@
 
 #define REST_NS		(4 * SEC)
 #define PHASE_MAX_NS	(900 * SEC)
+#define DEATHS_MAX	100u			/* of one seed */
 #define SEED_SECONDS	60u			/* of real time */
 
 static int	strict_leaks;
@@ -150,7 +151,7 @@ chaos(void *arg, uint64_t n)
 	(void)n;
 	if (sim->resting)
 		return;
-	if (sim->power) {
+	if (sim->power && sim->stat_kills < DEATHS_MAX) {
 		for (unsigned i = 0; i < sim->c.drives; i++)
 			chaos_drive(&sim->drive[i]);
 		for (unsigned i = 0; i < sim->c.fronts; i++)
@@ -159,7 +160,8 @@ chaos(void *arg, uint64_t n)
 		if (sim_chance(sim->c.power_cut, 3000))
 			server_power_cut();
 	}
-	sim_in(sim_between(100 * US, 4 * MS), chaos, NULL, 0);
+	/* Slow media need longer to come up; a server that never does says nothing. */
+	sim_in(sim_between(100 * US, 4 * MS + 4 * sim->c.disk.lat_max_ns), chaos, NULL, 0);
 }
 
 /* ---- A run ------------------------------------------------------------------------------------------------------------------ */

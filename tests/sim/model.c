@@ -175,6 +175,31 @@ model_end(unsigned key, unsigned version, enum model_state state)
 }
 
 void
+model_check_absent(unsigned key, unsigned version)
+{
+	struct model_key *k = &model.key[key];
+	const struct model_version *b = &k->v[version];
+
+	model_check_miss(key, b->start, "put if absent found nothing");
+	if (model.evicts || model.lossy)
+		return;
+	for (unsigned i = 0; i < k->n; i++) {
+		const struct model_version *a = &k->v[i];
+		int between = 0;
+
+		if (a == b || !a->if_absent || a->state != MV_DONE || a->end <= b->start || a->ttl_ms != 0 || b->ttl_ms != 0)
+			continue;
+		/* They met: something must have taken away what the first of them had put. */
+		for (unsigned n = 0; n < k->n; n++)
+			between |= k->v[n].state != MV_NOT && k->v[n].end >= MKV_MIN(a->start, b->start) && version_may_go(&k->v[n]);
+		if (between || k->touching > 0)
+			continue;
+		model_explain(k, b->start);
+		sim_fail("two puts if absent both found nothing (versions %u and %u)", i, version);
+	}
+}
+
+void
 model_deleted(unsigned key, unsigned version, int was_there)
 {
 	struct model_version *v = &model.key[key].v[version];

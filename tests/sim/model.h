@@ -30,6 +30,7 @@ struct model_version {
 	enum model_state state;
 	int		accepted;	/* not sure to survive a crash yet */
 	int		pin;
+	int		if_absent;
 	int		fragile;	/* was accepted at a crash: parts of it may be gone */
 };
 
@@ -57,6 +58,8 @@ void	model_init(unsigned keys, int evicts);
 /* seed 0: a delete. Returns the version. */
 unsigned model_begin(unsigned key, uint64_t seed, uint64_t bytes, uint64_t ttl_ms, int accepted, int pin);
 void	model_end(unsigned key, unsigned version, enum model_state state);
+/* A put if absent succeeded: it was absent then, and no other such put can say the same of that moment. */
+void	model_check_absent(unsigned key, unsigned version);
 void	model_deleted(unsigned key, unsigned version, int was_there);
 void	model_touch_begin(unsigned key, uint64_t ttl_ms);
 void	model_touch_end(unsigned key, uint64_t start, uint64_t ttl_ms, int sure);	/* sure: it found something */

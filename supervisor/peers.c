@@ -284,6 +284,9 @@ peers_on_broken(struct proc *p)
 {
 	if (!proc_is_drive(p))
 		return;
+	p->died_epoch = p->sup->state.epoch;
+	heritage_drop_rings(p);
+	peers_tell_died(p, p->died_epoch);	/* whose requests it has shall ask again; told once more when it has ended */
 	pool_on_death(p->sup, p->index);
 	peers_arm_drain(p);
 }

@@ -3,8 +3,10 @@ d: drives come, go, fail and come back under a verified load. Clients see misses
 """
 import json
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 
 import pytest
@@ -253,3 +255,87 @@ def test_stopped_process_is_replaced(five):
     wait_states(five, {1: "online"}, timeout=40)
     life.go_on()
     life.end()
+
+
+def test_drive_killed_for_good(server_factory):
+    """A crash loop ends in FATAL: the others serve on, its keys are misses with the reason, or new."""
+    s = server_factory(drives=5, drive_bytes="128MiB", sets=["server.crash_limit=3", "server.served_ok=1h", "server.backoff_max=100ms"])
+    life = Life(s)
+    life.go_on()
+    fill(s, 100)
+    end = time.monotonic() + 30
+    while states(s)[2] != "failed" and time.monotonic() < end:
+        pid = pid_of(s, 2)
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.1)
+    wait_states(s, {2: "failed", 0: "online", 1: "online", 3: "online", 4: "online"})
+    life.go_on()
+    hits, reasons = read_all(s, 100)
+    assert 0 < hits < 100 and set(reasons) == {OFFLINE}
+    assert json.loads(s.http("/v1/health"))["status"] == "degraded"
+    ctl(s, "start", "drive:2")
+    wait_states(s, {2: "online"})
+    assert read_all(s, 100)[0] == 100
+    life.go_on()
+    life.end()
+
+
+class Frozen:
+    """A filesystem of its own, whose writes can be made to hang."""
+
+    def __init__(self):
+        self.dir = tempfile.mkdtemp(prefix="memkv-frozen-")
+        self.mnt = os.path.join(self.dir, "mnt")
+        self.mounted = self.frozen = False
+        image = os.path.join(self.dir, "image")
+        os.mkdir(self.mnt)
+        with open(image, "wb") as f:
+            f.truncate(300 * MIB)
+        if subprocess.run(["mkfs.ext4", "-q", image], capture_output=True).returncode == 0:
+            self.mounted = subprocess.run(["mount", "-o", "loop", image, self.mnt], capture_output=True).returncode == 0
+        os.chmod(self.mnt, 0o755) if self.mounted else None
+
+    def freeze(self, on):
+        subprocess.run(["fsfreeze", "-f" if on else "-u", self.mnt], check=True)
+        self.frozen = on
+
+    def close(self):
+        if self.frozen:
+            self.freeze(False)
+        for _ in range(100):
+            if not self.mounted or subprocess.run(["umount", self.mnt], capture_output=True).returncode == 0:
+                break
+            time.sleep(0.1)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("fsfreeze"), reason="needs root and fsfreeze")
+@pytest.mark.parametrize("io", ["uring", "threads"])
+def test_hung_drive_is_isolated_and_comes_back(server_factory, io):
+    """Writes of one drive hang in the kernel, and its process with them: the rest serves; when they end, it comes back with what is still good."""
+    fz = Frozen()
+    try:
+        if not fz.mounted:
+            pytest.skip("no filesystem can be mounted here")
+        s = server_factory(drives=4, drive_bytes="128MiB", sets=["drive.io_timeout=1s", f"storage.io={io}", "drive.drain_timeout=2s"])
+        drive(s, "add", os.path.join(fz.mnt, "hangs.dat"), "--size", "128MiB")
+        wait_states(s, {4: "online"})
+        fill(s, 200)
+        life = Life(s)
+        life.go_on()
+        fz.freeze(True)
+        wait_states(s, {4: "failed"}, timeout=20)
+        life.go_on(1.0)
+        hits, reasons = read_all(s, 200)
+        assert 0 < hits < 200 and set(reasons) == {OFFLINE}
+        fill(s, 50, version=2)
+        fz.freeze(False)
+        wait_states(s, {4: "online"}, timeout=40)
+        assert read_all(s, 50, versions=(2,))[0] == 50
+        assert read_all(s, 200, versions=(1, 2))[0] == 200
+        life.go_on()
+        life.end()
+        s.stop()
+    finally:
+        fz.close()

@@ -1,10 +1,16 @@
 /*
- * For tests of the engine: a rig that is open, or the test is skipped where io_uring is refused. After <cmocka.h>.
+ * For tests of the engine: a rig that is open, or the test is skipped where io_uring is refused.
  */
 #ifndef MKV_TESTS_ENGINE_UP_H
 #define MKV_TESTS_ENGINE_UP_H
 
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
+
+#include <cmocka.h>
 
 #include "common/base/err.h"
 #include "tests/crash/rig.h"

@@ -56,6 +56,8 @@ enum mkv_drv_op {
 	MKV_DRV_SET_FREE,		/* arg0, arg1, arg2 likewise: manifest is gone: free the pieces; answered by SET_FREED */
 	MKV_DRV_SET_FREED,
 	MKV_DRV_RECLAIM,		/* arg0 bytes: short of space, give up victims homed at you with pieces at me (arg1 = my drive idx) */
+	MKV_DRV_SET_ASK,		/* to all; arg0, arg1, arg2 likewise, arg3 1: only SET_FREE is news. Its home answers SET_COMMITTED, SET_FREE or nothing */
+	MKV_DRV_SET_AUDIT,		/* to all: manifests of mine may be lost: ask for all sets */
 };
 
 enum {

@@ -192,9 +192,12 @@ eng_alloc(struct mkv_engine *e)
 	e->txn = calloc(TXNS_MAX, sizeof(*e->txn));
 	e->setfree = calloc(SETFREE_MAX, sizeof(*e->setfree));
 	e->setack = calloc(SETACK_MAX, sizeof(*e->setack));
+	e->audit.open = calloc(OPENSETS_MAX, sizeof(*e->audit.open));
+	e->audit.head = calloc(SETMAP_HEADS, sizeof(*e->audit.head));
 	if (posix_memalign((void **)&e->bounce, MKV_BLOCK, CHUNK) != 0)
 		e->bounce = NULL;
-	if (e->pend == NULL || e->hold == NULL || e->txn == NULL || e->setfree == NULL || e->setack == NULL || e->bounce == NULL)
+	if (e->pend == NULL || e->hold == NULL || e->txn == NULL || e->setfree == NULL || e->setack == NULL || e->audit.open == NULL ||
+	    e->audit.head == NULL || e->bounce == NULL)
 		return (MKV_E_NOMEM);
 	for (uint32_t i = 0; i < HOLDS_MAX; i++) {
 		e->hold[i].next = i + 1 < HOLDS_MAX ? i + 1 : MKV_ENT_NIL;
@@ -248,6 +251,8 @@ eng_free(struct mkv_engine *e)
 	free(e->txn);
 	free(e->setfree);
 	free(e->setack);
+	free(e->audit.open);
+	free(e->audit.head);
 	free(e->bounce);
 	free(e->dio);
 	free(e->req);
@@ -319,6 +324,7 @@ eng_start(struct mkv_engine *e, char *why, size_t why_bytes)
 		fail_note(e, MKV_FAIL_RECOVERY, e->sb.journal_off, MKV_BLOCK, MKV_E_CORRUPT, e->rec.damaged_blocks);
 	if (!e->readonly && (r = eng_start_writing(e, why, why_bytes)) != 0)
 		return (r);
+	audit_opened(e);
 	eng_report_recovery(e);
 	eng_gauges(e);
 	return (0);
@@ -364,6 +370,7 @@ mkv_engine_tune(struct mkv_engine *e, const struct mkv_engine_opts *opts)
 	e->o.accepted_window_bytes = opts->accepted_window_bytes;
 	e->o.evict = opts->evict;
 	e->o.drain_ns = opts->drain_ns;
+	e->o.audit_interval_ns = opts->audit_interval_ns;
 	e->o.evict_high_pct = opts->evict_high_pct;
 	e->o.evict_low_pct = opts->evict_low_pct;
 	e->o.pin_pct = opts->pin_pct;
@@ -419,6 +426,7 @@ eng_turn(struct mkv_engine *e, uint64_t now)
 		ckpt_step(e);
 	}
 	set_step(e, now);
+	audit_step(e, now);
 	journal_step(e, now);
 	fail_step(e, now);
 }
@@ -449,7 +457,7 @@ mkv_engine_step(struct mkv_engine *e)
 	}
 	if (more || e->more || !mkv_list_empty(&e->ready))
 		return (0);
-	next = MKV_MIN(journal_next_ns(e), fail_next_ns(e));
+	next = MKV_MIN(MKV_MIN(journal_next_ns(e), fail_next_ns(e)), audit_next_ns(e));
 	if (e->at_work || e->setfrees || e->pm.sweeping || e->pm.leaving || e->pm.next.version != 0)
 		next = MKV_MIN(next, e->sweep_ns);
 	return (next);

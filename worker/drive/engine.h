@@ -75,6 +75,7 @@ struct mkv_engine_opts {
 	uint64_t	page_cache_bytes;
 	uint64_t	accepted_window_ns, accepted_window_bytes;
 	uint64_t	drain_ns;		/* a drive that is drained gives up its objects over so long */
+	uint64_t	audit_interval_ns;	/* 0: 60 s */
 	int		evict;			/* 0: a full drive answers MKV_E_NOSPACE */
 	int		policy;			/* enum mkv_policy_kind; 0: adaptive */
 	uint32_t	pin_pct;		/* of the data area may be pinned; 0: as much as there is */
@@ -127,6 +128,8 @@ void	mkv_engine_release(struct mkv_engine *e, uint32_t client, uint64_t hold);
 void	mkv_engine_unreserve(struct mkv_engine *e, uint32_t client, uint64_t txn);
 /* From another drive. */
 void	mkv_engine_peer(struct mkv_engine *e, uint32_t drive, const struct mkv_desc *d);
+/* A drive of the pool is gone for good: pieces of values homed there are freed. */
+void	mkv_engine_home_removed(struct mkv_engine *e, const uint8_t uuid[16]);
 /* A client is gone: parked requests end, holds and transactions are given back, no more replies; ops->client_done follows (maybe at once). */
 void	mkv_engine_client_gone(struct mkv_engine *e, uint32_t client);
 

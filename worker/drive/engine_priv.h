@@ -28,7 +28,12 @@
 #define HOLDS_MAX		1024u
 #define TXNS_MAX		256u
 #define SETFREE_MAX		1024u
-#define SETACK_MAX		256u
+#define SETACK_MAX		1024u
+#define OPENSETS_MAX		1024u
+#define SETMAP_HEADS		65536u
+#define AUDIT_ASKED		256u
+#define AUDIT_REMOVED_MAX	64u
+#define AUDIT_INTERVAL_NS	(60 * MKV_NS_PER_SEC)
 #define PAGES_WRITING_MAX	32u
 #define FRAME_NIL		UINT32_MAX
 #define CHUNK			65536u
@@ -210,10 +215,35 @@ struct setfree {			/* pieces of a manifest that is gone, until every drive has f
 	uint64_t	seq;		/* the record that made it so: send nothing before it is durable */
 };
 
-struct setack {				/* pieces freed here: answer when durable */
-	uint64_t	seq;
-	uint32_t	drive;
+struct setack {				/* said to the drives of the mask when block seq is durable */
+	uint64_t	seq, mask;
+	uint16_t	op;
+	uint32_t	piece_count;
 	struct mkv_set_id set;
+};
+
+struct openset {			/* given by SET_NEW, no manifest yet */
+	struct mkv_set_id set;
+	uint64_t	until_ns;
+	uint32_t	client;
+	int		used;
+};
+
+struct asked {
+	struct mkv_set_id set;
+	uint32_t	count;
+};
+
+struct set_audit {
+	uint64_t	next_ns;
+	uint32_t	hand;		/* of the walk */
+	int		walking, walk_all, all;	/* under way; this one, the next one looks at all pieces */
+	unsigned	tell;		/* so often SET_AUDIT is still to be said */
+	struct asked	asked[AUDIT_ASKED];	/* in this walk */
+	uint64_t	removed[AUDIT_REMOVED_MAX];	/* tags of homes that are gone for good */
+	uint32_t	removed_count;
+	struct openset	*open;
+	uint32_t	*head;		/* set id -> side record + 1 of its manifest */
 };
 
 enum ckpt_state { CK_IDLE, CK_DRAIN, CK_RANK, CK_SCAN, CK_SYNC, CK_FLUSH, CK_HEAD, CK_HEAD_FLUSH };
@@ -322,6 +352,7 @@ struct mkv_engine {
 	uint32_t	setfrees;
 	struct setack	*setack;
 	uint32_t	setacks;
+	struct set_audit	audit;
 	uint64_t	set_next;
 
 	int		more;		/* a step has more to do at once */
@@ -488,17 +519,35 @@ int	evict_pin_room(struct mkv_req *r);		/* 0: the share of pins is used up */
 void	evict_gauges(struct mkv_engine *e);
 void	evict_expire(struct mkv_engine *e);
 
+/* audit.c */
+void	setmap_add(struct mkv_engine *e, uint32_t side);	/* the manifest in this side record can be found; until setmap_del() */
+void	setmap_del(struct mkv_engine *e, uint32_t side);
+int	setmap_has(struct mkv_engine *e, struct mkv_set_id set);
+int	openset_add(struct mkv_engine *e, struct mkv_set_id set, uint32_t client, uint64_t deadline_ns);
+int	openset_may_commit(struct mkv_engine *e, struct mkv_set_id set);
+void	openset_end(struct mkv_engine *e, struct mkv_set_id set);
+void	openset_client_gone(struct mkv_engine *e, uint32_t client);
+void	audit_on_ask(struct mkv_engine *e, uint32_t drive, struct mkv_set_id set, uint32_t piece_count, unsigned flags);
+void	audit_on_audit(struct mkv_engine *e);
+void	audit_tell(struct mkv_engine *e);
+void	audit_opened(struct mkv_engine *e);
+void	audit_step(struct mkv_engine *e, uint64_t now);
+uint64_t audit_next_ns(const struct mkv_engine *e);
+
 /* set.c */
+/* Say op to the drives of the mask, once block seq is durable. May be forgotten when too much is to be said. */
+void	set_answer(struct mkv_engine *e, uint64_t mask, enum mkv_drv_op op, struct mkv_set_id set, uint32_t piece_count, uint64_t seq);
+int	set_is_going(struct mkv_engine *e, struct mkv_set_id set);	/* SET_FREE is under way */
 uint64_t set_units(const struct mkv_engine *e, uint64_t mask, uint32_t piece_count);
 uint64_t set_units_due(const struct mkv_engine *e);
 void	set_manifest_gone(struct mkv_engine *e, const struct mkv_side *s, uint64_t seq);
-void	set_committed(struct mkv_engine *e, const struct mkv_side *s);
+void	set_committed(struct mkv_engine *e, const struct mkv_side *s, uint64_t seq);
 int	set_room(const struct mkv_engine *e);
 void	set_step(struct mkv_engine *e, uint64_t now);
 void	set_flushed(struct mkv_engine *e);
 void	set_replay_gone(struct mkv_engine *e, const struct mkv_jset *s);
 void	set_replay_freed(struct mkv_engine *e, struct mkv_set_id set);
-void	set_mark_committed(struct mkv_engine *e, struct mkv_set_id set, uint32_t piece_count);
+uint32_t set_mark_committed(struct mkv_engine *e, struct mkv_set_id set, uint32_t piece_count);
 int	set_drop_pieces(struct mkv_engine *e, struct mkv_set_id set, uint32_t *from, uint32_t piece_count, int provisional_only);
 
 /* poolmap.c */

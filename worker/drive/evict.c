@@ -171,8 +171,10 @@ ent_remove(struct mkv_engine *e, uint32_t i, uint64_t seq, unsigned reason)
 	e->pend_units += en->units;
 	if (reason != MKV_REASON_NONE)
 		eng_ghost(e, en->digest, reason);
-	if (en->flags & MKV_ENT_MANIFEST)
+	if (en->flags & MKV_ENT_MANIFEST) {
+		setmap_del(e, en->run);
 		set_manifest_gone(e, &e->ix.side[en->run], seq);
+	}
 	if (seq <= e->jn.flushed)
 		ent_durable(e, i);
 	else
@@ -193,8 +195,11 @@ ent_publish(struct mkv_engine *e, uint32_t i, uint64_t seq, struct mkv_digest pa
 	ent_count(e, en, 1);
 	if (ent_queued(en))
 		mkv_policy_insert(&e->pol, i, parent.lo | parent.hi ? mkv_index_find(&e->ix, parent) : MKV_ENT_NIL);
-	if (en->flags & MKV_ENT_MANIFEST)
-		set_committed(e, &e->ix.side[en->run]);
+	if (en->flags & MKV_ENT_MANIFEST) {
+		setmap_add(e, en->run);
+		openset_end(e, e->ix.side[en->run].set);
+		set_committed(e, &e->ix.side[en->run], seq);
+	}
 }
 
 int

@@ -63,6 +63,7 @@ struct mkv_side {
 			struct mkv_set_id set;
 			uint64_t	stripe_mask;
 			uint32_t	piece_count;
+			uint32_t	chain;	/* audit.c */
 		};
 		uint32_t	next;		/* free list */
 	};

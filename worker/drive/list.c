@@ -177,6 +177,8 @@ set_new_step(struct mkv_req *r)
 {
 	r->p.set.lo = (uint64_t)r->e->sb.mount << 32 | (uint32_t)++r->e->set_next;
 	r->p.set.hi = r->e->tag;
+	if (r->gone || !openset_add(r->e, r->p.set, r->call.client, r->q.deadline_ns))
+		return (req_finish(r, MKV_E_BUSY, MKV_REASON_NONE));
 	r->p.total_bytes = r->e->al.units * r->e->sb.unit_bytes;
 	r->p.piece_bytes = r->e->sb.extent_bytes;
 	return (req_finish(r, 0, MKV_REASON_NONE));

@@ -67,6 +67,17 @@ put_may_be_same(struct mkv_req *r, const struct mkv_ent *en)
 	    (en->flags & MKV_ENT_VERIFIED) && (en->flags & MKV_ENT_MANIFEST) == 0 && en->units == r->units);
 }
 
+/* Done already, but perhaps only in memory: the answer waits until it is durable. */
+static enum mkv_next
+put_sync(struct mkv_req *r)
+{
+	if ((r->q.flags & MKV_DRV_F_ACCEPTED) || journal_sync_req(r))
+		return (req_finish(r, 0, MKV_REASON_NONE));
+	r->same |= 2;
+	r->state = RQ_FLUSH;
+	return (MKV_NEXT_PARK);
+}
+
 static enum mkv_next
 put_start(struct mkv_req *r)
 {
@@ -75,6 +86,12 @@ put_start(struct mkv_req *r)
 
 	if (err != 0)
 		return (req_finish(r, err, MKV_REASON_NONE));
+	if (r->q.flags & MKV_DRV_F_MANIFEST) {
+		if (setmap_has(r->e, r->q.set))
+			return (put_sync(r));	/* sent again: another one beside it would free the pieces of both */
+		if (!openset_may_commit(r->e, r->q.set))
+			return (req_finish(r, MKV_E_BUSY, MKV_REASON_NONE));	/* of a former life, or too late: its pieces may be gone */
+	}
 	if ((r->q.flags & MKV_DRV_F_MANIFEST) == 0)
 		r->units = (uint32_t)MKV_DIV_UP(r->q.value_bytes, unit);
 	if (!evict_pin_room(r))
@@ -93,17 +110,6 @@ put_lock(struct mkv_req *r)
 		return (MKV_NEXT_PARK);
 	r->state = RQ_LOOKUP;
 	return (MKV_NEXT_AGAIN);
-}
-
-/* Done already, but perhaps only in memory: the answer waits until it is durable. */
-static enum mkv_next
-put_sync(struct mkv_req *r)
-{
-	if ((r->q.flags & MKV_DRV_F_ACCEPTED) || journal_sync_req(r))
-		return (req_finish(r, 0, MKV_REASON_NONE));
-	r->same |= 2;
-	r->state = RQ_FLUSH;
-	return (MKV_NEXT_PARK);
 }
 
 static enum mkv_next
@@ -597,6 +603,7 @@ abort_step(struct mkv_req *r)
 	if (r->state == RQ_START && t != NULL)
 		put_txn_drop(r->e, t);
 	r->state = RQ_SCAN;
+	openset_end(r->e, r->q.set);
 	if ((r->q.set.lo | r->q.set.hi) == 0 || r->e->readonly)
 		return (req_finish(r, 0, MKV_REASON_NONE));
 	if ((err = set_drop_pieces(r->e, r->q.set, &r->scan_piece, r->q.piece_count, 1)) == MKV_E_AGAIN) {

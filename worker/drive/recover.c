@@ -30,6 +30,7 @@ recover_drop(struct mkv_engine *e, uint32_t i, unsigned reason)
 		const struct mkv_side *s = &e->ix.side[en->run];
 		struct mkv_jset js = { .set = s->set, .stripe_mask = s->stripe_mask, .piece_count = s->piece_count };
 
+		setmap_del(e, en->run);
 		set_replay_gone(e, &js);
 	}
 	if (en->flags & (MKV_ENT_MANIFEST | MKV_ENT_MULTI))
@@ -76,8 +77,10 @@ recover_link(struct mkv_engine *e, uint32_t i)
 	while ((old = mkv_index_find(&e->ix, eng_ent(e, i)->digest)) != MKV_ENT_NIL)
 		recover_drop(e, old, MKV_REASON_NONE);
 	/* The same manifest again: replay met a checkpoint that had it already. */
-	if (eng_ent(e, i)->flags & MKV_ENT_MANIFEST)
+	if (eng_ent(e, i)->flags & MKV_ENT_MANIFEST) {
 		set_replay_freed(e, e->ix.side[eng_ent(e, i)->run].set);
+		setmap_add(e, eng_ent(e, i)->run);
+	}
 	mkv_index_link(&e->ix, i);
 }
 
@@ -165,9 +168,10 @@ recover_item(struct mkv_engine *e, const struct mkv_ckpt_item *it)
 	en->units = it->units;
 	en->expires = it->expires;
 	en->rank = it->rank;
-	if (manifest)
+	if (manifest) {
 		recover_set(&e->ix.side[en->run], js.set, js.stripe_mask, js.piece_count);
-	else if (it->n_runs > 1) {
+		setmap_add(e, en->run);
+	} else if (it->n_runs > 1) {
 		memcpy(run, it->body, it->n_runs * sizeof(run[0]));
 		recover_runs(e, en, run, it->n_runs);
 	} else

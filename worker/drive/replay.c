@@ -193,7 +193,7 @@ replay_was_durable(struct replay *p, uint64_t seq)
 	return (0);
 }
 
-/* Does the data of a put match its CRCs? */
+/* Does the data of a put match its CRCs? MKV_E_IO: it cannot be read, and nobody knows. */
 static int
 replay_data_good(struct replay *p, const struct mkv_obj_view *v)
 {
@@ -216,8 +216,8 @@ replay_data_good(struct replay *p, const struct mkv_obj_view *v)
 			uint64_t at = req_phys(e, v->runs, v->o->n_runs, pos + k, &left);
 
 			left = MKV_MIN(left, room - k);
-			if (eng_read(e, p->data + k, (uint32_t)left, at) != 0)
-				return (0);
+			if (eng_read(e, p->data + k, (uint32_t)left, at) != 0 && eng_read(e, p->data + k, (uint32_t)left, at) != 0)
+				return (MKV_E_IO);
 		}
 		if (mkv_crc32c(0, p->data, len) != v->crcs[c])
 			return (0);
@@ -231,14 +231,21 @@ replay_put(struct replay *p, const struct mkv_jrec *rec, int tail)
 {
 	struct mkv_engine *e = p->e;
 	struct mkv_obj_view v;
+	uint32_t i;
+	int good;
 
 	if (mkv_obj_parse(rec->body, rec->bytes - sizeof(*rec), &v) != 0 || !mkv_digest_eq(v.o->digest, rec->digest)) {
 		e->rec.damaged_blocks++;
 		return;
 	}
-	if (tail && !replay_data_good(p, &v)) {
+	if (tail && (good = replay_data_good(p, &v)) != 1) {
 		e->rec.torn_records++;
 		e->ck.wanted = 1;
+		/* Perhaps it was acknowledged: what it replaced must not come back. */
+		while (good != 0 && (i = mkv_index_find(&e->ix, rec->digest)) != MKV_ENT_NIL) {
+			recover_drop(e, i, MKV_REASON_LOST);
+			e->rec.lost_objects++;
+		}
 		return;
 	}
 	if (page_replay(e, rec->page, rec->pos, v.o) != 0 || recover_ent(e, &v, rec->page) != 0)
@@ -301,7 +308,7 @@ replay_record(struct replay *p, const struct mkv_jrec *rec, int tail)
 		break;
 	case MKV_J_SET_COMMITTED:
 		if (rec->bytes >= sizeof(*rec) + sizeof(*s))
-			set_mark_committed(e, s->set, s->piece_count);
+			(void)set_mark_committed(e, s->set, s->piece_count);
 		break;
 	case MKV_J_SET_FREED:
 		if (rec->bytes >= sizeof(*rec) + sizeof(*s))

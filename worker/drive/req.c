@@ -498,6 +498,7 @@ mkv_engine_client_gone(struct mkv_engine *e, uint32_t client)
 			hold_drop(e, i);
 	}
 	req_drop_txns(e, client);
+	openset_client_gone(e, client);
 	MKV_LIST_FOREACH(l, &e->all) {
 		struct mkv_req *r = MKV_CONTAINER_OF(l, struct mkv_req, all);
 

@@ -6,6 +6,7 @@
  *   any:  SET_FREE -> drop records of the pieces, flush, SET_FREED
  *
  * The list of sets to be freed is rebuilt by replay, so a restart goes on asking. A table that is full stops evictions of manifests, nothing else.
+ * Pieces that no manifest will name, and messages that were lost: audit.c.
  */
 #include "config.h"
 
@@ -66,8 +67,10 @@ set_add(struct mkv_engine *e, struct mkv_set_id set, uint64_t mask, uint32_t pie
 		return;
 	for (uint32_t i = 0; i < SETFREE_MAX && s == NULL; i++)
 		s = e->setfree[i].used ? NULL : &e->setfree[i];
-	if (s == NULL)
-		return;				/* set_room() leaves 64 for overwrites and deletes; what is beyond is found by an audit */
+	if (s == NULL) {			/* set_room() leaves 64 for overwrites and deletes; what is beyond is found by an audit */
+		audit_tell(e);
+		return;
+	}
 	*s = (struct setfree){ .set = set, .mask = mask, .piece_count = piece_count, .used = 1, .seq = seq };
 	e->setfrees++;
 }
@@ -95,9 +98,18 @@ set_replay_freed(struct mkv_engine *e, struct mkv_set_id set)
 	e->setfrees--;
 }
 
-void
+int
+set_is_going(struct mkv_engine *e, struct mkv_set_id set)
+{
+	return (set_find(e, set) != NULL);
+}
+
+/* How many were provisional. */
+uint32_t
 set_mark_committed(struct mkv_engine *e, struct mkv_set_id set, uint32_t piece_count)
 {
+	uint32_t n = 0;
+
 	for (uint32_t k = 0; k < piece_count && k < SET_PIECES_MAX; k++) {
 		uint32_t i = mkv_index_find(&e->ix, mkv_piece_digest(e->piece_secret, set, k));
 
@@ -106,7 +118,9 @@ set_mark_committed(struct mkv_engine *e, struct mkv_set_id set, uint32_t piece_c
 		eng_ent(e, i)->flags &= (uint16_t)~MKV_ENT_PROVISIONAL;
 		if (!e->opening)
 			e->provisional--;
+		n++;
 	}
+	return (n);
 }
 
 /*
@@ -131,6 +145,7 @@ set_drop_pieces(struct mkv_engine *e, struct mkv_set_id set, uint32_t *from, uin
 			return (MKV_E_BUSY);
 		if ((r = evict_one(e, i, MKV_REASON_NONE)) != 0)
 			return (r);
+		ENG_COUNT(e, pieces_freed_total, 1);
 	}
 	return (0);
 }
@@ -146,15 +161,41 @@ set_send(struct mkv_engine *e, uint32_t drive, enum mkv_drv_op op, struct mkv_se
 		e->o.ops->peer(e->o.arg, drive, &d);
 }
 
-void
-set_committed(struct mkv_engine *e, const struct mkv_side *s)
+static void
+set_say(struct mkv_engine *e, const struct setack *a)
 {
+	for (uint32_t i = 0; i < MKV_DRV_STRIPE_MAX; i++) {
+		if ((a->mask >> i) & 1)
+			set_send(e, i, (enum mkv_drv_op)a->op, a->set, a->piece_count);
+	}
+}
+
+void
+set_answer(struct mkv_engine *e, uint64_t mask, enum mkv_drv_op op, struct mkv_set_id set, uint32_t piece_count, uint64_t seq)
+{
+	struct setack a = { .seq = seq, .mask = mask, .op = (uint16_t)op, .set = set, .piece_count = piece_count };
+
+	if (seq <= e->jn.flushed) {
+		set_say(e, &a);
+		return;
+	}
+	if (e->setacks < SETACK_MAX)
+		e->setack[e->setacks++] = a;
+	journal_urgent(e);
+}
+
+/* A manifest that was accepted only may still be lost: its pieces stay provisional until it is durable. */
+void
+set_committed(struct mkv_engine *e, const struct mkv_side *s, uint64_t seq)
+{
+	struct setack a = { .seq = seq, .mask = s->stripe_mask, .op = MKV_DRV_SET_COMMITTED, .set = s->set, .piece_count = s->piece_count };
+
 	if (e->opening)
 		return;
-	for (uint32_t i = 0; i < MKV_DRV_STRIPE_MAX; i++) {
-		if ((s->stripe_mask >> i) & 1)
-			set_send(e, i, MKV_DRV_SET_COMMITTED, s->set, s->piece_count);
-	}
+	if (seq <= e->jn.flushed)
+		set_say(e, &a);
+	else if (e->setacks < SETACK_MAX)
+		e->setack[e->setacks++] = a;	/* no room: it is asked for */
 }
 
 static void
@@ -163,7 +204,8 @@ set_on_committed(struct mkv_engine *e, struct mkv_set_id set, uint32_t piece_cou
 	static const struct mkv_digest none;
 	struct mkv_jset body = { .set = set, .piece_count = piece_count };
 
-	set_mark_committed(e, set, piece_count);
+	if (set_mark_committed(e, set, piece_count) == 0)
+		return;
 	/* Lost without room: the pieces stay provisional after a restart, which protects them as well. */
 	if (journal_room(e, sizeof(body), 0) == 0)
 		(void)journal_append(e, MKV_J_SET_COMMITTED, none, 0, 0, 0, &body, sizeof(body));
@@ -179,10 +221,7 @@ set_on_free(struct mkv_engine *e, uint32_t drive, struct mkv_set_id set, uint32_
 		journal_urgent(e);
 		return;
 	}
-	e->setack[e->setacks++] = (struct setack){ .seq = e->jn.last_record, .drive = drive, .set = set };
-	journal_urgent(e);
-	if (e->jn.flushed >= e->jn.last_record)
-		set_flushed(e);
+	set_answer(e, 1ull << drive, MKV_DRV_SET_FREED, set, 0, e->jn.last_record);
 }
 
 static void
@@ -222,7 +261,7 @@ set_flushed(struct mkv_engine *e)
 	}
 	e->setacks = keep;
 	for (uint32_t i = 0; i < dues; i++)
-		set_send(e, due[i].drive, MKV_DRV_SET_FREED, due[i].set, 0);
+		set_say(e, &due[i]);
 }
 
 void
@@ -296,6 +335,12 @@ mkv_engine_peer(struct mkv_engine *e, uint32_t drive, const struct mkv_desc *d)
 		break;
 	case MKV_DRV_SET_FREED:
 		set_on_freed(e, drive, set);
+		break;
+	case MKV_DRV_SET_ASK:
+		audit_on_ask(e, drive, set, count, (unsigned)d->arg[3]);
+		break;
+	case MKV_DRV_SET_AUDIT:
+		audit_on_audit(e);
 		break;
 	case MKV_DRV_RECLAIM:
 		if (e->o.evict && !e->readonly)

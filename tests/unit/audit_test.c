@@ -1,0 +1,268 @@
+/*
+ * Pieces that nobody will name, and messages that were lost: what the audit of pieces (worker/drive/audit.c) does about them.
+ */
+#include "config.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/base/auth.h"
+#include "common/base/err.h"
+#include "tests/crash/rig.h"
+#include "worker/drive/layout.h"
+
+#define MIB	(1ull << 20)
+
+static uint8_t secret[MKV_SECRET_BYTES];
+
+static struct rig *
+up(void)
+{
+	struct rig *r = rig_create(RIG_SIM, 64 * MIB, 1);
+	uint8_t zero[32] = { 0 };
+
+	assert_int_equal(mkv_hkdf(zero, 32, NULL, 0, MKV_PIECE_INFO, strlen(MKV_PIECE_INFO), secret, sizeof(secret)), 0);
+	assert_int_equal(rig_open(r), 0);
+	return (r);
+}
+
+static void
+turns(struct rig *r, uint64_t seconds)
+{
+	for (int k = 0; k < 4; k++) {
+		r->now_ns += seconds * MKV_NS_PER_SEC / 4;
+		for (int i = 0; i < 60; i++)
+			rig_turn(r);
+	}
+}
+
+static void
+put_pieces(struct rig *r, struct mkv_set_id set, uint32_t from, uint32_t to)
+{
+	for (uint32_t no = from; no < to; no++) {
+		struct mkv_drv_req q;
+
+		rig_put_req(r, &q, 0, "x", 5000, no);
+		q.key_bytes = 0;
+		q.flags = MKV_DRV_F_PIECE;
+		q.set = set;
+		q.piece_no = no;
+		q.digest = mkv_piece_digest(secret, set, no);
+		rig_submit(r, 0, &q);
+		assert_int_equal(rig_wait(r, 0)->status, 0);
+	}
+}
+
+static int
+put_manifest(struct rig *r, struct mkv_set_id set, const char *key, uint32_t pieces, unsigned stripe, unsigned flags)
+{
+	struct mkv_drv_req q;
+
+	rig_req(&q, MKV_DRV_PUT, key);
+	q.flags = (uint16_t)(MKV_DRV_F_MANIFEST | flags);
+	q.set = set;
+	q.value_bytes = pieces * 5000;
+	q.piece_count = pieces;
+	q.piece_bytes = 5000;
+	q.n_stripe = 1;
+	q.stripe[0] = (uint8_t)stripe;
+	rig_submit(r, 0, &q);
+	return (rig_wait(r, 0)->status);
+}
+
+static struct mkv_set_id
+set_new(struct rig *r, uint64_t deadline_ns)
+{
+	struct mkv_drv_req q;
+
+	rig_req(&q, MKV_DRV_SET_NEW, "v");
+	q.deadline_ns = deadline_ns;
+	rig_submit(r, 0, &q);
+	assert_int_equal(rig_wait(r, 0)->status, 0);
+	return (r->slot[0].rep.set);
+}
+
+static uint64_t
+used(struct rig *r)
+{
+	struct mkv_engine_info info;
+
+	mkv_engine_info(r->e, &info);
+	return (info.used_bytes);
+}
+
+/* What was said to other drives last, of this kind; NULL: nothing since `from`. */
+static const struct mkv_desc *
+said(struct rig *r, unsigned from, unsigned op)
+{
+	for (unsigned i = r->peers; i > from && i + 16 > r->peers; i--) {
+		if (r->peer[(i - 1) % 16].op == op)
+			return (&r->peer[(i - 1) % 16]);
+	}
+	return (NULL);
+}
+
+static void
+hear(struct rig *r, unsigned op, struct mkv_set_id set, uint32_t count, uint64_t flags)
+{
+	struct mkv_desc d = { .op = (uint16_t)op, .arg = { set.lo, set.hi, count, flags } };
+
+	mkv_engine_peer(r->e, 5, &d);
+	for (int i = 0; i < 60; i++)
+		rig_turn(r);
+}
+
+/* While its front lives and its time is not over a set stays; then its pieces go, also those beyond the first question. */
+static void
+test_open_set(void **state)
+{
+	struct rig *r = up();
+	struct mkv_set_id set, late;
+
+	(void)state;
+	set = set_new(r, 0);
+	put_pieces(r, set, 0, 3);
+	put_pieces(r, set, 1022, 1030);
+	late = set_new(r, r->now_ns + 100 * MKV_NS_PER_SEC);
+	put_pieces(r, late, 0, 1);
+	turns(r, 90);
+	assert_int_equal(used(r), 12 * 8192);
+	turns(r, 90);
+	turns(r, 60);
+	assert_int_equal(used(r), 11 * 8192);
+	assert_int_equal(put_manifest(r, late, "late", 1, 0, 0), MKV_E_BUSY);
+	mkv_engine_client_gone(r->e, 0);
+	turns(r, 61);
+	turns(r, 61);
+	assert_int_equal(used(r), 0);
+	rig_destroy(&r);
+}
+
+/* The home was started again: what it gave out before is void, what it has durably is not. */
+static void
+test_restart(void **state)
+{
+	struct rig *r = up();
+	struct mkv_set_id set, whole;
+
+	(void)state;
+	whole = set_new(r, 0);
+	put_pieces(r, whole, 0, 2);
+	assert_int_equal(put_manifest(r, whole, "whole", 2, 0, 0), 0);
+	set = set_new(r, 0);
+	put_pieces(r, set, 0, 3);
+	assert_int_equal(rig_close(r, 1), 0);
+	sim_reboot(r->sim, SIM_KEEP);
+	assert_int_equal(rig_open(r), 0);
+	assert_int_equal(put_manifest(r, set, "v", 3, 0, 0), MKV_E_BUSY);
+	turns(r, 3);
+	assert_int_equal(used(r), 2 * 8192);
+	/* A manifest that comes twice frees nothing. */
+	assert_int_equal(put_manifest(r, whole, "whole", 2, 0, 0), 0);
+	turns(r, 100);
+	assert_int_equal(used(r), 2 * 8192);
+	rig_destroy(&r);
+}
+
+/* Pieces of a home elsewhere: silence keeps them, its answers decide, its removal frees them. */
+static void
+test_foreign_home(void **state)
+{
+	struct rig *r = up();
+	struct mkv_set_id a = { 7, 0 }, b = { 8, 0 }, c = { 9, 0 };
+	uint8_t uuid[16] = { 42 };
+	unsigned from;
+
+	(void)state;
+	a.hi = b.hi = c.hi = 0x1234;
+	mkv_engine_home_removed(r->e, uuid);		/* of another */
+	put_pieces(r, a, 0, 2);
+	put_pieces(r, b, 0, 2);
+	put_pieces(r, c, 0, 2);
+	from = r->peers;
+	turns(r, 61);
+	assert_non_null(said(r, from, MKV_DRV_SET_ASK));
+	assert_int_equal(said(r, from, MKV_DRV_SET_ASK)->arg[3], 0);
+	turns(r, 200);
+	assert_int_equal(used(r), 6 * 8192);
+	hear(r, MKV_DRV_SET_COMMITTED, a, 2, 0);
+	hear(r, MKV_DRV_SET_FREE, b, 1024, 0);
+	turns(r, 1);
+	assert_int_equal(used(r), 4 * 8192);
+	hear(r, MKV_DRV_SET_COMMITTED, c, 2, 0);
+	from = r->peers;
+	turns(r, 61);
+	assert_null(said(r, from, MKV_DRV_SET_ASK));	/* all are known */
+	hear(r, MKV_DRV_SET_AUDIT, (struct mkv_set_id){ 0, 0 }, 0, 0);
+	turns(r, 5);
+	assert_non_null(said(r, from, MKV_DRV_SET_ASK));
+	assert_int_equal(said(r, from, MKV_DRV_SET_ASK)->arg[3], 1);
+	assert_int_equal(used(r), 4 * 8192);
+	hear(r, MKV_DRV_SET_FREE, c, 1024, 0);
+	turns(r, 1);
+	assert_int_equal(used(r), 2 * 8192);
+	rig_destroy(&r);
+}
+
+static void
+test_removed_home(void **state)
+{
+	struct rig *r = up();
+	uint8_t uuid[16] = { 42 }, other[16] = { 43 };
+	struct mkv_set_id a = { 7, mkv_block_tag(uuid) }, b = { 8, mkv_block_tag(other) };
+
+	(void)state;
+	put_pieces(r, a, 0, 2);
+	put_pieces(r, b, 0, 3);
+	mkv_engine_home_removed(r->e, uuid);
+	turns(r, 5);
+	assert_int_equal(used(r), 3 * 8192);
+	rig_destroy(&r);
+}
+
+/* At the home: SET_COMMITTED that was lost is said again; not before it is true for good; what is gone is free; what is going is left to it. */
+static void
+test_home_answers(void **state)
+{
+	struct rig *r = up();
+	struct mkv_set_id set = set_new(r, 0), open = set_new(r, 0), no = { 1, 0 };
+	unsigned from;
+
+	(void)state;
+	from = r->peers;
+	assert_int_equal(put_manifest(r, set, "v", 4, 5, MKV_DRV_F_ACCEPTED), 0);
+	assert_null(said(r, from, MKV_DRV_SET_COMMITTED));
+	turns(r, 3);
+	assert_non_null(said(r, from, MKV_DRV_SET_COMMITTED));
+	from = r->peers;
+	hear(r, MKV_DRV_SET_ASK, set, 1024, 0);
+	assert_int_equal(said(r, from, MKV_DRV_SET_COMMITTED)->arg[2], 4);
+	from = r->peers;
+	hear(r, MKV_DRV_SET_ASK, set, 1024, 1);
+	hear(r, MKV_DRV_SET_ASK, open, 1024, 0);
+	hear(r, MKV_DRV_SET_ASK, no, 1024, 0);		/* of another home */
+	assert_int_equal(r->peers, from);
+	assert_int_equal(rig_op(r, MKV_DRV_DELETE, "v", NULL), 0);
+	turns(r, 2);
+	from = r->peers;
+	hear(r, MKV_DRV_SET_FREED, set, 0, 0);
+	hear(r, MKV_DRV_SET_ASK, set, 1024, 1);
+	assert_non_null(said(r, from, MKV_DRV_SET_FREE));
+	rig_destroy(&r);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_open_set), cmocka_unit_test(test_restart), cmocka_unit_test(test_foreign_home),
+		cmocka_unit_test(test_removed_home), cmocka_unit_test(test_home_answers),
+	};
+
+	return (cmocka_run_group_tests(tests, NULL, NULL));
+}

@@ -115,6 +115,7 @@ struct mkv_drv_req {
 	uint32_t	n_digests;	/* BATCH */
 	uint16_t	ns_bytes, key_bytes, n_bufs, n_crcs, n_stripe, home_idx;
 	uint32_t	map_version;	/* lower half: the pool map that the front went by */
+	uint32_t	lease_ms, pad;	/* BATCH: keep what is there from eviction for so long; 0: no lease */
 	uint8_t		ns[64];
 	uint8_t		key[MKV_DRV_KEY_MAX];
 	struct mkv_drv_buf bufs[MKV_DRV_BUFS_MAX];
@@ -143,6 +144,8 @@ struct mkv_drv_rep {
 	uint64_t	cursor;		/* LIST: where to go on; 0 at the end */
 	uint32_t	n_rows;
 	uint16_t	n_runs, n_crcs, n_stripe, same;	/* same: PUT was taken as a touch */
+	uint32_t	lease_ms;	/* BATCH: granted to all that are there: as asked, or 0 */
+	uint32_t	pad;
 	uint32_t	skip;		/* GET: where the first delivered byte lies in the buffers (runs) */
 	struct mkv_drv_run runs[MKV_DRV_RUNS_MAX];
 	uint32_t	crcs[MKV_DRV_CRCS_MAX + 1];	/* of exactly the delivered bytes, cut at the object's chunk boundaries */

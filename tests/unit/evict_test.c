@@ -238,13 +238,147 @@ test_expired_leave(void **state)
 	rig_destroy(&r);
 }
 
+/* A match of `n` keys with a lease: what was granted; *there: how many are there. */
+static uint32_t
+lease(struct rig *r, const char *kind, unsigned first, unsigned n, uint32_t ms, unsigned *there_n)
+{
+	struct mkv_digest *d = (struct mkv_digest *)(void *)rig_mem(r, 0);
+	const struct mkv_drv_rep *rep;
+	struct mkv_drv_req q;
+	char key[32];
+
+	for (unsigned k = 0; k < n; k++) {
+		snprintf(key, sizeof(key), "%s%u", kind, first + k);
+		rig_req(&q, MKV_DRV_STAT, key);
+		d[k] = q.digest;
+	}
+	rig_req(&q, MKV_DRV_BATCH, "");
+	rig_bufs(&q, 0, n * sizeof(*d));
+	q.n_digests = n;
+	q.lease_ms = ms;
+	q.deadline_ns = r->now_ns + MKV_NS_PER_SEC;
+	rig_submit(r, 0, &q);
+	rep = rig_wait(r, 0);
+	assert_int_equal(rep->status, 0);
+	*there_n = 0;
+	for (unsigned k = 0; k < n; k++)
+		*there_n += rig_mem(r, 0)[k] & 1;
+	return (rep->lease_ms);
+}
+
+static void
+pass(struct rig *r, uint64_t ms)
+{
+	uint64_t end = r->now_ns + ms * MKV_NS_PER_MS;
+
+	r->wall_ms += ms;
+	r->now_ns = end;
+	for (unsigned n = 0; n < 2000; n++)
+		rig_turn(r);
+}
+
+/* Leased objects stay under any storm, and go when their time is over, longer ones later. */
+static void
+test_lease(void **state)
+{
+	struct rig *r = up(32 * MIB, MKV_POLICY_FIFO);
+	unsigned n;
+
+	(void)state;
+	for (unsigned k = 0; k < 20; k++)
+		assert_int_equal(put(r, "k", k, 500000, 0), 0);
+	assert_int_equal(lease(r, "k", 0, 10, 20000, &n), 20000);
+	assert_int_equal(n, 10);
+	assert_int_equal(lease(r, "k", 5, 5, 40000, &n), 40000);
+	assert_int_equal(lease(r, "k", 5, 5, 1000, &n), 1000);			/* shortens nothing */
+	for (unsigned k = 0; k < 100; k++)
+		assert_int_equal(put(r, "storm", k, 500000, 0), 0);
+	assert_int_equal(lease(r, "k", 0, 20, 0, &n), 0);
+	assert_int_equal(n, 10);
+	assert_int_equal(r->e->lease.count, 10);
+	pass(r, 25000);
+	assert_int_equal(r->e->lease.count, 5);
+	for (unsigned k = 0; k < 100; k++)
+		assert_int_equal(put(r, "more", k, 500000, 0), 0);
+	(void)lease(r, "k", 0, 20, 0, &n);
+	assert_int_equal(n, 5);
+	pass(r, 25000);
+	assert_int_equal(r->e->lease.count, 0);
+	assert_int_equal(r->e->lease.units, 0);
+	for (unsigned k = 0; k < 100; k++)
+		assert_int_equal(put(r, "last", k, 500000, 0), 0);
+	(void)lease(r, "k", 0, 20, 0, &n);
+	assert_int_equal(n, 0);
+	rig_destroy(&r);
+}
+
+/* Half of the drive at most: the rest is told so, and puts go on. Deleting a leased object ends its lease. */
+static void
+test_lease_share(void **state)
+{
+	struct rig *r = up(32 * MIB, MKV_POLICY_LRU);
+	unsigned n, reason;
+
+	(void)state;
+	for (unsigned k = 0; k < 50; k++)
+		assert_int_equal(put(r, "k", k, 500000, 0), 0);
+	assert_int_equal(lease(r, "k", 0, 50, 60000, &n), 0);
+	assert_in_range(r->e->lease.units, r->e->al.units / 3, r->e->al.units / 2);
+	for (unsigned k = 0; k < 100; k++)
+		assert_int_equal(put(r, "storm", k, 500000, 0), 0);
+	n = r->e->lease.count;
+	assert_int_equal(rig_op(r, MKV_DRV_DELETE, "k0", &reason), 0);
+	assert_int_equal(r->e->lease.count, n - 1);
+	rig_destroy(&r);
+}
+
+/* After a crash nothing is evicted until the last lease is over; without leases nobody waits. */
+static void
+test_lease_survives(void **state)
+{
+	(void)state;
+	for (int leased = 0; leased < 2; leased++) {
+		for (int crash = 0; crash < 2; crash++) {
+			struct rig *r = up(32 * MIB, MKV_POLICY_FIFO);
+			struct mkv_drv_req q;
+			unsigned n;
+
+			for (unsigned k = 0; k < 40; k++)
+				assert_int_equal(put(r, "k", k, 500000, 0), 0);
+			if (leased)
+				assert_int_equal(lease(r, "k", 0, 1, 15000, &n), 15000);
+			assert_int_equal(rig_close(r, crash), 0);
+			if (crash)
+				sim_reboot(r->sim, SIM_DROP);
+			assert_int_equal(rig_open(r), 0);
+			for (unsigned k = 0; k < 40; k++) {
+				char key[16];
+
+				snprintf(key, sizeof(key), "n%u", k);
+				rig_put_req(r, &q, 0, key, MIB, k);
+				q.deadline_ns = r->now_ns + 100 * MKV_NS_PER_MS;
+				rig_submit(r, 0, &q);
+				assert_true(rig_wait(r, 0)->status == 0 || leased);
+				if (leased)
+					assert_true(there(r, "k", 0, NULL));
+			}
+			pass(r, 30000);
+			for (unsigned k = 0; k < 60; k++)
+				assert_int_equal(put(r, "m", k, 500000, 0), 0);
+			assert_false(there(r, "k", 0, NULL));
+			rig_destroy(&r);
+		}
+	}
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_policy_none), cmocka_unit_test(test_pin_share), cmocka_unit_test(test_pin_by_touch),
 		cmocka_unit_test(test_order_survives), cmocka_unit_test(test_not_admitted), cmocka_unit_test(test_ahead_of_need),
-		cmocka_unit_test(test_expired_leave),
+		cmocka_unit_test(test_expired_leave), cmocka_unit_test(test_lease), cmocka_unit_test(test_lease_share),
+		cmocka_unit_test(test_lease_survives),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -284,7 +284,7 @@ drive_do(struct rig_drive *d, const struct mkv_drv_req *q, struct mkv_drv_rep *r
 	case MKV_DRV_RESERVE:	return (do_reserve(d, q, rep));
 	case MKV_DRV_COMMIT:	return (do_commit(d, q, rep));
 	case MKV_DRV_ABORT:	drop_set(d, q->set); return (0);
-	case MKV_DRV_BATCH:	return (do_batch(d, q));
+	case MKV_DRV_BATCH:	rep->lease_ms = d->lease_full ? 0 : q->lease_ms; return (do_batch(d, q));
 	case MKV_DRV_LIST:	return (do_list(d, q, rep));
 	case MKV_DRV_DELETE:
 	case MKV_DRV_TOUCH:

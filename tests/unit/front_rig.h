@@ -35,6 +35,7 @@ struct rig_object {
 };
 
 struct rig_drive {
+	int		lease_full;	/* gives no lease */
 	struct rig	*rig;
 	uint32_t	index, epoch;
 	int		alive;

@@ -96,7 +96,6 @@ lists(struct rig *r, struct rig_client *c)
 	const uint8_t *b = c->f.body + sizeof(*w);
 	size_t n;
 
-	(void)r;
 	for (unsigned i = 0; i < 100; i += 1)
 		if (i % 10 != 7) {
 			char key[32];
@@ -117,6 +116,19 @@ lists(struct rig *r, struct rig_client *c)
 	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 	assert_int_equal(w->n_there, 7);
 	assert_int_equal(w->reason, MKV_REASON_EVICTED);
+	assert_int_equal(w->lease_ms, 0);
+
+	/* A lease is what all drives gave. */
+	for (int full = 0; full < 2; full++) {
+		((struct mkv_wire_keys *)(void *)body)->lease_ms = 5000;
+		r->drive[0].lease_full = full;
+		rig_send(c, MKV_WIRE_MATCH, 0, 0, body, n, NULL, 0);
+		assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
+		assert_int_equal(w->n_there, 7);
+		assert_int_equal(w->lease_ms, full ? 0 : 5000);
+	}
+	r->drive[0].lease_full = 0;
+	((struct mkv_wire_keys *)(void *)body)->lease_ms = 0;
 
 	rig_send(c, MKV_WIRE_TOUCH, 0, 0, body, n, NULL, 0);
 	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);

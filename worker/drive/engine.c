@@ -227,6 +227,8 @@ eng_alloc_store(struct mkv_engine *e)
 		return (r);
 	if ((r = mkv_policy_init(&e->pol, &e->ix, MKV_MIN(e->sb.objects_max, GHOSTS_MAX / 8) * 8, (enum mkv_policy_kind)e->o.policy)) != 0)
 		return (r);
+	if ((r = lease_init(e)) != 0)
+		return (r);
 	if ((r = mkv_alloc_init(&e->al, (uint32_t)(e->sb.data_units / per), per)) != 0)
 		return (r);
 	if ((r = page_init(e)) != 0 || (r = journal_init(e)) != 0 || (r = poolmap_init(e)) != 0)
@@ -243,6 +245,7 @@ eng_free(struct mkv_engine *e)
 	journal_fini(e);
 	page_fini(e);
 	mkv_alloc_fini(&e->al);
+	lease_fini(e);
 	mkv_policy_fini(&e->pol);
 	mkv_index_fini(&e->ix);
 	free(e->ghost);
@@ -443,6 +446,7 @@ mkv_engine_step(struct mkv_engine *e)
 		req_sweep(e, now);
 		if (!e->readonly)
 			evict_expire(e);
+		lease_step(e);
 		eng_gauges(e);
 		e->sweep_ns = now + SWEEP_NS;
 	}

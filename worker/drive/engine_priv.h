@@ -246,6 +246,25 @@ struct set_audit {
 	uint32_t	*head;		/* set id -> side record + 1 of its manifest */
 };
 
+#define LEASES_MAX	65536u
+
+struct lease {
+	uint64_t	end;		/* tick */
+	uint64_t	units;
+	uint32_t	ent;
+	uint32_t	prev, next;	/* record + 1; next also of the free list */
+};
+
+struct leases {
+	struct lease	*rec;
+	uint32_t	*wheel;		/* record + 1 by end */
+	uint32_t	free, count;
+	uint64_t	tick;		/* not ended yet */
+	uint64_t	units;
+	uint64_t	until_ms, seq;	/* wall clock: what the journal says, and where */
+	uint64_t	barrier_ms;	/* of an earlier life */
+};
+
 enum ckpt_state { CK_IDLE, CK_DRAIN, CK_RANK, CK_SCAN, CK_SYNC, CK_FLUSH, CK_HEAD, CK_HEAD_FLUSH };
 
 struct ckpt {
@@ -344,6 +363,7 @@ struct mkv_engine {
 	uint32_t	evicting;	/* between the watermarks */
 	uint64_t	taken_units;	/* by puts, since rate_ns */
 	uint64_t	rate_ns, ahead_units;	/* units that should be free for the puts to come */
+	struct leases	lease;
 	uint64_t	pin_units, pin_asked;	/* pinned; asked for by puts at work */
 	struct hold	*hold;
 	uint32_t	hold_free;
@@ -519,6 +539,16 @@ int	evict_pin_room(struct mkv_req *r);		/* 0: the share of pins is used up */
 void	evict_gauges(struct mkv_engine *e);
 void	evict_expire(struct mkv_engine *e);
 
+/* lease.c */
+int	lease_init(struct mkv_engine *e);
+void	lease_fini(struct mkv_engine *e);
+int	lease_grant(struct mkv_engine *e, uint32_t i, uint32_t ms);	/* 0: no room */
+void	lease_drop(struct mkv_engine *e, uint32_t i);			/* not leased: nothing */
+int	lease_promise(struct mkv_req *r, uint32_t ms);			/* 0; MKV_E_AGAIN parked; what the journal says */
+void	lease_recovered(struct mkv_engine *e, uint64_t until_ms);
+void	lease_barrier(struct mkv_engine *e);
+int	lease_evict_ok(const struct mkv_engine *e);
+void	lease_step(struct mkv_engine *e);
 /* audit.c */
 void	setmap_add(struct mkv_engine *e, uint32_t side);	/* the manifest in this side record can be found; until setmap_del() */
 void	setmap_del(struct mkv_engine *e, uint32_t side);

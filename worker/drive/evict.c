@@ -151,6 +151,7 @@ ent_pin(struct mkv_engine *e, uint32_t i)
 
 	if (en->flags & MKV_ENT_PIN)
 		return;
+	lease_drop(e, i);
 	mkv_policy_remove(&e->pol, i);
 	en->flags |= MKV_ENT_PIN;
 	e->pin_units += ent_pin_units(e, en);
@@ -163,6 +164,7 @@ ent_remove(struct mkv_engine *e, uint32_t i, uint64_t seq, unsigned reason)
 	struct mkv_ent *en = eng_ent(e, i);
 
 	mkv_index_unlink(&e->ix, i);
+	lease_drop(e, i);
 	if (reason == MKV_REASON_EVICTED)
 		mkv_policy_evict(&e->pol, i);
 	else
@@ -373,7 +375,7 @@ evict_step(struct mkv_engine *e)
 	uint32_t i;
 
 	evict_rate(e);
-	if (!evict_on(e) || e->ix.ents_high == 0)
+	if (!evict_on(e) || e->ix.ents_high == 0 || !lease_evict_ok(e))
 		return;
 	want = evict_target(e);
 	meta = evict_meta_short(e) && e->pend_count < EVICT_STEP_MAX ? EVICT_STEP_MAX / 2 : 0;
@@ -403,6 +405,7 @@ evict_gauges(struct mkv_engine *e)
 	uint64_t hits[MKV_ADAPT_CANDIDATES], looked = mkv_adapt_counts(&e->pol, hits);
 
 	mkv_metric_set(m, MKV_M_drive_pinned_bytes, 0, e->pin_units * e->sb.unit_bytes);
+	mkv_metric_set(m, MKV_M_drive_leases, 0, e->lease.count);
 	mkv_metric_set(m, MKV_M_drive_evict_ahead_bytes, 0, e->ahead_units * e->sb.unit_bytes);
 	mkv_metric_set(m, MKV_M_drive_policy_chosen, 0, e->pol.adapt != NULL ? mkv_adapt_chosen(&e->pol) : 0);
 	mkv_metric_set(m, MKV_M_drive_shadow_bytes, 0, mkv_adapt_bytes(&e->pol));

@@ -107,6 +107,7 @@ enum mkv_jtype {
 	MKV_J_PAGE_WRITTEN,	/* page: its image is on the medium */
 	MKV_J_SET_COMMITTED,	/* body: struct mkv_jset */
 	MKV_J_SET_FREED,	/* body: struct mkv_jset: no drive has pieces of it any more */
+	MKV_J_LEASE,		/* body: struct mkv_jlease */
 };
 
 struct mkv_jrec {
@@ -125,6 +126,11 @@ struct mkv_jtouch {
 	uint64_t	expires_ms;
 	uint32_t	flags, pad;			/* MKV_DRV_F_PIN, MKV_DRV_F_VERIFIED to set */
 };
+
+struct mkv_jlease {
+	uint64_t	until_ms;			/* wall clock: leases were given that end no later */
+};
+_Static_assert(sizeof(struct mkv_jlease) == 8, "pinned");
 
 struct mkv_jset {
 	struct mkv_set_id set;
@@ -199,9 +205,10 @@ struct mkv_ckpt_head {
 	uint32_t	blocks, copy;			/* body blocks, from block 1 of the area */
 	uint64_t	items;
 	uint32_t	mount, pad;
-	uint8_t		zero[4096 - 56];
+	uint64_t	lease_until_ms;			/* as in struct mkv_jlease; 0: none */
+	uint8_t		zero[4096 - 64];
 };
-_Static_assert(sizeof(struct mkv_ckpt_head) == MKV_BLOCK, "one block");
+_Static_assert(sizeof(struct mkv_ckpt_head) == MKV_BLOCK && offsetof(struct mkv_ckpt_head, lease_until_ms) == 56, "pinned");
 
 struct mkv_layout_want {
 	uint64_t	total_bytes;			/* of the medium */

@@ -29,6 +29,8 @@ batch_one(struct mkv_req *r, struct mkv_digest d, uint32_t i)
 		return (MKV_REASON_EXPIRED << 1);
 	if ((r->q.flags & MKV_DRV_F_NO_TOUCH) == 0)
 		ent_touch(e, i);
+	if (r->q.lease_ms != 0 && !lease_grant(e, i, r->q.lease_ms))
+		r->p.lease_ms = 0;
 	return (1);
 }
 
@@ -55,9 +57,18 @@ batch_step(struct mkv_req *r)
 {
 	uint32_t n = r->q.n_digests;
 	uint8_t *p = r->buf[0].ptr;
+	int err;
 
+	if (r->err != 0)
+		return (req_finish(r, r->err, MKV_REASON_NONE));
 	if (r->q.n_bufs != 1 || (uint64_t)n * sizeof(struct mkv_digest) > r->room)
 		return (req_finish(r, MKV_E_PROTO, MKV_REASON_NONE));
+	if (r->q.lease_ms != 0 && r->state != RQ_FLUSH && (err = lease_promise(r, r->q.lease_ms)) != 0) {
+		if (err == MKV_E_AGAIN)
+			return (MKV_NEXT_PARK);
+		r->q.lease_ms = 0;		/* it cannot be kept: no lease, but an answer */
+	}
+	r->p.lease_ms = r->q.lease_ms;
 	for (uint32_t i = 0; i < n; i += MKV_INDEX_MANY)
 		if (batch_some(r, p, i, MKV_MIN(n - i, MKV_INDEX_MANY)))
 			break;			/* what comes behind the end of a match is not looked at by anybody */

@@ -477,6 +477,7 @@ recover_read(struct mkv_engine *e, uint8_t *buf)
 	if (!e->formatted && recover_head(e, &h, &area, buf)) {
 		r = recover_body(e, &h, area, rd);
 		e->ck.id = h.id;
+		lease_recovered(e, h.lease_until_ms);
 		e->ck.area = area ^ 1;
 	}
 	return (r != 0 ? r : replay_run(e, h.id ? h.start_seq : 1, e->formatted));
@@ -496,6 +497,7 @@ recover_run(struct mkv_engine *e, char *why, size_t why_bytes)
 		r = MKV_E_CANCELLED;
 	if (r == 0) {
 		recover_settle(e);
+		lease_barrier(e);
 		if ((r = mkv_policy_rebuild(&e->pol, ent_queued)) == 0)
 			r = page_replay_end(e);
 	}

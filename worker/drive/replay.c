@@ -314,6 +314,10 @@ replay_record(struct replay *p, const struct mkv_jrec *rec, int tail)
 		if (rec->bytes >= sizeof(*rec) + sizeof(*s))
 			set_replay_freed(e, s->set);
 		break;
+	case MKV_J_LEASE:
+		if (rec->bytes >= sizeof(*rec) + sizeof(struct mkv_jlease))
+			lease_recovered(e, ((const struct mkv_jlease *)rec->body)->until_ms);
+		break;
 	default:				/* foreign bytes behind a good CRC: another program */
 		e->rec.damaged_blocks++;
 		break;

@@ -298,7 +298,8 @@ set_on_reclaim(struct mkv_engine *e, uint32_t drive, uint64_t bytes)
 		if (++e->hand >= e->ix.ents_high)
 			e->hand = 0;
 		en = eng_ent(e, e->hand);
-		if ((en->flags & (MKV_ENT_LINKED | MKV_ENT_MANIFEST)) != (MKV_ENT_LINKED | MKV_ENT_MANIFEST) || (en->flags & MKV_ENT_PIN) ||
+		if ((en->flags & (MKV_ENT_LINKED | MKV_ENT_MANIFEST)) != (MKV_ENT_LINKED | MKV_ENT_MANIFEST) ||
+		    (en->flags & (MKV_ENT_PIN | MKV_ENT_LEASED)) ||
 		    req_locked(e, en->digest))
 			continue;
 		s = &e->ix.side[en->run];

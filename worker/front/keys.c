@@ -37,6 +37,7 @@ mkv_keys_start(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
 	memcpy(r->ns, ns, w->ns_bytes);
 	r->u.keys.ttl_ms = w->ttl_ms;
 	r->u.keys.flags = w->flags;
+	r->u.keys.lease_ms = r->u.keys.granted_ms = r->op == MKV_WIRE_MATCH ? w->lease_ms : 0;
 	if (mkv_ns_secret(r->f, r->ns, r->ns_bytes) == NULL)
 		return (MKV_E_SYSTEM);
 	return (0);

@@ -190,6 +190,7 @@ slice_push(struct mkv_req *r, struct mkv_keys_slice *s)
 	q->n_digests = s->n;
 	q->flags = (uint16_t)((u->flags & MKV_WIRE_LIST_NO_TOUCH ? MKV_DRV_F_NO_TOUCH : 0) |
 	    (r->op == MKV_WIRE_MATCH && !u->twice ? MKV_DRV_F_BATCH_MATCH : 0));
+	q->lease_ms = u->lease_ms;
 	q->n_bufs = 1;
 	q->bufs[0].off = mkv_buf_off(r->f->stage, s->buf);
 	q->bufs[0].bytes = s->n * (uint32_t)sizeof(struct mkv_digest);
@@ -292,6 +293,8 @@ batch_on_dop(struct mkv_req *r, struct mkv_dop *d, const struct mkv_drv_rep *rep
 		mkv_req_end(r, status, MKV_REASON_NONE, NULL, 0);
 		return;
 	}
+	if (rep != NULL)
+		r->u.keys.granted_ms = MKV_MIN(r->u.keys.granted_ms, rep->lease_ms);
 	slice_merge(r, s, rep == NULL);
 	mkv_buf_back(r, &s->buf);
 	s->state = SLICE_FREE;
@@ -358,6 +361,7 @@ batch_match_answer(struct mkv_req *r)
 {
 	struct mkv_wire_keys_reply w = { .n_there = r->u.keys.n_there, .reason = r->u.keys.first_reason };
 
+	w.lease_ms = w.n_there > 0 ? r->u.keys.granted_ms : 0;
 	mkv_metric_add(r->f->m, MKV_M_front_hits_total, r->op, w.n_there);
 	mkv_req_end(r, 0, MKV_REASON_NONE, &w, sizeof(w));
 }

@@ -159,6 +159,7 @@ struct mkv_keys {
 	uint32_t	n_there;
 	uint64_t	ttl_ms;
 	uint32_t	flags, first_reason;
+	uint32_t	lease_ms, granted_ms;	/* match: asked for; given by all drives so far */
 	uint8_t		more, started;
 	uint8_t		held;		/* a part waits in the receive buffer */
 	uint8_t		twice;		/* 1: what its home lacks is to be asked of the former home; 2: it is being asked */

@@ -43,7 +43,7 @@ drive_on_reply(void *arg, const struct mkv_call *call, const struct mkv_drv_rep 
 		return;
 	SIM_CHECK(c->used && !c->dying, "drive %u answers a front that is gone", d->index);
 	memcpy((uint8_t *)mkv_stage_slot(f->view, call->slot_idx) + MKV_STAGE_SLOT_BYTES / 2, rep, sizeof(*rep));
-	front_desc(f, d, &desc);
+	front_desc(f, c->life, d, &desc);
 }
 
 static void *

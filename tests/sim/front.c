@@ -28,12 +28,12 @@ struct front_msg {
 };
 
 static struct front_msg *
-front_msg_new(struct sim_front *f, struct sim_drive *d, const struct mkv_desc *desc)
+front_msg_new(struct sim_front *f, uint32_t life, struct sim_drive *d, const struct mkv_desc *desc)
 {
 	struct front_msg *m = malloc(sizeof(*m));
 
 	SIM_CHECK(m != NULL, "no memory");
-	*m = (struct front_msg){ f->index, d->index, f->life, d->life, *desc };
+	*m = (struct front_msg){ f->index, d->index, life, d->life, *desc };
 	return (m);
 }
 
@@ -70,7 +70,7 @@ front_push(void *arg, uint32_t drive, const struct mkv_desc *desc)
 		return (MKV_E_AGAIN);
 	f->in_ring[drive]++;
 	f->last_to[drive] = at;
-	sim_at(at, front_to_drive, front_msg_new(f, d, desc), 0);
+	sim_at(at, front_to_drive, front_msg_new(f, f->life, d, desc), 0);
 	return (0);
 }
 
@@ -92,12 +92,12 @@ front_from_drive(void *arg, uint64_t n)
 }
 
 void
-front_desc(struct sim_front *f, struct sim_drive *d, const struct mkv_desc *desc)
+front_desc(struct sim_front *f, uint32_t life, struct sim_drive *d, const struct mkv_desc *desc)
 {
 	uint64_t at = MKV_MAX(sim->now + sim_between(1 * US, 20 * US), f->last_from[d->index]);
 
 	f->last_from[d->index] = at;
-	sim_at(at, front_from_drive, front_msg_new(f, d, desc), 0);
+	sim_at(at, front_from_drive, front_msg_new(f, life, d, desc), 0);
 }
 
 /* ---- Its turn --------------------------------------------------------------------------------------------------------------- */

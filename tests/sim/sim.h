@@ -181,7 +181,7 @@ void	front_destroy(struct sim_front *f);
 void	front_start(struct sim_front *f);
 void	front_die(struct sim_front *f);
 void	front_wake(struct sim_front *f);
-void	front_desc(struct sim_front *f, struct sim_drive *d, const struct mkv_desc *desc);
+void	front_desc(struct sim_front *f, uint32_t life, struct sim_drive *d, const struct mkv_desc *desc);
 
 /* client.c */
 void	clients_create(void);

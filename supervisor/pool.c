@@ -2,7 +2,7 @@
  * Process: supervisor, loop thread.
  * Owns: the pool map: the rows that are decided (state.drive[].row, state.map_version), the map that fronts go by (served), and a drive's way back.
  *
- *	decide	version + 1, saved, to the drives in service -> each says MAP_STORED (fence: docs/internals/pool.md) -> served = decided, to the fronts
+ *	decide	version + 1, to the drives in service -> each says MAP_STORED (fence: docs/internals/pool.md) -> served = decided, saved, to the fronts
  *
  *	a drive leaves	ONLINE, DRAINING -> FAILED, ABSENT, REMOVED: decide
  *	comes back, and nobody knows what was written meanwhile: its process begins with forget_all; READY -> ONLINE: decide
@@ -217,7 +217,6 @@ static void
 pool_decide(struct mkv_sup *s)
 {
 	struct mkv_map now;
-	char why[640];
 
 	pool_decided(s, &now);
 	if (!pool_same_place(&now, &s->served)) {
@@ -235,7 +234,6 @@ pool_decide(struct mkv_sup *s)
 			pool_row(s, i)->former = was->known && mkv_drive_places(was->state) ? was->weight : 0;
 	}
 	s->state.map_version++;
-	(void)peers_save(s, why, sizeof(why));
 	if (s->join != POOL_JOIN_NONE)
 		s->join = POOL_JOIN_FENCE;
 	for (uint32_t i = 0; i < s->drive_count; i++)
@@ -375,8 +373,11 @@ static void
 pool_serve(struct mkv_sup *s)
 {
 	struct mkv_map now;
+	char why[640];
 
 	pool_decided(s, &now);
+	state_take_map(&s->state);
+	(void)peers_save(s, why, sizeof(why));
 	if (!pool_same_place(&now, &s->served) || !s->pool_open)
 		s->place_version = now.version;
 	s->served = now;
@@ -393,7 +394,7 @@ pool_step(struct mkv_sup *s)
 		return;
 	if (s->pool_open || pool_settled(s))
 		pool_admit(s);
-	if (!pool_all_stored(s) || (!s->pool_open && !pool_settled(s)))
+	if (!pool_all_stored(s) || (!s->pool_open && (!pool_settled(s) || pool_online(s) == 0)))
 		return;
 	if (s->join == POOL_JOIN_FENCE)
 		pool_ask_logs(s);
@@ -420,8 +421,10 @@ pool_out(struct mkv_sup *s, uint32_t i, enum mkv_drive_state state)
 	pool_mark_out(s, i, state);
 	if (served || state == MKV_DRIVE_REMOVED)
 		pool_decide(s);
-	else
+	else if (pool_served(s)) {
+		state_take_map(&s->state);
 		(void)peers_save(s, why, sizeof(why));
+	}
 	pool_step(s);
 }
 
@@ -664,8 +667,8 @@ pool_configure(struct mkv_sup *s, uint32_t i)
 static int
 pool_init_row(struct mkv_sup *s, const struct config_drive *c, int first, char *why, unsigned why_bytes)
 {
-	uint32_t before = s->state.drive_count, row;
 	struct state_drive *sd = state_drive(&s->state, c->media);
+	uint32_t row;
 
 	if (sd == NULL) {
 		snprintf(why, why_bytes, "too many drives: the pool map keeps a row for each that ever was, at most %u", STATE_DRIVES_MAX);
@@ -674,7 +677,7 @@ pool_init_row(struct mkv_sup *s, const struct config_drive *c, int first, char *
 	row = (uint32_t)(sd - s->state.drive);
 	sd->max_size = c->max_size;
 	sd->factor = c->weight;
-	if (row >= before && first)
+	if (first && sd->row.state != MKV_DRIVE_REMOVED)
 		sd->row.state = MKV_DRIVE_ONLINE;
 	s->pool[row].wanted = sd->row.state != MKV_DRIVE_REMOVED;
 	if (!s->pool[row].wanted)

@@ -123,7 +123,10 @@ state_parse_drive(struct state *s, const char *line)
 	row.known = strcmp(uuid, "-") != 0;
 	*d = (struct state_drive){ .row = row, .added = added != 0, .max_size = size, .factor = factor };
 	strcpy(d->media, line + at);
-	return (row.known ? state_unhex(d->row.uuid, uuid, sizeof(d->row.uuid)) : 0);
+	if (row.known && state_unhex(d->row.uuid, uuid, sizeof(d->row.uuid)) != 0)
+		return (MKV_E_CORRUPT);
+	d->saved = d->row;
+	return (0);
 }
 
 static int
@@ -137,8 +140,10 @@ state_parse_line(struct state *s, const char *line)
 		s->epoch = s->epoch_saved;
 		return (0);
 	}
-	if (sscanf(line, "map_version %" SCNu64, &s->map_version) == 1)
+	if (sscanf(line, "map_version %" SCNu64, &s->map_version) == 1) {
+		s->map_saved = s->map_version;
 		return (0);
+	}
 	if (strncmp(line, "drive ", 6) == 0)
 		return (state_parse_drive(s, line));
 	return (MKV_E_CORRUPT);
@@ -257,13 +262,13 @@ state_print(const struct state *s, char *text, size_t max)
 	state_hex(id, s->server_id, sizeof(s->server_id));
 	state_hex(secret, s->store_secret, sizeof(s->store_secret));
 	n = (size_t)snprintf(text, max, STATE_HEAD "server_id %s\nstore_secret %s\nepoch %" PRIu32 "\nmap_version %" PRIu64 "\n", id, secret,
-	    s->epoch_saved, s->map_version);
+	    s->epoch_saved, s->map_saved);
 	for (uint32_t i = 0; i < s->drive_count && n < max; i++) {
 		const struct state_drive *d = &s->drive[i];
 
-		state_hex(uuid, d->row.uuid, sizeof(d->row.uuid));
-		n += (size_t)snprintf(text + n, max - n, "drive %s %u %" PRIu64 " %.17g %.17g %d %" PRIu64 " %.17g %s\n", d->row.known ? uuid : "-",
-		    d->row.state, d->row.since, d->row.weight, d->row.former, d->added, d->max_size, d->factor, d->media);
+		state_hex(uuid, d->saved.uuid, sizeof(d->saved.uuid));
+		n += (size_t)snprintf(text + n, max - n, "drive %s %u %" PRIu64 " %.17g %.17g %d %" PRIu64 " %.17g %s\n", d->saved.known ? uuid : "-",
+		    d->saved.state, d->saved.since, d->saved.weight, d->saved.former, d->added, d->max_size, d->factor, d->media);
 	}
 	if (n < max)
 		n += (size_t)snprintf(text + n, max - n, "crc %08" PRIx32 "\n", mkv_crc32c(0, text, n));
@@ -309,6 +314,14 @@ state_save(const struct state *s, char *why, unsigned why_bytes)
 	if (e != 0)
 		snprintf(why, why_bytes, "%s/%s cannot be written: %s", s->dir, STATE_FILE, strerror(e));
 	return (e != 0 ? mkv_err_from_errno(e) : 0);
+}
+
+void
+state_take_map(struct state *s)
+{
+	s->map_saved = s->map_version;
+	for (uint32_t i = 0; i < s->drive_count; i++)
+		s->drive[i].saved = s->drive[i].row;
 }
 
 struct state_drive *

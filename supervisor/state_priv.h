@@ -14,7 +14,8 @@
 
 /* A row of the pool map; its number is the drive's, so no row ever goes. */
 struct state_drive {
-	struct mkv_map_row row;
+	struct mkv_map_row row;			/* as decided */
+	struct mkv_map_row saved;		/* as the file has it: as fronts last went by it */
 	int		added;			/* by an operator, while the server ran: started although the configuration lacks it */
 	uint64_t	max_size;		/* of one that was added: as storage.drives has it */
 	double		factor;
@@ -29,7 +30,7 @@ struct state {
 	uint8_t		store_secret[32];	/* key digests; never leaves the server */
 	uint32_t	epoch;			/* the last one in use */
 	uint32_t	epoch_saved;		/* none above it was ever used; this is what the file has */
-	uint64_t	map_version;
+	uint64_t	map_version, map_saved;	/* decided; as the file has it */
 	uint32_t	drive_count;		/* drives that were ever in the map, present or not */
 	struct state_drive drive[STATE_DRIVES_MAX];
 };
@@ -43,6 +44,8 @@ int	state_open(struct state *s, const char *dir, char *why, unsigned why_bytes);
 void	state_close(struct state *s, int clean);
 /* Durable when it returns 0. MKV_E_SYSTEM, MKV_E_NOSPACE, ... and words in why: the old file is still whole. */
 int	state_save(const struct state *s, char *why, unsigned why_bytes);
+/* What is decided is what the next state_save() writes. */
+void	state_take_map(struct state *s);
 /* Row of a medium, made if it is new (ABSENT); NULL when there are too many. */
 struct state_drive *state_drive(struct state *s, const char *media);
 

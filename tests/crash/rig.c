@@ -75,6 +75,12 @@ rig_on_readonly(void *arg, const char *why)
 	((struct rig *)arg)->readonly = 1;
 }
 
+static void
+rig_on_map_stored(void *arg, uint64_t version)
+{
+	((struct rig *)arg)->map_stored = version;
+}
+
 static int
 rig_on_pump(void *arg)
 {
@@ -91,7 +97,7 @@ rig_on_pump(void *arg)
 
 static const struct mkv_engine_ops rig_ops = {
 	.reply = rig_on_reply, .buffer = rig_on_buffer, .peer = rig_on_peer, .client_done = rig_on_client_done,
-	.readonly = rig_on_readonly, .pump = rig_on_pump,
+	.map_stored = rig_on_map_stored, .readonly = rig_on_readonly, .pump = rig_on_pump,
 };
 
 static void

@@ -39,6 +39,7 @@ struct rig {
 	uint32_t	peer_drive[16];
 	unsigned	get_flags;		/* of rig_get() */
 	uint32_t	epoch_seen;
+	uint64_t	map_stored;
 	char		why[512];
 	struct mkv_media *(*wrap)(struct rig *r, struct mkv_media *m);	/* not NULL: what the engine gets instead of m, which it closes */
 };

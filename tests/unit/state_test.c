@@ -88,6 +88,9 @@ identity_is_kept(void **state)
 	st.epoch = 41;
 	st.epoch_saved = 100;
 	st.map_version = 7;
+	state_take_map(&st);
+	st.map_version = 8;		/* decided, and not taken yet */
+	d->row.state = MKV_DRIVE_FAILED;
 	assert_int_equal(state_save(&st, why, sizeof(why)), 0);
 	first = st;
 	state_close(&st, 1);
@@ -98,7 +101,8 @@ identity_is_kept(void **state)
 	assert_int_equal(st.map_version, 7);
 	assert_int_equal(st.drive_count, 2);
 	assert_string_equal(st.drive[0].media, "/with blanks/and = signs");
-	assert_memory_equal(&st.drive[0].row, &first.drive[0].row, sizeof(st.drive[0].row));
+	assert_memory_equal(&st.drive[0].row, &first.drive[0].saved, sizeof(st.drive[0].row));
+	assert_int_equal(st.drive[0].row.state, MKV_DRIVE_DRAINING);
 	assert_int_equal(st.drive[0].added, 1);
 	assert_int_equal(st.drive[0].max_size, 1ull << 40);
 	assert_true(st.drive[0].factor == 0.5);

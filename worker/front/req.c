@@ -461,7 +461,9 @@ req_start(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body)
 	}
 	if (mkv_now_ns() >= r->deadline_ns)
 		return (req_refuse(r, h, MKV_E_TIMEOUT));
-	if ((e = ops->start(r, h, body)) != 0)
+	/* Where keys are is not known before the drives have come: that is no miss. */
+	e = c->f->map_version == 0 && h->op != MKV_WIRE_PING && h->op != MKV_WIRE_CANCEL && h->op != MKV_WIRE_INFO ? MKV_E_RETRY : ops->start(r, h, body);
+	if (e != 0)
 		return (req_refuse(r, h, e));
 	mkv_timer_arm(c->f->timers, &r->timer, r->deadline_ns);
 	if (ops->part != NULL)

@@ -141,6 +141,43 @@ test_pin_by_touch(void **state)
 	rig_destroy(&r);
 }
 
+/* A striped value counts with its share of the drive; its manifest has no units of its own. */
+static void
+test_pin_of_a_stripe(void **state)
+{
+	struct rig *r = rig_create(RIG_SIM, 32 * MIB, 1);
+	struct mkv_drv_req q;
+	int status[2];
+
+	(void)state;
+	r->o.pin_pct = 20;
+	assert_int_equal(rig_open(r), 0);
+	for (unsigned n = 0; n < 2; n++) {
+		struct mkv_set_id set;
+
+		rig_req(&q, MKV_DRV_SET_NEW, "");
+		q.deadline_ns = r->now_ns + MKV_NS_PER_SEC;
+		rig_submit(r, 0, &q);
+		set = rig_wait(r, 0)->set;
+		rig_req(&q, MKV_DRV_PUT, n ? "large" : "small");
+		q.flags = MKV_DRV_F_MANIFEST | MKV_DRV_F_PIN;
+		q.set = set;
+		q.n_stripe = 1;
+		q.stripe[0] = (uint8_t)r->o.drive_idx;
+		q.piece_bytes = r->o.extent_bytes;
+		q.piece_count = n ? 1000 : 1;
+		q.value_bytes = (uint64_t)q.piece_count * q.piece_bytes;
+		q.deadline_ns = r->now_ns + MKV_NS_PER_SEC;
+		rig_submit(r, 0, &q);
+		status[n] = rig_wait(r, 0)->status;
+	}
+	assert_int_equal(status[0], 0);
+	assert_int_equal(status[1], MKV_E_NOSPACE);
+	assert_int_equal(r->e->pin_asked, 0);
+	assert_in_range(r->e->pin_units, 1, r->e->al.units / 5);
+	rig_destroy(&r);
+}
+
 /* The order in which objects leave is about the same after a restart. */
 static void
 test_order_survives(void **state)
@@ -376,6 +413,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_policy_none), cmocka_unit_test(test_pin_share), cmocka_unit_test(test_pin_by_touch),
+		cmocka_unit_test(test_pin_of_a_stripe),
 		cmocka_unit_test(test_order_survives), cmocka_unit_test(test_not_admitted), cmocka_unit_test(test_ahead_of_need),
 		cmocka_unit_test(test_expired_leave), cmocka_unit_test(test_lease), cmocka_unit_test(test_lease_share),
 		cmocka_unit_test(test_lease_survives),

@@ -118,7 +118,7 @@ struct mkv_req {
 	int		begun;		/* has had a transfer */
 	uint64_t	expires_ms, wall_ms;
 	uint32_t	scan_page, scan_left, scan_piece;
-	uint32_t	pin_units;	/* put: asked for */
+	uint64_t	pin_units;	/* put, touch: asked for */
 	struct mkv_drv_req q;
 	struct mkv_drv_rep p;
 };
@@ -534,8 +534,9 @@ void	pending_run(struct mkv_engine *e);
 int	evict_one(struct mkv_engine *e, uint32_t i, unsigned reason);	/* journal and remove; MKV_E_AGAIN */
 void	evict_step(struct mkv_engine *e);
 void	evict_wake(struct mkv_engine *e);
+int	evict_on(const struct mkv_engine *e);		/* 0: whatever is full stays full */
 int	evict_admit(struct mkv_req *r);			/* 0: the put is answered, nothing is stored */
-int	evict_pin_room(struct mkv_req *r);		/* 0: the share of pins is used up */
+int	evict_pin_room(struct mkv_req *r, uint64_t units);	/* 0: the share of pins is used up */
 void	evict_gauges(struct mkv_engine *e);
 void	evict_expire(struct mkv_engine *e);
 

@@ -273,7 +273,7 @@ evict_target(struct mkv_engine *e)
 	return (want);
 }
 
-static int
+int
 evict_on(const struct mkv_engine *e)
 {
 	return (e->o.evict && e->o.policy != MKV_POLICY_NONE);
@@ -303,7 +303,7 @@ evict_admit(struct mkv_req *r)
 
 /* What is asked for is counted until the put's end, when the object counts or nothing does. */
 int
-evict_pin_room(struct mkv_req *r)
+evict_pin_room(struct mkv_req *r, uint64_t units)
 {
 	struct mkv_engine *e = r->e;
 	uint64_t most = evict_pct(e, e->o.pin_pct);
@@ -314,10 +314,10 @@ evict_pin_room(struct mkv_req *r)
 	i = mkv_index_find(&e->ix, r->q.digest);
 	if (i != MKV_ENT_NIL && (eng_ent(e, i)->flags & MKV_ENT_PIN))
 		return (1);
-	if (e->pin_units + e->pin_asked + r->units > most)
+	if (e->pin_units + e->pin_asked + units > most)
 		return (0);
-	r->pin_units = r->units;
-	e->pin_asked += r->units;
+	r->pin_units = units;
+	e->pin_asked += units;
 	return (1);
 }
 

@@ -203,8 +203,7 @@ touch_lookup(struct mkv_req *r)
 	ENG_COUNT(e, touches_total, 1);
 	if (!change)
 		return (req_finish(r, 0, MKV_REASON_NONE));
-	r->units = (uint32_t)MKV_MIN(ent_pin_units(e, eng_ent(e, i)), (uint64_t)UINT32_MAX);
-	if (r->pin_units == 0 && !evict_pin_room(r))
+	if (r->pin_units == 0 && !evict_pin_room(r, ent_pin_units(e, eng_ent(e, i))))
 		return (req_finish(r, MKV_E_NOSPACE, MKV_REASON_NONE));
 	if ((err = journal_room(e, sizeof(t), 0)) == MKV_E_AGAIN) {
 		req_park(r, &e->jn.wait);

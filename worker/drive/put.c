@@ -78,6 +78,17 @@ put_sync(struct mkv_req *r)
 	return (MKV_NEXT_PARK);
 }
 
+/* What the whole value takes of this drive. */
+static uint64_t
+put_units_here(const struct mkv_req *r)
+{
+	uint64_t mask = put_stripe_mask(&r->q);
+
+	if ((r->q.flags & MKV_DRV_F_MANIFEST) == 0)
+		return (r->units);
+	return ((mask >> r->e->o.drive_idx) & 1 ? set_units(r->e, mask, r->q.piece_count) : 0);
+}
+
 static enum mkv_next
 put_start(struct mkv_req *r)
 {
@@ -94,7 +105,7 @@ put_start(struct mkv_req *r)
 	}
 	if ((r->q.flags & MKV_DRV_F_MANIFEST) == 0)
 		r->units = (uint32_t)MKV_DIV_UP(r->q.value_bytes, unit);
-	if (!evict_pin_room(r))
+	if (!evict_pin_room(r, put_units_here(r)))
 		return (req_finish(r, MKV_E_NOSPACE, MKV_REASON_NONE));
 	r->expires_ms = r->q.ttl_ms ? r->wall_ms + MKV_MIN(r->q.ttl_ms, UINT64_MAX / 4) : 0;
 	r->state = r->q.flags & MKV_DRV_F_IF_ABSENT ? RQ_LOCK : RQ_LOOKUP;
@@ -195,7 +206,7 @@ put_space(struct mkv_req *r)
 		r->tries = 0;
 		return (1);
 	}
-	if (!e->o.evict || e->o.policy == MKV_POLICY_NONE)
+	if (!evict_on(e))
 		return (MKV_E_NOSPACE);
 	if (!waited) {
 		ENG_COUNT(e, space_waits_total, 1);
@@ -346,7 +357,7 @@ put_commit(struct mkv_req *r)
 	if (r->same)
 		return (put_commit_touch(r));
 	if (page_room(e, o->bytes) != 0) {
-		if ((!e->o.evict || e->o.policy == MKV_POLICY_NONE) && e->pg.free == 0 && e->pg.writing == 0)
+		if (!evict_on(e) && e->pg.free == 0 && e->pg.writing == 0)
 			return (req_finish(r, MKV_E_NOSPACE, MKV_REASON_NONE));
 		req_park(r, &e->pg.wait);
 		return (MKV_NEXT_PARK);

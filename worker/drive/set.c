@@ -291,6 +291,8 @@ set_on_reclaim(struct mkv_engine *e, uint32_t drive, uint64_t bytes)
 {
 	uint64_t got = 0;
 
+	if (!evict_on(e) || !lease_evict_ok(e))
+		return;
 	for (uint32_t look = 0; look < 8192 && got < bytes && e->manifests > 0 && e->ix.ents_high > 0; look++) {
 		struct mkv_ent *en;
 		const struct mkv_side *s;
@@ -299,8 +301,7 @@ set_on_reclaim(struct mkv_engine *e, uint32_t drive, uint64_t bytes)
 			e->hand = 0;
 		en = eng_ent(e, e->hand);
 		if ((en->flags & (MKV_ENT_LINKED | MKV_ENT_MANIFEST)) != (MKV_ENT_LINKED | MKV_ENT_MANIFEST) ||
-		    (en->flags & (MKV_ENT_PIN | MKV_ENT_LEASED)) ||
-		    req_locked(e, en->digest))
+		    (en->flags & (MKV_ENT_PIN | MKV_ENT_LEASED)) || req_locked(e, en->digest))
 			continue;
 		s = &e->ix.side[en->run];
 		if (((s->stripe_mask >> drive) & 1) == 0)

@@ -7,6 +7,8 @@
 
 #include <stdint.h>
 
+#define MKV_ALLOC_GROUP	64u
+
 struct mkv_run {			/* also on the medium */
 	uint32_t	off, len;	/* units */
 };
@@ -15,6 +17,7 @@ struct mkv_alloc {
 	uint64_t	*map;		/* 1: in use */
 	uint16_t	*free_in;	/* per extent */
 	uint16_t	*longest;	/* per extent: no free run is longer than this */
+	uint16_t	*mid, *top;	/* the same of MKV_ALLOC_GROUP extents, of as many groups */
 	uint32_t	extents, per_extent, shift, cursor;	/* per_extent: 1 << shift */
 	uint64_t	units, free_units;
 };

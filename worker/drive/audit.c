@@ -294,7 +294,7 @@ audit_opened(struct mkv_engine *e)
 void
 audit_step(struct mkv_engine *e, uint64_t now)
 {
-	if (e->readonly)
+	if (e->readonly || e->o.offline)	/* nobody to ask */
 		return;
 	if (!e->audit.walking && now >= e->audit.next_ns)
 		audit_begin(e, now);
@@ -306,7 +306,7 @@ audit_step(struct mkv_engine *e, uint64_t now)
 uint64_t
 audit_next_ns(const struct mkv_engine *e)
 {
-	if (e->readonly || (e->pieces == 0 && e->audit.tell == 0))
+	if (e->readonly || e->o.offline || (e->pieces == 0 && e->audit.tell == 0))
 		return (UINT64_MAX);
 	return (e->audit.walking ? eng_now(e) + MKV_NS_PER_MS : e->audit.next_ns);
 }

@@ -64,6 +64,7 @@ struct mkv_engine_opts {
 	uint8_t		store_secret[32];	/* names the pieces of striped values */
 	uint8_t		drive_uuid[16];		/* zero: any; else the medium must have it, or gets it when it is formatted */
 	int		may_format;		/* an empty medium is formatted */
+	int		offline;		/* no server: drive_idx is the kept pool map's, nothing leaves because of that map, no piece for its age */
 	int		look_only;		/* recovery in memory, not one byte is written; the engine is read-only */
 	int		forget_all;		/* the drive was away: what it holds under keys may be stale, so it goes; pieces stay */
 

@@ -36,13 +36,12 @@ format_may(struct mkv_engine *e, const uint8_t *head, enum mkv_sb_state a, enum 
 		return (MKV_E_VERSION);
 	}
 	if (a == MKV_SB_DAMAGED || b == MKV_SB_DAMAGED) {
-		snprintf(why, n, "both superblocks of %s are damaged: restore the first MiB from a copy, or empty the store by zeroing it: "
-		    "dd if=/dev/zero of=MEDIUM bs=1M count=1 conv=notrunc", e->o.name);
+		snprintf(why, n, "both superblocks of %s are damaged: restore the first MiB from a copy, or begin anew: memkv setup --force --drives %s",
+		    e->o.name, e->o.name);
 		return (MKV_E_CONFIG);
 	}
 	if ((what = mkv_layout_foreign(head, FORMAT_HEAD_BYTES)) != NULL) {
-		snprintf(why, n, "%s holds %s: refused; to use it, zero its first MiB: dd if=/dev/zero of=MEDIUM bs=1M count=1 conv=notrunc",
-		    e->o.name, what);
+		snprintf(why, n, "%s holds %s: refused; memkv setup --force --drives %s formats it all the same", e->o.name, what, e->o.name);
 		return (MKV_E_CONFIG);
 	}
 	if (!e->o.may_format) {
@@ -100,7 +99,7 @@ format_fits(struct mkv_engine *e, char *why, size_t n)
 	struct mkv_sb *sb = &e->sb;
 
 	if (sb->total_bytes != e->o.media->total_bytes) {
-		snprintf(why, n, "%s was formatted with %llu bytes and has %llu now: give it its size back, or zero its first MiB to format it anew",
+		snprintf(why, n, "%s was formatted with %llu bytes and has %llu now: give it its size back, or begin anew with memkv setup --force",
 		    e->o.name, (unsigned long long)sb->total_bytes, (unsigned long long)e->o.media->total_bytes);
 		return (MKV_E_CONFIG);
 	}
@@ -109,8 +108,8 @@ format_fits(struct mkv_engine *e, char *why, size_t n)
 		return (MKV_E_CONFIG);
 	}
 	if (sb->extent_bytes != e->o.extent_bytes) {
-		snprintf(why, n, "%s was formatted with storage.block_size %u and the configuration says %u: set it to %u, or zero its first MiB "
-		    "to format it anew", e->o.name, sb->extent_bytes, e->o.extent_bytes, sb->extent_bytes);
+		snprintf(why, n, "%s was formatted with storage.block_size %u and the configuration says %u: set it to %u, or begin "
+		    "anew with memkv setup --force", e->o.name, sb->extent_bytes, e->o.extent_bytes, sb->extent_bytes);
 		return (MKV_E_CONFIG);
 	}
 	if (!format_is_zero(e->o.drive_uuid) && memcmp(sb->uuid, e->o.drive_uuid, 16) != 0) {

@@ -1,6 +1,6 @@
 /*
  * Looking over a whole store that serves nobody: every page, every record, on demand every byte. Called between open and close from the loop's
- * thread, with no request at work; runs the loop itself (ops->pump). Owns a window of pages, a bit for each entry, one object's bytes.
+ * thread, with no request at work; runs the loop itself (ops->pump). Owns a window of pages, marks of each entry, one object's bytes and those around it.
  *
  *   pages in order, a window at a time -> each record that the index names is marked, its data checked -> entries without a mark have lost theirs
  *
@@ -16,6 +16,7 @@
 #include "worker/drive/engine_priv.h"
 
 #define INSPECT_WINDOW	256u			/* pages */
+#define INSPECT_AHEAD	(4u << 20)		/* of data, where small objects lie side by side */
 
 enum { INSPECT_SEEN = 1, INSPECT_BAD = 2 };
 
@@ -25,6 +26,9 @@ struct inspect {
 	uint8_t		*mark;			/* of each entry */
 	uint8_t		*window, *data;
 	int		window_good;
+	uint8_t		*ahead;			/* data around the last object: [ahead_off, ahead_off + ahead_bytes) */
+	uint64_t	ahead_off;
+	uint32_t	ahead_bytes, ahead_size, ahead_hits;
 	uint64_t	done;
 };
 
@@ -33,6 +37,31 @@ inspect_say(struct inspect *s, const char *what, const struct mkv_obj_view *v, u
 {
 	if (s->in->bad != NULL)
 		s->in->bad(s->in->arg, what, v != NULL ? v->key : NULL, v != NULL ? v->o->key_bytes : 0, off);
+}
+
+/*
+ * Objects of one page were mostly put one after the other and lie so. A read that serves several is followed by one twice as long, one that serves
+ * none by one half as long; what cannot be read so is read alone.
+ */
+static int
+inspect_read(struct inspect *s, uint8_t *to, uint32_t bytes, uint64_t off)
+{
+	uint64_t end = s->e->sb.data_off + s->e->sb.data_units * s->e->sb.unit_bytes;
+
+	if (off >= s->ahead_off && off + bytes <= s->ahead_off + s->ahead_bytes) {
+		memcpy(to, s->ahead + (off - s->ahead_off), bytes);
+		s->ahead_hits++;
+		return (0);
+	}
+	s->ahead_size = s->ahead_hits > 0 ? MKV_MIN(2 * s->ahead_size, INSPECT_AHEAD) : MKV_MAX(s->ahead_size / 2, CHUNK / 4);
+	s->ahead_hits = s->ahead_bytes = 0;
+	if (bytes < s->ahead_size && off + s->ahead_size <= end && eng_read(s->e, s->ahead, s->ahead_size, off) == 0) {
+		s->ahead_off = off;
+		s->ahead_bytes = s->ahead_size;
+		memcpy(to, s->ahead, bytes);
+		return (0);
+	}
+	return (eng_read(s->e, to, bytes, off));
 }
 
 /* The bytes of an object against its CRCs. */
@@ -54,7 +83,7 @@ inspect_bytes(struct inspect *s, const struct mkv_obj_view *v, uint64_t *off)
 
 		*off = req_phys(e, v->runs, v->o->n_runs, pos, &left);
 		left = MKV_MIN(left, MKV_ALIGN_UP(value - pos, MKV_BLOCK));
-		if ((r = eng_read(e, s->data + pos, (uint32_t)left, *off)) != 0)
+		if ((r = inspect_read(s, s->data + pos, (uint32_t)left, *off)) != 0)
 			return (r);
 	}
 	for (unsigned c = 0; c < v->o->n_crcs; c++) {
@@ -189,7 +218,7 @@ inspect_settle(struct inspect *s)
 int
 mkv_engine_inspect(struct mkv_engine *e, struct mkv_inspect *in)
 {
-	struct inspect s = { .e = e, .in = in };
+	struct inspect s = { .e = e, .in = in, .ahead_size = CHUNK };
 	int r = MKV_E_NOMEM;
 
 	MKV_CHECK_OBJ(e, MKV_ENGINE_MAGIC);
@@ -199,11 +228,14 @@ mkv_engine_inspect(struct mkv_engine *e, struct mkv_inspect *in)
 		s.window = NULL;
 	if (posix_memalign((void **)&s.data, MKV_BLOCK, MKV_ALIGN_UP(e->sb.extent_bytes, CHUNK)) != 0)
 		s.data = NULL;
-	if (s.mark != NULL && s.window != NULL && s.data != NULL) {
+	if (posix_memalign((void **)&s.ahead, MKV_BLOCK, INSPECT_AHEAD) != 0)
+		s.ahead = NULL;
+	if (s.mark != NULL && s.window != NULL && s.data != NULL && s.ahead != NULL) {
 		for (uint32_t p = 0; p < e->pg.count && !e->cancelled; p += INSPECT_WINDOW)
 			inspect_window(&s, p, MKV_MIN(INSPECT_WINDOW, e->pg.count - p));
 		r = e->cancelled ? MKV_E_CANCELLED : inspect_settle(&s);
 	}
+	free(s.ahead);
 	free(s.data);
 	free(s.window);
 	free(s.mark);

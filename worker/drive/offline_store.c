@@ -179,6 +179,7 @@ offline_engine(struct offline_store *s, const char *name, char *why, size_t n)
 	s->opts.ops = &store_ops;
 	s->opts.arg = s;
 	s->opts.name = name;
+	s->opts.offline = 1;
 	s->opts.queue_depth = STORE_DEPTH;
 	s->opts.page_cache_bytes = STORE_PAGES;
 	s->opts.accepted_window_ns = MKV_NS_PER_SEC;

@@ -127,6 +127,15 @@ poolmap_take(struct mkv_engine *e)
 	p->leaving = leaving;
 }
 
+/* Which of the drives is this one? Without a server only its own copy of the map knows. */
+static void
+poolmap_find_self(struct mkv_engine *e)
+{
+	for (uint32_t i = 0; i < e->pm.kept.n; i++)
+		if (e->pm.kept.row[i].known && memcmp(e->pm.kept.row[i].uuid, e->sb.uuid, sizeof(e->sb.uuid)) == 0)
+			e->o.drive_idx = i;
+}
+
 int
 poolmap_load(struct mkv_engine *e)
 {
@@ -141,7 +150,9 @@ poolmap_load(struct mkv_engine *e)
 		if (poolmap_unpack(e, p->block, &m) && m.version > p->kept.version)
 			p->kept = m;
 	}
-	if (p->kept.version != 0)
+	if (e->o.offline)
+		poolmap_find_self(e);		/* what leaves because of a map is a server's business */
+	else if (p->kept.version != 0)
 		poolmap_take(e);
 	return (0);
 }

@@ -358,6 +358,7 @@ struct mkv_engine {
 
 	uint64_t	*ghost;
 	uint32_t	ghost_mask, ghost_turn;
+	uint64_t	expire_ns;
 	uint32_t	hand, expire_hand;	/* over all entries: for manifests to reclaim, for those whose time is over */
 	uint64_t	evict_need;	/* units that waiters miss */
 	uint32_t	evicting;	/* between the watermarks */

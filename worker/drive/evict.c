@@ -15,7 +15,8 @@
 
 #define EVICT_STEP_MAX		64u		/* evictions in one turn */
 #define EVICT_LOOK_MAX		8192u		/* entries looked at in one turn */
-#define EXPIRE_LOOK_MAX		64u		/* at each sweep */
+#define EXPIRE_NS		(50 * MKV_NS_PER_MS)
+#define EXPIRE_LOOK_MAX		640u		/* each time: one flush for all that it finds */
 #define EVICT_RATE_NS		(20 * MKV_NS_PER_MS)
 #define EVICT_AHEAD_NS		(250.0 * MKV_NS_PER_MS)	/* of puts find their room made */
 #define EVICT_AHEAD_PART	16u		/* and no more than such a part of the drive */
@@ -325,8 +326,12 @@ evict_pin_room(struct mkv_req *r, uint64_t units)
 void
 evict_expire(struct mkv_engine *e)
 {
-	uint64_t wall = eng_wall(e);
+	uint64_t wall = eng_wall(e), now = eng_now(e);
+	unsigned n = 0;
 
+	if (now < e->expire_ns)
+		return;
+	e->expire_ns = now + EXPIRE_NS;
 	for (unsigned look = 0; look < EXPIRE_LOOK_MAX && look < e->ix.ents_high; look++) {
 		struct mkv_ent *en;
 
@@ -337,7 +342,11 @@ evict_expire(struct mkv_engine *e)
 			continue;
 		if (evict_one(e, e->expire_hand, MKV_REASON_EXPIRED) != 0)
 			break;
+		n++;
 	}
+	/* Perhaps nobody else has anything to flush, and somebody may wait for the space. */
+	if (n > 0)
+		journal_urgent(e);
 }
 
 /* What fills this drive may be pieces of values that live elsewhere: their homes must choose. */

@@ -57,6 +57,7 @@ struct drive {
 	struct drive_backlog requests, answers;
 	struct mkv_timer timer;
 	struct mkv_map	map;			/* the last one heard; version 0: none */
+	uint64_t	removed_told;		/* rows whose end the engine has heard of */
 	int		opening, stopping;
 	int		hangs;			/* reported */
 	uint64_t	errors_ns, errors_then;	/* the minute in which errors are counted, how many there were before it */

@@ -17,6 +17,21 @@
 #define POOL_ERRORS_NS	(60 * MKV_NS_PER_SEC)
 #define POOL_LOG_PART	2048u			/* digests of one message */
 
+/* The last map heard is the engine's. A drive that is gone for good takes the values with it that it was home of; their pieces here are freed. */
+static void
+pool_tell_engine(struct drive *d)
+{
+	mkv_engine_map(d->e, &d->map);
+	for (uint32_t i = 0; i < d->map.n; i++) {
+		const struct mkv_map_row *row = &d->map.row[i];
+
+		if (row->state != MKV_DRIVE_REMOVED || !row->known || (d->removed_told >> i & 1) != 0)
+			continue;
+		d->removed_told |= 1ull << i;
+		mkv_engine_home_removed(d->e, row->uuid);
+	}
+}
+
 static int
 pool_take_map(struct drive *d, const Mkv__Ctl__PoolMap *m)
 {
@@ -39,7 +54,7 @@ pool_take_map(struct drive *d, const Mkv__Ctl__PoolMap *m)
 	}
 	d->map = map;
 	if (d->e != NULL)
-		mkv_engine_map(d->e, &d->map);
+		pool_tell_engine(d);
 	return (0);
 }
 
@@ -95,7 +110,7 @@ void
 drive_map_ready(struct drive *d)
 {
 	if (d->map.version != 0)
-		mkv_engine_map(d->e, &d->map);
+		pool_tell_engine(d);
 }
 
 void

@@ -175,7 +175,7 @@ probe_find(struct probe *p, const char *path)
 void
 probe_medium(struct probe *p, const char *path, uint8_t *head)
 {
-	char users[PROBE_TEXT_BYTES / 2] = "", content[PROBE_TEXT_BYTES / 2];
+	char users[PROBE_TEXT_BYTES / 2] = "", content[PROBE_TEXT_BYTES / 2 - 2];	/* together, with "; " between them, they fit */
 	uint8_t *mem = head;
 	int r;
 

@@ -175,7 +175,7 @@ front_die(struct sim_front *f)
 	f->alive = 0;
 	f->turn_gen++;
 	mkv_timers_fini(&f->timers);
-	for (uint32_t i = 0; i < f->conf.connections_max; i++)
+	for (uint32_t i = 0; i < f->conf.connections_max + FRONT_SPARE_CONNS; i++)
 		mkv_session_close(&f->f->conns[i].s);
 	mkv_front_destroy(&f->f);
 	net_queue_destroy(&f->q);

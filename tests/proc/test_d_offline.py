@@ -81,7 +81,8 @@ def test_files_are_set_up_and_the_server_takes_the_configuration(place):
     info = rows(memkv("drive", "info", "--json", *files))
     assert [i["clean"] for i in info] == [True, True] and all(i["server_id"] != "0" * 8 + "-0000-0000-0000-" + "0" * 12 for i in info), info
     assert memkv("drive", "check", "--data", *files).returncode == 0
-    assert memkv("drive", "repair", files[0]).returncode == 2, "pieces, and no secret"
+    alone = [memkv("drive", "repair", f).returncode for f in files]
+    assert set(alone) <= {0, 2} and 2 in alone, f"no secret, and the pieces lie where the new uuids put them, maybe all on one: {alone}"
     assert memkv("drive", "repair", "--data-dir", s.data, *files).returncode == 0
     with started(config, place) as s:
         with mkv.Client(s.addr) as c:

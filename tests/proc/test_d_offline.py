@@ -1,10 +1,12 @@
 """d: memkv setup and memkv drive, with the server stopped: what they refuse, what they make, what they find and mend."""
+import fcntl
 import json
 import os
 import shutil
 import struct
 import subprocess
 import tempfile
+import threading
 
 import pytest
 
@@ -378,6 +380,19 @@ def test_a_damaged_page_costs_its_objects(store):
     s.start()
     gone = survey(s)
     assert len(gone) == found["objects_lost"] and b"offline/010" in gone
+
+
+def test_a_lock_that_is_on_its_way_out_is_waited_for(store):
+    """The kernel takes the ring of an ended process down behind its end, and with it the lock."""
+    _, f = store
+    for args in (("check", f), ("repair", f), ("wipe", "--yes", f)):
+        with open(f, "rb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            timer = threading.Timer(0.4, fcntl.flock, (held, fcntl.LOCK_UN))
+            timer.start()
+            r = memkv("drive", *args)
+            timer.join()
+        assert r.returncode == 0, (args, r.stderr)
 
 
 def test_superblocks(store):

@@ -25,6 +25,7 @@
 struct check {
 	const struct offline *o;
 	const char	*path;
+	uint64_t	until_ns;	/* a medium that is in use may become free */
 	struct probe	p;
 	struct offline_store s;
 	struct mkv_inspect in;
@@ -262,7 +263,7 @@ repair_report(const struct check *c)
 static int
 check_begin(struct check *c)
 {
-	probe_medium(&c->p, c->path, NULL);
+	probe_settled(&c->p, c->path, NULL, c->until_ns);
 	if (c->p.state == PROBE_STORE)
 		return (OFFLINE_DONE);
 	if (c->p.state == PROBE_IN_USE)
@@ -322,6 +323,7 @@ static int
 check_all(const struct offline *o, int (*one)(struct check *))
 {
 	struct check *c = calloc(1, sizeof(*c));
+	uint64_t until = mkv_now_ns() + PROBE_SETTLE_NS;
 	int worst = OFFLINE_DONE, status;
 
 	if (c == NULL) {
@@ -332,6 +334,7 @@ check_all(const struct offline *o, int (*one)(struct check *))
 		memset(c, 0, sizeof(*c));
 		c->o = o;
 		c->path = o->media[i];
+		c->until_ns = until;
 		status = one(c);
 		worst = MKV_MAX(worst, status);
 	}

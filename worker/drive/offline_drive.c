@@ -21,6 +21,7 @@ struct look {
 	struct mkv_fail_row *rows;
 	struct mkv_fail_sum sum;
 	struct mkv_ckpt_head ckpt;		/* newest; magic 0: none found */
+	uint64_t	until_ns;		/* wipe: a medium that is in use may become free; else 0 */
 	int		all;			/* list: also what is neither empty nor ours */
 	unsigned	shown, missing;
 };
@@ -69,7 +70,7 @@ look_at(struct look *l, const char *path)
 {
 	memset(&l->sum, 0, sizeof(l->sum));
 	l->ckpt.magic = 0;
-	probe_medium(&l->p, path, l->head);
+	probe_settled(&l->p, path, l->head, l->until_ns);
 	if (l->p.content != PROBE_STORE)
 		return;
 	(void)offline_failures(&l->p, l->rows, &l->sum);
@@ -372,6 +373,7 @@ offline_wipe(const struct offline *o)
 	struct look l;
 	int status = look_init(&l, o), bad = 0;
 
+	l.until_ns = mkv_now_ns() + PROBE_SETTLE_NS;
 	for (unsigned i = 0; status == OFFLINE_DONE && i < o->n_media; i++)
 		bad |= wipe_one(&l, o->media[i]);
 	look_fini(&l);

@@ -141,13 +141,14 @@ setup_judge_twice(struct setup *s, unsigned i)
 static int
 setup_look(struct setup *s)
 {
+	uint64_t until = s->o->idempotent ? 0 : mkv_now_ns() + PROBE_SETTLE_NS;
 	int bad = 0, files = 0;
 	void *head;
 
 	if (posix_memalign(&head, MKV_BLOCK, PROBE_HEAD_BYTES) != 0)
 		return (OFFLINE_FAILED);
 	for (unsigned i = 0; i < s->n; i++) {
-		probe_medium(&s->d[i].p, s->o->media[i], head);
+		probe_settled(&s->d[i].p, s->o->media[i], head, until);
 		setup_judge(s, &s->d[i]);
 		setup_judge_twice(s, i);
 		files += !s->d[i].p.is_block && s->d[i].p.state != PROBE_UNUSABLE;

@@ -13,11 +13,15 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/base/assert.h"
+#include "common/base/clock.h"
 #include "common/base/err.h"
 #include "common/base/os.h"
+
+#define PROBE_AGAIN_NS	(20 * (long)MKV_NS_PER_MS)
 
 static const char *const probe_names[PROBE_STATES] = {
 	[PROBE_MISSING] = "missing", [PROBE_EMPTY] = "empty", [PROBE_STORE] = "store", [PROBE_DAMAGED] = "damaged",
@@ -203,4 +207,11 @@ probe_medium(struct probe *p, const char *path, uint8_t *head)
 	snprintf(content, sizeof(content), "%.*s", (int)sizeof(content) - 1, p->what);
 	snprintf(p->what, sizeof(p->what), "%s; %s", content, users[0] != '\0' ? users :
 	    p->content == PROBE_STORE ? "a running server has it" : "another process or the kernel has it");
+}
+
+void
+probe_settled(struct probe *p, const char *path, uint8_t *head, uint64_t until_ns)
+{
+	for (probe_medium(p, path, head); p->state == PROBE_IN_USE && p->busy && mkv_now_ns() < until_ns; probe_medium(p, path, head))
+		(void)nanosleep(&(struct timespec){ .tv_nsec = PROBE_AGAIN_NS }, NULL);
 }

@@ -8,11 +8,13 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "common/base/clock.h"
 #include "worker/drive/failreg.h"
 #include "worker/drive/layout.h"
 
 #define PROBE_HEAD_BYTES	(1u << 20)
 #define PROBE_TEXT_BYTES	512u
+#define PROBE_SETTLE_NS		(2 * MKV_NS_PER_SEC)	/* for probe_settled() */
 #define PROBE_MEDIA_MAX		255u		/* bytes of a medium's name in a configuration */
 
 enum probe_state {
@@ -42,6 +44,11 @@ struct probe {
 
 /* Look at a medium. Always fills p; what went wrong is in state and what. head: NULL, or room for its first PROBE_HEAD_BYTES (4096-aligned). */
 void		probe_medium(struct probe *p, const char *path, uint8_t *head);
+/*
+ * The same, again and again until until_ns (monotonic) while a server seems to have it: the kernel takes down the ring of a process behind its end, and
+ * only then its lock is gone. Who was told that the server has stopped need not try twice.
+ */
+void		probe_settled(struct probe *p, const char *path, uint8_t *head, uint64_t until_ns);
 const char *	probe_state_name(enum probe_state s);	/* "in-use" */
 /* Read bytes of a probed medium, past caches where that is possible; buf, off and bytes multiples of 4096. 0 or MKV_E_*. */
 int		probe_read(const struct probe *p, void *buf, uint32_t bytes, uint64_t off);

@@ -250,7 +250,7 @@ files_dirs(const struct files_drv *d, char *why, size_t why_bytes)
 		if (mkdir(path, 0700) == 0 || errno == EEXIST)
 			continue;
 		snprintf(why, why_bytes, "%s: %s; --servers names a directory for the files", path, strerror(errno));
-		return (mkv_err_from_errno(errno));
+		return (MKV_ERR_SYSTEM);		/* what is not there is no miss here */
 	}
 	return (0);
 }

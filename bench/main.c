@@ -8,6 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <jansson.h>
+#include <memkv/memkv.h>
+
 #include "bench/bench_priv.h"
 #include "common/base/assert.h"
 #include "common/base/err.h"
@@ -222,6 +225,22 @@ main_status(const struct bench_result *res, int rc)
 	return (res->stats->errors > 0 || res->interrupted ? 1 : 0);
 }
 
+/* The standard error has it in words; with --json it is the one object as well. */
+static void
+main_complain(const char *why, int status, int json)
+{
+	json_t *j;
+
+	fprintf(stderr, "memkv bench: %s\n", why);
+	if (!json)
+		return;
+	j = json_pack("{s:s}", "status", mkv_status_name(status));
+	json_object_set_new(j, "error", json_string(why));	/* not there if it is no UTF-8 */
+	json_dumpf(j, stdout, JSON_COMPACT);
+	fputc('\n', stdout);
+	json_decref(j);
+}
+
 static int
 main_run(const struct bench_params *p)
 {
@@ -236,7 +255,7 @@ main_run(const struct bench_params *p)
 	sigaction(SIGTERM, &sa, NULL);
 	rc = p->mode == MODE_REPLAY ? bench_replay(p, &res, why, sizeof(why)) : bench_run(p, &res, why, sizeof(why));
 	if (rc != 0)
-		fprintf(stderr, "memkv bench: %s\n", why[0] != '\0' ? why : mkv_strerror(rc));
+		main_complain(why[0] != '\0' ? why : mkv_strerror(rc), rc, p->json && res.seconds <= 0);
 	if (rc == 0 || res.seconds > 0) {
 		bench_report_text(stdout, p, &res);
 		if (p->json)
@@ -265,6 +284,6 @@ mkv_bench_main(int argc, char **argv)
 		main_help(stdout, &p, argc);
 		return (0);
 	}
-	fprintf(stderr, "memkv bench: %s\n", why);
+	main_complain(why, MKV_ERR_INVAL, mkv_opt_given(argc, argv, "json", 'j'));
 	return (2);
 }

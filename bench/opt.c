@@ -272,6 +272,18 @@ mkv_opt_parse(const struct mkv_opt *rows, unsigned n, unsigned mask, void *base,
 	return (n_words);
 }
 
+int
+mkv_opt_given(int argc, char **argv, const char *name, char letter)
+{
+	for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++) {
+		if (argv[i][0] != '-')
+			continue;
+		if (argv[i][1] == '-' ? strcmp(argv[i] + 2, name) == 0 : argv[i][1] == letter && argv[i][2] == '\0')
+			return (1);
+	}
+	return (0);
+}
+
 void
 mkv_opt_help(FILE *to, const struct mkv_opt *rows, unsigned n, unsigned mask)
 {

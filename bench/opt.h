@@ -42,6 +42,8 @@ int		mkv_opt_parse(const struct mkv_opt *rows, unsigned n, unsigned mask, void *
 		    char *why, size_t why_bytes);
 /* Set one row from text. 0 or -1 with why. */
 int		mkv_opt_set(const struct mkv_opt *row, void *base, const char *text, char *why, size_t why_bytes);
+/* Does this flag stand among the options? For what is said when mkv_opt_parse() fails before it gets there. */
+int		mkv_opt_given(int argc, char **argv, const char *name, char letter);
 void		mkv_opt_help(FILE *to, const struct mkv_opt *rows, unsigned n, unsigned mask);
 /* One option a line: "--name<TAB>a|b|c" for completion; the second column is FILE, a list of choices, or empty. */
 void		mkv_opt_list(FILE *to, const struct mkv_opt *rows, unsigned n, unsigned mask);

@@ -4,6 +4,7 @@
  */
 #include "config.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -50,6 +51,16 @@ main_run(const struct config_args *args, enum config_run run)
 	return (status);
 }
 
+/* What was to be shown is worth nothing if it did not get out. */
+static int
+main_shown(void)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return (0);
+	fprintf(stderr, "memkv: standard output: %s\n", strerror(errno));
+	return (1);
+}
+
 int
 main(int argc, char *argv[])
 {
@@ -64,16 +75,16 @@ main(int argc, char *argv[])
 	switch (run) {
 	case CONFIG_HELP:
 		config_show_help(stdout);
-		return (0);
+		return (main_shown());
 	case CONFIG_VERSION:
 		printf("memkv %s\n", PACKAGE_VERSION);
-		return (0);
+		return (main_shown());
 	case CONFIG_SHOW_DEFAULTS:
 		config_show_defaults(stdout);
-		return (0);
+		return (main_shown());
 	case CONFIG_SHOW_MARKDOWN:
 		config_show_markdown(stdout);
-		return (0);
+		return (main_shown());
 	default:
 		return (main_run(&args, run));
 	}

@@ -22,7 +22,7 @@ fail_hint(const struct cli *c, int status, char *dst, size_t dst_bytes)
 	case MKV_ERR_UNREACHABLE:
 	case MKV_ERR_CLOSED:
 		snprintf(dst, dst_bytes, "no server at %s; start one with `memkv start`, or name others with --servers or MEMKV_SERVERS",
-		    servers != NULL ? servers : "127.0.0.1:9900");
+		    servers != NULL && servers[0] != '\0' ? servers : "127.0.0.1:9900");
 		break;
 	case MKV_ERR_BUSY:
 		snprintf(dst, dst_bytes, "all connections or requests that the server allows are in use: raise its network.max_connections or "
@@ -109,7 +109,7 @@ cli_usage(const struct cli *c, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	fprintf(stderr, "memkv %s: %s\n", c->cmd->name, text);
+	fprintf(stderr, "memkv%s%s: %s\n", c->cmd != NULL ? " " : "", c->cmd != NULL ? c->cmd->name : "", text);
 	if (c->o.json)
 		fail_json(MKV_ERR_INVAL, text, NULL);
 	return (CLI_USAGE);

@@ -4,6 +4,7 @@
 #include "config.h"
 #include "clients/cli/cli.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -182,17 +183,27 @@ main_run_parsed(struct cli *c, int argc, char **argv)
 }
 
 static int
-main_unknown(const char *word)
+main_unknown(struct cli *c, const char *word)
 {
 	const char *near = mkv_opt_nearest(word, main_name_at, NULL, CLI_COMMANDS);
 
 	if (word[0] == '-')
-		fprintf(stderr, "memkv: %s stands before the command; options follow it, as in: memkv get KEY --servers HOST:PORT\n", word);
-	else if (near != NULL)
-		fprintf(stderr, "memkv: unknown command %s; the nearest known one is %s\n", word, near);
-	else
-		fprintf(stderr, "memkv: unknown command %s; memkv help lists them\n", word);
-	return (CLI_USAGE);
+		return (cli_usage(c, "%s stands before the command; options follow it, as in: memkv get KEY --servers HOST:PORT", word));
+	if (near != NULL)
+		return (cli_usage(c, "unknown command %s; the nearest known one is %s", word, near));
+	return (cli_usage(c, "unknown command %s; memkv help lists them", word));
+}
+
+/* An answer that does not get out is a failure, whatever the command has done. */
+static int
+main_flush(int status)
+{
+	int flushed = fflush(stdout) == 0;
+
+	if (flushed && !ferror(stdout))
+		return (status);
+	fprintf(stderr, "memkv: standard output: %s\n", flushed ? "an earlier write failed" : strerror(errno));
+	return (status == CLI_DONE ? CLI_FAILED : status);
 }
 
 int
@@ -211,8 +222,9 @@ cli_main(int argc, char **argv)
 	else if (strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0)
 		argv[1] = main_help;
 	c.cmd = main_find(argv[1]);
+	c.o.json = mkv_opt_given(argc - 1, argv + 1, "json", 'j');	/* complaints about other options are objects as well */
 	if (c.cmd == NULL)
-		return (main_unknown(argv[1]));
+		return (main_unknown(&c, argv[1]));
 	c.words = calloc((size_t)argc + 1, sizeof(*c.words));
 	if (c.words == NULL)
 		return (CLI_FAILED);
@@ -220,7 +232,5 @@ cli_main(int argc, char **argv)
 	status = c.cmd->least < 0 ? c.cmd->fn(&c, argc - 1, argv + 1) : main_run_parsed(&c, argc - 1, argv + 1);
 	mkv_client_close(c.client);
 	free(c.words);
-	if (fflush(stdout) != 0 && status == CLI_DONE)
-		status = CLI_FAILED;
-	return (status);
+	return (main_flush(status));
 }

@@ -41,11 +41,13 @@ cli_key(const struct cli *c, const char *given, struct cli_key *k)
 
 	k->given = given;
 	k->bytes = c->o.hex ? n / 2 : n;
+	if (c->o.hex && n % 2 != 0)
+		return (cli_usage(c, "key %s: --hex wants an even number of hexadecimal digits", given));
 	if (k->bytes == 0 || k->bytes > MEMKV_KEY_MAX)
 		return (cli_usage(c, "key of %zu bytes: a key has 1 to %u", k->bytes, MEMKV_KEY_MAX));
 	if (!c->o.hex)
 		memcpy(k->data, given, n);
-	else if (n % 2 != 0 || text_unhex(given, n, k->data) != 0)
+	else if (text_unhex(given, n, k->data) != 0)
 		return (cli_usage(c, "key %s: --hex wants an even number of hexadecimal digits", given));
 	return (CLI_DONE);
 }

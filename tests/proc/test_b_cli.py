@@ -3,12 +3,13 @@ import json
 import os
 import socket
 import stat
+import subprocess
 import threading
 import time
 
 import pytest
 
-from harness import cli
+from harness import MEMKV, cli
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +131,34 @@ def test_admin_status_waits_no_longer_than_its_deadline():
     assert json.loads(r.stdout)["status"] == "unreachable"
     r = cli("admin", "status", "127.0.0.1:1")
     assert r.returncode == 4 and b"nothing listens" in r.stderr, r
+
+
+def closing(redirections, *words, server=None):
+    """The command with descriptors closed or sent elsewhere, as a shell does it."""
+    args = [MEMKV, *words] + (["--servers", server.addr] if server else [])
+    return subprocess.run(["bash", "-c", f'exec "$@" {redirections}', "-", *args], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+
+
+def test_an_answer_that_does_not_get_out_is_said(server):
+    assert cli("put", "f", "-", server=server, stdin=b"x").returncode == 0
+    for words, s in ((["stat", "f"], server), (["list"], server), (["exists", "f", "--json"], server), (["config", "--show-defaults"], None)):
+        r = closing(">/dev/full", *words, server=s)
+        assert r.returncode == 1 and b"standard output: No space left" in r.stderr, (words, r)
+
+
+@pytest.mark.parametrize("words,status", [
+    (["frob"], 2), (["get", "k", "--frob"], 2), (["get", "k", "--deadline", "0"], 2), (["get", "k", "--range"], 2), (["bench"], 2),
+    (["bench", "get", "--frob"], 2), (["bench", "get", "--ops", "0"], 2), (["bench", "get", "--servers", "127.0.0.1:1"], 4),
+    (["bench", "put", "--driver", "files", "--servers", "/no/such/place"], 1), (["exists", "0", "--hex"], 2)])
+def test_wrong_usage_is_an_object_with_json(words, status):
+    r = cli(*words, "--json")
+    rows = [json.loads(line) for line in r.stdout.splitlines()]
+    assert r.returncode == status and len(rows) == 1 and rows[0]["status"] != "OK" and rows[0]["error"], r
+    assert r.stderr and (words[0] != "exists" or b"even number" in r.stderr), r
+
+
+def test_no_server_is_named_where_none_was_given():
+    env = {**os.environ, "MEMKV_SERVERS": ""}
+    env.pop("MEMKV_CONFIG", None)
+    r = subprocess.run([MEMKV, "get", "k", "--servers", "", "--deadline", "5s"], env=env, capture_output=True, timeout=60, check=False)
+    assert r.returncode in (0, 3) or b"no server at 127.0.0.1:9900" in r.stderr, r      # who knows what runs there

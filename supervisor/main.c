@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/base/os.h"
 #include "supervisor/config_priv.h"
 #include "supervisor/sup_priv.h"
 
@@ -68,6 +69,7 @@ main(int argc, char *argv[])
 	enum config_run run;
 	char why[256];
 
+	mkv_os_std_fds();
 	if (config_parse_args(&args, argc, argv, &run, why, sizeof(why)) != 0) {
 		fprintf(stderr, "memkv: %s\n", why);
 		return (2);

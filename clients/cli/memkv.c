@@ -4,8 +4,11 @@
 #include "config.h"
 #include "clients/cli/cli.h"
 
+#include "common/base/os.h"
+
 int
 main(int argc, char **argv)
 {
+	mkv_os_std_fds();
 	return (cli_main(argc, argv));
 }

@@ -58,6 +58,11 @@ int	mkv_os_discard(int fd, uint64_t off, uint64_t bytes);	/* BLKDISCARD */
 int	mkv_os_cpu_count(void);
 int	mkv_os_listen_tcp(const char *host, uint16_t port, int reuseport, uint16_t *bound_port);	/* bound, listening, non-blocking */
 int	mkv_os_close_from(int lowest);				/* closes every descriptor >= lowest */
+/*
+ * For the first line of a program: descriptors 0 to 2 that its parent left closed are taken by something that fails on use, lest the first socket or
+ * store that is opened becomes our standard output.
+ */
+void	mkv_os_std_fds(void);
 int	mkv_os_fds_inherited(void);				/* how many above 2 are open and not close-on-exec: tests of what a child gets */
 
 /*

@@ -31,6 +31,15 @@ mkv_os_shm_unmap(void *p, uint64_t bytes)
 		MKV_ASSERT(munmap(p, bytes) == 0);
 }
 
+void
+mkv_os_std_fds(void)
+{
+	/* The lowest free number is the one that is missing. Opened the wrong way round: reading 0 and writing 1 and 2 give EBADF, as on a closed one. */
+	for (int fd = 0; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+			_exit(1);
+}
+
 int
 mkv_os_medium_lock(int fd)
 {

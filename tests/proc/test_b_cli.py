@@ -139,6 +139,38 @@ def closing(redirections, *words, server=None):
     return subprocess.run(["bash", "-c", f'exec "$@" {redirections}', "-", *args], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
 
 
+def test_closed_descriptors_are_not_mistaken_for_others(server):
+    """Else the first socket that is opened is the standard input or output."""
+    assert cli("put", "c", "-", server=server, stdin=b"x" * 5000).returncode == 0
+    for redirections, words in (("<&-", ["put", "c", "-"]), (">&-", ["get", "c"]), ("<&- >&-", ["stat", "c"])):
+        r = closing(redirections, *words, server=server)
+        assert r.returncode == 1 and b"Bad file descriptor" in r.stderr, (redirections, words, r)
+    assert closing("<&- >&- 2>&-", "touch", "c", server=server).returncode == 1
+    assert cli("get", "c", server=server).stdout == b"x" * 5000
+
+
+def test_a_server_without_standard_descriptors(tmp_path):
+    args = [MEMKV, "start", "--set", f"server.data_dir={tmp_path}", "--set", "network.address=127.0.0.1:0", "--set", "admin.enabled=false",
+            "--set", f"storage.drives=[{{media: {tmp_path}/store, max_size: 64MiB}}]"]
+    r, w = os.pipe()
+    p = subprocess.Popen(["bash", "-c", f'exec "$@" --ready-fd {w} <&- >&- 2>&-', "-", *args], pass_fds=(w,))
+    os.close(w)
+    try:
+        with os.fdopen(r) as ready:
+            line = ready.readline()
+        assert line.startswith("ready "), line
+        addr = line.split("data=")[1].split()[0]
+        assert cli("put", "k", "-", "--servers", addr, stdin=b"v").returncode == 0
+        assert cli("get", "k", "--servers", addr).stdout == b"v"
+        p.terminate()
+        assert p.wait(30) == 0
+        assert b"event=" not in (tmp_path / "store").read_bytes()
+    finally:
+        if p.poll() is None:
+            p.kill()
+            p.wait()
+
+
 def test_an_answer_that_does_not_get_out_is_said(server):
     assert cli("put", "f", "-", server=server, stdin=b"x").returncode == 0
     for words, s in ((["stat", "f"], server), (["list"], server), (["exists", "f", "--json"], server), (["config", "--show-defaults"], None)):

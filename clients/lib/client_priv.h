@@ -11,6 +11,8 @@
  * op->own says who may touch the caller's memory (values, present[], reasons[]):
  *
  *   state     set by             meaning
+ *   OP_FREE   who puts it back   in the pool
+ *   OP_NEW    caller             being filled
  *   OP_LOOP   loop               the op is in work, nobody touches the caller's memory: a caller whose deadline passes may leave (-> OP_LEFT)
  *   OP_LENT   loop               the loop, or the kernel for it, may touch it now: the caller has to wait for OP_DONE
  *   OP_LEFT   caller             the caller has returned: his memory is gone, the loop ends the op and puts it back
@@ -193,8 +195,8 @@ struct op {
 	uint32_t	magic;
 	_Atomic uint32_t own;			/* enum op_own */
 	struct mkv_list	link;			/* pool, inbox, live, done */
-	struct mkv_list	poke;			/* loop->pokes; this and the next three under loop->mutex: */
-	int		over;			/* completed: a poke comes too late */
+	struct mkv_list	poke;			/* loop->pokes, or its share of this turn; this and the next three under loop->mutex: */
+	int		over;			/* not handed in yet, or completed: nothing to poke */
 	int		want_cancel, part_ready;
 	struct mkv_client *c;
 	struct loop	*loop;

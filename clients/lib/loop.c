@@ -85,6 +85,7 @@ void
 mkv_loop_hand_in(struct loop *l, struct op *o)
 {
 	(void)pthread_mutex_lock(&l->mutex);
+	o->over = 0;
 	mkv_list_push_tail(&l->inbox, &o->link);
 	loop_unlock_and_wake(l);
 }
@@ -118,13 +119,13 @@ mkv_loop_names(struct loop *l)
 /* ---- the thread ---- */
 
 static struct op *
-loop_next_poked(struct loop *l, int *cancel, int *part)
+loop_next_poked(struct loop *l, struct mkv_list *poked, int *cancel, int *part)
 {
 	struct mkv_list *n;
 	struct op *o = NULL;
 
 	(void)pthread_mutex_lock(&l->mutex);
-	if ((n = mkv_list_pop(&l->pokes)) != NULL) {
+	if ((n = mkv_list_pop(poked)) != NULL) {
 		o = MKV_CONTAINER_OF(n, struct op, poke);
 		*cancel = o->want_cancel;
 		*part = o->part_ready;
@@ -134,26 +135,38 @@ loop_next_poked(struct loop *l, int *cancel, int *part)
 	return (o);
 }
 
-/* New ops first: a cancel may be for one of them. */
+static void
+loop_move(struct mkv_list *to, struct mkv_list *from)
+{
+	struct mkv_list *n;
+
+	mkv_list_init(to);
+	while ((n = mkv_list_pop(from)) != NULL)
+		mkv_list_push_tail(to, n);
+}
+
+/*
+ * New ops first: a cancel may be for one of them. Both lists are of one moment, so each poke is for an op that is live by then; what is handed in and
+ * cancelled while we are at work with them waits for the next turn.
+ */
 static int
 loop_take(struct loop *l)
 {
 	int quit, names, cancel = 0, part = 0;
-	struct mkv_list in, *n;
+	struct mkv_list in, poked, *n;
 	struct op *o;
 
-	mkv_list_init(&in);
 	(void)pthread_mutex_lock(&l->mutex);
 	l->asleep = 0;
-	while ((n = mkv_list_pop(&l->inbox)) != NULL)
-		mkv_list_push_tail(&in, n);
+	loop_move(&in, &l->inbox);
+	loop_move(&poked, &l->pokes);
 	quit = l->quit;
 	names = l->names_new;
 	l->names_new = 0;
 	(void)pthread_mutex_unlock(&l->mutex);
 	while ((n = mkv_list_pop(&in)) != NULL)
 		mkv_op_start(MKV_CONTAINER_OF(n, struct op, link));
-	while ((o = loop_next_poked(l, &cancel, &part)) != NULL) {
+	while ((o = loop_next_poked(l, &poked, &cancel, &part)) != NULL) {
 		if (cancel)
 			mkv_op_abort(o, MKV_E_CANCELLED);
 		else if (part)

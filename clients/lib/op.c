@@ -3,6 +3,23 @@
  *
  * Threads: mkv_op_take() .. mkv_op_submit(), sink_*(), mkv_op_run(), mkv_op_put_back() run on callers' threads; the rest on the op's loop.
  * Owns: nothing; ops are the handle's (pool), lent as client_priv.h says.
+ *
+ *             mkv_op_take()       mkv_op_submit()            mkv_op_lend()
+ *   OP_FREE --------------> OP_NEW -------------> OP_LOOP <--------------> OP_LENT --op_done()--> OP_DONE
+ *      ^  ^                   |                      |      mkv_op_unlend()    (sink: under its mutex;   |
+ *      |  '--mkv_op_put_back()'                      |                          else under c->mutex)     |
+ *      |      (bad arguments)                        | op_leave(): sink_wait() at the deadline           |
+ *      |                                             v                                                   |
+ *      +--mkv_op_put_back(): the loop, op_complete()--- OP_LEFT                                          |
+ *      '--mkv_op_put_back(): the caller who waited, or mkv_drain(), or the one who closes the handle-----'
+ *
+ * So each op is put back once. Two may want to move it on from OP_LOOP, the loop (lend) and its caller (leave): both by a compare-and-swap on own, of
+ * which one wins; from every other state just one may. A caller reads own of an op that is his until he has left it or read its result, so it cannot
+ * have become another's in between (the count above the state is for `partial`). The loop completes an op once: legs_left reaches 0 once, since a leg
+ * counts until it is LEG_IDLE and mkv_op_start() and mkv_op_abort() hold one of their own; whatever else comes (an answer that is late, a second one,
+ * one for a number never given) finds no leg at its slot and is dropped, a cancel finds `over`. After op_done() and mkv_op_put_back() the loop touches
+ * neither the op nor its sink.
+ *
  * Invariants: own changes OP_LOOP -> OP_LEFT only by the caller and only at his deadline; whoever finds OP_LEFT never touches the caller's memory;
  * legs_left counts the legs that are not over, plus one while mkv_op_start() or mkv_op_abort() walks over them.
  * Fails: the pool is empty (MKV_E_AGAIN, or MKV_E_TIMEOUT after waiting), memory for long lists.
@@ -41,6 +58,7 @@ op_clean(struct op *o)
 	mkv_list_init(&o->link);
 	mkv_list_init(&o->poke);
 	o->iov = o->iov_inline;
+	o->over = 1;
 	o->object.size = sizeof(o->object);
 	atomic_store_explicit(&o->partial, MKV_E_TIMEOUT, memory_order_relaxed);
 	atomic_store_explicit(&o->partial_reason, MKV_REASON_TIMED_OUT, memory_order_relaxed);
@@ -75,12 +93,26 @@ mkv_op_take(struct mkv_client *c, uint64_t deadline_ns, int may_wait, int *err)
 	return (o);
 }
 
+/* Each of these says what went wrong: not an op (its handle was closed under a caller), put back twice, still in work, still poked. */
+static void
+op_check_ended(const struct op *o)
+{
+	enum op_own own;
+
+	MKV_CHECK_OBJ(o, OP_MAGIC);
+	own = mkv_op_own(o);
+	MKV_ASSERT(own != OP_FREE);
+	MKV_ASSERT(own != OP_LOOP);
+	MKV_ASSERT(own != OP_LENT);
+	MKV_ASSERT(mkv_list_empty(&o->poke));
+}
+
 void
 mkv_op_put_back(struct op *o)
 {
 	struct mkv_client *c = o->c;
 
-	MKV_CHECK_OBJ(o, OP_MAGIC);
+	op_check_ended(o);
 	if (o->iov != o->iov_inline)
 		free(o->iov);
 	if (o->legs != &o->one)
@@ -380,10 +412,12 @@ op_complete(struct op *o)
 	mkv_metrics_op(o);
 	if (o->region != NULL)
 		mkv_region_leave(o->c, o->region);
-	if (mkv_op_lend(o))
+	if (mkv_op_lend(o)) {
 		op_done(o);
-	else
-		mkv_op_put_back(o);				/* the caller has left */
+		return;
+	}
+	MKV_ASSERT(mkv_op_own(o) == OP_LEFT);			/* not lent to somebody still */
+	mkv_op_put_back(o);
 }
 
 static unsigned

@@ -10,6 +10,9 @@
 #include <stdint.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -19,6 +22,7 @@ static void	fake_freeaddrinfo(struct addrinfo *list);
 
 #define getaddrinfo	fake_getaddrinfo
 #define freeaddrinfo	fake_freeaddrinfo
+#include "clients/lib/loop.c"
 #include "clients/lib/resolve.c"
 #include "clients/lib/tcp_rx.c"
 
@@ -139,6 +143,127 @@ test_cancel_of_nothing(void **state)
 	assert_int_equal(c->n_out, 0);
 }
 
+/* ---- an op between its caller and the loop ---- */
+
+static struct op ops[2];
+static unsigned sends;
+
+/* While the loop begins the first op, another thread hands in the second and cancels it at once. */
+static int
+send_meanwhile(struct server *s, struct leg *l)
+{
+	(void)s;
+	(void)l;
+	if (sends++ == 0) {
+		mkv_loop_hand_in(&loop, &ops[1]);
+		assert_int_equal(mkv_loop_poke(&loop, &ops[1], 1), 1);
+	}
+	return (MKV_E_AGAIN);
+}
+
+static void
+want_nothing(struct server *s, int waiting)
+{
+	(void)s;
+	(void)waiting;
+}
+
+static const struct transport_ops busy = { .send = send_meanwhile, .want = want_nothing };
+
+static void
+pool_begin(void)
+{
+	client.pool = ops;
+	client.loop = &loop;
+	client.cf.io_threads = 1;
+	client.cf.inflight_max = MKV_ARRAY_LEN(ops);
+	(void)pthread_mutex_init(&client.mutex, NULL);
+	(void)pthread_cond_init(&client.freed, NULL);
+	(void)pthread_cond_init(&client.completed, NULL);
+	client.bell_ring = -1;
+	mkv_list_init(&client.free);
+	mkv_list_init(&client.done);
+	(void)pthread_mutex_init(&loop.mutex, NULL);
+	mkv_list_init(&loop.inbox);
+	mkv_list_init(&loop.pokes);
+	mkv_list_init(&loop.live);
+	loop.server = &server;
+	for (unsigned i = 0; i < MKV_ARRAY_LEN(ops); i++) {
+		memset(&ops[i], 0, sizeof(ops[i]));
+		ops[i].magic = OP_MAGIC;
+		ops[i].c = &client;
+		mkv_list_push_tail(&client.free, &ops[i].link);
+	}
+}
+
+static struct op *
+pool_take(void)
+{
+	struct op *o;
+	int err;
+
+	o = mkv_op_take(&client, mkv_now_ns() + 1000 * MKV_NS_PER_SEC, 0, &err);
+	assert_non_null(o);
+	o->kind = OPK_GET;
+	return (o);
+}
+
+static void
+test_cancel_beside_the_turn(void **state)
+{
+	(void)state;
+	pool_begin();
+	server.tr = &busy;
+	sends = 0;
+	assert_ptr_equal(pool_take(), &ops[0]);
+	assert_ptr_equal(pool_take(), &ops[1]);
+	assert_int_equal(mkv_loop_poke(&loop, &ops[1], 1), 0);	/* filled, and not the loop's yet */
+	ops[0].own = ops[1].own = OP_LOOP;
+	mkv_loop_hand_in(&loop, &ops[0]);
+	assert_int_equal(loop_take(&loop), 0);
+	assert_ptr_equal(ops[1].link.next, &loop.inbox);	/* as it was handed in */
+	assert_int_equal(mkv_op_own(&ops[1]), OP_LOOP);
+	assert_int_equal(loop_take(&loop), 0);
+	assert_int_equal(mkv_op_own(&ops[1]), OP_DONE);
+	assert_int_equal(ops[1].result, MKV_E_CANCELLED);
+	assert_ptr_equal(mkv_list_pop(&client.done), &ops[1].link);
+	mkv_op_put_back(&ops[1]);
+	mkv_op_abort(&ops[0], MKV_E_CLOSED);
+	assert_ptr_equal(mkv_list_pop(&client.done), &ops[0].link);
+	mkv_op_put_back(&ops[0]);
+	assert_int_equal(loop.timers.count, 0);
+	server.tr = &mkv_client_tcp;
+}
+
+/* What is put back twice, or while the loop has it, ends the process there, not where the next caller gets the same op as another. */
+static void
+test_put_back_by_who_does_not_own(void **state)
+{
+	static const enum op_own wrong[] = { OP_FREE, OP_LOOP, OP_LENT };
+	const struct rlimit none = { 0, 0 };
+	int status;
+	pid_t pid;
+
+	(void)state;
+	pool_begin();
+	for (unsigned i = 0; i < MKV_ARRAY_LEN(wrong); i++) {
+		struct op *o = pool_take();
+
+		if ((pid = fork()) == 0) {
+			(void)signal(SIGABRT, SIG_DFL);
+			(void)setrlimit(RLIMIT_CORE, &none);
+			(void)close(STDERR_FILENO);
+			o->own = wrong[i];
+			mkv_op_put_back(o);
+			_exit(0);
+		}
+		assert_true(pid > 0);
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+		mkv_op_put_back(o);
+	}
+}
+
 /* ---- names ---- */
 
 #define ADDRESSES	3u
@@ -196,7 +321,7 @@ main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(test_part_out_after_its_caller_left), T(test_stream_without_its_caller_finds_a_session), T(test_late_error_before_the_end_went_out),
-		T(test_cancel_of_nothing), T(test_addresses_take_turns),
+		T(test_cancel_of_nothing), T(test_cancel_beside_the_turn), T(test_put_back_by_who_does_not_own), T(test_addresses_take_turns),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

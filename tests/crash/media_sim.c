@@ -11,7 +11,7 @@
 #include "common/base/assert.h"
 #include "common/base/err.h"
 
-#define SIM_SECTOR	512u
+#define SIM_SECTOR	512u		/* by default */
 
 static struct media_sim *
 sim_of(struct mkv_media *m)
@@ -94,6 +94,37 @@ sim_make_durable(struct media_sim *s, uint64_t covers)
 	s->pending_last = pw;
 }
 
+void
+sim_bad(struct media_sim *s, uint64_t off, uint64_t bytes, unsigned reads)
+{
+	for (unsigned i = 0; i < SIM_BAD_MAX; i++) {
+		if (s->bad[i].bytes == 0) {
+			s->bad[i] = (struct sim_bad){ off, bytes, reads };
+			return;
+		}
+	}
+	MKV_ASSERT(0);
+}
+
+/* Does this read meet a bad place? A write over one heals it. */
+static int
+sim_meets_bad(struct media_sim *s, const struct sim_op *o)
+{
+	for (unsigned i = 0; i < SIM_BAD_MAX; i++) {
+		struct sim_bad *b = &s->bad[i];
+
+		if (b->bytes == 0 || o->off >= b->off + b->bytes || b->off >= o->off + o->bytes)
+			continue;
+		if (o->kind == 1 && (o->off > b->off || o->off + o->bytes < b->off + b->bytes))
+			continue;
+		if (o->kind == 1 || --b->left == 0)
+			b->bytes = 0;
+		if (o->kind == 0)
+			return (1);
+	}
+	return (0);
+}
+
 static int
 sim_complete(struct media_sim *s, struct sim_op *o)
 {
@@ -101,12 +132,15 @@ sim_complete(struct media_sim *s, struct sim_op *o)
 
 	switch (o->kind) {
 	case 0:
+		if (sim_meets_bad(s, o))
+			return (MKV_E_IO);
 		memcpy(o->buf, s->now + o->off, o->bytes);
 		return (0);
 	case 1:
 		MKV_ASSERT(memcmp(o->w->data, o->buf, o->bytes) == 0);	/* nobody touches a buffer under I/O */
 		if (s->fail_write > 0 && --s->fail_write == 0)
 			return (MKV_E_IO);
+		(void)sim_meets_bad(s, o);
 		memcpy(s->now + o->off, o->w->data, o->bytes);
 		o->w->done = (int)++s->done_count;
 		return (0);
@@ -173,6 +207,7 @@ sim_create(uint64_t bytes, uint64_t meta_bytes, uint64_t seed)
 	s->pending_last = &s->pending;
 	s->m = (struct mkv_media){ .magic = 0x51a51a51u, .ops = &sim_ops, .name = "sim", .total_bytes = bytes, .meta_bytes = meta_bytes };
 	s->rnd.state = seed;
+	s->sector = SIM_SECTOR;
 	return (s);
 }
 
@@ -209,11 +244,11 @@ sim_reboot(struct media_sim *s, enum sim_policy policy)
 	for (struct sim_write *w = s->pending; w != NULL; w = w->next) {
 		int some = policy == SIM_SOME && rnd_below(&s->rnd, 2) == 0;
 
-		for (uint32_t at = 0; at < w->bytes; at += SIM_SECTOR) {
+		for (uint32_t at = 0; at < w->bytes; at += s->sector) {
 			int keep = policy == SIM_KEEP || some || (policy == SIM_TEAR && rnd_below(&s->rnd, 2) == 0);
 
 			if (keep)
-				memcpy(s->durable + w->off + at, w->data + at, SIM_SECTOR);
+				memcpy(s->durable + w->off + at, w->data + at, s->sector);
 		}
 	}
 	sim_forget(s);

@@ -2,7 +2,7 @@
  * A medium that crashes: what was not flushed is kept, dropped or torn at its end, by a seed. Tests only.
  *
  * Every write and flush counts two steps (begin, end). At the chosen step the machine stops: nothing completes any more. sim_reboot() then makes
- * the medium's content as a power loss could leave it: flushed sectors as they were, each unflushed write or sector of 512 bytes by the policy.
+ * the medium's content as a power loss could leave it: flushed sectors as they were, each unflushed write or sector (512 bytes, or `sector`) by the policy.
  */
 #ifndef MKV_TESTS_MEDIA_SIM_H
 #define MKV_TESTS_MEDIA_SIM_H
@@ -31,6 +31,12 @@ struct sim_op {
 };
 
 #define SIM_OPS_MAX	4096
+#define SIM_BAD_MAX	8
+
+struct sim_bad {
+	uint64_t	off, bytes;	/* bytes 0: free */
+	unsigned	left;		/* so many reads more; a write of a block heals it at once, as drives do */
+};
 
 struct media_sim {
 	struct mkv_media m;
@@ -44,11 +50,15 @@ struct media_sim {
 	uint64_t	done_count;
 	int		dead;
 	int		fail_flush, fail_write;	/* the n-th from now on fails, once */
+	struct sim_bad	bad[SIM_BAD_MAX];	/* reads of these fail */
+	uint32_t	sector;		/* a write is torn between these */
 	struct rnd	rnd;
 };
 
 struct media_sim *sim_create(uint64_t bytes, uint64_t meta_bytes, uint64_t seed);
 void	sim_destroy(struct media_sim **s);
+/* The next `reads` reads that touch [off, off+bytes) fail with MKV_E_IO. A write of all of it ends that. */
+void	sim_bad(struct media_sim *s, uint64_t off, uint64_t bytes, unsigned reads);
 /* Power is back: the content is decided, nothing is in flight. */
 void	sim_reboot(struct media_sim *s, enum sim_policy policy);
 

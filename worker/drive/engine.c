@@ -57,6 +57,28 @@ eng_read(struct mkv_engine *e, void *buf, uint32_t bytes, uint64_t off)
 }
 
 int
+eng_read_spots(struct mkv_engine *e, void *buf, uint32_t blocks, uint64_t off)
+{
+	int bad = 0, r;
+
+	if ((r = eng_read(e, buf, blocks * MKV_BLOCK, off)) == 0 || r == MKV_E_CANCELLED)
+		return (r);
+	for (uint32_t i = 0; i < blocks; i++, off += MKV_BLOCK) {
+		uint8_t *b = (uint8_t *)buf + (size_t)i * MKV_BLOCK;
+
+		/* Where so many cannot be read, each may take seconds: nobody will believe the rest. */
+		if ((uint32_t)bad <= ENG_SPOTS_MAX && ((r = eng_read(e, b, MKV_BLOCK, off)) == 0 || (r = eng_read(e, b, MKV_BLOCK, off)) == 0))
+			continue;
+		if (r == MKV_E_CANCELLED)
+			return (r);
+		memset(b, 0xff, MKV_BLOCK);
+		if (bad++ < 1)
+			fail_note(e, MKV_FAIL_READ, off, MKV_BLOCK, r, 0);
+	}
+	return (bad);
+}
+
+int
 eng_write(struct mkv_engine *e, const void *buf, uint32_t bytes, uint64_t off)
 {
 	struct eng_sync s = { .mio = { .done = eng_on_sync } };

@@ -280,6 +280,7 @@ struct ckpt {
 	struct mkv_mio	mio[2];
 	unsigned	ios;
 	int		err, wanted, last;
+	int		hidden;		/* recovery could not read the heads of area; there may be a newer checkpoint */
 };
 
 enum poolmap_state { PM_IDLE, PM_WRITE, PM_FLUSH };
@@ -382,6 +383,7 @@ struct mkv_engine {
 	uint64_t	puts;
 	uint32_t	pieces, manifests, provisional, epoch_seen;
 	struct mkv_engine_info rec;	/* what recovery found */
+	uint32_t	unreadable;	/* blocks that recovery asked for */
 	uint8_t		*bounce;	/* one chunk, for verify */
 	struct mkv_req	*bounce_of;
 	struct mkv_list	bounce_wait;
@@ -438,6 +440,9 @@ ent_expired(const struct mkv_engine *e, const struct mkv_ent *en, uint64_t wall_
 void	eng_readonly(struct mkv_engine *e, const char *why);
 /* Synchronous I/O for open and close: run the loop until done. */
 int	eng_read(struct mkv_engine *e, void *buf, uint32_t bytes, uint64_t off);
+/* Block by block where it cannot be read at once, each twice; what cannot be read is 0xff: neither good nor empty. How many; MKV_E_CANCELLED. */
+#define ENG_SPOTS_MAX	JOURNAL_BUF_BLOCKS	/* more of them are no spot: the drive, or the way to it */
+int	eng_read_spots(struct mkv_engine *e, void *buf, uint32_t blocks, uint64_t off);
 int	eng_write(struct mkv_engine *e, const void *buf, uint32_t bytes, uint64_t off);
 int	eng_flush(struct mkv_engine *e);
 void	eng_run_ready(struct mkv_engine *e);
@@ -614,6 +619,8 @@ int	recover_run(struct mkv_engine *e, char *why, size_t why_bytes);
 void	recover_drop(struct mkv_engine *e, uint32_t i, unsigned reason);	/* no journal, no reader, units not claimed yet */
 int	recover_ent(struct mkv_engine *e, const struct mkv_obj_view *v, uint32_t page);
 void	recover_drop_all(struct mkv_engine *e);
+/* As eng_read_spots(). 0; MKV_E_IO when all in all more could not be read than a spot has; MKV_E_CANCELLED. */
+int	recover_read_spots(struct mkv_engine *e, uint8_t *to, uint32_t blocks, uint64_t off);
 
 /* replay.c */
 int	replay_run(struct mkv_engine *e, uint64_t start_seq, int fresh);

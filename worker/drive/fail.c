@@ -45,7 +45,7 @@ fail_gauges(struct mkv_engine *e)
 	mkv_metric_set(e->o.metrics, MKV_M_drive_failure_places, 0, e->fl.sum.rows);
 }
 
-/* What cannot be read is an empty registry. A medium that was just formatted has one: its first MiB was zero. */
+/* A block that cannot be read costs its own rows. A medium that was just formatted has one: its first MiB was zero. */
 int
 fail_open(struct mkv_engine *e)
 {
@@ -56,7 +56,7 @@ fail_open(struct mkv_engine *e)
 	if (!e->formatted) {
 		if (posix_memalign(&mem, MKV_BLOCK, MKV_FAILREG_BLOCKS * MKV_BLOCK) != 0)
 			return (MKV_E_NOMEM);
-		if ((r = eng_read(e, mem, MKV_FAILREG_BLOCKS * MKV_BLOCK, MKV_FAILREG_OFF)) == 0)
+		if ((r = eng_read_spots(e, mem, MKV_FAILREG_BLOCKS, MKV_FAILREG_OFF)) >= 0)
 			mkv_fail_parse(mem, e->tag, f->row, &f->sum);
 		free(mem);
 	}

@@ -155,6 +155,22 @@ format_pick(struct mkv_engine *e, const uint8_t *head, char *why, size_t n)
 	return (MKV_E_STALE);
 }
 
+/* The first MiB. Where it cannot be read as a whole, a good superblock is enough; but nothing that cannot be read is taken for empty. */
+static int
+format_read(struct mkv_engine *e, uint8_t *head)
+{
+	int r = eng_read(e, head, FORMAT_HEAD_BYTES, 0);
+
+	if (r == 0 || r == MKV_E_CANCELLED)
+		return (r);
+	memset(head, 0xff, FORMAT_HEAD_BYTES);
+	if (eng_read_spots(e, head + MKV_SB_OFF_A, 1, MKV_SB_OFF_A) < 0 || eng_read_spots(e, head + MKV_SB_OFF_B, 1, MKV_SB_OFF_B) < 0)
+		return (MKV_E_CANCELLED);
+	if (mkv_layout_check_sb((const void *)(head + MKV_SB_OFF_A)) == MKV_SB_GOOD || mkv_layout_check_sb((const void *)(head + MKV_SB_OFF_B)) == MKV_SB_GOOD)
+		return (0);
+	return (MKV_E_IO);
+}
+
 int
 eng_format_or_load(struct mkv_engine *e, char *why, size_t n)
 {
@@ -167,8 +183,9 @@ eng_format_or_load(struct mkv_engine *e, char *why, size_t n)
 	}
 	if (posix_memalign((void **)&head, MKV_BLOCK, FORMAT_HEAD_BYTES) != 0)
 		return (MKV_E_NOMEM);
-	if ((r = eng_read(e, head, FORMAT_HEAD_BYTES, 0)) != 0)
-		snprintf(why, n, "%s: the first MiB cannot be read: %s", e->o.name, mkv_err(r));
+	if ((r = format_read(e, head)) != 0)
+		snprintf(why, n, "%s: the superblocks cannot be read: %s. If it stays so, replace the drive or begin anew: memkv setup --force --drives %s",
+		    e->o.name, mkv_err(r), e->o.name);
 	else
 		r = format_pick(e, head, why, n);
 	free(head);

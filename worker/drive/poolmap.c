@@ -143,9 +143,9 @@ poolmap_load(struct mkv_engine *e)
 	struct mkv_map m;
 
 	for (uint64_t i = 0; i < MKV_POOLMAP_COPIES && !e->formatted; i++) {
-		int r = eng_read(e, p->block, MKV_BLOCK, poolmap_at(i));
+		int r = eng_read_spots(e, p->block, 1, poolmap_at(i));
 
-		if (r != 0)
+		if (r < 0)
 			return (r);
 		if (poolmap_unpack(e, p->block, &m) && m.version > p->kept.version)
 			p->kept = m;

@@ -253,6 +253,19 @@ recover_read_wait(struct mkv_engine *e, struct recover_read *rd)
 	return (e->cancelled ? MKV_E_CANCELLED : 0);
 }
 
+int
+recover_read_spots(struct mkv_engine *e, uint8_t *to, uint32_t blocks, uint64_t off)
+{
+	int bad;
+
+	if (e->unreadable > ENG_SPOTS_MAX)
+		return (MKV_E_IO);
+	if ((bad = eng_read_spots(e, to, blocks, off)) < 0)
+		return (bad);
+	e->unreadable += (uint32_t)bad;
+	return (e->unreadable > ENG_SPOTS_MAX ? MKV_E_IO : 0);
+}
+
 /* The items of one piece. */
 static uint64_t
 recover_piece(struct mkv_engine *e, const struct mkv_ckpt_head *h, const struct recover_read *rd)
@@ -261,9 +274,9 @@ recover_piece(struct mkv_engine *e, const struct mkv_ckpt_head *h, const struct 
 	uint64_t items = 0;
 
 	for (uint32_t i = 0; i < rd->blocks; i++, b++) {
-		if (rd->res == 0 && i + 1 < rd->blocks)
+		if (i + 1 < rd->blocks)
 			recover_prefetch(e, b + 1);
-		if (rd->res != 0 || b->magic != MKV_CKPT_MAGIC || b->tag != e->tag || b->id != h->id || b->block_no != rd->at + i ||
+		if (b->magic != MKV_CKPT_MAGIC || b->tag != e->tag || b->id != h->id || b->block_no != rd->at + i ||
 		    b->used > sizeof(b->data) || !mkv_block_good(b, offsetof(struct mkv_ckpt_block, crc))) {
 			e->rec.damaged_blocks++;
 			continue;
@@ -290,13 +303,16 @@ recover_body(struct mkv_engine *e, const struct mkv_ckpt_head *h, uint32_t area,
 {
 	uint64_t items = 0;
 	unsigned now = 0;
+	int r;
 
 	mkv_index_expect(&e->ix, (uint32_t)MKV_MIN(h->items, UINT32_MAX));
 	recover_read_begin(e, &rd[0], h, area, 0);
 	for (; rd[now].blocks > 0; now ^= 1) {
 		recover_read_begin(e, &rd[now ^ 1], h, area, rd[now].at + rd[now].blocks);
-		if (recover_read_wait(e, &rd[now]) != 0)
-			return (MKV_E_CANCELLED);
+		if ((r = recover_read_wait(e, &rd[now])) == 0 && rd[now].res != 0)
+			r = recover_read_spots(e, rd[now].buf, rd[now].blocks, e->sb.ckpt_off[area] + (uint64_t)(1 + rd[now].at) * MKV_BLOCK);
+		if (r != 0)
+			return (recover_read_wait(e, &rd[now ^ 1]) != 0 ? MKV_E_CANCELLED : r);
 		items += recover_piece(e, h, &rd[now]);
 	}
 	mkv_index_expected(&e->ix);
@@ -307,32 +323,53 @@ recover_body(struct mkv_engine *e, const struct mkv_ckpt_head *h, uint32_t area,
 	return (0);
 }
 
-/* The newest head of both areas, both copies. 1 found. */
+static int
+recover_head_good(const struct mkv_engine *e, const struct mkv_ckpt_head *h)
+{
+	return (h->magic == MKV_CKPT_HEAD_MAGIC && h->tag == e->tag && h->blocks <= e->sb.ckpt_blocks - 2 &&
+	    mkv_block_good(h, offsetof(struct mkv_ckpt_head, crc)));
+}
+
+/*
+ * The newest head of both areas, both copies. 1 found; 0 none; MKV_E_IO: there may be one, and nobody can tell; MKV_E_CANCELLED.
+ *
+ * An area whose heads cannot be read may hold the newest checkpoint. The journal still reaches back to the other one, or it does not: then replay
+ * says so (ck.hidden). If it does, the next checkpoint goes over the hidden one before anything is served, so that this one never comes back.
+ */
 static int
 recover_head(struct mkv_engine *e, struct mkv_ckpt_head *best, uint32_t *area, uint8_t *buf)
 {
-	int good[2][2] = { { 0 } }, found = 0;
+	int good[2] = { 0, 0 }, bad[2] = { 0, 0 }, same = 0, found = 0, r;
 
 	for (uint32_t k = 0; k < 4; k++) {
 		uint64_t off = e->sb.ckpt_off[k / 2] + (k % 2 ? (uint64_t)(e->sb.ckpt_blocks - 1) * MKV_BLOCK : 0);
 		const struct mkv_ckpt_head *h = (const void *)buf;
 
-		if (eng_read(e, buf, MKV_BLOCK, off) != 0)
-			continue;
+		if ((r = eng_read_spots(e, buf, 1, off)) < 0)
+			return (r);
 		e->rec.recovery_read_bytes += MKV_BLOCK;
-		if (h->magic != MKV_CKPT_HEAD_MAGIC || h->tag != e->tag || h->blocks > e->sb.ckpt_blocks - 2 ||
-		    !mkv_block_good(h, offsetof(struct mkv_ckpt_head, crc)))
+		bad[k / 2] += r;
+		if (!recover_head_good(e, h))
 			continue;
 		if (!found || h->id > best->id) {
 			*best = *h;
 			*area = k / 2;
-			memset(good, 0, sizeof(good));
+			same = 0;
 			found = 1;
 		}
-		if (h->id == best->id)
-			good[k / 2][k % 2] = 1;
+		good[k / 2] = 1;
+		same += h->id == best->id;
 	}
-	if (found && !(good[*area][0] && good[*area][1]))
+	for (uint32_t a = 0; a < 2; a++) {
+		if (bad[a] == 0 || good[a])
+			continue;
+		if (e->ck.hidden)
+			return (MKV_E_IO);
+		e->ck.hidden = 1;
+		*area = a ^ 1;
+		e->rec.damaged_blocks++;
+	}
+	if (found && same < 2)
 		e->rec.damaged_blocks++;
 	return (found);
 }
@@ -471,14 +508,15 @@ recover_read(struct mkv_engine *e, uint8_t *buf)
 {
 	struct recover_read rd[2] = { { .buf = buf }, { .buf = buf + (size_t)RECOVER_READ_BLOCKS * MKV_BLOCK } };
 	struct mkv_ckpt_head h = { 0 };
-	uint32_t area = 0;
+	uint32_t area = 1;
 	int r = 0;
 
-	if (!e->formatted && recover_head(e, &h, &area, buf)) {
-		r = recover_body(e, &h, area, rd);
-		e->ck.id = h.id;
-		lease_recovered(e, h.lease_until_ms);
+	if (!e->formatted && (r = recover_head(e, &h, &area, buf)) >= 0) {
+		/* A hidden checkpoint may have the number that comes next: its body must not pass for one that was begun over it. */
+		e->ck.id = h.id + (uint64_t)e->ck.hidden;
 		e->ck.area = area ^ 1;
+		lease_recovered(e, h.lease_until_ms);
+		r = r == 1 ? recover_body(e, &h, area, rd) : 0;
 	}
 	return (r != 0 ? r : replay_run(e, h.id ? h.start_seq : 1, e->formatted));
 }
@@ -501,7 +539,10 @@ recover_run(struct mkv_engine *e, char *why, size_t why_bytes)
 		if ((r = mkv_policy_rebuild(&e->pol, ent_queued)) == 0)
 			r = page_replay_end(e);
 	}
-	if (r != 0)
+	if (r == MKV_E_IO)
+		snprintf(why, why_bytes, "%s: what recovery needs cannot be read, and nothing was changed. If it stays so, replace the drive or begin anew: "
+		    "memkv setup --force --drives %s", e->o.name, e->o.name);
+	else if (r != 0)
 		snprintf(why, why_bytes, "%s: recovery failed: %s", e->o.name, mkv_err(r));
 	return (r);
 }

@@ -65,12 +65,12 @@ replay_read(struct replay *p, uint8_t *to, uint64_t seq, uint32_t n)
 static void
 replay_read_hard(struct replay *p, uint8_t *to, uint64_t seq, uint32_t n)
 {
-	if (replay_read(p, to, seq, n) == 0)
-		return;
-	for (uint32_t i = 0; i < n; i++) {
+	int r = replay_read(p, to, seq, n);
+
+	for (uint32_t i = 0; r != 0 && i < n; i++) {
 		uint8_t *b = to + (size_t)i * MKV_BLOCK;
 
-		if (replay_read(p, b, seq + i, 1) != 0)
+		if (recover_read_spots(p->e, b, 1, mkv_sb_journal_at(&p->e->sb, seq + i)) != 0)
 			memset(b, 0xff, MKV_BLOCK);
 	}
 }
@@ -442,13 +442,39 @@ replay_distrust(struct replay *p)
 	p->start = p->next = p->apply = newest + 1;
 }
 
-/* 1: the ring went on over start_seq: blocks that the checkpoint needs are gone. */
+/* 1: the ring went on over start_seq: blocks that the checkpoint needs are gone. Where its own block says nothing, the next whole one does. */
 static int
 replay_lapped(struct replay *p)
 {
-	const struct mkv_jblock *b = replay_block(p, p->start);
+	for (uint64_t s = p->start; s < p->start + REPLAY_LOOK_CLEAN / 2; s++) {
+		const struct mkv_jblock *b = replay_block(p, s);
 
-	return (replay_whole(p, b) && b->seq > p->start);
+		if (replay_whole(p, b))
+			return (b->seq > s);
+		if (replay_never_written(p, b))
+			return (0);
+	}
+	return (0);
+}
+
+/*
+ * The journal ends at a block that could not be read. A power loss leaves such blocks, in the last group; so does a medium that was away for a moment,
+ * and then there is no end here at all. Whatever can be read meanwhile is the latter: to be opened again.
+ */
+static int
+replay_end_unread(struct replay *p)
+{
+	const struct mkv_jblock *b = replay_block(p, p->next);
+	struct mkv_engine *e = p->e;
+	int r;
+
+	if (b->magic != UINT32_MAX)
+		return (0);
+	r = eng_read(e, p->data, MKV_BLOCK, mkv_sb_journal_at(&e->sb, p->next));
+	if (r == 0)
+		return (((const struct mkv_jblock *)(const void *)p->data)->magic == UINT32_MAX ? 0 : MKV_E_IO);
+	e->rec.damaged_blocks++;
+	return (0);
 }
 
 static void
@@ -511,9 +537,7 @@ replay_run(struct mkv_engine *e, uint64_t start_seq, int fresh)
 		replay_free(&p);
 		return (r);
 	}
-	if (replay_lapped(&p)) {
-		replay_distrust(&p);
-	} else {
+	if (!replay_lapped(&p)) {
 		replay_scan(&p);
 		believed = p.apply - 1;
 		if (p.next > p.apply)
@@ -521,8 +545,14 @@ replay_run(struct mkv_engine *e, uint64_t start_seq, int fresh)
 		/* A record that was refused must be refused again if we crash before the checkpoint: no block may call it durable. */
 		if (e->rec.torn_records > 0)
 			e->jn.mark_max = believed;
-	}
+		r = replay_end_unread(&p);
+	} else if (e->ck.hidden)
+		r = MKV_E_IO;			/* the checkpoint that the journal belongs to is there, but cannot be read */
+	else
+		replay_distrust(&p);
+	if (e->unreadable > ENG_SPOTS_MAX)
+		r = MKV_E_IO;
 	replay_end(&p);
 	replay_free(&p);
-	return (0);
+	return (r);
 }

@@ -383,6 +383,7 @@ struct mkv_engine {
 	uint64_t	puts;
 	uint32_t	pieces, manifests, provisional, epoch_seen;
 	struct mkv_engine_info rec;	/* what recovery found */
+	uint32_t	sb_first;	/* superblock to be written before the other */
 	uint32_t	unreadable;	/* blocks that recovery asked for */
 	uint8_t		*bounce;	/* one chunk, for verify */
 	struct mkv_req	*bounce_of;

@@ -1,8 +1,9 @@
 /*
  * Superblocks: reading the pair, formatting an empty medium, writing the pair. Drive's loop thread, during open and close.
  *
- * The good copy with the larger generation wins; the other is written again with the next mount. A is written and flushed before B, so at
- * least one is whole at any time. What is not ours is refused with words that say what was found.
+ * The good copy with the larger generation wins; the other is written again with the next mount. One is written and flushed before the other, first
+ * the one that was not good, so at least one is whole at any time. While a medium is formatted, a mark says so (format_clear()). What is not ours is
+ * refused with words that say what was found.
  */
 #include "config.h"
 
@@ -16,6 +17,7 @@
 #include "worker/drive/engine_priv.h"
 
 #define FORMAT_HEAD_BYTES	(1u << 20)
+#define FORMAT_CLEAR_BLOCKS	256u
 
 static int
 format_is_zero(const uint8_t *id)
@@ -31,6 +33,8 @@ format_may(struct mkv_engine *e, const uint8_t *head, enum mkv_sb_state a, enum 
 {
 	const char *what;
 
+	if (e->o.may_format && mkv_layout_unfinished(head, FORMAT_HEAD_BYTES))
+		return (0);
 	if (a == MKV_SB_VERSION || b == MKV_SB_VERSION) {
 		snprintf(why, n, "%s was formatted by another version of memkv; this one reads format %u", e->o.name, MKV_FORMAT_VERSION);
 		return (MKV_E_VERSION);
@@ -51,6 +55,37 @@ format_may(struct mkv_engine *e, const uint8_t *head, enum mkv_sb_state a, enum 
 	return (0);
 }
 
+/*
+ * A former store with the same uuid must not shine through: its newest checkpoint is found by its head, its journal by sequence and mount, which begin
+ * anew. Until both superblocks are there, a mark in the place of the second says that there is no store: the first may be torn and look like anything.
+ */
+static int
+format_clear(struct mkv_engine *e)
+{
+	const struct mkv_sb *sb = &e->sb;
+	uint64_t *block;
+	uint32_t n;
+	int r = 0;
+
+	if (posix_memalign((void **)&block, MKV_BLOCK, FORMAT_CLEAR_BLOCKS * MKV_BLOCK) != 0)
+		return (MKV_E_NOMEM);
+	mkv_layout_mark_unfinished(block);
+	r = eng_write(e, block, MKV_BLOCK, MKV_SB_OFF_B);
+	memset(block, 0, FORMAT_CLEAR_BLOCKS * MKV_BLOCK);
+	for (int i = 0; i < 2 && r == 0; i++) {
+		if ((r = eng_write(e, block, MKV_BLOCK, sb->ckpt_off[i])) == 0)
+			r = eng_write(e, block, MKV_BLOCK, sb->ckpt_off[i] + (uint64_t)(sb->ckpt_blocks - 1) * MKV_BLOCK);
+	}
+	for (uint32_t at = 0; at < sb->journal_blocks && r == 0; at += n) {
+		n = MKV_MIN(sb->journal_blocks - at, FORMAT_CLEAR_BLOCKS);
+		r = eng_write(e, block, n * MKV_BLOCK, sb->journal_off + (uint64_t)at * MKV_BLOCK);
+	}
+	if (r == 0)
+		r = eng_flush(e);
+	free(block);
+	return (r);
+}
+
 static int
 format_new(struct mkv_engine *e, char *why, size_t n)
 {
@@ -59,7 +94,6 @@ format_new(struct mkv_engine *e, char *why, size_t n)
 		.journal_bytes = e->o.journal_bytes, .objects_max = e->o.objects_max,
 	};
 	struct mkv_sb *sb = &e->sb;
-	uint8_t *zero;
 	int r;
 
 	memset(sb, 0, sizeof(*sb));
@@ -74,19 +108,8 @@ format_new(struct mkv_engine *e, char *why, size_t n)
 		return (r);
 	e->tag = mkv_block_tag(sb->uuid);
 	e->formatted = 1;
-	/* A former store with the same uuid must not shine through: its newest checkpoint is found by its head, its journal by sequence. */
-	if ((r = posix_memalign((void **)&zero, MKV_BLOCK, MKV_BLOCK)) != 0)
-		return (MKV_E_NOMEM);
-	memset(zero, 0, MKV_BLOCK);
-	for (int i = 0; i < 2 && r == 0; i++) {
-		if ((r = eng_write(e, zero, MKV_BLOCK, sb->ckpt_off[i])) == 0)
-			r = eng_write(e, zero, MKV_BLOCK, sb->ckpt_off[i] + (uint64_t)(sb->ckpt_blocks - 1) * MKV_BLOCK);
-	}
-	if (r == 0)
-		r = eng_write(e, zero, MKV_BLOCK, mkv_sb_journal_at(sb, 1));
-	if (r == 0)
-		r = eng_flush(e);
-	free(zero);
+	if ((r = format_clear(e)) != 0)
+		snprintf(why, n, "%s cannot be formatted: %s", e->o.name, mkv_err(r));
 	mkv_log(MKV_EV_DRIVE_FORMATTED, "drive=%s bytes=%llu data_bytes=%llu objects_max=%u", e->o.name, (unsigned long long)sb->total_bytes,
 	    (unsigned long long)sb->data_units * sb->unit_bytes, sb->objects_max);
 	return (r);
@@ -135,11 +158,14 @@ format_pick(struct mkv_engine *e, const uint8_t *head, char *why, size_t n)
 			return (r);
 		return (format_new(e, why, n));
 	}
+	/* The one that does not count is written first: the other may be all there is. */
+	e->sb_first = sb != MKV_SB_GOOD;
 	if (sa == MKV_SB_GOOD && sb == MKV_SB_GOOD)
 		e->sb = a->generation >= b->generation ? *a : *b;
 	else
 		e->sb = sa == MKV_SB_GOOD ? *a : *b;
-	if (sa != MKV_SB_GOOD || sb != MKV_SB_GOOD) {
+	/* Formatted and then cut off before B was written: nothing is damaged. */
+	if ((sa != MKV_SB_GOOD || sb != MKV_SB_GOOD) && !mkv_layout_unfinished(head, FORMAT_HEAD_BYTES)) {
 		e->rec.superblock_bad = 1;
 		mkv_log(MKV_EV_DRIVE_SUPERBLOCK, "drive=%s damaged=%s", e->o.name, sa == MKV_SB_GOOD ? "B" : "A");
 	}
@@ -207,13 +233,16 @@ eng_sb_write(struct mkv_engine *e, int clean)
 		return (MKV_E_NOMEM);
 	e->sb.clean = (uint32_t)clean;
 	e->sb.generation++;
-	for (uint32_t copy = 0; copy < 2 && r == 0; copy++) {
+	for (uint32_t i = 0; i < 2 && r == 0; i++) {
+		uint32_t copy = i ^ e->sb_first;
+
 		e->sb.copy = copy;
 		*sb = e->sb;
 		mkv_block_seal(sb, offsetof(struct mkv_sb, crc));
 		if ((r = eng_write(e, sb, MKV_BLOCK, copy == 0 ? MKV_SB_OFF_A : MKV_SB_OFF_B)) == 0)
 			r = eng_flush(e);
 	}
+	e->sb_first = 0;
 	free(sb);
 	return (r);
 }

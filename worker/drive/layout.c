@@ -217,6 +217,35 @@ mkv_layout_foreign(const uint8_t *head, size_t bytes)
 	return (NULL);
 }
 
+void
+mkv_layout_mark_unfinished(uint64_t block[MKV_BLOCK / 8])
+{
+	for (size_t i = 0; i < MKV_BLOCK / 8; i++)
+		block[i] = MKV_UNFINISHED_MAGIC;
+}
+
+/* The mark may be torn, then nothing else was written yet; behind a whole one superblock A may be torn. */
+int
+mkv_layout_unfinished(const uint8_t *head, size_t bytes)
+{
+	size_t words = 0, n = MKV_BLOCK / 8;
+	uint64_t w;
+
+	if (bytes < MKV_SB_OFF_B + MKV_BLOCK)
+		return (0);
+	for (size_t i = 0; i < n; i++) {
+		memcpy(&w, head + MKV_SB_OFF_B + 8 * i, 8);
+		if (w != 0 && w != MKV_UNFINISHED_MAGIC)
+			return (0);
+		words += w != 0;
+	}
+	for (size_t i = words == n ? MKV_BLOCK : 0; i < MKV_SB_OFF_B; i++) {
+		if (head[i] != 0)
+			return (0);
+	}
+	return (words > 0);
+}
+
 size_t
 mkv_obj_bytes(const struct mkv_obj *o)
 {

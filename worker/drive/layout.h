@@ -31,6 +31,7 @@
 #define MKV_FEAT_RO_COMPAT	0ull
 #define MKV_FEAT_INCOMPAT	0ull
 #define MKV_SB_MAGIC		0x3145564952444b4dull	/* "MKDRIVE1" */
+#define MKV_UNFINISHED_MAGIC	0x9e5b1fd3c47a6281ull
 #define MKV_JBLOCK_MAGIC	0x4a8c61d3u
 #define MKV_PAGE_MAGIC		0x7d10e5b9u
 #define MKV_CKPT_MAGIC		0xc51e0f27u
@@ -230,6 +231,10 @@ enum mkv_sb_state { MKV_SB_GOOD, MKV_SB_ZERO, MKV_SB_DAMAGED, MKV_SB_FOREIGN, MK
 enum mkv_sb_state mkv_layout_check_sb(const struct mkv_sb *sb);
 /* What the first MiB of a medium looks like to a human: "an ext4 filesystem", "a partition table", "unknown data". NULL if all zero. */
 const char *	mkv_layout_foreign(const uint8_t *head, size_t bytes);
+
+/* A block in the place of superblock B until a medium is formatted. 1: this first MiB was empty, and its formatting was cut off. */
+void	mkv_layout_mark_unfinished(uint64_t block[MKV_BLOCK / 8]);
+int	mkv_layout_unfinished(const uint8_t *head, size_t bytes);
 
 /* Geometry as offsets. */
 static inline uint64_t

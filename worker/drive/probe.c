@@ -112,6 +112,11 @@ probe_content(struct probe *p, int fd, const uint8_t *head)
 		snprintf(p->what, sizeof(p->what), "a memkv store%s", p->copy[!best] != MKV_SB_GOOD ? ", one superblock damaged" : "");
 		return;
 	}
+	if (mkv_layout_unfinished(head, PROBE_HEAD_BYTES)) {
+		p->content = PROBE_EMPTY;
+		snprintf(p->what, sizeof(p->what), "nothing but the beginning of a memkv store");
+		return;
+	}
 	if (p->copy[0] == MKV_SB_VERSION || p->copy[1] == MKV_SB_VERSION) {
 		p->content = PROBE_DAMAGED;
 		snprintf(p->what, sizeof(p->what), "a memkv store of another version (this one reads format %u)", MKV_FORMAT_VERSION);

@@ -320,6 +320,40 @@ teardown(void **state)
 	return (0);
 }
 
+/* A drive was added: what its keys' former home lacks says nothing about the next key that the same slot of a request is used for. */
+static void
+misses_between(struct rig *r, struct rig_client *c)
+{
+	char key[32];
+	size_t got;
+
+	r->map[0].former = 1;
+	assert_int_equal(mkv_front_map(r->f, 2, r->map, r->conf.drives), 0);
+	assert_true(r->f->has_former);
+	for (unsigned i = 0; i < 16; i++) {
+		snprintf(key, sizeof(key), "there-%u", i);
+		assert_int_equal(rig_put(c, key, big, 100), 0);
+	}
+	/* Slots are used in turn, and their number is no multiple of three. */
+	for (unsigned i = 0; i < 160; i++) {
+		for (unsigned k = 0; k < 2; k++) {
+			snprintf(key, sizeof(key), "not-there-%u", 2 * i + k);
+			assert_int_equal(rig_get(c, key, 0, 100, back, &got), MKV_E_MISS);
+		}
+		snprintf(key, sizeof(key), "there-%u", i % 16);
+		assert_int_equal(rig_get(c, key, 0, 100, back, &got), 0);
+	}
+}
+
+static void
+test_misses_at_former_homes(void **state)
+{
+	static const struct rig_conf conf = { .drives = 2, .kind = MKV_IOQ_AUTO, .requests = 8 };
+
+	(void)state;
+	rig_with(&conf, misses_between);
+}
+
 int
 main(void)
 {
@@ -329,6 +363,7 @@ main(void)
 		cmocka_unit_test(test_lists),
 		cmocka_unit_test(test_small_ops),
 		cmocka_unit_test(test_many_in_flight),
+		cmocka_unit_test(test_misses_at_former_homes),
 	};
 
 	return (cmocka_run_group_tests(tests, setup, teardown));

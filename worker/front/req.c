@@ -150,6 +150,7 @@ req_take(struct mkv_conn *c, const struct mkv_hdr *h)
 	r->born_ns = r->stage_ns = c->hdr_ns;
 	r->deadline_ns = c->frame_until_ns;
 	r->tries = 0;
+	r->former = 0;
 	r->status = 0;
 	r->reason = 0;
 	r->timer.fire = req_fire;

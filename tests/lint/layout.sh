@@ -16,8 +16,22 @@ done < <(lint_files -name '*.c' -o -name '*.h') >"${report:=$(mktemp)}"
 trap 'rm -f "$report"' EXIT
 lint_breaches <"$report"
 
+# told DIR: it has a README.md, or the nearest README.md above it, within its room, says `NEXT/` of the directory on the way down to it.
+told() {
+	local above=$1 next
+	[ ! -e "$1/README.md" ] || return 0
+	while [[ $above == */* ]]; do
+		next=${above##*/}
+		above=${above%/*}
+		[ -e "$above/README.md" ] || continue
+		grep -qF "\`$next/" "$above/README.md"
+		return
+	done
+	return 1
+}
+
+# The directories of all files, and those above them.
 while read -r dir; do
-	[ -e "$dir/README.md" ] || lint_breach "$dir" "no README.md: purpose, processes, invariants"
-done < <(lint_files -name '*.[ch]' -o -name '*.py' -o -name '*.sh' | sed -E 's,/[^/]*$,,' | LC_ALL=C sort -u |
-    grep -vE '^(clients/include|\.ci|tests/[a-z]+/.+)')
+	told "$dir" || lint_breach "$dir" "no README.md, and the one above does not name it: purpose, processes, invariants"
+done < <(lint_files -name '*' | awk '{ while (sub("/[^/]*$", "")) print }' | LC_ALL=C sort -u)
 lint_end

@@ -16,7 +16,10 @@ plant() {
 
 clean_tree() {
 	rm -rf "$tmp/tree"
+	plant common/README.md <<<"# common, and \`tbl/\`"
 	plant common/base/README.md <<<"# base"
+	plant worker/README.md <<<"# worker"
+	plant tests/README.md <<<"# tests: \`lint/\`"
 	plant common/base/err.h <<<"int	mkv_err(int x);"
 	printf '/* Errors. */\n#include "config.h"\n\n#include "common/base/err.h"\n' | plant common/base/err.c
 	printf '/* "eventfd(" and io_uring_enter() in words. */\nconst char *s = "memfd_create(";\n' | plant worker/core/ok.c
@@ -110,7 +113,11 @@ breach layout.sh "indented by spaces"
 awk 'BEGIN { print "/* x */"; for (i = 0; i < 901; i++) print "int x;" }' | plant common/base/bad.c
 breach layout.sh "two rooms"
 rm "$tmp/tree/common/base/README.md"
-breach layout.sh "no README.md"
+breach layout.sh "common/base: no README.md"
+rm "$tmp/tree/common/README.md"
+breach layout.sh "common/tbl: no README.md"
+plant docs/man/page.1 </dev/null
+breach layout.sh "docs/man: no README.md"
 
 if command -v mandoc >/dev/null; then
 	printf '.Sh NAME\nno head\n' | plant docs/man/bad.1

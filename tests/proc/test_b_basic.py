@@ -17,6 +17,20 @@ def key_of(size):
     return f"size/{size}".encode()
 
 
+ODD = bytes(range(256)) * 2                                     # 512 bytes, with NULs
+
+
+def check_odd_key_and_ranges(c):
+    """Of values that are there: the longest key, and ranges on and beside the borders of checksums, blocks and pieces."""
+    c.put(ODD, b"odd key")
+    assert c.get(ODD, 100) == b"odd key"
+    for other in (ODD[:-1], ODD[:-1] + b"\0"):
+        assert c.exists(other) == 0
+    big = content(key_of(4 * MIB + 1), 1, 4 * MIB + 1)
+    for off, n in [(0, 1), (1, 1), (4095, 2), (65535, 2), (65536, 65536), (4 * MIB - 1, 2), (4 * MIB, 10), (100, 3 * MIB), (4 * MIB + 1, 5)]:
+        assert c.get_range(key_of(4 * MIB + 1), off, n, 60) == big[off:off + n], (off, n)
+
+
 @pytest.mark.parametrize("mode,drives,io", MODES)
 def test_round_trips(server_factory, mode, drives, io):
     s = server_factory(mode=mode, drives=drives, drive_bytes="512MiB" if drives > 1 else "1GiB",
@@ -30,21 +44,16 @@ def test_round_trips(server_factory, mode, drives, io):
         with pytest.raises(mkv.Miss) as e:
             c.get(key_of(65536), 65535)
         assert e.value.status == mkv.TOOBIG
-        odd = bytes(range(256)) * 2                             # 512 bytes, with NULs
-        c.put(odd, b"odd key")
-        assert c.get(odd, 100) == b"odd key"
-        big = content(key_of(4 * MIB + 1), 1, 4 * MIB + 1)
-        for off, n in [(0, 1), (1, 1), (65535, 2), (65536, 65536), (4 * MIB - 1, 2), (4 * MIB, 10), (100, 3 * MIB), (4 * MIB + 1, 5)]:
-            assert c.get_range(key_of(4 * MIB + 1), off, n, 60) == big[off:off + n], (off, n)
-        assert c.exists(odd) == 1 and c.exists(b"never") == 0
+        check_odd_key_and_ranges(c)
+        assert c.exists(ODD) == 1 and c.exists(b"never") == 0
         with pytest.raises(mkv.Miss) as e:
             c.get(b"never", 10)
         assert (e.value.status, e.value.reason) == (mkv.MISS, mkv.REASON_NEVER)
-        assert c.delete(odd) == 0
+        assert c.delete(ODD) == 0
         with pytest.raises(mkv.Miss) as e:
-            c.get(odd, 10)
+            c.get(ODD, 10)
         assert e.value.status == mkv.MISS and e.value.reason == 4
-        assert c.delete(odd) == mkv.MISS
+        assert c.delete(ODD) == mkv.MISS
     if mode == "file":
         s.pin_ports()
         assert s.stop() == 0, s.log_tail()
@@ -52,7 +61,7 @@ def test_round_trips(server_factory, mode, drives, io):
         with mkv.Client(s.addr) as c:
             for n in SIZES:
                 assert c.get(key_of(n), n, 60) == content(key_of(n), 1, n), n
-            assert c.exists(odd) == 0
+            assert c.exists(ODD) == 0
 
 
 @contextlib.contextmanager
@@ -110,12 +119,14 @@ def test_direct_mode_on_loop_devices(tmp_path, drives):
             for n in SIZES:
                 c.put(key_of(n), content(key_of(n), 1, n), 60)
                 assert c.get(key_of(n), n, 60) == content(key_of(n), 1, n)
+            check_odd_key_and_ranges(c)
         s.pin_ports()
         s.kill()
         s.start()
         with mkv.Client(s.addr) as c:
             for n in SIZES:
                 assert c.get(key_of(n), n, 60) == content(key_of(n), 1, n)
+            check_odd_key_and_ranges(c)
 
 
 def test_overwrite_if_absent_ttl(server_factory):

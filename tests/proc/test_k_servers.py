@@ -4,7 +4,7 @@ import time
 import mkv
 from harness import content
 
-N = 20000
+N = 200000      # a share's own spread is 0.39 % of it with four servers, 0.45 % with five
 
 
 def placement(servers):
@@ -13,16 +13,17 @@ def placement(servers):
 
 
 def test_spread_and_growth():
+    """By the library's own arithmetic: nobody listens at these addresses."""
     names = [f"s{i}=127.0.0.1:{10000 + i}" for i in range(5)]
-    for n in (2, 4):
-        where = placement(",".join(names[:n]))
+    where = {n: placement(",".join(names[:n])) for n in (1, 2, 3, 4, 5)}
+    for n, w in where.items():
         for i in range(n):
-            share = where.count(i) / N
-            assert abs(share - 1 / n) < 0.03 / n * 1.5, (n, i, share)      # 3 %, with room for the sample's own spread
-        more = placement(",".join(names[:n + 1]))
-        moved = sum(a != b for a, b in zip(where, more)) / N
-        assert abs(moved - 1 / (n + 1)) < 0.01, (n, moved)
-        assert all(b == n for a, b in zip(where, more) if a != b), "a key moved between servers that stayed"
+            assert abs(w.count(i) / N - 1 / n) < 0.03 / n, (n, i, w.count(i) / N)
+    for n, more in ((1, 2), (2, 3), (2, 4), (4, 5)):
+        pairs = list(zip(where[n], where[more]))
+        moved = sum(a != b for a, b in pairs) / N
+        assert abs(moved - (more - n) / more) < 0.01, (n, more, moved)
+        assert all(b >= n for a, b in pairs if a != b), "a key moved between servers that stayed"
 
 
 def test_dead_server_costs_its_share(server_factory):

@@ -1,4 +1,7 @@
-"""What an installed tree has besides programs: manual pages under every name that people type, a unit that the service manager takes."""
+"""
+What an installed tree has besides programs: manual pages under every name that people type, a unit that the service manager takes. And what configure says
+to who cannot install yet.
+"""
 import os
 import re
 import shutil
@@ -55,3 +58,23 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path):
     r = subprocess.run(["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(broken)], capture_output=True, text=True, timeout=60)
     if "WatchdogSecs" not in r.stderr:
         pytest.skip("this systemd-analyze finds nothing, so its word is worth nothing: " + r.stderr)
+
+
+def test_configure_names_all_that_is_missing_at_once(tmp_path):
+    configure = os.path.join(TOP, "configure")
+    if not os.path.exists(configure):
+        pytest.skip("no configure here: autoreconf -fi")
+    with open(configure + ".ac") as f:
+        rows = re.findall(r"MKV_REQUIRE(_PROGRAM)?\(\[\w+\], \[(.+?)\], \[(.+?)\], \[(.+?)\]\)", f.read())
+    assert ("", "libisal", "libisal-dev", "isa-l-devel") in rows and len(rows) >= 14, rows
+    (tmp_path / "none").mkdir()
+    env = dict(os.environ, PKG_CONFIG_LIBDIR=str(tmp_path / "none"), PKG_CONFIG_PATH="", ac_cv_path_PROTOC_C="")
+    out = subprocess.run([os.path.abspath(configure), "-q"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert out.returncode != 0
+    said = [re.split(r"  +", line.strip()) for line in out.stderr.splitlines()]
+    for program, what, debian, fedora in rows:
+        assert [what + (" (program)" if program else ""), debian, fedora] in said, (what, out.stderr)
+    for system, at in (("Debian, Ubuntu:", 2), ("Fedora, RHEL:", 3)):
+        install = next(line[1].split() for line in said if line[0] == system)
+        assert sorted(install[2:]) == sorted({r[at] for r in rows}), install
+    assert out.stderr.count("configure: error:") == 1

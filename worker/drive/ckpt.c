@@ -169,9 +169,14 @@ ckpt_scan(struct mkv_engine *e)
 	ckpt_fill(e);
 	if (c->filled == 0)
 		return;
-	/* Two head blocks frame the body. More objects than the area was made for cannot be: linked <= objects_max. */
+	/*
+	 * Two head blocks frame the body. What is there at any moment fits (tests/unit/ckpt_test.c), but a scan that takes long may meet an object twice,
+	 * before and after it was written anew. Then it begins again: when the journal is full nothing is written anew any more.
+	 */
 	if (c->blocks + c->filled > e->sb.ckpt_blocks - 2) {
-		c->err = MKV_E_NOSPACE;
+		c->err = e->jn.last_record < c->start_seq ? MKV_E_NOSPACE : 0;
+		c->wanted = 1;
+		c->state = CK_IDLE;
 		return;
 	}
 	for (uint32_t i = 0; i < c->filled; i++)

@@ -368,7 +368,7 @@ mkv_engine_open(struct mkv_engine **out, const struct mkv_engine_opts *opts, uin
 		return (MKV_E_NOMEM);
 	e->magic = MKV_ENGINE_MAGIC;
 	e->o = *opts;
-	MKV_ASSERT(opts->queue_depth > 0 && opts->queue_depth < PENDING_MAX / 4);
+	MKV_ASSERT(opts->queue_depth > 0 && opts->queue_depth <= PENDING_MAX / 4);
 	e->opening = 1;
 	if ((r = mkv_hkdf(opts->store_secret, sizeof(opts->store_secret), NULL, 0, MKV_PIECE_INFO, strlen(MKV_PIECE_INFO), e->piece_secret,
 	    sizeof(e->piece_secret))) == 0 && (r = eng_alloc(e)) == 0)

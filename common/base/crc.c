@@ -188,28 +188,6 @@ mkv_crc32c(uint32_t crc, const void *buf, size_t len)
 	return (~atomic_load_explicit(&crc_chosen, memory_order_acquire)->run(~crc, buf, len));
 }
 
-uint32_t
-mkv_crc32c_copy(uint32_t crc, void *dst, const void *src, size_t len)
-{
-	const uint8_t *from = src;
-	uint8_t *to = dst;
-	size_t n;
-
-	for (; len > 0; len -= n, from += n, to += n) {
-		n = MKV_MIN(len, CRC_STEP);
-		memcpy(to, from, n);
-		crc = mkv_crc32c(crc, to, n);	/* of the copy: whoever owns src may still change it */
-	}
-	return (crc);
-}
-
-uint32_t
-mkv_crc32c_combine(uint32_t crc_a, uint32_t crc_b, uint64_t len_b)
-{
-	mkv_crc_init();
-	return (mkv_crc_shift(crc_a, len_b) ^ crc_b);
-}
-
 void
 mkv_crc_chunk_list(const void *buf, size_t len, uint32_t *out)
 {

@@ -16,12 +16,6 @@ const char *	mkv_crc_impl(void);		/* "isal" | "hw" | "table" */
 /* Continue a CRC: start with 0. Same convention as RFC 3720 (final xor included), so crc of "123456789" is 0xe3069283. */
 uint32_t	mkv_crc32c(uint32_t crc, const void *buf, size_t len);
 
-/* dst <- src and CRC in one pass of 16 KiB steps (bytes stay in the cache). */
-uint32_t	mkv_crc32c_copy(uint32_t crc, void *dst, const void *src, size_t len);
-
-/* CRC of A||B from crc(A), crc(B) and len(B). */
-uint32_t	mkv_crc32c_combine(uint32_t crc_a, uint32_t crc_b, uint64_t len_b);
-
 static inline uint32_t
 mkv_crc_chunks(uint64_t bytes)			/* how many CRCs an object of so many bytes has */
 {

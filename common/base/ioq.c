@@ -104,13 +104,6 @@ mkv_ioq_jail(struct mkv_ioq *q, unsigned may)
 	return (q->ops->jail(q, may));
 }
 
-int
-mkv_ioq_adopt(struct mkv_ioq *q, int fd)
-{
-	MKV_CHECK_OBJ(q, MKV_IOQ_MAGIC);
-	return (q->ops->adopt(q, fd));
-}
-
 static void
 ioq_start(struct mkv_ioq *q, struct mkv_io *io, enum ioq_op op, int file)
 {

@@ -71,17 +71,11 @@ enum {
 /* IORING_REGISTER_RESTRICTIONS, then enable. 0; MKV_E_UNSUPPORTED: not restricted, but usable (so also the poll back end); MKV_E_SYSTEM. */
 int		mkv_ioq_jail(struct mkv_ioq *q, unsigned may);
 
-/*
- * Put a socket that came from elsewhere (SCM_RIGHTS, socketpair) in the mode that this queue likes; connect and accept do it themselves.
- * Without it operations work, but may cost a system call more. The flag belongs to the open file description: all copies see it.
- */
-int		mkv_ioq_adopt(struct mkv_ioq *q, int fd);
-
 /* Sockets. file as above. recv: 1..bytes, or exactly bytes with MKV_IO_ALL (short only at end of stream); 0 is end of stream. */
 #define MKV_IO_ALL	1
 void		mkv_ioq_recv(struct mkv_ioq *q, struct mkv_io *io, int file, void *buf, uint32_t bytes, unsigned flags);
 void		mkv_ioq_send(struct mkv_ioq *q, struct mkv_io *io, int file, const struct iovec *iov, unsigned n); /* all or error; iov stays the caller's */
-void		mkv_ioq_accept(struct mkv_ioq *q, struct mkv_io *io, int file);		/* new fd, close-on-exec, adopted; peer in io->addr */
+void		mkv_ioq_accept(struct mkv_ioq *q, struct mkv_io *io, int file);		/* new fd, close-on-exec; peer in io->addr */
 void		mkv_ioq_connect(struct mkv_ioq *q, struct mkv_io *io, int file, const struct sockaddr *sa, socklen_t bytes);
 /*
  * Readiness, POLLIN; the result is the set of poll bits. Multishot runs done again and again (a bell: edge triggered, never read; a

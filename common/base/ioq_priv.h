@@ -40,7 +40,6 @@ struct mkv_ioq_ops {
 	void		(*cancel)(struct mkv_ioq *q, struct mkv_io *io);	/* of a busy one */
 	int		(*run)(struct mkv_ioq *q, uint64_t until_ns);
 	void		(*wake)(struct mkv_ioq *q);
-	int		(*adopt)(struct mkv_ioq *q, int fd);
 	void		(*destroy)(struct mkv_ioq *q);
 };
 

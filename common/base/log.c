@@ -19,7 +19,6 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
-#include "common/base/err.h"
 #include "common/base/log_priv.h"
 
 #define LOG_NAME_MAX	32u
@@ -72,24 +71,6 @@ mkv_event_name(enum mkv_event ev)
 	MKV_ASSERT((unsigned)ev < MKV_EV_COUNT);
 	pthread_once(&log_names_once, log_fill_names);
 	return (log_names[ev]);
-}
-
-enum mkv_log_level
-mkv_event_level(enum mkv_event ev)
-{
-	MKV_ASSERT((unsigned)ev < MKV_EV_COUNT);
-	return (log_table[ev].level);
-}
-
-int
-mkv_log_level_parse(const char *s, enum mkv_log_level *out)
-{
-	for (unsigned i = 0; i < MKV_ARRAY_LEN(log_levels); i++)
-		if (strcmp(s, log_levels[i]) == 0) {
-			*out = (enum mkv_log_level)i;
-			return (0);
-		}
-	return (MKV_E_INVAL);
 }
 
 void

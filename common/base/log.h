@@ -21,8 +21,6 @@ void	mkv_log_init(enum mkv_log_level least);		/* default INFO */
 void	mkv_log_set_fd(int fd);				/* default 2; tests */
 void	mkv_log(enum mkv_event ev, const char *fmt, ...) MKV_PRINTF(2, 3);
 const char *mkv_event_name(enum mkv_event ev);
-enum mkv_log_level mkv_event_level(enum mkv_event ev);
-int	mkv_log_level_parse(const char *s, enum mkv_log_level *out);
 
 /* Writes s as a logfmt value (quoted if it must be) into dst; always terminates; returns dst. */
 char *	mkv_log_quote(char *dst, size_t dst_bytes, const char *s, size_t s_bytes);

@@ -365,12 +365,6 @@ poll_wake(struct mkv_ioq *q)
 }
 
 static int
-poll_adopt(struct mkv_ioq *q MKV_UNUSED, int fd)
-{
-	return (mkv_os_socket_mode(fd, 1));
-}
-
-static int
 poll_register_file(struct mkv_ioq *q, int fd)
 {
 	struct pollq *p = pollq_of(q);
@@ -438,7 +432,6 @@ static const struct mkv_ioq_ops poll_ops = {
 	.cancel = poll_cancel,
 	.run = poll_run,
 	.wake = poll_wake,
-	.adopt = poll_adopt,
 	.destroy = poll_destroy,
 };
 

@@ -415,13 +415,6 @@ uring_wake(struct mkv_ioq *q)
 	mkv_os_bell_ring(uring_of(q)->ring_fd);
 }
 
-/* Blocking: io_uring waits for the socket itself. With O_NONBLOCK the kernel may answer EAGAIN, which costs a poll. */
-static int
-uring_adopt(struct mkv_ioq *q MKV_UNUSED, int fd)
-{
-	return (mkv_os_socket_mode(fd, 0));
-}
-
 static int
 uring_register_file(struct mkv_ioq *q, int fd)
 {
@@ -584,7 +577,6 @@ static const struct mkv_ioq_ops uring_ops = {
 	.cancel = uring_cancel,
 	.run = uring_run,
 	.wake = uring_wake,
-	.adopt = uring_adopt,
 	.destroy = uring_destroy,
 };
 

@@ -48,7 +48,7 @@ breach() {
 }
 
 clean_tree
-for program in includes oscalls headers words tables scripts layout manpages metrics; do
+for program in includes oscalls headers words tables scripts layout manpages metrics unused; do
 	run "$program.sh"
 	if [ "$got" -ne 0 ] && [ "$got" -ne 77 ]; then
 		printf '%s refuses the clean sample (exit %d):\n%s\n' "$program.sh" "$got" "$out"
@@ -136,4 +136,7 @@ if ! grep -qF '| `memkv_drive_reads_total` | counter |  | reads |' "$tmp/written
 	status=1
 fi
 breach metrics.sh "differs from the rows"
+
+printf '/* x */\n#include "config.h"\n\nint\nmkv_lonely(int x)\n{\n\treturn (x);\n}\n' | plant common/base/bad.c
+breach unused.sh "common/base/bad.c:5: nobody outside the tests calls mkv_lonely()"
 exit "$status"

@@ -259,6 +259,7 @@ struct server {
 	int		last_error;
 	uint64_t	backoff_ns, ramp_ns;	/* of the next failure; when the ramp began */
 	uint64_t	heard_ns;		/* last frame that was good */
+	uint64_t	asked_ns;		/* later than heard_ns: the first request since that was not answered in time */
 	uint64_t	crowd_ns;		/* pause after the last further session that was refused; 0: none was */
 	int		may_connect;		/* no back-off runs */
 	struct mkv_timer timer;

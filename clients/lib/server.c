@@ -6,7 +6,7 @@
  *
  * The loop's thread. Owns the list of waiting legs and the transport's pool.
  * A failure is an attempt to connect that failed, or a deadline that passed while nothing at all was heard from the server since the request was
- * handed over.
+ * handed over. Of such deadlines alone the breaker opens only when the server has been silent for SILENCE_NS: deadlines may be shorter than a hiccup of the machine.
  * An attempt that is refused while other sessions serve is none: the server is full, and only further attempts are put off.
  * While OPEN or PROBING requests end at once with "server down"; in RAMP a growing share of them is let through. A session that just ends is no
  * failure: the next attempt to connect will show.
@@ -20,6 +20,7 @@
 #include "common/base/clock.h"
 
 #define FAILS_MAX	4u
+#define SILENCE_NS	(50 * MKV_NS_PER_MS)
 #define RECONNECT_NS	(5 * MKV_NS_PER_MS)		/* after the first failure; doubled by each */
 #define OPEN_FIRST_NS	(100 * MKV_NS_PER_MS)
 #define OPEN_MOST_NS	(1000 * MKV_NS_PER_MS)
@@ -187,14 +188,26 @@ mkv_server_alone(struct server *s)
 	s->crowd_ns = 0;
 }
 
+/* Since when it has not answered, as far as deadlines tell; an answer begins this anew. */
+static uint64_t
+server_silent_ns(struct server *s, const struct leg *l)
+{
+	if (s->asked_ns <= s->heard_ns)
+		s->asked_ns = l->began_ns;
+	return (s->loop->now_ns - s->asked_ns);
+}
+
 void
 mkv_server_timed_out(struct server *s, const struct leg *l)
 {
+	int brief;
+
 	if (s->heard_ns >= l->began_ns)
 		return;
-	if (s->breaker == BREAKER_CLOSED && s->fails + 1 < FAILS_MAX)
-		s->fails++;				/* sessions may be fine: no back-off for connecting */
-	else if (s->breaker == BREAKER_CLOSED || s->breaker == BREAKER_RAMP)
+	brief = server_silent_ns(s, l) < SILENCE_NS;
+	if (s->breaker == BREAKER_CLOSED && (brief || s->fails + 1 < FAILS_MAX))
+		s->fails = MKV_MIN(s->fails + 1, FAILS_MAX - 1);	/* sessions may be fine: no back-off for connecting */
+	else if (!brief && (s->breaker == BREAKER_CLOSED || s->breaker == BREAKER_RAMP))
 		mkv_server_failed(s, MKV_E_TIMEOUT);
 }
 

@@ -213,8 +213,9 @@ mkv_client_done(struct mkv_client *c, struct op *o)
 	atomic_store_explicit(&o->own, OP_DONE, memory_order_release);
 	mkv_list_push_tail(&c->done, &o->link);
 	client_ring(c);
-	(void)pthread_cond_signal(&c->completed);
 	(void)pthread_mutex_unlock(&c->mutex);
+	/* Not before: who is woken would find the mutex taken and sleep again. c outlives us: closing waits for the loops. */
+	(void)pthread_cond_signal(&c->completed);
 }
 
 static int

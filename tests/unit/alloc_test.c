@@ -19,7 +19,7 @@
 #define PER	32u		/* not a multiple of 64: extents share words of the map */
 
 static void
-test_model(void **state)
+model_run(int lowest)
 {
 	struct mkv_alloc a;
 	struct { struct mkv_run run[8]; unsigned n; } own[64] = { 0 };
@@ -27,9 +27,9 @@ test_model(void **state)
 	struct rnd rnd;
 	uint64_t in_use = 0;
 
-	(void)state;
 	rnd_init(&rnd, 42);
 	assert_int_equal(mkv_alloc_init(&a, EXTENTS, PER), 0);
+	a.lowest = lowest;
 	for (unsigned i = 0; i < 200000; i++) {
 		unsigned k = rnd_below(&rnd, 64);
 
@@ -75,6 +75,44 @@ test_model(void **state)
 }
 
 static void
+test_model(void **state)
+{
+	(void)state;
+	model_run(0);
+	model_run(1);
+}
+
+/* Puts that overwrite: the new value is taken before the old one's run is free. How far up is the map ever touched? */
+static uint32_t
+overwrite_reach(int lowest)
+{
+	struct mkv_run own[4], fresh[1];
+	struct mkv_alloc a;
+	uint32_t reach = 0;
+
+	assert_int_equal(mkv_alloc_init(&a, EXTENTS, PER), 0);
+	a.lowest = lowest;
+	for (unsigned k = 0; k < 4; k++)
+		assert_int_equal(mkv_alloc_take(&a, PER / 2, &own[k], 1), 1);
+	for (unsigned i = 0; i < 100; i++) {
+		assert_int_equal(mkv_alloc_take(&a, PER / 2, fresh, 1), 1);
+		reach = fresh->off + fresh->len > reach ? fresh->off + fresh->len : reach;
+		mkv_alloc_free(&a, own[i * 7 % 4]);
+		own[i * 7 % 4] = fresh[0];
+	}
+	mkv_alloc_fini(&a);
+	return (reach);
+}
+
+static void
+test_lowest(void **state)
+{
+	(void)state;
+	assert_true(overwrite_reach(1) <= 3 * PER);	/* what lives, and one beside it */
+	assert_int_equal(overwrite_reach(0), EXTENTS * PER);
+}
+
+static void
 test_mark(void **state)
 {
 	struct mkv_alloc a;
@@ -101,7 +139,7 @@ test_mark(void **state)
 int
 main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_model), cmocka_unit_test(test_mark) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_model), cmocka_unit_test(test_lowest), cmocka_unit_test(test_mark) };
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));
 }

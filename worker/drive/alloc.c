@@ -2,7 +2,8 @@
  * The space map. Runs in the drive's loop thread; owns its arrays.
  *
  * Next fit: the cursor stays at the extent that served last, so that what is written together lies together and one extent fills before the next
- * is opened. `longest` is an upper bound: a search that fails writes the true value there, a free raises it to the extent's free count. `mid` and
+ * is opened. Memory (`lowest`) is taken from the lowest extent that has room instead, so that bytes land where others have just been freed: in the cache, on
+ * pages that were touched. `longest` is an upper bound: a search that fails writes the true value there, a free raises it to the extent's free count. `mid` and
  * `top` are upper bounds of 64 and 4096 extents: a free raises them, a search that passes by lowers them to what it finds. So a full drive of
  * millions of extents is searched in about a thousand looks.
  * Fails only when there is no room.
@@ -250,7 +251,8 @@ mkv_alloc_take(struct mkv_alloc *a, uint32_t n, struct mkv_run *runs, unsigned r
 		r.len = n;
 		MKV_ASSERT(alloc_all(a, r.off, r.len, 0));
 		alloc_claim(a, r);
-		a->cursor = x;
+		if (!a->lowest)
+			a->cursor = x;
 		runs[0] = r;
 		return (1);
 	}

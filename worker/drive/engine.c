@@ -253,6 +253,7 @@ eng_alloc_store(struct mkv_engine *e)
 		return (r);
 	if ((r = mkv_alloc_init(&e->al, (uint32_t)(e->sb.data_units / per), per)) != 0)
 		return (r);
+	e->al.lowest = e->o.media->shared;
 	if ((r = page_init(e)) != 0 || (r = journal_init(e)) != 0 || (r = poolmap_init(e)) != 0)
 		return (r);
 	return (ckpt_init(e));

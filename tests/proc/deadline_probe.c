@@ -1,7 +1,8 @@
 /*
  * How late do calls return when the server is stopped? Threads with handles of their own call put and get with random deadlines against servers that this
  * program stops (SIGSTOP) after the sessions are up; beside them bare threads sleep just as long with clock_nanosleep. Prints one JSON line with both
- * distributions of lateness. The pids are continued before exit.
+ * distributions of lateness: quantiles, and how many were at most so late (in us, to the next step of the histogram, 1/16). The pids are continued before
+ * exit.
  *
  * usage: deadline_probe SERVERS CALLS PID...
  */
@@ -17,6 +18,7 @@
 
 #include <memkv/memkv.h>
 
+#include "common/base/assert.h"
 #include "common/base/clock.h"
 #include "common/base/hist.h"
 
@@ -112,12 +114,27 @@ probe_run(void *arg)
 	return (NULL);
 }
 
+static unsigned long long
+probe_at_most(const struct mkv_hist *h, uint64_t us)
+{
+	unsigned long long n = 0;
+
+	for (unsigned i = 0; i <= mkv_hist_slot(us * 1000); i++)
+		n += h->slot[i];
+	return (n);
+}
+
 static void
 probe_print(const char *name, const struct mkv_hist *h)
 {
-	printf("\"%s\":{\"count\":%llu,\"p50_us\":%.1f,\"p99_us\":%.1f,\"p999_us\":%.1f,\"max_us\":%.1f}", name, (unsigned long long)h->count,
-	    (double)mkv_hist_quantile_ns(h, 0.5) / 1e3, (double)mkv_hist_quantile_ns(h, 0.99) / 1e3,
+	static const unsigned us[] = { 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000 };
+
+	printf("\"%s\":{\"count\":%llu,\"p50_us\":%.1f,\"p99_us\":%.1f,\"p999_us\":%.1f,\"max_us\":%.1f,\"at_most_us\":{", name,
+	    (unsigned long long)h->count, (double)mkv_hist_quantile_ns(h, 0.5) / 1e3, (double)mkv_hist_quantile_ns(h, 0.99) / 1e3,
 	    (double)mkv_hist_quantile_ns(h, 0.999) / 1e3, (double)h->max_ns / 1e3);
+	for (unsigned i = 0; i < MKV_ARRAY_LEN(us); i++)
+		printf("%s\"%u\":%llu", i == 0 ? "" : ",", us[i], probe_at_most(h, us[i]));
+	printf("}}");
 }
 
 static void

@@ -271,7 +271,8 @@ class Load(threading.Thread):
         self.tried = {k: 0 for k in self.keys}
         self.stop_flag = threading.Event()
         self.puts = self.gets = self.put_errors = self.misses = self.late = 0
-        self.wrong, self.lost, self.broken, self.statuses = [], [], [], {}
+        self.wrong, self.lost, self.broken = [], [], []
+        self.statuses = {}                      # (put or get, status, reason): how often
         self.last_ok = time.monotonic()
         self.acks = []                          # when a put was acknowledged or a get answered, seconds since 1970 as in the log
 
@@ -298,6 +299,10 @@ class Load(threading.Thread):
             if time.monotonic() - t > self.deadline + 1.0:      # a hang, not a measure of speed
                 self.late += 1
 
+    def note(self, op, e):
+        what = (op, e.status, e.reason)
+        self.statuses[what] = self.statuses.get(what, 0) + 1
+
     def one_put(self, c, k):
         v = self.tried[k] = self.tried[k] + 1
         try:
@@ -308,7 +313,7 @@ class Load(threading.Thread):
             self.last_ok = time.monotonic()
         except self.mkv.Miss as e:
             self.put_errors += 1
-            self.statuses[e.status] = self.statuses.get(e.status, 0) + 1
+            self.note("put", e)
 
     def one_get(self, c, k):
         low, high = self.acked[k], self.tried[k]
@@ -320,7 +325,7 @@ class Load(threading.Thread):
             self.acks.append(time.time())
             self.check(k, got, low, high)
         except self.mkv.Miss as e:
-            self.statuses[e.status] = self.statuses.get(e.status, 0) + 1
+            self.note("get", e)
             if e.status == self.mkv.MISS and e.reason not in (7, 9) and low > 0:
                 self.lost.append((k, low, e.reason))
             else:

@@ -3,6 +3,7 @@ c: children and the supervisor are killed at random moments under a verified loa
 service comes back. The counts of the issue (50 rounds, 20 with a slow disk) run with ./check --full, a sample otherwise (MEMKV_TEST_ROUNDS: any number);
 the seed is printed.
 """
+import json
 import mmap
 import os
 import random
@@ -21,7 +22,8 @@ from harness import FULL, MIB, Load, Server, alive, content
 ROUNDS = int(os.environ.get("MEMKV_TEST_ROUNDS", 50 if FULL else 6))
 SUPERVISOR_ROUNDS = int(os.environ.get("MEMKV_TEST_ROUNDS", 50 if FULL else 3))
 SLOW_ROUNDS = int(os.environ.get("MEMKV_TEST_ROUNDS", 20 if FULL else 2))
-RETURN_LIMIT = 10.0
+RETURN_WANTED = 2.0     # after DRAINED, in the median and for nearly all
+RETURN_LIMIT = 10.0     # a hang
 ORPHAN_LIMIT = 6.0      # a front alone gives up after 2 s
 SEED = int(os.environ.get("MEMKV_SEED", "0")) or random.randrange(1 << 32)
 
@@ -83,12 +85,23 @@ def after_drained(s, loads, since):
 
 
 def check_return(s, loads, since):
-    """Service is to be back within 2 s of the drive being drained; the test's own limit is that of a hang, as machines differ."""
+    """Service is back within 2 s of the drive being drained. One round in ten may be the machine's, but for its limit: that of a hang."""
     first, every = after_drained(s, loads, since)
     assert first, f"no drive was drained and ready again\n{s.log_tail()}"
     for what, v in (("first operation", first), ("every thread", every)):
-        print(f"{what} after drained: median {statistics.median(v):.3f} s, max {max(v):.3f} s of {len(v)}; above 2 s: {sum(x > 2 for x in v)}")
+        print(f"{what} after drained: median {statistics.median(v):.3f} s, max {max(v):.3f} s of {len(v)}; above 2 s: {sum(x > RETURN_WANTED for x in v)}")
+    assert statistics.median(first) <= RETURN_WANTED, f"{sorted(first)} (seed {SEED})\n{s.log_tail()}"
+    assert sum(x > RETURN_WANTED for x in first) <= max(1, len(first) // 10), f"{sorted(first)} (seed {SEED})\n{s.log_tail()}"
     assert max(first) < RETURN_LIMIT, f"no service within {RETURN_LIMIT} s of drained (seed {SEED})\n{s.log_tail()}"
+
+
+def allowed(op, status, reason):
+    """What libmemkv(7) lets a caller hear while a process of its server is dead: a retry, a wait that ended, or a miss that says why."""
+    if op == "get" and status == mkv.MISS:
+        return reason in (mkv.REASON_NEVER, 6, 7, 9)        # 6 drive offline, 7 timed out, 9 server down
+    if status == mkv.UNREACHABLE:
+        return op == "put"
+    return status in (mkv.RETRY, mkv.BUSY, mkv.TIMEOUT)
 
 
 def end_load(s, loads):
@@ -101,6 +114,8 @@ def end_load(s, loads):
         assert not ld.wrong, f"wrong bytes (seed {SEED}): {ld.wrong[:3]}\n{s.log_tail()}"
         assert not ld.lost, f"acknowledged puts lost (seed {SEED}): {ld.lost[:3]}\n{s.log_tail()}"
         assert ld.late == 0, f"{ld.late} calls hung beyond their deadline"
+        other = {what: n for what, n in ld.statuses.items() if not allowed(*what)}
+        assert not other, f"neither retries nor misses: {other} (seed {SEED})\n{s.log_tail()}"
     assert sum(ld.puts for ld in loads) > 0
 
 
@@ -228,55 +243,113 @@ class Throttle:
             self.dir = None
 
 
-def test_kill_drive_with_slow_disk(server_factory):
+def drained_since(s, since):
+    return any(t >= since for t, _, _ in s.events("drained"))
+
+
+def wait_quarantine(s, since, timeout=30):
+    """The most bytes that were seen in quarantine between the death of a drive and its DRAINED."""
+    most, end = 0, time.monotonic() + timeout
+    while not drained_since(s, since) and time.monotonic() < end:
+        held = s.metric_sum("memkv_front_stage_quarantined_bytes")
+        if not drained_since(s, since):         # else the look may have come after it
+            most = max(most, held)
+        time.sleep(0.02)
+    return most
+
+
+def wait_seen_waiting(s, old, since, timeout=30):
+    """The next worker runs, and says no DRAINED for half a second (25 tries for the lock), since the I/O of `old` goes on. Seconds that it was seen so."""
+    began, end = None, time.monotonic() + timeout
+    while time.monotonic() < end:
+        runs = [p for p in s.children("drive") if p != old]
+        if drained_since(s, since):
+            break
+        if runs and began is None:
+            began = time.monotonic()
+        if began and time.monotonic() - began > 0.5:
+            return time.monotonic() - began
+        time.sleep(0.02)
+    raise AssertionError(f"the next worker was not seen waiting for the lock\n{s.log_tail()}")
+
+
+@pytest.mark.parametrize("victim", ["drive", "supervisor"])
+def test_kill_drive_with_slow_disk(server_factory, victim):
     """
-    64 writes of 1 MiB in flight on a disk that takes 16 MiB/s: the dead process's I/O goes on for seconds. The next worker must wait for the lock; nothing
-    may be reused early (each value is checked whole, and neighbours' bytes would show).
+    64 writes of 1 MiB in flight on a disk that takes 16 MiB/s: the dead process's I/O goes on for seconds. Until its end nothing is DRAINED and buffers stay
+    in quarantine; each value is checked whole, so a neighbour's bytes or a late write would show. Where the kernel keeps the dying process until its writes
+    are done, the same supervisor has no second worker meanwhile; so the supervisor is killed too, and its successor's worker is seen waiting for the lock.
+    (What a dead process still does to quarantined memory is played by front_fault_test, with poison.)
     """
-    s = server_factory(drive_bytes="1GiB", sets=["server.crash_limit=1000", "server.backoff_max=200ms", "drive.drain_timeout=30s", "memory.max_size=192MiB"])
+    s = server_factory(drive_bytes="1GiB", sets=["server.crash_limit=1000", "server.backoff_min=500ms", "server.backoff_max=500ms",
+                                                 "drive.drain_timeout=30s", "memory.max_size=192MiB"])
+    s.pin_ports()
     th = Throttle(s.data, 16 * MIB)
     if th.dir is None:
         pytest.skip("no cgroup with a limit on disk writes here")
     try:
         for i in range(SLOW_ROUNDS):
-            print("round", i)
-            since = time.time()
-            th.limit(16 * MIB)
-            for pid in s.children("drive"):
-                th.add(pid)
-            loads = [Load(s.addr, f"s{i}", keys=2, size=MIB, deadline=25.0) for i in range(64)]
-            for ld in loads:
-                ld.start()
-            time.sleep(1.5)
-            os.kill(s.children("drive")[0], signal.SIGKILL)
-            t = time.monotonic()
-            th.limit(0)                              # what is queued stays slow; the next worker is not in the group
-            assert wait_progress(loads, t, 40), s.log_tail()
-            end_load(s, loads)
-            check_return(s, loads, since)
-        waits = [ln for ln in open(s.log, errors="replace") if "event=drained" in ln]
-        assert len(waits) >= SLOW_ROUNDS
+            slow_round(s, th, victim, i)
     finally:
         s.kill()
         th.remove()
 
 
+def slow_round(s, th, victim, i):
+    since = time.time()
+    th.limit(16 * MIB)
+    for pid in s.children("drive"):
+        th.add(pid)
+    loads = [Load(s.addr, f"s{i}", keys=2, size=MIB, deadline=25.0) for i in range(64)]
+    for ld in loads:
+        ld.start()
+    time.sleep(1.5)
+    old, killed = s.children("drive")[0], time.time()
+    os.kill(old, signal.SIGKILL)
+    if victim == "drive":
+        held = wait_quarantine(s, killed)
+        print(f"round {i}: {held / MIB:.0f} MiB in quarantine, drained {time.time() - killed:.2f} s after the kill")
+        assert held >= 8 * MIB, f"so little was held back that it shows nothing\n{s.log_tail()}"
+    else:
+        os.kill(s.supervisor_pid, signal.SIGKILL)
+        s.proc.wait(20)
+        starts = threading.Thread(target=s.start)
+        starts.start()
+        try:
+            print(f"round {i}: the next worker waited for {wait_seen_waiting(s, old, killed):.2f} s and longer")
+        finally:
+            th.limit(0)                          # the rest need not be slow
+            starts.join(70)
+    th.limit(0)
+    assert wait_progress(loads, time.monotonic(), 40), s.log_tail()
+    end_load(s, loads)
+    if victim == "drive":                        # else it is the start of a whole server
+        check_return(s, loads, since)
+    assert sum(t >= killed for t, _, _ in s.events("drained")) == 1, s.log_tail()
+    assert s.metric_sum("memkv_front_stage_quarantined_bytes") == 0
+
+
 def test_stopped_server_calls_end_at_their_deadline(server_factory):
-    import json
+    """
+    Lateness of calls beside that of bare timers in the same seconds. What is late by design is late in the middle too, in every attempt; a tail of few calls
+    is the machine's as well, so for that one attempt in six within a millisecond of the bare timers is asked for. No call may end before its deadline.
+    """
     s = server_factory()
     probe = os.path.join(os.path.dirname(os.environ["MEMKV_STAGE"]), "tests", "proc", "deadline_probe")
-    diffs = []
-    for _ in range(6):              # p99.9 of few calls is their worst: one quiet attempt in six is asked for
+    tails = []
+    for _ in range(6):
         out = subprocess.run([probe, s.addr, "2000" if FULL else "400", *map(str, s.all_pids())], capture_output=True, text=True, timeout=300)
         assert out.returncode == 0, out.stdout + out.stderr
-        r = json.loads(out.stdout)
         print(out.stdout)
+        r = json.loads(out.stdout)
         assert r["wrong"] == 0
-        diffs.append(r["calls"]["p999_us"] - r["bare"]["p999_us"])
-        if diffs[-1] <= 1000:
+        assert r["early"] == 0, "calls ended before their deadline, and nothing but the deadline was there to end them"
+        assert r["calls"]["p50_us"] - r["bare"]["p50_us"] <= 1000, r
+        tails.append(r["calls"]["p999_us"] - r["bare"]["p999_us"])
+        if tails[-1] <= 1000:
             break
         s.wait_running()
-    assert min(diffs) <= 1000, f"p99.9 of the calls is {diffs} us behind a bare timer's"
+    assert min(tails) <= 1000, f"p99.9 of the calls is {tails} us behind a bare timer's"
 
 
 def test_crash_loop_ends_in_fatal(server_factory):

@@ -8,7 +8,7 @@ import pytest
 
 import mkv
 import wireclient as wc
-from harness import FULL, cli, content
+from harness import FULL, MIB, cli, content
 from wireclient import Closed, Wire
 
 FRAMES = 10000 if FULL else 1500
@@ -237,3 +237,57 @@ def test_wrong_frames(server):
     assert server.children("front") == fronts
     assert answers > FRAMES // 20 and closed > FRAMES // 20
     assert wait_counted(server, before + closed) >= before + closed
+
+
+def memory_of(pids):
+    """Bytes of these processes; what they share is counted once."""
+    total = 0
+    for pid in pids:
+        with open(f"/proc/{pid}/smaps_rollup") as f:
+            total += sum(int(line.split()[1]) for line in f if line.startswith("Pss:")) * 1024
+    return total
+
+
+def test_memory_is_bounded_whatever_clients_do(server_factory):
+    """
+    Bodies that stop half-way, answers that nobody reads, connections that say nothing: what is asked for is ten times what the server may take. Staging
+    memory (memory.max_size) is taken at start; beyond it a connection costs its receive buffer, 72 KiB.
+    """
+    stage = 32 * MIB
+    s = server_factory(drive_bytes="256MiB", sets=[f"memory.max_size={stage}", "network.shards=1", "network.handshake_timeout=1m"])
+    pids = s.all_pids()
+    try:
+        memory_of(pids)
+    except PermissionError:
+        pytest.skip("no permission to read smaps_rollup of the children: root needed")
+    value = bytes(MIB)
+    first = wire(s).handshake()
+    assert first.put(b"v", value, flags=wc.PUT_NO_CRC) == 0
+    before, most, all_ = memory_of(pids), 0, [first]
+    try:
+        for i in range(100):
+            stalls, deaf, mute = wire(s).handshake(), wire(s).handshake(), wire(s)
+            all_ += [stalls, deaf, mute]
+            stalls.sock.settimeout(0.02)
+            body = stalls.put_body(b"stall/%d" % i, value, flags=wc.PUT_NO_CRC)
+            try:
+                stalls.send_raw(stalls.frame(wc.PUT, body, value, deadline_us=60_000_000)[:-1000])
+            except TimeoutError:                    # the server does not read what it has no room for
+                pass
+            for _ in range(8):
+                deaf.send(wc.GET, deaf.get_body(b"v"), deadline_us=60_000_000)
+            mute.send_raw(b"MKV\1")
+            if i % 10 == 9:
+                most = max(most, memory_of(pids))
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            most = max(most, memory_of(pids))
+            time.sleep(0.1)
+        print(f"memory: {before / MIB:.1f} MiB before, {most / MIB:.1f} at most; staging memory free: {counter(s, 'stage_free_bytes') / MIB:.1f} MiB")
+        assert most - before < len(all_) * 72 * 1024 + 16 * MIB, (before, most)
+        assert counter(s, "stage_free_bytes") < stage / 2, "the clients did not even take what there is"
+    finally:
+        for w in all_:
+            w.close()
+    assert s.all_pids() == pids
+    assert cli("get", "v", "--deadline", "30s", server=s).stdout == value

@@ -109,6 +109,101 @@ fault_restart(struct rig *r, struct rig_client *c)
 	rig_put_get(c, "after", 70000);
 }
 
+/* What a dead process still has under I/O: the requests that it held, as they were when it died. */
+struct dying {
+	struct mkv_drv_req q[2];
+	unsigned	n;
+	size_t		bytes;			/* of the put's value */
+};
+
+static void
+dying_begin(struct dying *y, struct rig *r, size_t bytes)
+{
+	struct rig_drive *d = &r->drive[0];
+
+	assert_int_equal(d->n_held, MKV_ARRAY_LEN(y->q));
+	for (y->n = 0; y->n < d->n_held; y->n++)
+		memcpy(&y->q[y->n], mkv_stage_slot(r->stage, d->held[y->n].slot_idx), sizeof(y->q[0]));
+	y->bytes = bytes;
+	d->n_held = 0;
+}
+
+/* Its late I/O: reads land as poison where the get's value should have gone, writes send the put's bytes as they lie there now. */
+static void
+dying_goes_on(const struct dying *y, struct rig *r)
+{
+	static uint8_t sent[300000];
+
+	rig_fill(sent, y->bytes, 1);
+	for (unsigned i = 0; i < y->n; i++) {
+		size_t at = 0;
+
+		for (unsigned b = 0; b < y->q[i].n_bufs; b++) {
+			size_t n = y->q[i].op == MKV_DRV_PUT ? MKV_MIN((size_t)y->q[i].bufs[b].bytes, y->bytes - at) : y->q[i].bufs[b].bytes;
+			uint8_t *p = mkv_stage_data(r->stage, y->q[i].bufs[b].off, n);
+
+			assert_non_null(p);
+			if (y->q[i].op == MKV_DRV_PUT)
+				assert_memory_equal(p, sent + at, n);
+			else
+				memset(p, 0xa5, n);
+			at += n;
+		}
+	}
+}
+
+/* One put or get whose every moment the dead process's I/O sees. */
+static void
+dying_beside(const struct dying *y, struct rig *r, struct rig_client *c, uint64_t id)
+{
+	rig_pump_ms(r, 2);
+	dying_goes_on(y, r);
+	rig_drive_answer_held(&r->drive[0]);
+	dying_goes_on(y, r);
+	assert_int_equal(answer_of(c, id), 0);
+	r->drive[0].hold = 1;
+}
+
+/* The stage is small and used over and over by the next life, while the former one's I/O goes on: neither sees a byte of the other until DRAINED. */
+static void
+fault_quarantine(struct rig *r, struct rig_client *c)
+{
+	struct mkv_stage_stat st;
+	struct dying y;
+	uint64_t put;
+
+	rig_fill(big, 300000, 1);
+	assert_int_equal(rig_put(c, "there", big, 300000), 0);
+	r->drive[0].hold = 1;
+	put = send_put(c, "lost", 300000, 0);
+	(void)send_get(c, "there");
+	rig_pump_ms(r, 5);
+	dying_begin(&y, r, 300000);
+	rig_map(r, 0, MKV_DRIVE_RESTARTING);
+	rig_drive_kill(r, 0);
+	assert_int_equal(answer_of(c, put), MKV_E_RETRY);
+	rig_drive_up(r, 0, 11);
+	r->drive[0].hold = 0;
+	rig_map(r, 0, MKV_DRIVE_ONLINE);
+	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);	/* the get, asked again */
+	assert_int_equal(c->f.hdr.status, 0);
+	r->drive[0].hold = 1;
+	for (unsigned i = 0; i < 20; i++) {
+		rig_fill(big, 500000, 100 + i);
+		dying_beside(&y, r, c, send_put(c, "next", 500000, 0));
+		dying_beside(&y, r, c, send_get(c, "next"));
+		assert_int_equal(c->f.hdr.payload_bytes, 500000);
+		assert_memory_equal(c->f.payload, big, 500000);
+	}
+	mkv_stage_stat(r->stage, &st);
+	assert_true(st.quarantined_bytes >= 600000 && st.slots_quarantined == 2);
+	r->drive[0].hold = 0;
+	mkv_front_drive_drained(r->f, 0, 10);
+	mkv_stage_stat(r->stage, &st);
+	assert_int_equal(st.quarantined_bytes, 0);
+	rig_put_get(c, "after", 70000);
+}
+
 /* A drive that is given up: what waits for it goes to the others, what it had is a miss with the reason. */
 static void
 fault_failed(struct rig *r, struct rig_client *c)
@@ -451,6 +546,15 @@ test_restart(void **state)
 }
 
 static void
+test_quarantine(void **state)
+{
+	const struct rig_conf small = { .drives = 1, .kind = MKV_IOQ_AUTO, .stage_bytes = 4 << 20, .slots = 16 };
+
+	(void)state;
+	rig_with(&small, fault_quarantine);
+}
+
+static void
 test_failed_drive(void **state)
 {
 	const struct rig_conf three = { .drives = 3, .kind = MKV_IOQ_AUTO };
@@ -614,6 +718,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_timeout),
 		cmocka_unit_test(test_restart),
+		cmocka_unit_test(test_quarantine),
 		cmocka_unit_test(test_failed_drive),
 		cmocka_unit_test(test_lies),
 		cmocka_unit_test(test_sets),

@@ -147,6 +147,10 @@ trace_read(struct mkv_trace *t, FILE *f, const char *path, uint64_t limit, char 
 			r = n != 0 ? (int)n : r;
 		}
 	}
+	if (r == 0 && ferror(f)) {				/* a directory, say */
+		snprintf(why, why_bytes, "%s: %s", path, strerror(errno));
+		r = MKV_ERR_SYSTEM;
+	}
 	free(line);
 	return (r);
 }

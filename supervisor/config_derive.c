@@ -202,11 +202,18 @@ derive_default_drive(struct config *c, struct config_errors *e)
 		COMPLAIN(c, e, "server.data_dir", "key \"%s\": too long", "server.data_dir");
 }
 
+uint64_t
+config_drive_least(const struct mkv_params *p)
+{
+	return (MKV_MAX((uint64_t)DRIVE_BYTES_MIN, 8 * p->storage_block_size));
+}
+
 /* Sizes that were not given, sizes that cannot be. */
 static void
 derive_drive_size(struct config *c, struct config_errors *e, struct config_drive *dr)
 {
-	const uint64_t least = MKV_MAX((uint64_t)DRIVE_BYTES_MIN, 8 * c->params.storage_block_size);
+	const uint64_t least = config_drive_least(&c->params);
+	uint64_t given = dr->max_size;
 
 	if (c->params.storage_mode == MKV_STORAGE_DIRECT)
 		return;
@@ -216,7 +223,7 @@ derive_drive_size(struct config *c, struct config_errors *e, struct config_drive
 	if (dr->max_size < least)
 		COMPLAIN(c, e, "storage.drives storage.mode storage.block_size storage.file_size_gb",
 		    "key \"storage.drives[].max_size\": %" PRIu64 " bytes for \"%s\" are too little; at least %" PRIu64 " are needed",
-		    dr->max_size, dr->media, least);
+		    given, dr->media, least);
 }
 
 static void

@@ -102,6 +102,7 @@ void	config_yaml_drives(const char *where, const char *text, const struct config
 /* config_derive.c: fills derived; what does not fit together becomes an error, unless a key that it hangs on was refused already. */
 void	config_derive(struct config *c, struct config_errors *e);
 int	config_is_loopback(const char *host);
+uint64_t config_drive_least(const struct mkv_params *p);	/* bytes of the smallest file or arena that is taken */
 /* "127.0.0.1:9900", "[::1]:9900". Returns dst. */
 char *	config_addr_text(char dst[CONFIG_ADDR_TEXT], const char *host, uint16_t port);
 

@@ -28,8 +28,8 @@
 #include "common/base/os.h"
 #include "common/shm/ring.h"
 #include "common/shm/stage.h"
+#include "supervisor/budget_priv.h"
 
-#define HUGE_PAGE	(2u << 20)
 #define LISTEN_WAIT_NS	(12 * MKV_NS_PER_SEC)	/* a worker without a supervisor ends within 10 s */
 #define BELL_BYTES	4096u
 
@@ -109,13 +109,13 @@ heritage_stage(struct proc *p)
 	return (r == 0 || want == MKV_HUGEPAGES_REQUIRE ? r : heritage_stage_try(p, 1));
 }
 
-/* Records of small objects take about 1/16 of their data; the memory is there only once it is used. */
+/* The memory is there only once it is used. */
 static int
 heritage_arena(struct proc *p)
 {
 	uint64_t bytes = p->sup->conf->drive[p->index].max_size;
 
-	p->arena_meta_bytes = MKV_ALIGN_UP(bytes / 8 + (64u << 20), HUGE_PAGE);
+	p->arena_meta_bytes = budget_arena_meta(bytes);
 	p->arena_fd = mkv_os_shm_create("memkv-arena", bytes, 1);
 	if (p->arena_fd < 0)
 		return (p->arena_fd);

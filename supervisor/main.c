@@ -5,10 +5,12 @@
 #include "config.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "common/base/os.h"
+#include "supervisor/budget_priv.h"
 #include "supervisor/config_priv.h"
 #include "supervisor/sup_priv.h"
 
@@ -35,15 +37,34 @@ main_say_good(const struct config *c)
 	return (printf("configuration is good%s%s\n", c->file[0] != '\0' ? ": " : "", c->file) < 0);
 }
 
+/* Who waits for the ready line on a descriptor that is not there would wait for ever. */
+static int
+main_ready_fd(int fd)
+{
+	int flags = fd >= 0 ? fcntl(fd, F_GETFL) : O_WRONLY;
+
+	if (flags >= 0 && (flags & O_ACCMODE) != O_RDONLY)
+		return (0);
+	fprintf(stderr, "memkv: --ready-fd %d: %s\n", fd, flags < 0 ? "that descriptor is not open" : "that descriptor is not open for writing");
+	return (2);
+}
+
 static int
 main_run(const struct config_args *args, enum config_run run)
 {
 	static struct config config;		/* large */
 	struct config_errors e = { .n = 0 };
+	char why[1024];
 	int status;
 
+	if (run == CONFIG_RUN && (status = main_ready_fd(args->ready_fd)) != 0)
+		return (status);
 	if (config_load(&config, args, &e) != 0)
 		status = main_say_errors(&e);
+	else if (budget_config(&config, why, sizeof(why)) != 0) {
+		config_error(&e, "%s", why);
+		status = main_say_errors(&e);
+	}
 	else if (run == CONFIG_CHECK)
 		status = main_say_good(&config);
 	else

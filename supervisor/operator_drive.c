@@ -17,6 +17,7 @@
 #include "common/base/assert.h"
 #include "common/base/err.h"
 #include "common/base/units.h"
+#include "supervisor/budget_priv.h"
 #include "supervisor/sup_priv.h"
 
 #define WORDS_MAX	8u
@@ -187,13 +188,17 @@ static json_t *
 drive_check_add(const struct mkv_sup *s, const char *media, const struct drive_words *w)
 {
 	int memory = s->params->storage_mode == MKV_STORAGE_MEMORY;
+	char least[32], why[512];
 
 	if (strlen(media) >= CONFIG_PATH_MAX || strpbrk(media, "\n\r") != NULL)
 		return (drive_refuse("%s", "that is no name of a medium"));
 	if (!memory && media[0] != '/')
 		return (drive_refuse("%.200s: the whole path of the medium is expected", media));
-	if (s->params->storage_mode != MKV_STORAGE_DIRECT && w->size < (16u << 20))
-		return (drive_refuse("%.200s: say how large it is to be, 16 MiB at least (--size)", media));
+	if (s->params->storage_mode != MKV_STORAGE_DIRECT && w->size < config_drive_least(s->params))
+		return (drive_refuse("%.200s: say how large it is to be, %s at least (--size)", media,
+		    mkv_size_human(least, sizeof(least), config_drive_least(s->params))));
+	if (budget_pool(s, w->size, 1, why, sizeof(why)) != 0)
+		return (drive_refuse("%s", why));
 	return (NULL);
 }
 

@@ -23,9 +23,10 @@
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "supervisor/admin/admin_priv.h"
+#include "supervisor/budget_priv.h"
 #include "supervisor/operator_priv.h"
 
-#define WHY_MAX		768u
+#define WHY_MAX		1024u
 #define RUN_LATE_NS	(1 * MKV_NS_PER_SEC)	/* a timer that is later than this: the whole process stood still */
 
 /* ---- what is set up before anything else ---- */
@@ -119,7 +120,9 @@ run_procs(struct mkv_sup *s, char *why)
 
 	if ((r = pool_init(s, why, WHY_MAX)) != 0)
 		return (r);
-
+	/* Those that memkvctl added count, too; main.c knew the configuration alone. */
+	if ((r = budget_pool(s, 0, 0, why, WHY_MAX)) != 0)
+		return (r);
 	s->front_count = s->conf->front_count;
 	for (uint32_t i = 0; i < s->front_count; i++)
 		proc_init(s, n++, SUP_FRONT_TCP, i);
@@ -315,7 +318,7 @@ sup_run(const struct config_args *args, struct config *config)
 {
 	char why[WHY_MAX] = "unknown";
 	struct mkv_sup *s;
-	int status;
+	int status, r;
 
 	(void)signal(SIGPIPE, SIG_IGN);
 	mkv_crc_init();
@@ -324,14 +327,14 @@ sup_run(const struct config_args *args, struct config *config)
 		fprintf(stderr, "memkv: out of memory\n");
 		return (1);
 	}
-	if (run_open(s, why) == 0) {
+	if ((r = run_open(s, why)) == 0) {
 		run_start(s);
 		(void)uv_run(s->loop, UV_RUN_DEFAULT);
 	} else if (s->stop_asked) {
 		s->phase = SUP_STARTING;	/* what the former server left behind was not seen to its end */
 	} else {
 		fprintf(stderr, "memkv: %s\n", why);
-		s->exit_status = 1;
+		s->exit_status = r == MKV_E_CONFIG ? 2 : 1;
 	}
 	status = s->exit_status;
 	run_close(s);

@@ -55,6 +55,14 @@ int	mkv_os_medium_lock(int fd);				/* flock LOCK_EX|LOCK_NB: 0, MKV_E_LOCKED */
 int	mkv_os_preallocate(int fd, uint64_t bytes);
 int	mkv_os_discard(int fd, uint64_t off, uint64_t bytes);	/* BLKDISCARD */
 
+/* What this process and its children may have. */
+struct mkv_os_memory {
+	uint64_t	total;			/* of the machine */
+	uint64_t	huge_total, huge_free;	/* of that reserved as huge pages, and not yet taken */
+	uint64_t	limit;			/* of the memory cgroup and those above it; UINT64_MAX: none */
+};
+int	mkv_os_memory(struct mkv_os_memory *out);		/* 0 or MKV_E_SYSTEM */
+
 int	mkv_os_cpu_count(void);
 int	mkv_os_listen_tcp(const char *host, uint16_t port, int reuseport, uint16_t *bound_port);	/* bound, listening, non-blocking */
 int	mkv_os_close_from(int lowest);				/* closes every descriptor >= lowest */

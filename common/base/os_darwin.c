@@ -400,6 +400,18 @@ mkv_os_flush(int fd)
 /* ---- machine, sockets, descriptors ---- */
 
 int
+mkv_os_memory(struct mkv_os_memory *out)
+{
+	long pages = sysconf(_SC_PHYS_PAGES), bytes = sysconf(_SC_PAGESIZE);
+
+	*out = (struct mkv_os_memory){ .limit = UINT64_MAX };
+	if (pages <= 0 || bytes <= 0)
+		return (MKV_E_SYSTEM);
+	out->total = (uint64_t)pages * (uint64_t)bytes;
+	return (0);
+}
+
+int
 mkv_os_cpu_count(void)
 {
 	long n = sysconf(_SC_NPROCESSORS_ONLN);

@@ -11,8 +11,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/fs.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -396,6 +398,89 @@ mkv_os_flush(int fd)
 }
 
 /* ---- machine, sockets, descriptors ---- */
+
+/* ---- memory ---- */
+
+/* The number behind `name` in a file of lines; 0: not there. */
+static uint64_t
+memory_field(FILE *f, const char *name)
+{
+	unsigned long long v = 0;
+	char line[256];
+
+	rewind(f);
+	while (fgets(line, sizeof(line), f) != NULL)
+		if (strncmp(line, name, strlen(name)) == 0)
+			return (sscanf(line + strlen(name), "%llu", &v) == 1 ? v : 0);
+	return (0);
+}
+
+/* The least limit of a group and of those above it. "max", a limit beyond all memory, or no file: none. path is cut from its end. */
+static uint64_t
+memory_group(const char *root, char *path, const char *file)
+{
+	uint64_t least = UINT64_MAX;
+	char name[PATH_MAX], *slash;
+	unsigned long long v;
+	FILE *f;
+
+	for (;;) {
+		if (snprintf(name, sizeof(name), "%s%s/%s", root, path, file) < (int)sizeof(name) && (f = fopen(name, "re")) != NULL) {
+			if (fscanf(f, "%llu", &v) == 1)
+				least = MKV_MIN(least, (uint64_t)v);
+			fclose(f);
+		}
+		if ((slash = strrchr(path, '/')) == NULL)
+			return (least);
+		*slash = '\0';
+	}
+}
+
+/* Lines are "0::PATH" (version 2) and "N:CONTROLLER,...:PATH" (version 1). In a container the path may be that of the host: then its root counts. */
+static uint64_t
+memory_limit(void)
+{
+	FILE *f = fopen("/proc/self/cgroup", "re");
+	uint64_t least = UINT64_MAX, v;
+	char line[PATH_MAX], *kind, *path;
+
+	if (f == NULL)
+		return (least);
+	while (fgets(line, sizeof(line), f) != NULL) {
+		line[strcspn(line, "\n")] = '\0';
+		if ((kind = strchr(line, ':')) == NULL || (path = strchr(++kind, ':')) == NULL)
+			continue;
+		*path++ = '\0';
+		if (*kind == '\0')
+			v = memory_group("/sys/fs/cgroup", path, "memory.max");
+		else if (strcmp(kind, "memory") == 0)
+			v = memory_group("/sys/fs/cgroup/memory", path, "memory.limit_in_bytes");
+		else
+			continue;
+		least = MKV_MIN(least, v);
+	}
+	fclose(f);
+	return (least);
+}
+
+int
+mkv_os_memory(struct mkv_os_memory *out)
+{
+	FILE *f = fopen("/proc/meminfo", "re");
+	uint64_t page;
+
+	*out = (struct mkv_os_memory){ .limit = UINT64_MAX };
+	if (f == NULL)
+		return (MKV_E_SYSTEM);
+	out->total = memory_field(f, "MemTotal:") << 10;
+	page = memory_field(f, "Hugepagesize:") << 10;
+	out->huge_total = memory_field(f, "HugePages_Total:") * page;
+	/* What is reserved is promised to somebody already. */
+	out->huge_free = (memory_field(f, "HugePages_Free:") - MKV_MIN(memory_field(f, "HugePages_Rsvd:"), memory_field(f, "HugePages_Free:"))) * page;
+	fclose(f);
+	out->limit = memory_limit();
+	return (out->total > 0 ? 0 : MKV_E_SYSTEM);
+}
 
 int
 mkv_os_cpu_count(void)

@@ -1,6 +1,7 @@
 """b: commands of memkv that need a server: touch, admin status, and what get says of a place where it may not write."""
 import json
 import os
+import resource
 import socket
 import stat
 import subprocess
@@ -169,6 +170,42 @@ def test_a_server_without_standard_descriptors(tmp_path):
         if p.poll() is None:
             p.kill()
             p.wait()
+
+
+def start_refused(tmp_path, *words, **how):
+    """memkv start that must end by itself; what it says. Where it does not refuse, a limit on its address space keeps the machine whole."""
+    args = [MEMKV, "start", "--set", f"server.data_dir={tmp_path}/data", "--set", "network.address=127.0.0.1:0", "--set", "admin.enabled=false", *words]
+    r = subprocess.run(args, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
+                       preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30)), **how)
+    assert r.returncode == 2, r
+    assert not os.path.exists(tmp_path / "data"), "something was touched"
+    return r.stderr.decode()
+
+
+@pytest.mark.skipif(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE") > 3 << 40, reason="this machine could give it")
+def test_more_memory_than_there_is(tmp_path):
+    text = start_refused(tmp_path, "--set", "memory.max_size=4TiB")
+    assert "the server would take 4.0 TiB" in text and "memory.max_size" in text and "this machine has" in text and "max_size: " in text, text
+    text = start_refused(tmp_path, "--set", "storage.mode=memory", "--set", "storage.drives=[{media: a, max_size: 2TiB}, {media: b, max_size: 2TiB}]")
+    assert "storage.drives" in text and "4.5 TiB of arenas and their metadata" in text, text
+    assert "storage.page_cache" in start_refused(tmp_path, "--set", "storage.page_cache=1TiB", "--set",
+                                                 "storage.drives=[" + ", ".join("{media: /nowhere/%d, max_size: 64MiB}" % i for i in range(4)) + "]")
+
+
+def test_a_drive_that_memory_has_no_room_for(server):
+    ctl = [os.path.join(os.path.dirname(MEMKV), "memkvctl"), "--control", server.control]
+    for size, words in (("4PiB", b"arenas and their metadata"), ("31MiB", b"32.0 MiB at least"), ("1", b"at least")):
+        r = subprocess.run([*ctl, "drive", "add", "more", "--size", size], capture_output=True, timeout=60, check=False)
+        assert r.returncode == 1 and words in r.stderr, r
+
+
+def test_a_ready_descriptor_that_is_not_there(tmp_path):
+    text = start_refused(tmp_path, "--ready-fd", "77")
+    assert "--ready-fd 77" in text and "not open" in text, text
+    r, w = os.pipe()
+    assert "for writing" in start_refused(tmp_path, "--ready-fd", str(r), pass_fds=(r,))
+    os.close(r)
+    os.close(w)
 
 
 def test_an_answer_that_does_not_get_out_is_said(server):

@@ -663,7 +663,7 @@ def test_hugepages_required_but_missing(fakes):
         if int(h.read()) > 0:
             pytest.skip("huge pages are reserved here")
     f = fakes(sets=["memory.hugepages=require"]).start(ready=False)
-    assert f.proc.wait(20) == 1
+    assert f.proc.wait(20) == 2
     assert "memory.hugepages" in f.text()
 
 

@@ -374,6 +374,8 @@ drives_of_each_mode(void **state)
 	set("storage.file_size_gb=0");
 	set("storage.drives=[{media: /a, max_size: 1MiB}]");
 	refused(0, "configuration: ", "too little");
+	set("storage.drives=[{media: /a, max_size: 1}]");
+	refused(0, "configuration: ", ": 1 bytes for \"/a\" are too little; at least 33554432 are needed");
 	set("storage.drives=[{media: /a},{media: /a}]");
 	refused(0, "--set storage.drives", "/a");
 }

@@ -111,6 +111,8 @@ wrong_lines_are_refused_with_their_number(void **state)
 	assert_int_equal(load("\n", 0, &t, why), MKV_ERR_INVAL);
 	mkv_trace_free(&t);
 	assert_int_equal(mkv_trace_load(&t, "/nonexistent/trace", 0, why, sizeof(why)), MKV_ERR_SYSTEM);
+	assert_int_equal(mkv_trace_load(&t, "/", 0, why, sizeof(why)), MKV_ERR_SYSTEM);
+	assert_string_equal(why, "/: Is a directory");
 	mkv_trace_free(&t);
 }
 

@@ -5,6 +5,7 @@
 #include "clients/cli/ctl.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #include "bench/opt.h"
 #include "common/base/assert.h"
 #include "common/base/clock.h"
+#include "common/base/err.h"
 #include "common/base/os.h"
 #include "common/base/units.h"
 
@@ -51,6 +53,30 @@ static const struct mkv_opt ctl_options[] = {
 	{ "version", 'V', MKV_OPT_FLAG, offsetof(struct ctl_opts, version), NULL, NULL, NULL, "print the version", 1 },
 	{ "help", 'h', MKV_OPT_FLAG, offsetof(struct ctl_opts, help), NULL, NULL, NULL, "this text", 1 },
 };
+
+static int ctl_json;				/* --json was given, wherever it stood: complaints are objects as well */
+
+/* What got no answer, in words and as an object. Answers with the exit status. */
+MKV_PRINTF(3, 4) static int
+ctl_fail(int status, int err, const char *fmt, ...)
+{
+	char text[640];
+	json_t *j;
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	fprintf(stderr, "memkvctl: %s\n", text);
+	if (!ctl_json)
+		return (status);
+	j = json_pack("{s:b, s:s}", "ok", 0, "status", mkv_err_name(err));
+	json_object_set_new(j, "error", json_string(text));	/* NULL, and left out, if a word was no text */
+	json_dumpf(j, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);
+	fputc('\n', stdout);
+	json_decref(j);
+	return (status);
+}
 
 static void
 ctl_help(FILE *to)
@@ -189,15 +215,11 @@ ctl_talk(int fd, const char *path, const char *ask, uint64_t until_ns, json_t **
 {
 	char *line;
 
-	if (ctl_send(fd, ask, strlen(ask)) != 0 || ctl_send(fd, "\n", 1) != 0 || (line = ctl_recv(fd, until_ns)) == NULL) {
-		fprintf(stderr, "memkvctl: %s: no answer: %s\n", path, ctl_no_answer());
-		return (4);
-	}
+	if (ctl_send(fd, ask, strlen(ask)) != 0 || ctl_send(fd, "\n", 1) != 0 || (line = ctl_recv(fd, until_ns)) == NULL)
+		return (ctl_fail(4, errno == EAGAIN || errno == ETIMEDOUT ? MKV_E_TIMEOUT : MKV_E_CLOSED, "%s: no answer: %s", path, ctl_no_answer()));
 	*answer = json_loads(line, 0, NULL);
 	free(line);
-	if (*answer == NULL)
-		fprintf(stderr, "memkvctl: %s: the answer is no JSON\n", path);
-	return (*answer == NULL ? 1 : 0);
+	return (*answer == NULL ? ctl_fail(1, MKV_E_PROTO, "%s: the answer is no JSON", path) : 0);
 }
 
 int
@@ -208,13 +230,11 @@ ctl_ask(const char *path, const char *cmd, const char *const *names, unsigned ti
 	int fd, status = 4;
 
 	*answer = NULL;
-	if (ask == NULL) {
-		fprintf(stderr, "memkvctl %s: a NAME is not UTF-8, or there is no memory; memkvctl status shows the names\n", cmd);
-		return (2);
-	}
+	if (ask == NULL)
+		return (ctl_fail(2, MKV_E_INVAL, "%s: a NAME is not UTF-8, or there is no memory; memkvctl status shows the names", cmd));
 	fd = mkv_os_connect_unix(path, timeout_s);
 	if (fd < 0) {
-		fprintf(stderr, "memkvctl: %s: %s: is the server running? --control names another socket\n", path, strerror(-fd));
+		(void)ctl_fail(4, MKV_E_UNREACHABLE, "%s: %s: is the server running? --control names another socket", path, strerror(-fd));
 	} else {
 		status = ctl_talk(fd, path, ask, until_ns, answer);
 		close(fd);
@@ -335,9 +355,8 @@ ctl_unknown(const char *word)
 {
 	const char *near = mkv_opt_nearest(word, ctl_name_at, NULL, MKV_ARRAY_LEN(ctl_commands));
 
-	fprintf(stderr, "memkvctl: unknown command %s; %s%s\n", word, near != NULL ? "the nearest known one is " : "memkvctl help lists them",
-	    near != NULL ? near : "");
-	return (2);
+	return (ctl_fail(2, MKV_E_INVAL, "unknown command %s; %s%s", word, near != NULL ? "the nearest known one is " : "memkvctl help lists them",
+	    near != NULL ? near : ""));
 }
 
 /* The options of `drive` travel as words. */
@@ -369,11 +388,9 @@ ctl_run(const struct ctl_opts *o, const char *const *words)
 	json_t *answer;
 	int status;
 
-	if (path == NULL && (path = ctl_find(place, sizeof(place))) == NULL) {
-		fprintf(stderr, "memkvctl: no control socket in the usual places: is a server running? Its ready line names the socket: give that with "
-		    "--control or MEMKV_CONTROL\n");
-		return (4);
-	}
+	if (path == NULL && (path = ctl_find(place, sizeof(place))) == NULL)
+		return (ctl_fail(4, MKV_E_UNREACHABLE, "no control socket in the usual places: is a server running? Its ready line names the socket: "
+		    "give that with --control or MEMKV_CONTROL"));
 	status = ctl_ask(path, words[0], words + 1, (unsigned)MKV_MIN(o->deadline_us / 1000000 + (o->deadline_us % 1000000 != 0), CTL_DEADLINE_MAX_S), &answer);
 	if (status != 0)
 		return (status);
@@ -403,23 +420,22 @@ ctl_main(int argc, char **argv)
 		free(words);
 		return (ctl_lists(argv[2]));
 	}
+	ctl_json = mkv_opt_given(argc, argv, "json", 'j');
 	n = mkv_opt_parse(ctl_options, MKV_ARRAY_LEN(ctl_options), 1, &o, argc - 1, argv + 1, words, why, sizeof(why));
-	if (n < 0) {
-		fprintf(stderr, "memkvctl: %s\n", why);
-		status = 2;
-	} else if (o.version)
+	if (n < 0)
+		status = ctl_fail(2, MKV_E_INVAL, "%s", why);
+	else if (o.version)
 		printf("memkvctl %s\n", PACKAGE_VERSION);
 	else if (o.help || (n == 1 && strcmp(words[0], "help") == 0))
 		ctl_help(stdout);
 	else if (n == 0) {
+		status = ctl_json ? ctl_fail(2, MKV_E_INVAL, "a command is missing; memkvctl help lists them") : 2;
 		ctl_help(stderr);
-		status = 2;
 	} else if ((cmd = ctl_command(words[0])) == NULL)
 		status = ctl_unknown(words[0]);
-	else if (!cmd->names && n > 1) {
-		fprintf(stderr, "memkvctl: %s takes no names: it is for the whole server\n", words[0]);
-		status = 2;
-	} else {
+	else if (!cmd->names && n > 1)
+		status = ctl_fail(2, MKV_E_INVAL, "%s takes no names: it is for the whole server", words[0]);
+	else {
 		if (strcmp(words[0], "drive") == 0)
 			ctl_drive_words(&o, words, text);
 		status = ctl_run(&o, words);

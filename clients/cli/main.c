@@ -156,6 +156,8 @@ cli_open(struct cli *c)
 	int r;
 
 	r = mkv_client_open(&c->client, &co, why, sizeof(why));
+	if (r == 0 && why[0] != '\0')
+		fprintf(stderr, "memkv %s: %s\n", c->cmd->name, why);
 	if (r == 0)
 		return (CLI_DONE);
 	return (why[0] != '\0' ? cli_fail_text(c, r, why) : cli_fail(c, NULL, r, 0));

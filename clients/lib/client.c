@@ -101,6 +101,23 @@ client_pool(struct mkv_client *c)
 	return (0);
 }
 
+/*
+ * Many processes have one environment, and one of them gets the port: for the others' sake that is no failure. What is wrong in every process is one.
+ */
+static int
+client_http(struct mkv_client *c, char *why)
+{
+	int r;
+
+	if (c->cf.http_host[0] == '\0')
+		return (0);
+	r = mkv_http_open(&c->loop[0].http, &c->loop[0], c->cf.http_host, c->cf.http_port, why);
+	if (r == 0 || r == MKV_E_CONFIG || r == MKV_E_NOMEM)
+		return (r);
+	atomic_fetch_add_explicit(&c->counters.value[CC_metrics_unserved_total], 1, memory_order_relaxed);
+	return (0);
+}
+
 static int
 client_start(struct mkv_client *c, char *why)
 {
@@ -119,7 +136,7 @@ client_start(struct mkv_client *c, char *why)
 	for (unsigned i = 0; i < c->cf.io_threads; i++)
 		if ((r = mkv_loop_open(&c->loop[i], c, i)) != 0)
 			return (r);
-	if (c->cf.http_host[0] != '\0' && (r = mkv_http_open(&c->loop[0].http, &c->loop[0], c->cf.http_host, c->cf.http_port, why)) != 0)
+	if ((r = client_http(c, why)) != 0)
 		return (r);
 	for (unsigned i = 0; i < c->cf.io_threads && r == 0; i++)
 		r = mkv_loop_start(&c->loop[i]);
@@ -178,8 +195,8 @@ mkv_client_open(struct mkv_client **out, const struct mkv_client_opts *opts, cha
 		return (MKV_E_INVAL);
 	*out = NULL;
 	r = client_open(out, opts, text);
-	if (r != 0 && why != NULL && why_bytes > 0)
-		(void)snprintf(why, why_bytes, "%s", text[0] != '\0' ? text : mkv_err(r));
+	if (why != NULL && why_bytes > 0)
+		(void)snprintf(why, why_bytes, "%s", text[0] != '\0' || r == 0 ? text : mkv_err(r));
 	errno = saved;
 	return (r);
 }

@@ -192,6 +192,7 @@ mkv_http_open(struct http **out, struct loop *l, const char *host, const char *p
 {
 	struct http *h = calloc(1, sizeof(*h));
 	uint16_t bound;
+	int r;
 
 	*out = NULL;
 	if (h == NULL)
@@ -204,10 +205,14 @@ mkv_http_open(struct http **out, struct loop *l, const char *host, const char *p
 		h->peer[i].limit.fire = peer_on_limit;
 	}
 	h->fd = mkv_os_listen_tcp(host, (uint16_t)atoi(port), 0, &bound);
-	if (h->fd < 0) {
-		(void)snprintf(why, WHY_BYTES, "prometheus_bind: cannot listen on %s:%s", host, port);
+	if ((r = h->fd) < 0) {
 		free(h);
-		return (MKV_E_CONFIG);
+		if (r == MKV_E_INVAL)
+			(void)snprintf(why, WHY_BYTES, "prometheus_bind: \"%s\" is no address", host);
+		else
+			(void)snprintf(why, WHY_BYTES, "prometheus_bind: cannot listen on %s:%s (%s), so /metrics is not served here", host, port,
+			    mkv_err(r));
+		return (r == MKV_E_INVAL ? MKV_E_CONFIG : r);
 	}
 	*out = h;
 	return (0);

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from harness import MEMKV, cli
+from harness import MEMKV, MEMKVCTL, cli
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def test_more_memory_than_there_is(tmp_path):
 
 
 def test_a_drive_that_memory_has_no_room_for(server):
-    ctl = [os.path.join(os.path.dirname(MEMKV), "memkvctl"), "--control", server.control]
+    ctl = [MEMKVCTL, "--control", server.control]
     for size, words in (("4PiB", b"arenas and their metadata"), ("31MiB", b"32.0 MiB at least"), ("1", b"at least")):
         r = subprocess.run([*ctl, "drive", "add", "more", "--size", size], capture_output=True, timeout=60, check=False)
         assert r.returncode == 1 and words in r.stderr, r
@@ -206,6 +206,42 @@ def test_a_ready_descriptor_that_is_not_there(tmp_path):
     assert "for writing" in start_refused(tmp_path, "--ready-fd", str(r), pass_fds=(r,))
     os.close(r)
     os.close(w)
+
+
+def test_memkvctl_failures_are_objects_with_json(server, tmp_path):
+    mute = socket.socket(socket.AF_UNIX)
+    mute.bind(str(tmp_path / "mute"))
+    mute.listen(1)
+    for words, status, name in ((["status", "--control", str(tmp_path / "none")], 4, "UNREACHABLE"), (["status"], 4, "UNREACHABLE"),
+                                (["statsu"], 2, "INVAL"), ([], 2, "INVAL"), (["--nonsense"], 2, "INVAL"), (["shutdown", "drive:0"], 2, "INVAL"),
+                                (["tail", b"\xff", "--control", server.control], 2, "INVAL"),
+                                (["status", "--control", str(tmp_path / "mute"), "--deadline", "1s"], 4, "TIMEOUT")):
+        r = subprocess.run([MEMKVCTL, *words, "--json"], capture_output=True, timeout=60, check=False, env={"PATH": "/", "HOME": str(tmp_path)})
+        row = json.loads(r.stdout)
+        assert r.returncode == status and row["ok"] is False and row["status"] == name and row["error"] and r.stderr, (words, r)
+    r = subprocess.run([MEMKVCTL, "stop", "drive:9", "--json", "--control", server.control], capture_output=True, timeout=60, check=False)
+    assert r.returncode == 1 and json.loads(r.stdout)["error"], r
+    mute.close()
+
+
+def test_a_transport_that_is_not_in_this_build(server):
+    for t in ("rdma", "local"):
+        r = cli("get", "k", "--transport", t, "--json", server=server)
+        assert r.returncode == 2 and json.loads(r.stdout)["status"] == "UNSUPPORTED" and b"not in this build" in r.stderr, r
+
+
+def test_metrics_of_many_commands_in_one_environment(server):
+    """MEMKV_PROMETHEUS_BIND is one address for all of them: who comes second goes on without."""
+    taken = socket.create_server(("127.0.0.1", 0))
+    env = {**os.environ, "MEMKV_PROMETHEUS_BIND": "127.0.0.1:%d" % taken.getsockname()[1]}
+    for words, stdin, out in ((["put", "m", "-"], b"v", b""), (["get", "m"], b"", b"v")):
+        r = subprocess.run([MEMKV, *words, "--servers", server.addr], input=stdin, capture_output=True, timeout=60, check=False, env=env)
+        assert (r.returncode, r.stdout) == (0, out) and r.stderr.count(b"prometheus_bind: cannot listen on") == 1, r
+    taken.close()
+    for bad in ("here", "127.0.0.1", "nohost.invalid:9", "127.0.0.1:99999"):
+        r = subprocess.run([MEMKV, "get", "m", "--servers", server.addr], capture_output=True, timeout=60, check=False,
+                           env={**env, "MEMKV_PROMETHEUS_BIND": bad})
+        assert r.returncode == 2 and b"prometheus_bind" in r.stderr, (bad, r)
 
 
 def test_an_answer_that_does_not_get_out_is_said(server):

@@ -598,6 +598,32 @@ test_metrics(void **state)
 	mkv_client_close(c);
 }
 
+/* The port is another handle's: this one goes on without and says so. */
+static void
+test_metrics_of_the_second_handle(void **state)
+{
+	static char text[1 << 17];
+	char bind_to[32], why[256] = "x";
+	struct mkv_client_opts o = { .size = sizeof(o), .servers = "127.0.0.1:1", .prometheus_bind = bind_to };
+	struct mkv_client *first, *second;
+
+	(void)state;
+	(void)snprintf(bind_to, sizeof(bind_to), "127.0.0.1:%u", free_port());
+	assert_int_equal(mkv_client_open(&first, &o, why, sizeof(why)), 0);
+	assert_string_equal(why, "");
+	assert_int_equal(mkv_client_open(&second, &o, why, sizeof(why)), 0);
+	assert_non_null(strstr(why, "prometheus_bind: cannot listen on 127.0.0.1:"));
+	assert_true(mkv_client_metrics(second, text, sizeof(text)) > 1000);
+	assert_non_null(strstr(text, "\nmemkv_client_metrics_unserved_total 1\n"));
+	assert_true(mkv_client_metrics(first, text, sizeof(text)) > 1000);
+	assert_non_null(strstr(text, "\nmemkv_client_metrics_unserved_total 0\n"));
+	mkv_client_close(second);
+	mkv_client_close(first);
+	(void)snprintf(bind_to, sizeof(bind_to), "localhost:%u", free_port());
+	assert_int_equal(mkv_client_open(&first, &o, why, sizeof(why)), MKV_ERR_CONFIG);
+	assert_non_null(strstr(why, "is no address"));
+}
+
 /* A scrape that comes while the process has no descriptor left is answered once it has one again. */
 static void
 test_metrics_after_no_descriptor(void **state)
@@ -643,7 +669,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		ONE(test_server_down), ONE(test_full_server), ONE(test_server_hiccups), ONE(test_server_stopped), ONE(test_auth), ONE(test_names), ALL(test_spread), ALL(test_lists_over_servers),
 		ALL(test_lists_one_mute), ALL(test_lists_one_down), ALL(test_same_server_twice), ONE(test_fork), ONE(test_deadline_precision),
-		ONE(test_metrics), ONE(test_metrics_after_no_descriptor),
+		ONE(test_metrics), ONE(test_metrics_of_the_second_handle), ONE(test_metrics_after_no_descriptor),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -74,7 +74,8 @@ struct mkv_client_opts {
 };
 
 /*
- * Open a handle. No connection is made yet (mkv_warm() does). why: a sentence for people when it fails, may be NULL.
+ * Open a handle. No connection is made yet (mkv_warm() does). why: a sentence for people when it fails, may be NULL. When it returns 0 why is empty,
+ * or says what it goes on without: /metrics, when another process has the port of prometheus_bind.
  * Returns 0; MKV_ERR_CONFIG, MKV_ERR_NOMEM, MKV_ERR_SYSTEM, MKV_ERR_UNSUPPORTED (transport).
  */
 int		mkv_client_open(struct mkv_client **out, const struct mkv_client_opts *opts, char *why, size_t why_bytes);

@@ -96,6 +96,8 @@ void		cli_time_text(char dst[32], uint64_t wall_ms);
 /* fail.c */
 /* Say what went wrong with which key and how to mend it; answers with the exit status. reason: of a miss. */
 int		cli_fail(const struct cli *c, const struct cli_key *k, int status, unsigned reason);
+/* The same with another way to mend it. */
+int		cli_fail_hint(const struct cli *c, const struct cli_key *k, int status, const char *hint);
 /* The same with a text that says it all. */
 int		cli_fail_text(const struct cli *c, int status, const char *text);
 int		cli_usage(const struct cli *c, const char *fmt, ...) MKV_PRINTF(2, 3);

@@ -1,6 +1,8 @@
 /*
  * memkv put: what fits in one buffer goes in one call, a longer file or stream in parts: nothing is seen before the last is there. When
  * anything fails, or the program ends, the server drops what it has.
+ * What a restart of a drive or a server cuts off is begun again inside the deadline where the input can be read a second time: the library keeps no
+ * more than one part of it.
  */
 #include "config.h"
 #include "clients/cli/cli.h"
@@ -12,6 +14,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/base/clock.h"
+#include "common/base/err.h"
+
+#define PUT_PAUSE_MIN_US	50000u
+#define PUT_PAUSE_MAX_US	800000u
+
 struct put {
 	struct cli	*c;
 	struct cli_key	key;
@@ -20,6 +28,9 @@ struct put {
 	int		fd;
 	unsigned char	*buf;
 	uint64_t	total;
+	off_t		start;			/* where the input begins; -1: it is read once */
+	uint64_t	until_ns, pause_us;	/* of trying again: 0 before the first failure */
+	int		met, committing;	/* a part was taken once; the last call was the commit */
 	struct mkv_object obj;
 };
 
@@ -40,35 +51,69 @@ put_read(struct put *p)
 	return ((ssize_t)have);
 }
 
-/* The buffer is full and more follows. */
+/* The buffer holds n bytes and more follows. 0, an error of the library, or a positive errno of the input. */
 static int
-put_parts(struct put *p, struct cli_progress *pr)
+put_attempt(struct put *p, struct cli_progress *pr, ssize_t n)
 {
 	struct mkv_put_stream *s;
 	uint64_t deadline = p->c->o.deadline_us;
-	ssize_t n = CLI_BUFFER_BYTES;
 	int r;
 
-	r = mkv_put_begin(p->c->client, p->key.data, p->key.bytes, &p->po, deadline, &s);
-	if (r != 0)
-		return (cli_fail(p->c, &p->key, r, 0));
+	p->total = 0;
+	p->committing = 0;
+	if ((r = mkv_put_begin(p->c->client, p->key.data, p->key.bytes, &p->po, deadline, &s)) != 0)
+		return (r);
 	for (; n > 0; n = put_read(p)) {
-		r = mkv_put_part(s, p->buf, (size_t)n, deadline);
-		if (r != 0) {
-			mkv_put_abort(s);
-			return (cli_fail(p->c, &p->key, r, 0));
-		}
+		if ((r = mkv_put_part(s, p->buf, (size_t)n, deadline)) != 0)
+			break;
+		p->met = 1;
 		p->total += (uint64_t)n;
 		cli_progress_at(pr, p->total);
 		if (n < (ssize_t)CLI_BUFFER_BYTES)
 			break;
 	}
-	if (n < 0) {
+	if (n < 0)
 		r = errno;
+	if (r != 0) {
 		mkv_put_abort(s);
-		return (cli_fail_file(p->c, p->path, r));
+		return (r);
 	}
-	r = mkv_put_commit(s, deadline, &p->obj);
+	p->committing = 1;
+	return (mkv_put_commit(s, deadline, &p->obj));
+}
+
+/* Is there sense in another attempt? Then the input is at its beginning and a pause is over. A server that never was there is said at once. */
+static int
+put_again(struct put *p, int r)
+{
+	uint64_t now = mkv_now_ns();
+
+	if (!mkv_err_retry(r) || !p->met || p->start < 0 || (p->committing && p->c->o.if_absent))
+		return (0);			/* an if-absent whose commit has no answer would find itself */
+	if (p->until_ns == 0) {
+		p->until_ns = now + MKV_MIN(p->c->o.deadline_us - 1, CLI_DEADLINE_MAX_US - 1) * MKV_NS_PER_US;
+		p->pause_us = PUT_PAUSE_MIN_US;
+	}
+	if (now + p->pause_us * MKV_NS_PER_US >= p->until_ns)
+		return (0);
+	(void)usleep((useconds_t)p->pause_us);
+	p->pause_us = MKV_MIN(p->pause_us * 2, PUT_PAUSE_MAX_US);
+	return (lseek(p->fd, p->start, SEEK_SET) == p->start);
+}
+
+static int
+put_parts(struct put *p, struct cli_progress *pr)
+{
+	ssize_t n = CLI_BUFFER_BYTES;
+	int r;
+
+	do
+		r = put_attempt(p, pr, n);
+	while (r < 0 && put_again(p, r) && (n = put_read(p)) >= 0);
+	if (r > 0 || n < 0)
+		return (cli_fail_file(p->c, p->path, r > 0 ? r : errno));
+	if (r != 0 && p->start < 0 && mkv_err_retry(r) && p->met)
+		return (cli_fail_hint(p->c, &p->key, r, "this input cannot be read again; a file is, until the deadline"));
 	return (r == 0 ? CLI_DONE : cli_fail(p->c, &p->key, r, 0));
 }
 
@@ -84,6 +129,7 @@ put_all(struct put *p)
 		return (cli_fail_file(p->c, p->path, errno));
 	if (S_ISDIR(st.st_mode))
 		return (cli_fail_file(p->c, p->path, EISDIR));
+	p->start = lseek(p->fd, 0, SEEK_CUR);
 	n = put_read(p);
 	if (n < 0)
 		return (cli_fail_file(p->c, p->path, errno));

@@ -52,8 +52,8 @@ fail_hint(const struct cli *c, int status, char *dst, size_t dst_bytes)
 	}
 }
 
-int
-cli_fail(const struct cli *c, const struct cli_key *k, int status, unsigned reason)
+static int
+fail_say(const struct cli *c, const struct cli_key *k, int status, unsigned reason, const char *given)
 {
 	char hint[256];
 	int miss;
@@ -66,6 +66,8 @@ cli_fail(const struct cli *c, const struct cli_key *k, int status, unsigned reas
 		status = MKV_ERR_TIMEOUT;
 	miss = status == MKV_ERR_MISS;
 	fail_hint(c, status, hint, sizeof(hint));
+	if (given != NULL)
+		snprintf(hint, sizeof(hint), "%s", given);
 	fprintf(stderr, "memkv %s: %s%s%s%s%s%s%s\n", c->cmd->name, k != NULL ? k->given : "", k != NULL ? ": " : "",
 	    mkv_strerror(status), miss ? ": " : "", miss ? mkv_miss_text(reason) : "", hint[0] != '\0' ? ": " : "", hint);
 	if (c->o.json) {
@@ -77,6 +79,18 @@ cli_fail(const struct cli *c, const struct cli_key *k, int status, unsigned reas
 		cli_json_print(stdout, j);
 	}
 	return (mkv_err_exit(status));
+}
+
+int
+cli_fail(const struct cli *c, const struct cli_key *k, int status, unsigned reason)
+{
+	return (fail_say(c, k, status, reason, NULL));
+}
+
+int
+cli_fail_hint(const struct cli *c, const struct cli_key *k, int status, const char *hint)
+{
+	return (fail_say(c, k, status, 0, hint));
 }
 
 /* What a person typed may be no UTF-8: then the object does without it. */

@@ -2,6 +2,7 @@
 import json
 import os
 import resource
+import signal
 import socket
 import stat
 import subprocess
@@ -10,12 +11,11 @@ import time
 
 import pytest
 
-from harness import MEMKV, MEMKVCTL, cli
+from harness import MEMKV, MEMKVCTL, MIB, Server, cli, content
 
 
 @pytest.fixture(scope="module")
 def server():
-    from harness import Server
     with Server(mode="memory", drive_bytes="64MiB", sets=["memory.max_size=16MiB"]) as s:
         yield s
 
@@ -242,6 +242,44 @@ def test_metrics_of_many_commands_in_one_environment(server):
         r = subprocess.run([MEMKV, "get", "m", "--servers", server.addr], capture_output=True, timeout=60, check=False,
                            env={**env, "MEMKV_PROMETHEUS_BIND": bad})
         assert r.returncode == 2 and b"prometheus_bind" in r.stderr, (bad, r)
+
+
+def kill_the_drive(s):
+    pid = s.status()["drive:0"]["pid"]
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def wait_for_the_next(s, pid):
+    end = time.monotonic() + 30
+    while s.wait_running()["drive:0"]["pid"] == pid:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_long_put_outlives_its_drive(tmp_path):
+    """A file is read again; a pipe cannot be, and the message says that instead of a deadline that was not over."""
+    value = content(b"long", 1, 96 * MIB)
+    (tmp_path / "file").write_bytes(value)
+    with Server(drive_bytes="1GiB", sets=["memory.max_size=64MiB", "server.crash_limit=1000"]) as s:
+        for i in range(3):
+            before = s.metric_sum("memkv_drive_write_bytes_total")
+            p = subprocess.Popen([MEMKV, "put", "long", str(tmp_path / "file"), "--overwrite", "--deadline", "30s", "--servers", s.addr],
+                                 stderr=subprocess.PIPE)
+            while p.poll() is None and s.metric_sum("memkv_drive_write_bytes_total") < before + (8 + 8 * i) * MIB:
+                pass
+            pid = kill_the_drive(s)
+            said = p.communicate(timeout=120)[1]
+            assert p.returncode == 0, (i, said)
+            wait_for_the_next(s, pid)
+            r = cli("get", "long", server=s)
+            assert r.returncode == 0 and r.stdout == value
+        p = subprocess.Popen([MEMKV, "put", "pipe", "-", "--deadline", "30s", "--servers", s.addr], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        p.stdin.write(value[:24 * MIB])
+        wait_for_the_next(s, kill_the_drive(s))
+        said = p.communicate(value[24 * MIB:], timeout=120)[1]
+        assert p.returncode == 4 and b"cannot be read again" in said and b"it had" not in said, said
+        assert cli("exists", "pipe", server=s).returncode == 3
 
 
 def test_an_answer_that_does_not_get_out_is_said(server):

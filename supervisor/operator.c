@@ -129,7 +129,7 @@ op_row(const struct proc *p)
 {
 	const struct child *ch = &p->child;
 	uint64_t up = ch->state == CHILD_RUNNING ? (mkv_now_ns() - ch->ready_ns) / MKV_NS_PER_SEC : 0;
-	const char *detail = ch->state == CHILD_RUNNING ? p->detail : p->why, *jail = ch->state == CHILD_RUNNING ? p->jail_missing : "";
+	const char *detail = proc_words(p), *jail = ch->state == CHILD_RUNNING ? p->jail_missing : "";
 
 	json_t *row = json_pack("{s:s,s:s,s:i,s:I,s:i,s:s,s:s%}", "name", ch->name, "state", child_state_name(ch->state), "pid",
 	    p->life != NULL ? (int)p->life->pid : 0, "uptime_s", (json_int_t)up, "restarts", (int)ch->restart_count, "jail_missing",

@@ -112,7 +112,7 @@ drive_row(const struct mkv_sup *s, uint32_t i)
 {
 	const struct mkv_map_row *r = pool_row(s, i);
 	const struct proc *p = &s->proc[s->front_count + i];
-	const char *words = p->child.state == CHILD_RUNNING ? p->detail : p->why;
+	const char *words = proc_words(p);
 	json_t *media = json_string(s->conf->drive[i].media), *detail = json_string(words);
 	char hex[33] = "";
 

@@ -31,6 +31,7 @@
 
 #define EPOCH_RESERVE	64u
 #define PEERS_WHY_MAX	640u
+#define DRAIN_WORD_MS	1000u	/* a drive without its lock for so long is told of */
 
 /* ---- epoch ---- */
 
@@ -197,14 +198,36 @@ peers_on_drain_timer(uv_timer_t *t)
 	sup_on_change(s);
 }
 
+/* Long before the limit: who waits for a server to be ready, or looks at its status, shall see for what it waits. */
+static void
+peers_on_drain_wait(uv_timer_t *t)
+{
+	struct pool_drive *d = MKV_CONTAINER_OF(t, struct pool_drive, drain_timer);
+	struct mkv_sup *s = t->data;
+	struct proc *p = sup_drive(s, (uint32_t)(d - s->pool));
+	uint64_t limit_ms = s->params->drive_drain_timeout / 1000;
+
+	(void)uv_timer_start(t, peers_on_drain_timer, limit_ms - MKV_MIN(limit_ms, DRAIN_WORD_MS), 0);
+	if (p->life == NULL || p->life->broken || p->child.state != CHILD_STARTING)
+		return;				/* it is its own end that is waited for, and why is known */
+	snprintf(p->detail, sizeof(p->detail), "waits for the lock of its medium: another server, a memkv drive command or I/O of its former process has it");
+	mkv_log(MKV_EV_DRIVE_LOCKED, "child=%s media=%s text=\"%s\" limit_ms=%" PRIu64, p->child.name, s->conf->drive[p->index].media, p->detail,
+	    limit_ms);
+}
+
 static void
 peers_arm_drain(struct proc *drive)
 {
 	struct mkv_sup *s = drive->sup;
 	struct pool_drive *d = &s->pool[drive->index];
+	uint64_t limit_ms = s->params->drive_drain_timeout / 1000;
 
-	if (!d->drain_late)
-		(void)uv_timer_start(&d->drain_timer, peers_on_drain_timer, s->params->drive_drain_timeout / 1000, 0);
+	if (d->drain_late)
+		return;
+	if (limit_ms > DRAIN_WORD_MS)
+		(void)uv_timer_start(&d->drain_timer, peers_on_drain_wait, DRAIN_WORD_MS, 0);
+	else
+		(void)uv_timer_start(&d->drain_timer, peers_on_drain_timer, limit_ms, 0);
 }
 
 /* ---- damaged rings ---- */

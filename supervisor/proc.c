@@ -420,7 +420,7 @@ proc_spawn(struct child *c)
 	char path[640], why[600];
 	int r;
 
-	p->why[0] = '\0';
+	p->why[0] = p->detail[0] = '\0';
 	snprintf(path, sizeof(path), "%s/%s", s->libexec, spawn_program(p->kind));
 	if ((r = peers_raise_epoch(s, why, sizeof(why))) != 0) {
 		snprintf(p->why, sizeof(p->why), "waits to be started: %s", why);

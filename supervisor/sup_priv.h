@@ -202,6 +202,13 @@ proc_is_drive(const struct proc *p)
 	return (p->kind == SUP_DRIVE);
 }
 
+/* What there is to say of it now: of its service or of what it waits for, else of its end. */
+static inline const char *
+proc_words(const struct proc *p)
+{
+	return (p->child.state == CHILD_RUNNING || (p->child.state == CHILD_STARTING && p->why[0] == '\0') ? p->detail : p->why);
+}
+
 /* Configured in this life and not known to be broken: messages may go there. */
 static inline int
 proc_reachable(const struct proc *p)

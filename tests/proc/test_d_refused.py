@@ -1,4 +1,5 @@
 """d: a drive that never was of use. The others serve; where there is none, the start fails for the one reason there is."""
+import fcntl
 import os
 import re
 
@@ -36,5 +37,24 @@ def test_a_start_that_fails_names_one_failure():
         failed = [line for line in text.splitlines() if re.search(r" proc=(drive|front)\S* .*event=worker_failed", line)]
         assert len(failed) == 1 and "proc=drive:0" in failed[0], text
         assert "cannot serve: " in text and "is not a store" in text, text
+    finally:
+        s.close()
+
+
+def test_a_drive_that_somebody_else_has_is_told_of_at_once():
+    """Long before drive.drain_timeout is over and the drive is FAILED; and it comes back by itself."""
+    s = server_with("held", "good")
+    s.sets.append("drive.drain_timeout=4s")
+    try:
+        with open(os.path.join(s.data, "held"), "wb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            s.start()
+            text = s.log_tail(500)
+            assert len(re.findall(r"level=warn event=drive_locked child=drive:0 .*another server", text)) == 1, text
+            assert text.index("event=drive_locked") < text.index("event=drain_late"), text
+            row = s.status()["drive:0"]
+            assert row["state"] == "STARTING" and "waits for the lock" in row["detail"], row
+        assert "waits for" not in s.wait_running()["drive:0"]["detail"]
+        assert s.log_tail(500).count("event=drive_locked") == 1
     finally:
         s.close()

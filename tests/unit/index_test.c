@@ -212,12 +212,44 @@ test_expect_many(void **state)
 	mkv_index_fini(&ix);
 }
 
+/* Adding is taking and linking; asking for memory changes nothing, however far it goes. */
+static void
+test_add(void **state)
+{
+	struct mkv_index ix;
+
+	(void)state;
+	assert_int_equal(mkv_index_init(&ix, 1000), 0);
+	for (uint32_t k = 0; k < 1000; k++) {
+		struct mkv_ent en = { .digest = digest_of(k), .page = k, .run = 3, .units = 2, .flags = MKV_ENT_PIN, .expires = 9, .rank = 8 };
+
+		for (unsigned step = 0; step < 6; step++)
+			mkv_index_prefetch(&ix, en.digest, step);
+		assert_int_equal(mkv_index_add(&ix, &en), k);
+	}
+	assert_int_equal(mkv_index_add(&ix, &(struct mkv_ent){ .page = 1 }), MKV_ENT_NIL);
+	assert_int_equal(ix.linked, 1000);
+	assert_int_equal(ix.used, 1000);
+	for (uint32_t k = 0; k < 1000; k++) {
+		const struct mkv_ent *en = &ix.ent[k];
+
+		assert_int_equal(mkv_index_find(&ix, digest_of(k)), k);
+		assert_int_equal(en->flags, MKV_ENT_PIN | MKV_ENT_USED | MKV_ENT_LINKED);
+		assert_true(en->page == k && en->run == 3 && en->units == 2 && en->expires == 9 && en->rank == 8 && en->q_next == 0);
+	}
+	mkv_index_unlink(&ix, 500);
+	mkv_index_drop(&ix, 500);
+	assert_int_equal(mkv_index_add(&ix, &(struct mkv_ent){ .digest = digest_of(5000) }), 500);
+	assert_int_equal(mkv_index_find(&ix, digest_of(5000)), 500);
+	mkv_index_fini(&ix);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_model), cmocka_unit_test(test_same_lo), cmocka_unit_test(test_full), cmocka_unit_test(test_memory),
-		cmocka_unit_test(test_many), cmocka_unit_test(test_expect), cmocka_unit_test(test_expect_many),
+		cmocka_unit_test(test_many), cmocka_unit_test(test_expect), cmocka_unit_test(test_expect_many), cmocka_unit_test(test_add),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

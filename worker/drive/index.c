@@ -88,14 +88,19 @@ mkv_index_find(const struct mkv_index *ix, struct mkv_digest d)
 }
 
 void
-mkv_index_prefetch(const struct mkv_index *ix, struct mkv_digest d, int step)
+mkv_index_prefetch(const struct mkv_index *ix, struct mkv_digest d, unsigned step)
 {
 	const uint32_t *h = index_head(ix, d.lo);
+	uint32_t i;
 
-	if (step == 0)
-		__builtin_prefetch(h);
-	else if (*h != 0)
-		__builtin_prefetch(&ix->ent[*h - 1]);
+	if (step == 0) {
+		__builtin_prefetch(h, 1);
+		return;
+	}
+	for (i = *h; i != 0 && step > 1; step--)
+		i = ix->ent[i - 1].next;
+	if (i != 0)
+		__builtin_prefetch(&ix->ent[i - 1], 1);
 }
 
 /*
@@ -139,8 +144,9 @@ mkv_index_find_lo(const struct mkv_index *ix, uint64_t lo, uint32_t *it)
 	return (MKV_ENT_NIL);
 }
 
-uint32_t
-mkv_index_take(struct mkv_index *ix)
+/* A slot with what its last owner left. */
+static uint32_t
+index_slot(struct mkv_index *ix)
 {
 	uint32_t i;
 
@@ -152,9 +158,19 @@ mkv_index_take(struct mkv_index *ix)
 	} else
 		return (MKV_ENT_NIL);
 	MKV_ASSERT((ix->ent[i].flags & MKV_ENT_USED) == 0);
+	ix->used++;
+	return (i);
+}
+
+uint32_t
+mkv_index_take(struct mkv_index *ix)
+{
+	uint32_t i = index_slot(ix);
+
+	if (i == MKV_ENT_NIL)
+		return (i);
 	memset(&ix->ent[i], 0, sizeof(ix->ent[i]));
 	ix->ent[i].flags = MKV_ENT_USED;
-	ix->used++;
 	return (i);
 }
 
@@ -178,6 +194,7 @@ index_populate(void *arg)
 {
 	struct mkv_index *ix = arg;
 
+	mkv_os_populate(ix->head, ix->populate_head_bytes);
 	mkv_os_populate(ix->ent, ix->populate_bytes);
 	return (NULL);
 }
@@ -192,6 +209,7 @@ mkv_index_expect(struct mkv_index *ix, uint32_t n)
 	while (2ull * ix->buckets <= MKV_MIN(n, ix->heads_max))
 		ix->buckets *= 2;
 	ix->split = n > ix->buckets && 2ull * ix->buckets <= ix->heads_max ? n - ix->buckets : 0;
+	ix->populate_head_bytes = MKV_ALIGN_UP((uint64_t)(ix->buckets + ix->split) * sizeof(uint32_t), 4096);
 	ix->populate_bytes = (uint64_t)n * sizeof(struct mkv_ent) & ~(uint64_t)4095;
 	if (ix->populate_bytes < INDEX_HUGE_MIN)
 		return;
@@ -235,13 +253,12 @@ index_split(struct mkv_index *ix)
 	}
 }
 
-void
-mkv_index_link(struct mkv_index *ix, uint32_t i)
+static void
+index_link(struct mkv_index *ix, uint32_t i)
 {
 	struct mkv_ent *en = &ix->ent[i];
 	uint32_t *h;
 
-	MKV_ASSERT((en->flags & (MKV_ENT_USED | MKV_ENT_LINKED)) == MKV_ENT_USED);
 	if (ix->linked >= ix->buckets + ix->split)
 		index_split(ix);
 	h = index_head(ix, en->digest.lo);
@@ -249,6 +266,26 @@ mkv_index_link(struct mkv_index *ix, uint32_t i)
 	*h = i + 1;
 	en->flags |= MKV_ENT_LINKED;
 	ix->linked++;
+}
+
+void
+mkv_index_link(struct mkv_index *ix, uint32_t i)
+{
+	MKV_ASSERT((ix->ent[i].flags & (MKV_ENT_USED | MKV_ENT_LINKED)) == MKV_ENT_USED);
+	index_link(ix, i);
+}
+
+uint32_t
+mkv_index_add(struct mkv_index *ix, const struct mkv_ent *en)
+{
+	uint32_t i = index_slot(ix);
+
+	if (i == MKV_ENT_NIL)
+		return (i);
+	ix->ent[i] = *en;
+	ix->ent[i].flags |= MKV_ENT_USED;
+	index_link(ix, i);
+	return (i);
 }
 
 void

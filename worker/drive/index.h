@@ -78,8 +78,8 @@ struct mkv_index {
 	uint32_t	ent_free, side_free;	/* free lists, MKV_ENT_NIL ends */
 	uint32_t	buckets, split;		/* buckets: power of two of this round; split: next to be split */
 	uint32_t	linked, used, sides_used;
-	int		populating;		/* between mkv_index_expect() and mkv_index_expected(): a thread asks for the slab's memory */
-	uint64_t	populate_bytes;
+	int		populating;		/* between mkv_index_expect() and mkv_index_expected(): a thread asks for the heads' and the slab's memory */
+	uint64_t	populate_head_bytes, populate_bytes;
 	pthread_t	populate;
 };
 
@@ -87,7 +87,7 @@ int	mkv_index_init(struct mkv_index *ix, uint32_t ents_max);	/* MKV_E_NOMEM */
 void	mkv_index_fini(struct mkv_index *ix);
 /*
  * So many entries are about to be linked (n: any number): buckets for them at once, none split on the way; where they are very many, a thread asks for
- * the slab's memory meanwhile (it touches nothing). Only while nothing is linked; mkv_index_expected() ends it. Between the two a digest may be linked
+ * the buckets' and the slab's memory meanwhile (it touches nothing). Only while nothing is linked; mkv_index_expected() ends it. Between the two a digest may be linked
  * that is there already: look-ups find the last one linked, and who unlinks that one finds the one before.
  */
 void	mkv_index_expect(struct mkv_index *ix, uint32_t n);
@@ -96,13 +96,15 @@ void	mkv_index_expected(struct mkv_index *ix);
 uint32_t mkv_index_find(const struct mkv_index *ix, struct mkv_digest d);
 /* As many look-ups at once (n <= MKV_INDEX_MANY); out[k] as mkv_index_find() of d[k]. */
 void	mkv_index_find_many(const struct mkv_index *ix, const struct mkv_digest *d, unsigned n, uint32_t *out);
-/* Ask for the memory of a look-up, or a link, that comes soon: step 0 the bucket, later step 1 its first entry. */
-void	mkv_index_prefetch(const struct mkv_index *ix, struct mkv_digest d, int step);
+/* Ask for the memory of a look-up, or a link, that comes soon: step 0 the bucket, later step 1 its first entry, later step 2 the second, and so on. */
+void	mkv_index_prefetch(const struct mkv_index *ix, struct mkv_digest d, unsigned step);
 /* Entries whose digest.lo is this: *it starts with 0. MKV_ENT_NIL at the end. The entry returned may be unlinked before the next call. */
 uint32_t mkv_index_find_lo(const struct mkv_index *ix, uint64_t lo, uint32_t *it);
 uint32_t mkv_index_take(struct mkv_index *ix);			/* slot, zeroed; MKV_ENT_NIL: full */
 void	mkv_index_drop(struct mkv_index *ix, uint32_t i);	/* must be unlinked */
 void	mkv_index_link(struct mkv_index *ix, uint32_t i);	/* digest must not be there yet */
+/* Take, a copy of *en (whose next and state flags do not matter), and link in one. MKV_ENT_NIL: full. */
+uint32_t mkv_index_add(struct mkv_index *ix, const struct mkv_ent *en);
 void	mkv_index_unlink(struct mkv_index *ix, uint32_t i);
 uint32_t mkv_side_take(struct mkv_index *ix);			/* MKV_ENT_NIL: none left */
 void	mkv_side_drop(struct mkv_index *ix, uint32_t s);

@@ -134,18 +134,14 @@ recover_ent(struct mkv_engine *e, const struct mkv_obj_view *v, uint32_t page)
 	return (0);
 }
 
-/*
- * One item of a checkpoint. Its block had a good CRC; what does not hold together is skipped all the same. A look for others with its digest would cost
- * most of the time of a recovery: the journal has the record that made the second one, and it drops both (recover_link()).
- */
+/* An item with more behind it than itself: runs, a set. What does not hold together is skipped. */
 static void
-recover_item(struct mkv_engine *e, const struct mkv_ckpt_item *it)
+recover_item_rare(struct mkv_engine *e, const struct mkv_ckpt_item *it, struct mkv_ent *en)
 {
 	uint32_t room = it->bytes - (uint32_t)sizeof(*it), i;
 	struct mkv_jset js = { 0 };
 	struct mkv_run run[MKV_OBJ_RUNS_MAX] = { { 0, 0 } };
-	int manifest = it->kind == MKV_CI_OBJECT && (it->flags & MKV_ENT_MANIFEST);
-	struct mkv_ent *en;
+	int manifest = it->kind == MKV_CI_OBJECT && (it->flags & MKV_ENT_MANIFEST), side = manifest || it->n_runs > 1;
 
 	if (it->kind == MKV_CI_SETFREE || manifest) {
 		if (room < sizeof(js))
@@ -160,23 +156,37 @@ recover_item(struct mkv_engine *e, const struct mkv_ckpt_item *it)
 		return;
 	if (!!(it->flags & MKV_ENT_MULTI) != (it->n_runs > 1))
 		return;
-	if ((i = recover_slot(e, it->digest, manifest || it->n_runs > 1)) == MKV_ENT_NIL)
+	if (side && (en->run = mkv_side_take(&e->ix)) == MKV_ENT_NIL)
 		return;
-	en = eng_ent(e, i);
-	en->flags |= it->flags & MKV_ENT_LASTING;
-	en->page = it->page;
-	en->units = it->units;
-	en->expires = it->expires;
-	en->rank = it->rank;
 	if (manifest) {
 		recover_set(&e->ix.side[en->run], js.set, js.stripe_mask, js.piece_count);
-		setmap_add(e, en->run);
 	} else if (it->n_runs > 1) {
 		memcpy(run, it->body, it->n_runs * sizeof(run[0]));
 		recover_runs(e, en, run, it->n_runs);
-	} else
-		en->run = it->run;
-	mkv_index_link(&e->ix, i);
+	}
+	i = mkv_index_add(&e->ix, en);
+	if (i == MKV_ENT_NIL && side)
+		mkv_side_drop(&e->ix, en->run);
+	else if (manifest)
+		setmap_add(e, en->run);
+}
+
+/*
+ * One item of a checkpoint. Its block had a good CRC. A look for others with its digest would cost most of the time of a recovery: the journal has the
+ * record that made the second one, and it drops both (recover_link()).
+ */
+static void
+recover_item(struct mkv_engine *e, const struct mkv_ckpt_item *it)
+{
+	struct mkv_ent en = {
+		.digest = it->digest, .page = it->page, .run = it->run, .units = it->units, .flags = it->flags & MKV_ENT_LASTING, .expires = it->expires,
+		.rank = it->rank,
+	};
+
+	if (it->kind == MKV_CI_OBJECT && it->n_runs == 0 && (it->flags & (MKV_ENT_MULTI | MKV_ENT_MANIFEST)) == 0)
+		(void)mkv_index_add(&e->ix, &en);
+	else
+		recover_item_rare(e, it, &en);
 }
 
 /* A step of the walk over a block's items: bytes of the item at pos, 0 at the end. */
@@ -190,24 +200,26 @@ recover_step(const struct mkv_ckpt_block *b, uint32_t pos)
 	return (it->bytes);
 }
 
-/* Millions of entries, each with a miss or two: the memory for the next block is asked for before it is used. The block may be anything. */
-static void
-recover_prefetch(struct mkv_engine *e, const struct mkv_ckpt_block *b)
-{
-	if (b->used > sizeof(b->data))
-		return;
-	for (uint32_t pos = 0, n; (n = recover_step(b, pos)) != 0; pos += n)
-		mkv_index_prefetch(&e->ix, ((const struct mkv_ckpt_item *)(const void *)(b->data + pos))->digest, 0);
-}
-
+/*
+ * The items of a block. Millions of them, each with a miss or two: beside each item the memory for the same one of the next block is asked for, as far
+ * from its use as the processor can go on with others meanwhile. That block (NULL: none) may be anything.
+ */
 static uint64_t
-recover_block(struct mkv_engine *e, const struct mkv_ckpt_block *b)
+recover_block(struct mkv_engine *e, const struct mkv_ckpt_block *b, const struct mkv_ckpt_block *next)
 {
-	uint32_t pos = 0, bytes;
+	uint32_t pos = 0, bytes, ahead = 0;
 	uint64_t n = 0;
 
-	for (; n < b->n_items && (bytes = recover_step(b, pos)) != 0; n++, pos += bytes)
+	if (next != NULL && next->used > sizeof(next->data))
+		next = NULL;
+	for (; n < b->n_items && (bytes = recover_step(b, pos)) != 0; n++, pos += bytes) {
+		uint32_t k = next != NULL ? recover_step(next, ahead) : 0;
+
+		if (k != 0)
+			mkv_index_prefetch(&e->ix, ((const struct mkv_ckpt_item *)(const void *)(next->data + ahead))->digest, 0);
+		ahead += k;
 		recover_item(e, (const struct mkv_ckpt_item *)(const void *)(b->data + pos));
+	}
 	return (n);
 }
 
@@ -240,6 +252,7 @@ recover_read_begin(struct mkv_engine *e, struct recover_read *rd, const struct m
 	rd->mio.done = recover_on_read;
 	e->rec.recovery_read_bytes += (uint64_t)rd->blocks * MKV_BLOCK;
 	e->o.media->ops->read(e->o.media, &rd->mio, rd->buf, rd->blocks * MKV_BLOCK, e->sb.ckpt_off[area] + (uint64_t)(1 + at) * MKV_BLOCK, -1);
+	(void)e->o.media->ops->pump(e->o.media, 0);	/* or it begins when somebody waits for it */
 }
 
 /* 0, or MKV_E_CANCELLED: the process is to end, and nothing turns the loop again. */
@@ -274,14 +287,12 @@ recover_piece(struct mkv_engine *e, const struct mkv_ckpt_head *h, const struct 
 	uint64_t items = 0;
 
 	for (uint32_t i = 0; i < rd->blocks; i++, b++) {
-		if (i + 1 < rd->blocks)
-			recover_prefetch(e, b + 1);
 		if (b->magic != MKV_CKPT_MAGIC || b->tag != e->tag || b->id != h->id || b->block_no != rd->at + i ||
 		    b->used > sizeof(b->data) || !mkv_block_good(b, offsetof(struct mkv_ckpt_block, crc))) {
 			e->rec.damaged_blocks++;
 			continue;
 		}
-		items += recover_block(e, b);
+		items += recover_block(e, b, i + 1 < rd->blocks ? b + 1 : NULL);
 	}
 	return (items);
 }

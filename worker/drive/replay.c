@@ -22,6 +22,7 @@
 
 #define REPLAY_WINDOW		512u		/* blocks in memory */
 #define REPLAY_AHEAD		256u		/* blocks on their way there while others are applied */
+#define REPLAY_STEPS		4u		/* of a look-up that comes soon: its bucket and the three first entries there */
 #define REPLAY_LOOK_CLEAN	128u		/* how far to look behind a block that was plainly never written */
 
 struct replay {
@@ -100,6 +101,7 @@ replay_ahead_begin(struct replay *p)
 	p->ahead.mio.done = replay_on_ahead;
 	e->rec.recovery_read_bytes += (uint64_t)p->ahead.blocks * MKV_BLOCK;
 	e->o.media->ops->read(e->o.media, &p->ahead.mio, p->ahead.mem, p->ahead.blocks * MKV_BLOCK, mkv_sb_journal_at(&e->sb, seq), -1);
+	(void)e->o.media->ops->pump(e->o.media, 0);	/* or it begins when somebody waits for it */
 }
 
 /* Blocks of [seq, seq+n) that were asked for and are there now, copied to `to`. */
@@ -337,7 +339,7 @@ replay_step(const struct mkv_jblock *b, uint32_t pos)
 
 /* Each record is a look-up or two, and each of these a miss: the memory of the blocks to come is asked for before it is used. They may be anything. */
 static void
-replay_prefetch(struct replay *p, uint64_t seq, int step)
+replay_prefetch(struct replay *p, uint64_t seq, unsigned step)
 {
 	const struct mkv_jblock *b = (const struct mkv_jblock *)(p->mem + (size_t)(seq - p->base) * MKV_BLOCK);
 	const struct mkv_jrec *rec;
@@ -395,8 +397,8 @@ replay_apply(struct replay *p, uint64_t upto, int tail)
 	for (; p->apply <= upto; p->apply++) {
 		const struct mkv_jblock *b = replay_block(p, p->apply);
 
-		replay_prefetch(p, p->apply + 2, 0);
-		replay_prefetch(p, p->apply + 1, 1);
+		for (unsigned k = 0; k < REPLAY_STEPS; k++)
+			replay_prefetch(p, p->apply + REPLAY_STEPS - k, k);
 		if (replay_good_since(p, b, p->apply, p->apply_mount)) {
 			p->apply_mount = b->mount;
 			replay_apply_good(p, b, tail);

@@ -128,18 +128,70 @@ test_mark(void **state)
 	assert_int_equal(mkv_alloc_mark(&a, (struct mkv_run){ EXTENTS * PER, 1 }), MKV_E_CORRUPT);
 	assert_int_equal(mkv_alloc_mark(&a, (struct mkv_run){ UINT32_MAX, 2 }), MKV_E_CORRUPT);
 	assert_int_equal(mkv_alloc_mark(&a, (struct mkv_run){ 40, 0 }), MKV_E_CORRUPT);
-	assert_int_equal(a.free_units, EXTENTS * PER - 21);
+	assert_int_equal(mkv_alloc_mark(&a, (struct mkv_run){ PER, PER }), 0);
+	mkv_alloc_unmark(&a, (struct mkv_run){ PER, PER });
+	assert_int_equal(mkv_alloc_mark(&a, (struct mkv_run){ 2 * PER - 3, 3 }), 0);
+	mkv_alloc_marked(&a);
+	assert_int_equal(a.free_in[0], PER - 21);
+	assert_int_equal(a.free_in[1], PER - 3);
+	assert_int_equal(a.free_units, EXTENTS * PER - 24);
 	assert_int_equal(mkv_alloc_take(&a, PER, run, 1), 1);
-	assert_true(run[0].off >= PER);
+	assert_true(run[0].off >= 2 * PER);
 	mkv_alloc_fini(&a);
 	assert_int_equal(mkv_alloc_init(&a, 0, PER), MKV_E_INVAL);
 	assert_int_equal(mkv_alloc_init(&a, 1u << 30, 1u << 12), MKV_E_INVAL);
 }
 
+/* The same runs, marked as recovery does or taken one by one, leave the same map and counts. */
+static void
+test_mark_many(void **state)
+{
+	static const uint32_t pers[] = { 8, 64, 1024 };
+	struct rnd rnd;
+
+	(void)state;
+	rnd_init(&rnd, 5);
+	for (unsigned t = 0; t < 3; t++) {
+		uint32_t per = pers[t], units = EXTENTS * per, left = 0;
+		struct mkv_alloc a;
+		uint8_t used[EXTENTS * 1024] = { 0 };
+
+		assert_int_equal(mkv_alloc_init(&a, EXTENTS, per), 0);
+		for (unsigned i = 0; i < 3000; i++) {
+			struct mkv_run r = { rnd_below(&rnd, units), 1 + rnd_below(&rnd, rnd_below(&rnd, 8) ? 4 : per) };
+			int fits = r.off / per == (r.off + r.len - 1) / per;
+
+			for (uint32_t u = r.off; fits && u < r.off + r.len; u++)
+				fits = !used[u];
+			assert_int_equal(mkv_alloc_mark(&a, r), fits ? 0 : MKV_E_CORRUPT);
+			if (fits && rnd_below(&rnd, 4) == 0)
+				mkv_alloc_unmark(&a, r);
+			else if (fits)
+				memset(used + r.off, 1, r.len);
+		}
+		mkv_alloc_marked(&a);
+		for (uint32_t x = 0; x < EXTENTS; x++) {
+			uint32_t n = 0;
+
+			for (uint32_t u = x * per; u < (x + 1) * per; u++)
+				n += !used[u];
+			assert_int_equal(a.free_in[x], n);
+			assert_int_equal(a.longest[x], n);
+			left += n;
+		}
+		assert_int_equal(a.free_units, left);
+		for (uint32_t u = 0; u < units; u++)
+			assert_int_equal((a.map[u / 64] >> (u % 64)) & 1, used[u]);
+		mkv_alloc_fini(&a);
+	}
+}
+
 int
 main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_model), cmocka_unit_test(test_lowest), cmocka_unit_test(test_mark) };
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_model), cmocka_unit_test(test_lowest), cmocka_unit_test(test_mark), cmocka_unit_test(test_mark_many),
+	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));
 }

@@ -307,10 +307,60 @@ test_ranks(void **state)
 		b.ix.ent[i].q_prev = b.ix.ent[i].q_next = 0;
 	mkv_policy_fini(&b.pol);
 	assert_int_equal(mkv_policy_init(&b.pol, &b.ix, N, MKV_POLICY_CLOCK), 0);
-	assert_int_equal(mkv_policy_rebuild(&b.pol, all), 0);
+	mkv_policy_rebuild(&b.pol, all);
 	assert_int_equal(mkv_policy_count(&b.pol), b.ix.linked);
 	for (unsigned n = 0; n < 300; n++)
 		assert_in_range(box_evict(&b, N + 20), n > 40 ? n - 40 : 0, n + 40);
+	box_down(&b);
+}
+
+static int
+odd_only(const struct mkv_ent *en)
+{
+	return (en->page & 1);
+}
+
+/* Each queue from its young end: ranks rise, and within one the numbers; what does not belong is in none. */
+static void
+test_rebuild_order(void **state)
+{
+	uint8_t rank[3 * N];
+	struct rnd rnd;
+	struct box b;
+	uint32_t seen = 0;
+
+	(void)state;
+	rnd_init(&rnd, 11);
+	box_up(&b, MKV_POLICY_S3FIFO);
+	for (uint32_t k = 0; k < 3 * N; k++) {
+		struct mkv_ent en = { .digest = digest_of(k), .page = k, .flags = rnd_below(&rnd, 3) ? 0 : MKV_ENT_SMALL, .rank = rank[k] = (uint8_t)rnd_below(&rnd, 256) };
+
+		assert_int_equal(mkv_index_add(&b.ix, &en), k);
+	}
+	mkv_index_unlink(&b.ix, 7);
+	mkv_policy_rebuild(&b.pol, odd_only);
+	for (unsigned q = 0; q < MKV_PQ_COUNT; q++) {
+		uint32_t younger = b.pol.q[q].young, n = younger, count = 0;
+
+		for (; n <= 3 * N; younger = n, n = b.ix.ent[n - 1].q_next, count++) {
+			const struct mkv_ent *en = &b.ix.ent[n - 1];
+
+			assert_int_equal(en->page & 1, 1);
+			assert_int_equal(en->rank, 0);
+			assert_int_equal((en->flags & MKV_ENT_SMALL) != 0, q == MKV_PQ_SMALL);
+			assert_int_equal(count == 0 || en->q_prev == younger, 1);
+			assert_true(count == 0 || rank[younger - 1] * 10000 + younger < rank[n - 1] * 10000 + n);
+		}
+		assert_int_equal(b.pol.q[q].old, younger);
+		assert_int_equal(b.pol.q[q].count, count);
+		seen += count;
+	}
+	assert_int_equal(seen, 3 * N / 2 - 1);
+	for (uint32_t i = 0; i < 3 * N; i++)
+		mkv_policy_remove(&b.pol, i);
+	assert_int_equal(mkv_policy_count(&b.pol), 0);
+	for (unsigned q = 0; q < MKV_PQ_COUNT; q++)
+		assert_int_equal(b.pol.q[q].young, b.pol.q[q].old);
 	box_down(&b);
 }
 
@@ -320,7 +370,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_order), cmocka_unit_test(test_none), cmocka_unit_test(test_chain), cmocka_unit_test(test_chain_of_an_old_parent),
 		cmocka_unit_test(test_probation), cmocka_unit_test(test_second_touch), cmocka_unit_test(test_adaptive_calm),
-		cmocka_unit_test(test_adaptive_scan), cmocka_unit_test(test_ranks),
+		cmocka_unit_test(test_adaptive_scan), cmocka_unit_test(test_ranks), cmocka_unit_test(test_rebuild_order),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -276,15 +276,54 @@ mkv_alloc_free(struct mkv_alloc *a, struct mkv_run run)
 	a->free_units += run.len;
 }
 
+/* Most runs lie in one word of the map, and a recovery marks millions: one look, one store. */
 int
 mkv_alloc_mark(struct mkv_alloc *a, struct mkv_run run)
 {
+	uint32_t bit = run.off & 63;
+	uint64_t mask;
+
 	if (run.len == 0 || run.len > a->per_extent || (uint64_t)run.off + run.len > a->units)
 		return (MKV_E_CORRUPT);
 	if ((run.off + run.len - 1) >> a->shift != run.off >> a->shift)
 		return (MKV_E_CORRUPT);
+	if (bit + run.len < 64) {
+		mask = ((1ull << run.len) - 1) << bit;
+		if ((a->map[run.off >> 6] & mask) != 0)
+			return (MKV_E_CORRUPT);
+		a->map[run.off >> 6] |= mask;
+		return (0);
+	}
 	if (!alloc_all(a, run.off, run.len, 0))
 		return (MKV_E_CORRUPT);
-	alloc_claim(a, run);
+	alloc_set(a, run.off, run.len, 1);
 	return (0);
+}
+
+void
+mkv_alloc_unmark(struct mkv_alloc *a, struct mkv_run run)
+{
+	MKV_ASSERT(run.len > 0 && (uint64_t)run.off + run.len <= a->units);
+	MKV_ASSERT(alloc_all(a, run.off, run.len, 1));
+	alloc_set(a, run.off, run.len, 0);
+}
+
+void
+mkv_alloc_marked(struct mkv_alloc *a)
+{
+	a->free_units = 0;
+	for (uint32_t x = 0; x < a->extents; x++) {
+		uint64_t u = (uint64_t)x * a->per_extent;
+		uint32_t n = 0;
+
+		if (a->per_extent < 64) {
+			for (uint64_t k = 0; k < a->per_extent; k++)
+				n += alloc_get(a, u + k) == 0;
+		} else {
+			for (uint64_t w = u / 64; w < (u + a->per_extent) / 64; w++)
+				n += (uint32_t)__builtin_popcountll(~a->map[w]);
+		}
+		a->free_in[x] = a->longest[x] = (uint16_t)n;
+		a->free_units += n;
+	}
 }

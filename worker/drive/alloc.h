@@ -28,7 +28,12 @@ void	mkv_alloc_fini(struct mkv_alloc *a);
 /* Take n units: one run if an extent has it (next fit, or first fit), else up to `runs_max` runs. Returns how many runs, 0 if there is no room; then nothing is taken. */
 unsigned mkv_alloc_take(struct mkv_alloc *a, uint32_t n, struct mkv_run *runs, unsigned runs_max);
 void	mkv_alloc_free(struct mkv_alloc *a, struct mkv_run run);	/* must be in use: asserted */
-/* Recovery: claim a run read from the medium. MKV_E_CORRUPT: outside, across extents, or (partly) taken; then nothing is claimed. */
+/*
+ * Recovery: claim a run read from the medium. MKV_E_CORRUPT: outside, across extents, or (partly) taken; then nothing is claimed. Unmark takes one back.
+ * Both see to the bitmap only; when all are in, mkv_alloc_marked() counts what is left. Nothing is taken or freed before that.
+ */
 int	mkv_alloc_mark(struct mkv_alloc *a, struct mkv_run run);
+void	mkv_alloc_unmark(struct mkv_alloc *a, struct mkv_run run);	/* must be marked: asserted */
+void	mkv_alloc_marked(struct mkv_alloc *a);
 
 #endif

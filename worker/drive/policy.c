@@ -411,29 +411,41 @@ mkv_policy_rank_step(struct mkv_policy *p, unsigned n)
 	return (p->cursor != 0);
 }
 
-/* Rank 255 first. Chains of one rank each, through q_next; what is in no queue yet has no other use for it. */
-int
+/*
+ * One pass over the slab: a chain for each rank of each queue, in the order of the slab; then the chains of a queue are joined, rank 0 at its young end.
+ */
+void
 mkv_policy_rebuild(struct mkv_policy *p, int (*in)(const struct mkv_ent *en))
 {
-	uint32_t *rank = calloc(256, sizeof(*rank));
+	struct {
+		uint32_t	young, old;		/* entry + 1 */
+	} chain[MKV_PQ_COUNT][256] = { { { 0, 0 } } }, *c;
 
-	if (rank == NULL)
-		return (MKV_E_NOMEM);
+	MKV_ASSERT(mkv_policy_count(p) == 0);
 	for (uint32_t i = 0; i < p->ix->ents_high; i++) {
 		struct mkv_ent *en = &p->ix->ent[i];
 
 		if ((en->flags & MKV_ENT_LINKED) == 0 || !in(en))
 			continue;
-		en->q_next = rank[en->rank];
-		rank[en->rank] = i + 1;
+		MKV_ASSERT(en->q_prev == 0 && en->q_next == 0);
+		c = &chain[q_of(en)][en->rank];
+		en->rank = 0;
+		en->q_prev = c->old;
+		*(c->old != 0 ? &p->ix->ent[c->old - 1].q_next : &c->young) = i + 1;
+		c->old = i + 1;
+		p->q[q_of(en)].count++;
 	}
-	for (unsigned k = 256; k-- > 0;) {
-		for (uint32_t n = rank[k], next; n != 0; n = next) {
-			next = p->ix->ent[n - 1].q_next;
-			p->ix->ent[n - 1].q_next = 0;
-			mkv_policy_restore(p, n - 1);
+	for (unsigned q = 0; q < MKV_PQ_COUNT; q++) {
+		uint32_t end = QUEUE + q;
+
+		for (c = chain[q]; c < chain[q] + 256; c++) {
+			if (c->old == 0)
+				continue;
+			*q_older(p, end) = c->young;
+			*q_younger(p, c->young) = end;
+			end = c->old;
 		}
+		*q_older(p, end) = QUEUE + q;
+		p->q[q].old = end;
 	}
-	free(rank);
-	return (0);
 }

@@ -89,8 +89,8 @@ void	mkv_policy_restore(struct mkv_policy *p, uint32_t i);
  */
 void	mkv_policy_rank_begin(struct mkv_policy *p);
 int	mkv_policy_rank_step(struct mkv_policy *p, unsigned n);
-/* Recovery: all linked entries that `in` says belong in a queue enter theirs by rank, the highest first. Queues are empty. MKV_E_NOMEM */
-int	mkv_policy_rebuild(struct mkv_policy *p, int (*in)(const struct mkv_ent *en));
+/* Recovery: all linked entries that `in` says belong in a queue enter theirs by rank, the lowest at the young end. Queues are empty. */
+void	mkv_policy_rebuild(struct mkv_policy *p, int (*in)(const struct mkv_ent *en));
 
 static inline uint32_t
 mkv_policy_count(const struct mkv_policy *p)

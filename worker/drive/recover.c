@@ -389,14 +389,22 @@ recover_head(struct mkv_engine *e, struct mkv_ckpt_head *best, uint32_t *area, u
 static int
 recover_claim(struct mkv_engine *e, uint32_t i, struct mkv_run *clash)
 {
-	struct mkv_ent *en = eng_ent(e, i);
+	const struct mkv_ent *en = eng_ent(e, i);
 	struct mkv_run run[MKV_OBJ_RUNS_MAX];
-	unsigned n = mkv_ent_runs(&e->ix, en, run);
+	unsigned n;
 	uint32_t sum = 0;
 
 	clash->len = 0;
 	if (en->page >= e->pg.count || e->pg.live[en->page] == UINT8_MAX)
 		return (MKV_E_CORRUPT);
+	if ((en->flags & (MKV_ENT_MULTI | MKV_ENT_MANIFEST)) == 0 && en->units > 0) {
+		run[0] = (struct mkv_run){ en->run, en->units };
+		if (mkv_alloc_mark(&e->al, run[0]) == 0)
+			return (0);
+		*clash = run[0];
+		return (MKV_E_CORRUPT);
+	}
+	n = mkv_ent_runs(&e->ix, en, run);
 	for (unsigned k = 0; k < n; k++)
 		sum += run[k].len;
 	if (n > 0 && sum != en->units)
@@ -406,7 +414,7 @@ recover_claim(struct mkv_engine *e, uint32_t i, struct mkv_run *clash)
 			continue;
 		*clash = run[k];
 		while (k > 0)
-			mkv_alloc_free(&e->al, run[--k]);
+			mkv_alloc_unmark(&e->al, run[--k]);
 		return (MKV_E_CORRUPT);
 	}
 	return (0);
@@ -442,11 +450,8 @@ recover_clash(struct mkv_engine *e, uint32_t below, struct mkv_run c)
 		if (!hit)
 			continue;
 		for (unsigned k = 0; k < n; k++)
-			mkv_alloc_free(&e->al, run[k]);
-		if (e->pg.live[en->page]-- == 1) {
-			e->pg.taken[en->page] = 0;
-			e->pg.free++;
-		}
+			mkv_alloc_unmark(&e->al, run[k]);
+		e->pg.live[en->page]--;
 		recover_count(e, en->flags, UINT32_MAX);	/* one less */
 		recover_lose(e, i);
 	}
@@ -458,11 +463,8 @@ recover_settle_prefetch(struct mkv_engine *e, uint32_t i)
 {
 	const struct mkv_ent *en = eng_ent(e, i);
 
-	if (en->page < e->pg.count) {
+	if (en->page < e->pg.count)
 		__builtin_prefetch(&e->pg.live[en->page], 1);
-		__builtin_prefetch(&e->pg.taken[en->page], 1);
-		__builtin_prefetch(&e->pg.total[en->page], 1);
-	}
 	if (en->run < e->al.units)
 		__builtin_prefetch(&e->al.map[en->run >> 6], 1);
 }
@@ -477,12 +479,25 @@ recover_forget(struct mkv_engine *e)
 	e->ck.wanted = 1;
 }
 
+/* Pages with a live record are taken. Nobody knows how many dead ones they have: counted as of ordinary pages. */
+static void
+recover_pages(struct mkv_engine *e)
+{
+	struct pages *p = &e->pg;
+
+	for (uint32_t i = 0; i < p->count; i++) {
+		if (p->live[i] == 0)
+			continue;
+		p->taken[i] = 1;
+		p->total[i] = (uint8_t)MKV_MAX(p->live[i], 12);
+		p->free--;
+	}
+}
+
 /* The index is final: units and pages follow from it. */
 static void
 recover_settle(struct mkv_engine *e)
 {
-	struct pages *p = &e->pg;
-
 	e->pieces = e->manifests = e->provisional = 0;
 	if (e->o.forget_all)
 		recover_forget(e);
@@ -500,17 +515,13 @@ recover_settle(struct mkv_engine *e)
 			recover_lose(e, i);
 			continue;
 		}
-		if (!p->taken[en->page]) {
-			p->taken[en->page] = 1;
-			p->free--;
-		}
-		p->live[en->page]++;
-		/* Nobody knows how many dead records it has: counted as of an ordinary page. */
-		p->total[en->page] = (uint8_t)MKV_MAX(p->live[en->page], 12);
+		e->pg.live[en->page]++;
 		recover_count(e, en->flags, 1);
 		if (en->flags & MKV_ENT_PIN)
 			e->pin_units += ent_pin_units(e, en);
 	}
+	mkv_alloc_marked(&e->al);
+	recover_pages(e);
 }
 
 /* Checkpoint, then journal. buf: two pieces. */
@@ -547,8 +558,8 @@ recover_run(struct mkv_engine *e, char *why, size_t why_bytes)
 	if (r == 0) {
 		recover_settle(e);
 		lease_barrier(e);
-		if ((r = mkv_policy_rebuild(&e->pol, ent_queued)) == 0)
-			r = page_replay_end(e);
+		mkv_policy_rebuild(&e->pol, ent_queued);
+		r = page_replay_end(e);
 	}
 	if (r == MKV_E_IO)
 		snprintf(why, why_bytes, "%s: what recovery needs cannot be read, and nothing was changed. If it stays so, replace the drive or begin anew: "

@@ -189,6 +189,20 @@ run_until_done(const char *what)
 	}
 }
 
+/*
+ * Until all are idle and have been for a while: requests of clients that left may wait until their deadlines, and a death that was due at some transfer
+ * may come with the last ones; what a drive has to free then is said when it is up again.
+ */
+static void
+rest_settle(uint64_t until)
+{
+	do {
+		while (!world_idle())
+			SIM_CHECK(sim->now < until && sim_run_one(), "the server does not come to rest");
+		sim_run_until(sim->now + REST_NS);
+	} while (!world_idle());
+}
+
 static void
 rest(void)
 {
@@ -201,17 +215,11 @@ rest(void)
 	for (unsigned i = 0; i < sim->c.drives; i++)
 		if (sim->drive[i].readonly || (sim->drive[i].disk != NULL && sim->drive[i].disk->gone))
 			server_kill_drive(i);
-	/* Requests of clients that left may wait until their deadlines. */
-	do {
-		while (!world_idle())
-			SIM_CHECK(sim->now < until && sim_run_one(), "the server does not come to rest");
-		sim_run_until(sim->now + REST_NS);
-	} while (!world_idle());
+	rest_settle(until);
 	model_settled();
 	/* A set stays open until its put's deadline is some seconds over; the audit after that frees what nobody will name. */
 	sim_run_until(sim->now + (strict_leaks ? LEAKS_NS : 0));
-	while (!world_idle())
-		SIM_CHECK(sim_run_one(), "the server does not come to rest");
+	rest_settle(until);
 	sim_trace("at rest");
 	audit_run();
 	/* Pieces of a home that is away stay. */

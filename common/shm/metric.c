@@ -56,6 +56,12 @@ static const char *const metric_ops[METRIC_OP_COUNT + 1] = {
 	[METRIC_OP_COUNT] = "other",
 };
 
+static const char *const metric_classes[] = {
+#define MKV_IOCLASS(name, num, label, kind, share, patience_ms, text)	[num] = label,
+#include "common/tbl/ioclasses.def"
+#undef MKV_IOCLASS
+};
+
 struct metric_page {
 	uint32_t	magic, bytes;
 	uint64_t	table_hash;
@@ -81,6 +87,8 @@ mkv_metric_label_count(enum mkv_metric_label l)
 		return (MKV_ARRAY_LEN(metric_reasons));
 	case MKV_METRIC_OP:
 		return (MKV_ARRAY_LEN(metric_ops));
+	case MKV_METRIC_CLASS:
+		return (MKV_ARRAY_LEN(metric_classes));
 	case MKV_METRIC_NONE:
 	default:
 		return (1);
@@ -90,7 +98,7 @@ mkv_metric_label_count(enum mkv_metric_label l)
 const char *
 mkv_metric_label_name(enum mkv_metric_label l)
 {
-	return (l == MKV_METRIC_REASON ? "reason" : l == MKV_METRIC_OP ? "op" : "");
+	return (l == MKV_METRIC_REASON ? "reason" : l == MKV_METRIC_OP ? "op" : l == MKV_METRIC_CLASS ? "class" : "");
 }
 
 const char *
@@ -98,7 +106,7 @@ mkv_metric_label_value(enum mkv_metric_label l, unsigned i)
 {
 	if (i >= mkv_metric_label_count(l))
 		return (NULL);
-	return (l == MKV_METRIC_REASON ? metric_reasons[i] : l == MKV_METRIC_OP ? metric_ops[i] : "");
+	return (l == MKV_METRIC_REASON ? metric_reasons[i] : l == MKV_METRIC_OP ? metric_ops[i] : l == MKV_METRIC_CLASS ? metric_classes[i] : "");
 }
 
 static uint64_t

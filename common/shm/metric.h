@@ -1,6 +1,6 @@
 /*
  * Metric pages: one memfd per process, kept by the supervisor, so a restart resets nothing. Rows are in common/tbl/metrics.def:
- * MKV_METRIC(name, kind, proc, label, help): kind COUNTER GAUGE HISTOGRAM (nanoseconds, exported in seconds); proc FRONT DRIVE SUPERVISOR; label NONE REASON OP
+ * MKV_METRIC(name, kind, proc, label, help): kind COUNTER GAUGE HISTOGRAM (nanoseconds, exported in seconds); proc FRONT DRIVE SUPERVISOR; label NONE REASON OP CLASS
  * (one slot per value of the label). Children write with relaxed atomics, the supervisor reads while they write; a page of another build is refused.
  */
 #ifndef MKV_SHM_METRIC_H
@@ -13,7 +13,7 @@
 
 enum mkv_metric_kind { MKV_METRIC_COUNTER, MKV_METRIC_GAUGE, MKV_METRIC_HISTOGRAM };
 enum mkv_metric_proc { MKV_METRIC_FRONT = 1, MKV_METRIC_DRIVE, MKV_METRIC_SUPERVISOR };
-enum mkv_metric_label { MKV_METRIC_NONE, MKV_METRIC_REASON, MKV_METRIC_OP };
+enum mkv_metric_label { MKV_METRIC_NONE, MKV_METRIC_REASON, MKV_METRIC_OP, MKV_METRIC_CLASS };
 
 enum mkv_metric {
 #define MKV_METRIC(name, kind, proc, label, help)	MKV_M_##name,
@@ -39,7 +39,7 @@ int	mkv_metrics_open(struct mkv_metrics **out, int fd, int writable);	/* MKV_E_V
 int	mkv_metrics_open_private(struct mkv_metrics **out);			/* a page of this process alone: supervisor, tests */
 void	mkv_metrics_close(struct mkv_metrics **m);
 
-/* Hot path: one relaxed atomic. label: 0 where the row has none; REASON: enum mkv_reason; OP: number on the wire. A label that has no name
+/* Hot path: one relaxed atomic. label: 0 where the row has none; REASON: enum mkv_reason; OP: number on the wire; CLASS: row of ioclasses.def. A label that has no name
  * counts in the last slot, "other". m may be NULL (no-op). */
 void	mkv_metric_add(struct mkv_metrics *m, enum mkv_metric id, unsigned label, uint64_t n);
 void	mkv_metric_set(struct mkv_metrics *m, enum mkv_metric id, unsigned label, uint64_t v);

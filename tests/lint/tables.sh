@@ -10,6 +10,7 @@ common/tbl/errors.def	MKV_ERR		1 2
 common/tbl/reasons.def	MKV_REASON	1 2
 common/tbl/events.def	MKV_EVENT	1 0
 common/tbl/failures.def	MKV_FAILURE	1 2
+common/tbl/ioclasses.def	MKV_IOCLASS	1 2
 common/tbl/metrics.def	MKV_METRIC	1 0
 common/tbl/params.def	MKV_PARAM	1 0
 common/tbl/procs.def	MKV_PROC	1 0

@@ -86,6 +86,8 @@ labels(void **state)
 	assert_int_equal(mkv_metric_label_count(MKV_METRIC_NONE), 1);
 	assert_string_equal(mkv_metric_label_name(MKV_METRIC_REASON), "reason");
 	assert_string_equal(mkv_metric_label_name(MKV_METRIC_OP), "op");
+	assert_string_equal(mkv_metric_label_name(MKV_METRIC_CLASS), "class");
+	assert_string_equal(mkv_metric_label_value(MKV_METRIC_CLASS, 0), "get");
 }
 
 /* Every value of every row has a place of its own. */

@@ -176,6 +176,7 @@ ckpt_scan(struct mkv_engine *e)
 	if (c->blocks + c->filled > e->sb.ckpt_blocks - 2) {
 		c->err = e->jn.last_record < c->start_seq ? MKV_E_NOSPACE : 0;
 		c->wanted = 1;
+		c->hurry = 1;		/* it took too long */
 		c->state = CK_IDLE;
 		return;
 	}
@@ -183,7 +184,7 @@ ckpt_scan(struct mkv_engine *e)
 		mkv_block_seal(ckpt_block(c, i), offsetof(struct mkv_ckpt_block, crc));
 	c->ios = 1;
 	c->mio[0].done = ckpt_on_io0;
-	e->o.media->ops->write(e->o.media, &c->mio[0], c->mem, c->filled * MKV_BLOCK,
+	sched_write(e, MKV_IO_CHECKPOINT, &c->mio[0], c->mem, c->filled * MKV_BLOCK,
 	    e->sb.ckpt_off[c->area] + (uint64_t)(1 + c->blocks) * MKV_BLOCK, -1);
 	c->blocks += c->filled;
 }
@@ -228,8 +229,8 @@ ckpt_heads(struct mkv_engine *e)
 	c->ios = 2;
 	c->mio[0].done = ckpt_on_io0;
 	c->mio[1].done = ckpt_on_io1;
-	e->o.media->ops->write(e->o.media, &c->mio[0], c->mem, MKV_BLOCK, e->sb.ckpt_off[c->area], -1);
-	e->o.media->ops->write(e->o.media, &c->mio[1], c->mem + MKV_BLOCK, MKV_BLOCK,
+	sched_write(e, MKV_IO_CHECKPOINT, &c->mio[0], c->mem, MKV_BLOCK, e->sb.ckpt_off[c->area], -1);
+	sched_write(e, MKV_IO_CHECKPOINT, &c->mio[1], c->mem + MKV_BLOCK, MKV_BLOCK,
 	    e->sb.ckpt_off[c->area] + (uint64_t)(e->sb.ckpt_blocks - 1) * MKV_BLOCK, -1);
 	c->state = CK_HEAD;
 }
@@ -243,7 +244,7 @@ ckpt_flush(struct mkv_engine *e, enum ckpt_state next)
 	c->mio[0].done = ckpt_on_io0;
 	c->state = next;
 	ENG_COUNT(e, flushes_total, 1);
-	e->o.media->ops->flush(e->o.media, &c->mio[0]);
+	sched_flush(e, MKV_IO_CHECKPOINT, &c->mio[0]);
 }
 
 static void
@@ -253,11 +254,33 @@ ckpt_complete(struct mkv_engine *e)
 
 	c->id++;
 	c->area ^= 1;
+	c->hurry = 0;
 	c->state = CK_IDLE;
 	e->jn.tail = c->start_seq;
 	e->jn.mark_max = UINT64_MAX;
 	ENG_COUNT(e, checkpoints_total, 1);
 	req_wake_list(&e->jn.wait, UINT32_MAX);
+}
+
+/*
+ * As slow as it may be, as fast as it must be: the share of the checkpoint that is written keeps ahead of the share of the journal that was used up
+ * meanwhile, so that it is complete while a quarter of the journal is left and no put waits for it. What is faster than that asks for its turn.
+ */
+static int
+ckpt_late(const struct mkv_engine *e)
+{
+	const struct ckpt *c = &e->ck;
+	uint64_t from = c->start_seq - e->jn.tail, to = (uint64_t)e->sb.journal_blocks * 3 / 4, used = e->jn.next_seq - e->jn.tail;
+
+	if (from >= to || used >= to)
+		return (1);
+	return ((used - from) * MKV_MAX(e->ix.ents_high, 1u) > (uint64_t)c->next_ent * (to - from));
+}
+
+static int
+ckpt_may(struct mkv_engine *e)
+{
+	return (e->ck.hurry || ckpt_late(e) || sched_may(e, MKV_IO_CHECKPOINT, CKPT_CHUNK_BLOCKS * MKV_BLOCK));
 }
 
 /* One turn: as far as it goes without waiting, at most one chunk. */
@@ -286,7 +309,7 @@ ckpt_step(struct mkv_engine *e)
 	}
 	if (c->state == CK_RANK && !mkv_policy_rank_step(&e->pol, CKPT_RANK_STEP))
 		c->state = CK_SCAN;
-	if (c->state == CK_SCAN && !c->ios)
+	if (c->state == CK_SCAN && !c->ios && ckpt_may(e))
 		ckpt_scan(e);
 	if (c->state == CK_SYNC) {
 		if (e->jn.flushed >= c->end_seq)
@@ -315,6 +338,7 @@ ckpt_run(struct mkv_engine *e)
 		id++;
 	while (e->ck.id <= id && !e->readonly) {
 		e->ck.wanted = 1;
+		e->ck.hurry = 1;
 		(void)mkv_engine_step(e);
 		if (e->o.ops->pump(e->o.arg) == MKV_E_CANCELLED) {
 			e->cancelled = 1;

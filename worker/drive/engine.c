@@ -118,6 +118,7 @@ eng_gauges(struct mkv_engine *e)
 	    4ull * (e->ix.buckets + e->ix.split) + (uint64_t)e->ix.sides_high * sizeof(struct mkv_side));
 	mkv_metric_set(m, MKV_M_drive_in_flight, 0, e->at_work);
 	evict_gauges(e);
+	sched_gauges(e);
 	mkv_metric_set(m, MKV_M_drive_readonly, 0, (uint64_t)e->readonly);
 }
 
@@ -443,6 +444,7 @@ mkv_engine_sync(struct mkv_engine *e)
 static void
 eng_turn(struct mkv_engine *e, uint64_t now)
 {
+	sched_turn(e);
 	eng_run_ready(e);
 	page_journal_written(e);
 	e->more |= poolmap_step(e, now);
@@ -485,6 +487,7 @@ mkv_engine_step(struct mkv_engine *e)
 	if (more || e->more || !mkv_list_empty(&e->ready))
 		return (0);
 	next = MKV_MIN(MKV_MIN(journal_next_ns(e), fail_next_ns(e)), audit_next_ns(e));
+	next = MKV_MIN(next, sched_next_ns(e));
 	if (e->at_work || e->setfrees || e->pm.sweeping || e->pm.leaving || e->pm.next.version != 0)
 		next = MKV_MIN(next, e->sweep_ns);
 	return (next);

@@ -1,7 +1,7 @@
 /*
  * Inside of the engine. Rooms: engine.c (life, turn), format.c (superblocks), req.c (requests, locks, transfers), put.c, get.c, obj.c (delete,
  * touch, stat, verify), list.c (batch, list, info), page.c (metadata pages and their cache), journal.c (groups), evict.c (space), set.c (striped
- * values), ckpt.c, recover.c, replay.c, fail.c (failure registry), inspect.c (offline check).
+ * values), ckpt.c, recover.c, replay.c, fail.c (failure registry), inspect.c (offline check), sched.c (turns at the medium).
  *
  * Order of a put: data write -> key lock -> record into the open page and the journal buffer -> group written -> flush -> index -> answer.
  */
@@ -16,6 +16,7 @@
 #include "worker/drive/index.h"
 #include "worker/drive/layout.h"
 #include "worker/drive/policy.h"
+#include "worker/drive/sched_priv.h"
 
 #define MKV_ENGINE_MAGIC	0xe1613e01u
 #define MKV_REQ_MAGIC		0x5ec0e571u
@@ -128,6 +129,7 @@ enum frame_state { FR_FREE, FR_READING, FR_CLEAN, FR_OPEN, FR_WRITING, FR_BAD };
 struct frame {
 	uint32_t	page;
 	uint8_t		state, ref, tries;
+	uint8_t		back;		/* read for no request */
 	struct mkv_page	*pg;
 	struct mkv_list	waiters;	/* requests */
 	struct mkv_list	dirty;		/* written, PAGE_WRITTEN not in the journal yet */
@@ -280,6 +282,7 @@ struct ckpt {
 	struct mkv_mio	mio[2];
 	unsigned	ios;
 	int		err, wanted, last;
+	int		hurry;		/* not in turns: the next complete one */
 	int		hidden;		/* recovery could not read the heads of area; there may be a newer checkpoint */
 };
 
@@ -343,6 +346,7 @@ struct mkv_engine {
 	struct ckpt	ck;
 	struct fails	fl;
 	struct poolmap	pm;
+	struct sched	sched;
 
 	struct mkv_req	*req;
 	struct dio	*dio, *dio_free;

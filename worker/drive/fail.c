@@ -137,7 +137,7 @@ fail_step(struct mkv_engine *e, uint64_t now)
 	mkv_fail_block((struct mkv_fail_block *)f->mem, e->tag, f->row, k);
 	memset(&f->mio, 0, sizeof(f->mio));
 	f->mio.done = fail_on_write;
-	e->o.media->ops->write(e->o.media, &f->mio, f->mem, MKV_BLOCK, MKV_FAILREG_OFF + (uint64_t)k * MKV_BLOCK, -1);
+	sched_write(e, MKV_IO_JOURNAL, &f->mio, f->mem, MKV_BLOCK, MKV_FAILREG_OFF + (uint64_t)k * MKV_BLOCK, -1);
 }
 
 uint64_t

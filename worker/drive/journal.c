@@ -263,7 +263,7 @@ journal_written(struct mkv_engine *e)
 	j->io_begin_ns = eng_now(e);
 	ENG_COUNT(e, flushes_total, 1);
 	j->mio[0].done = journal_on_flush;
-	e->o.media->ops->flush(e->o.media, &j->mio[0]);
+	sched_flush(e, MKV_IO_JOURNAL, &j->mio[0]);
 }
 
 static void
@@ -319,9 +319,9 @@ journal_start(struct mkv_engine *e, int no_flush)
 	MKV_CRASH_POINT("journal.before_commit");
 	j->mio[0].done = journal_on_write0;
 	j->mio[1].done = journal_on_write1;
-	e->o.media->ops->write(e->o.media, &j->mio[0], b->mem, first * MKV_BLOCK, mkv_sb_journal_at(&e->sb, b->first_seq), -1);
+	sched_write(e, MKV_IO_JOURNAL, &j->mio[0], b->mem, first * MKV_BLOCK, mkv_sb_journal_at(&e->sb, b->first_seq), -1);
 	if (first < b->blocks)
-		e->o.media->ops->write(e->o.media, &j->mio[1], b->mem + (size_t)first * MKV_BLOCK, (b->blocks - first) * MKV_BLOCK,
+		sched_write(e, MKV_IO_JOURNAL, &j->mio[1], b->mem + (size_t)first * MKV_BLOCK, (b->blocks - first) * MKV_BLOCK,
 		    e->sb.journal_off, -1);
 }
 

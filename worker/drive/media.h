@@ -13,12 +13,18 @@
 #include "common/base/ioq.h"
 #include "common/base/list.h"
 
+struct mkv_engine;
 struct mkv_media;
 struct mkv_mio;
 typedef void	mkv_mio_fn(struct mkv_mio *m, int res);
 
 struct mkv_mio {
 	mkv_mio_fn	*done;			/* set by the caller; res: 0 or MKV_E_*, all bytes or none */
+	/* The engine's scheduler's (sched.c), from the call to the completion. */
+	struct mkv_engine *sched;
+	mkv_mio_fn	*then;
+	uint32_t	sched_bytes;
+	unsigned	io_class;
 	/* The rest is the medium's. Zero it before first use. */
 	struct mkv_media *media;
 	struct mkv_mio	*next;

@@ -128,7 +128,7 @@ page_read(struct mkv_engine *e, struct frame *f)
 {
 	f->state = FR_READING;
 	ENG_COUNT(e, meta_reads_total, 1);
-	e->o.media->ops->read(e->o.media, &f->mio, f->pg, MKV_BLOCK, mkv_sb_page_at(&e->sb, f->page), -1);
+	sched_read(e, f->back ? MKV_IO_EVICT : MKV_IO_GET, &f->mio, f->pg, MKV_BLOCK, mkv_sb_page_at(&e->sb, f->page), -1);
 }
 
 static void
@@ -187,6 +187,7 @@ page_get(struct mkv_engine *e, uint32_t page, struct mkv_req *r, struct mkv_page
 		}
 		ENG_COUNT(e, page_cache_misses_total, 1);
 		f->mio.done = page_on_read;
+		f->back = r == NULL;
 		page_read(e, f);
 	}
 	if (r != NULL) {
@@ -295,7 +296,7 @@ page_close_open(struct mkv_engine *e)
 	mkv_block_seal(f->pg, offsetof(struct mkv_page, crc));
 	f->mio.done = page_on_write;
 	ENG_COUNT(e, meta_writes_total, 1);
-	e->o.media->ops->write(e->o.media, &f->mio, f->pg, MKV_BLOCK, mkv_sb_page_at(&e->sb, f->page), -1);
+	sched_write(e, MKV_IO_JOURNAL, &f->mio, f->pg, MKV_BLOCK, mkv_sb_page_at(&e->sb, f->page), -1);
 }
 
 static void
@@ -395,6 +396,9 @@ page_gc(struct mkv_engine *e)
 		p->gc = 0;
 		return;
 	}
+	/* Puts that wait for a page wait for this. */
+	if (mkv_list_empty(&p->wait) && p->free >= p->count / 16 && !sched_may(e, MKV_IO_EVICT, MKV_BLOCK))
+		return;
 	if ((r = page_get(e, p->gc_page, NULL, &pg)) == MKV_E_AGAIN)
 		return;
 	if (r == 0) {

@@ -404,7 +404,7 @@ poolmap_on_write(struct mkv_mio *mio, int res)
 	}
 	e->pm.state = PM_FLUSH;
 	e->pm.mio.done = poolmap_on_flush;
-	e->o.media->ops->flush(e->o.media, &e->pm.mio);
+	sched_flush(e, MKV_IO_JOURNAL, &e->pm.mio);
 }
 
 /* 1: nothing stands in the way any more. */
@@ -450,7 +450,7 @@ poolmap_step(struct mkv_engine *e, uint64_t now)
 	poolmap_pack(e, &p->next, p->block);
 	p->state = PM_WRITE;
 	p->mio.done = poolmap_on_write;
-	e->o.media->ops->write(e->o.media, &p->mio, p->block, MKV_BLOCK, poolmap_at(p->next.version), -1);
+	sched_write(e, MKV_IO_JOURNAL, &p->mio, p->block, MKV_BLOCK, poolmap_at(p->next.version), -1);
 	return (0);
 }
 

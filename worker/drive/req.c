@@ -407,11 +407,11 @@ req_dio(struct mkv_req *r, uint8_t *mem, uint32_t bytes, uint64_t off, int idx)
 	if (r->x.write) {
 		ENG_COUNT(e, writes_total, 1);
 		ENG_COUNT(e, write_bytes_total, bytes);
-		e->o.media->ops->write(e->o.media, &d->mio, mem, bytes, off, idx);
+		sched_write(e, MKV_IO_PUT, &d->mio, mem, bytes, off, idx);
 	} else {
 		ENG_COUNT(e, reads_total, 1);
 		ENG_COUNT(e, read_bytes_total, bytes);
-		e->o.media->ops->read(e->o.media, &d->mio, mem, bytes, off, idx);
+		sched_read(e, MKV_IO_GET, &d->mio, mem, bytes, off, idx);
 	}
 }
 

@@ -16,6 +16,7 @@
  *      asked for begin at rep.skip in the buffers, which have room for len + 2 chunks. rep.crcs[i] is the CRC of exactly the delivered bytes that
  *      lie in the i-th chunk touched (whole chunks: the stored CRC; edges: made by the drive after it checked the chunk).
  *      Memory mode: no buffers; the answer has runs of the arena and a hold, which RELEASE ends.
+ *      A manifest has a hold in every mode, as long as there are enough: until RELEASE its pieces stay, though it is replaced or deleted.
  */
 #ifndef MKV_SHM_DRV_H
 #define MKV_SHM_DRV_H

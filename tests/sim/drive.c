@@ -453,6 +453,7 @@ drive_stop(struct sim_drive *d)
 void
 drive_die(struct sim_drive *d)
 {
+	sim->died_ns = sim->now;
 	d->life++;
 	d->state = DRIVE_DOWN;
 	d->step_gen++;

@@ -281,14 +281,16 @@ model_may_miss(unsigned key, uint64_t start)
 }
 
 /*
- * A value of several pieces that is replaced or deleted while it is read: the manifest is found and its pieces are gone. Readers of the old one should
- * finish on it or be led to the new one; until they are, it is a miss.
+ * A value of several pieces that is replaced or deleted while it is read, and meanwhile a drive died: perhaps the home, and with it what it knew of its
+ * readers.
  */
 static int
 model_pulled_away(const struct model_key *k, uint64_t start)
 {
 	int striped = 0, moved = 0;
 
+	if (sim->died_ns < start)
+		return (0);
 	for (unsigned i = 0; i < k->n; i++) {
 		const struct model_version *v = &k->v[i];
 

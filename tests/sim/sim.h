@@ -123,12 +123,13 @@ struct sim {
 	uint64_t	map_version;
 	unsigned	drives_gone;
 	uint64_t	harm_ns;		/* until then something was dead or hung */
+	uint64_t	died_ns;		/* when a drive did last */
 	uint8_t		key[32], secret[32];
 	int		power;			/* 0: nothing runs */
 	void		(*on_power)(void);	/* it went */
 	int		resting;		/* no new faults, clients have ended */
 	uint64_t	stat_ops, stat_kills, stat_cuts, stat_checks, stat_hits;
-	uint64_t	stat_pulled;		/* gets that missed because their value was replaced meanwhile */
+	uint64_t	stat_pulled;		/* gets that missed because their value was replaced and a drive died meanwhile */
 	uint64_t	leaked_units;		/* of pieces that no manifest names, at the last rest */
 	int		trace;
 };

@@ -256,12 +256,99 @@ test_home_answers(void **state)
 	rig_destroy(&r);
 }
 
+static int
+get_hold(struct rig *r, const char *key, uint64_t *hold)
+{
+	struct mkv_drv_req q;
+
+	rig_req(&q, MKV_DRV_GET, key);
+	q.len = 1;
+	rig_submit(r, 0, &q);
+	*hold = rig_wait(r, 0)->status == 0 ? r->slot[0].rep.hold : 0;
+	return (r->slot[0].rep.status);
+}
+
+static struct mkv_set_id
+put_value(struct rig *r, const char *key, uint32_t pieces)
+{
+	struct mkv_set_id set = set_new(r, 0);
+
+	put_pieces(r, set, 0, pieces);
+	assert_int_equal(put_manifest(r, set, key, pieces, 0, 0), 0);
+	return (set);
+}
+
+/* Who reads a value keeps its pieces, whatever becomes of the key: until its release, or its end. Audits do not free them either. */
+static void
+test_reader(void **state)
+{
+	struct rig *r = up();
+	struct mkv_set_id a;
+	uint64_t hold, other;
+
+	(void)state;
+	a = put_value(r, "v", 2);
+	assert_int_equal(get_hold(r, "v", &hold), 0);
+	assert_int_equal(get_hold(r, "v", &other), 0);
+	assert_true(hold != 0 && other != 0 && hold != other);
+	put_value(r, "v", 3);
+	turns(r, 200);
+	hear(r, MKV_DRV_SET_AUDIT, (struct mkv_set_id){ 0, 0 }, 0, 0);
+	turns(r, 5);
+	hear(r, MKV_DRV_SET_ASK, a, 1024, 1);
+	turns(r, 5);
+	assert_int_equal(used(r), 5 * 8192);
+	mkv_engine_release(r->e, 0, hold);
+	turns(r, 5);
+	assert_int_equal(used(r), 5 * 8192);
+	mkv_engine_release(r->e, 0, other);
+	turns(r, 5);
+	assert_int_equal(used(r), 3 * 8192);
+	assert_int_equal(get_hold(r, "v", &hold), 0);
+	assert_int_equal(rig_op(r, MKV_DRV_DELETE, "v", NULL), 0);
+	turns(r, 5);
+	assert_int_equal(used(r), 3 * 8192);
+	mkv_engine_client_gone(r->e, 0);
+	turns(r, 5);
+	assert_int_equal(used(r), 0);
+	rig_destroy(&r);
+}
+
+/* More readers than can be counted: they read all the same, and what is replaced under them is freed. A restart knows no readers. */
+static void
+test_readers_many(void **state)
+{
+	struct rig *r = up();
+	uint64_t hold, last = 0;
+	unsigned held = 0;
+
+	(void)state;
+	put_value(r, "v", 1);
+	for (unsigned i = 0; i < 1100; i++) {
+		assert_int_equal(get_hold(r, "v", &hold), 0);
+		held += hold != 0;
+		last = hold != 0 ? hold : last;
+	}
+	assert_true(held >= 256 && held < 1024);
+	mkv_engine_release(r->e, 0, last);
+	assert_int_equal(get_hold(r, "v", &hold), 0);
+	assert_true(hold != 0);
+	assert_int_equal(rig_op(r, MKV_DRV_DELETE, "v", NULL), 0);
+	assert_int_equal(rig_close(r, 1), 0);
+	sim_reboot(r->sim, SIM_KEEP);
+	assert_int_equal(rig_open(r), 0);
+	turns(r, 5);
+	assert_int_equal(used(r), 0);
+	rig_destroy(&r);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_open_set), cmocka_unit_test(test_restart), cmocka_unit_test(test_foreign_home),
 		cmocka_unit_test(test_removed_home), cmocka_unit_test(test_home_answers),
+		cmocka_unit_test(test_reader), cmocka_unit_test(test_readers_many),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -152,6 +152,10 @@ do_get(struct rig_drive *d, const struct mkv_drv_req *q, struct mkv_drv_rep *rep
 		rep->piece_count = o->piece_count;
 		rep->n_stripe = o->n_stripe;
 		memcpy(rep->stripe, o->stripe, o->n_stripe);
+		if (q->op == MKV_DRV_GET) {
+			rep->hold = 1 + d->next_txn++;
+			d->holds++;
+		}
 		return (0);
 	}
 	rep->len = q->off < o->bytes ? MKV_MIN(q->len, o->bytes - q->off) : 0;

@@ -52,7 +52,7 @@ struct rig_drive {
 	int		force[32];		/* status instead of doing op */
 	void		(*mangle)(struct mkv_desc *d, struct mkv_drv_rep *rep);
 	unsigned	count[32];		/* requests by op */
-	unsigned	holds;			/* memory mode: holds out */
+	unsigned	holds;			/* holds out: of manifests, in memory mode of all */
 	uint64_t	deadline_seen;
 	uint64_t	total_bytes;		/* told with SET_NEW; 0: nothing is told */
 };

@@ -27,6 +27,7 @@
 #define CKPT_CHUNK_BLOCKS	16u
 #define CKPT_RANK_STEP		1024u		/* entries in a turn */
 #define HOLDS_MAX		1024u
+#define HOLDS_SETS_MAX		(HOLDS_MAX / 2)	/* of manifests: in memory mode a get without a hold is refused */
 #define TXNS_MAX		256u
 #define SETFREE_MAX		1024u
 #define SETACK_MAX		1024u
@@ -215,6 +216,7 @@ struct setfree {			/* pieces of a manifest that is gone, until every drive has f
 	uint32_t	used;
 	uint64_t	again_ns;
 	uint64_t	seq;		/* the record that made it so: send nothing before it is durable */
+	int		held;		/* nor before the last reader of the manifest is gone */
 };
 
 struct setack {				/* said to the drives of the mask when block seq is durable */
@@ -372,7 +374,7 @@ struct mkv_engine {
 	struct leases	lease;
 	uint64_t	pin_units, pin_asked;	/* pinned; asked for by puts at work */
 	struct hold	*hold;
-	uint32_t	hold_free;
+	uint32_t	hold_free, set_holds;
 	struct txn	*txn;
 	struct setfree	*setfree;
 	uint32_t	setfrees;
@@ -582,7 +584,8 @@ void	set_answer(struct mkv_engine *e, uint64_t mask, enum mkv_drv_op op, struct 
 int	set_is_going(struct mkv_engine *e, struct mkv_set_id set);	/* SET_FREE is under way */
 uint64_t set_units(const struct mkv_engine *e, uint64_t mask, uint32_t piece_count);
 uint64_t set_units_due(const struct mkv_engine *e);
-void	set_manifest_gone(struct mkv_engine *e, const struct mkv_side *s, uint64_t seq);
+void	set_manifest_gone(struct mkv_engine *e, const struct mkv_side *s, uint64_t seq);	/* its entry stays until set_unread() */
+void	set_unread(struct mkv_engine *e, struct mkv_set_id set);	/* durably gone, and nobody reads it any more */
 void	set_committed(struct mkv_engine *e, const struct mkv_side *s, uint64_t seq);
 int	set_room(const struct mkv_engine *e);
 void	set_step(struct mkv_engine *e, uint64_t now);

@@ -38,6 +38,8 @@ ent_free(struct mkv_engine *e, uint32_t i)
 		e->held_units -= en->units;
 	else
 		e->pend_units -= en->units;
+	if (en->flags & MKV_ENT_MANIFEST)
+		set_unread(e, e->ix.side[en->run].set);
 	if (en->flags & (MKV_ENT_MULTI | MKV_ENT_MANIFEST))
 		mkv_side_drop(&e->ix, en->run);
 	page_dec(e, en->page);

@@ -188,13 +188,40 @@ get_shape_good(const struct mkv_req *r, const struct mkv_obj_view *v)
 	    v->o->n_runs == r->n_runs && (r->n_runs == 0 || memcmp(v->runs, r->run, r->n_runs * sizeof(r->run[0])) == 0));
 }
 
+/* For the requester, until its RELEASE or its end. 0: none is free. */
+static int
+hold_take(struct mkv_req *r)
+{
+	struct mkv_engine *e = r->e;
+	struct mkv_ent *en = eng_ent(e, r->ent);
+	uint32_t h = e->hold_free;
+
+	if (h == MKV_ENT_NIL || (en->flags & MKV_ENT_MANIFEST && e->set_holds == HOLDS_SETS_MAX))
+		return (0);
+	e->hold_free = e->hold[h].next;
+	e->hold[h].ent = r->ent;
+	e->hold[h].client = r->call.client;
+	e->set_holds += (en->flags & MKV_ENT_MANIFEST) != 0;
+	en->holds++;
+	r->p.hold = (uint64_t)e->hold[h].gen << 32 | h;
+	return (1);
+}
+
+/* Who reads a value in pieces finishes on them: they stay until it says so. Without a hold it may find them gone, and misses. */
+static enum mkv_next
+get_manifest(struct mkv_req *r)
+{
+	if (r->q.op == MKV_DRV_GET && !r->gone && !hold_take(r))
+		ENG_COUNT(r->e, holds_short_total, 1);
+	return (req_finish(r, 0, MKV_REASON_NONE));
+}
+
 /* Arena runs of the cover, for readers that map the arena. */
 static enum mkv_next
 get_shared(struct mkv_req *r)
 {
 	struct mkv_engine *e = r->e;
 	struct cover c = get_cover(r);
-	uint32_t h = e->hold_free;
 	uint64_t left;
 
 	r->state = RQ_IO;
@@ -204,16 +231,9 @@ get_shared(struct mkv_req *r)
 		run->off = req_phys(e, r->run, r->n_runs, pos, &left) - e->sb.data_off;
 		run->bytes = left = MKV_MIN(left, c.end - pos);
 	}
-	if (h == MKV_ENT_NIL)
-		return (req_finish(r, MKV_E_BUSY, MKV_REASON_NONE));
 	if (r->gone)
 		return (req_finish(r, MKV_E_CANCELLED, MKV_REASON_NONE));
-	e->hold_free = e->hold[h].next;
-	e->hold[h].ent = r->ent;
-	e->hold[h].client = r->call.client;
-	eng_ent(e, r->ent)->holds++;
-	r->p.hold = (uint64_t)e->hold[h].gen << 32 | h;
-	return (MKV_NEXT_AGAIN);
+	return (hold_take(r) ? MKV_NEXT_AGAIN : req_finish(r, MKV_E_BUSY, MKV_REASON_NONE));
 }
 
 static enum mkv_next
@@ -240,7 +260,7 @@ get_lookup(struct mkv_req *r)
 	}
 	get_fill(r, &v);
 	if (v.o->flags & MKV_OBJ_MANIFEST)
-		return (req_finish(r, 0, MKV_REASON_NONE));
+		return (get_manifest(r));
 	if (r->q.op == MKV_DRV_VERIFY) {
 		r->p.n_crcs = v.o->n_crcs;
 		memcpy(r->p.crcs, v.crcs, v.o->n_crcs * sizeof(uint32_t));
@@ -353,6 +373,7 @@ hold_drop(struct mkv_engine *e, uint32_t h)
 {
 	struct hold *o = &e->hold[h];
 
+	e->set_holds -= (eng_ent(e, o->ent)->flags & MKV_ENT_MANIFEST) != 0;
 	ent_unhold(e, o->ent);
 	o->ent = MKV_ENT_NIL;
 	o->gen += o->gen == UINT32_MAX ? 2 : 1;

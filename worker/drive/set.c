@@ -2,7 +2,8 @@
  * Striped values: what drives say to each other. Drive's loop thread; owns the table of sets to be freed and the answers owed.
  *
  *   home: manifest durable -> SET_COMMITTED to every drive of its stripe
- *   home: manifest gone, durably -> SET_FREE to every drive of its stripe, again every second, until each said SET_FREED; then SET_FREED is journaled
+ *   home: manifest gone, durably, and its last reader with it -> SET_FREE to every drive of its stripe, again every second, until each said SET_FREED;
+ *         then SET_FREED is journaled
  *   any:  SET_FREE -> drop records of the pieces, flush, SET_FREED
  *
  * The list of sets to be freed is rebuilt by replay, so a restart goes on asking. A table that is full stops evictions of manifests, nothing else.
@@ -40,7 +41,8 @@ set_units_due(const struct mkv_engine *e)
 	for (uint32_t i = 0; e->setfrees > 0 && i < SETFREE_MAX; i++) {
 		const struct setfree *s = &e->setfree[i];
 
-		if (s->used && ((s->mask >> e->o.drive_idx) & 1))
+		/* A reader may take its time: whoever waits for space does not count on these units. */
+		if (s->used && ((s->mask >> e->o.drive_idx) & 1) && (!s->held || s->seq > e->jn.flushed))
 			units += set_units(e, s->mask, s->piece_count);
 	}
 	return (units);
@@ -49,7 +51,7 @@ set_units_due(const struct mkv_engine *e)
 static struct setfree *
 set_find(struct mkv_engine *e, struct mkv_set_id set)
 {
-	for (uint32_t i = 0; i < SETFREE_MAX; i++) {
+	for (uint32_t i = 0; e->setfrees > 0 && i < SETFREE_MAX; i++) {
 		struct setfree *s = &e->setfree[i];
 
 		if (s->used && s->set.lo == set.lo && s->set.hi == set.hi)
@@ -59,7 +61,7 @@ set_find(struct mkv_engine *e, struct mkv_set_id set)
 }
 
 static void
-set_add(struct mkv_engine *e, struct mkv_set_id set, uint64_t mask, uint32_t piece_count, uint64_t seq)
+set_add(struct mkv_engine *e, struct mkv_set_id set, uint64_t mask, uint32_t piece_count, uint64_t seq, int held)
 {
 	struct setfree *s = NULL;
 
@@ -71,20 +73,29 @@ set_add(struct mkv_engine *e, struct mkv_set_id set, uint64_t mask, uint32_t pie
 		audit_tell(e);
 		return;
 	}
-	*s = (struct setfree){ .set = set, .mask = mask, .piece_count = piece_count, .used = 1, .seq = seq };
+	*s = (struct setfree){ .set = set, .mask = mask, .piece_count = piece_count, .used = 1, .seq = seq, .held = held };
 	e->setfrees++;
 }
 
 void
 set_manifest_gone(struct mkv_engine *e, const struct mkv_side *s, uint64_t seq)
 {
-	set_add(e, s->set, s->stripe_mask, s->piece_count, seq);
+	set_add(e, s->set, s->stripe_mask, s->piece_count, seq, 1);
+}
+
+void
+set_unread(struct mkv_engine *e, struct mkv_set_id set)
+{
+	struct setfree *s = set_find(e, set);
+
+	if (s != NULL)
+		s->held = 0;
 }
 
 void
 set_replay_gone(struct mkv_engine *e, const struct mkv_jset *s)
 {
-	set_add(e, s->set, s->stripe_mask, s->piece_count, 0);
+	set_add(e, s->set, s->stripe_mask, s->piece_count, 0, 0);
 }
 
 void
@@ -271,7 +282,7 @@ set_step(struct mkv_engine *e, uint64_t now)
 		struct setfree *s = &e->setfree[i];
 		uint64_t mask = s->mask;
 
-		if (!s->used || now < s->again_ns)
+		if (!s->used || s->held || now < s->again_ns)
 			continue;
 		if (s->seq > e->jn.flushed) {
 			journal_urgent(e);

@@ -2,6 +2,7 @@
  * memkv-front, loop thread: GET. The first request goes to the home drive with buffers for what one part can hold; its answer has the bytes, or the
  * manifest of a value in pieces. Those are then read from their drives, REQ_PARTS at a time, and leave in order, each as a part with MORE but the last.
  * Memory mode: the drive's answer names runs of its arena and a hold; they are sent from there and released when they have left.
+ * The hold on a manifest, which keeps its pieces whatever becomes of the key, is the request's and ends with it.
  *
  *   part: WAIT -> DRIVE -> FULL -> SEND -> free
  *
@@ -145,6 +146,11 @@ get_on_manifest(struct mkv_req *r, struct mkv_part *p, const struct mkv_drv_rep 
 	}
 	get_know(u, rep);
 	u->multi = 1;
+	u->has_hold = p->has_hold;
+	u->home = p->drive;
+	u->epoch = p->epoch;
+	u->hold = p->hold;
+	p->has_hold = 0;
 	u->piece_bytes = rep->piece_bytes;
 	u->set = rep->set;
 	u->n_stripe = rep->n_stripe;
@@ -382,6 +388,23 @@ get_step_multi(struct mkv_req *r)
 	return (MKV_NEXT_PARK);
 }
 
+/* The manifest is not needed any more. A full ring: called again when there is room. */
+static enum mkv_next
+get_undo(struct mkv_req *r)
+{
+	struct mkv_get *u = &r->u.get;
+
+	if (!u->has_hold)
+		return (MKV_NEXT_DONE);
+	if (mkv_hold_release(r->f, u->home, u->epoch, u->hold) == MKV_E_AGAIN) {
+		if (mkv_list_empty(&r->hold_link))
+			mkv_list_push_tail(&r->f->hold_wait, &r->hold_link);
+		return (MKV_NEXT_PARK);
+	}
+	u->has_hold = 0;
+	return (MKV_NEXT_DONE);
+}
+
 static enum mkv_next
 get_step(struct mkv_req *r)
 {
@@ -393,4 +416,5 @@ const struct mkv_req_ops mkv_get_ops = {
 	.start = get_start,
 	.step = get_step,
 	.on_dop = get_on_dop,
+	.undo = get_undo,
 };

@@ -128,6 +128,9 @@ struct mkv_get {
 	uint32_t	obj_flags;
 	uint32_t	piece_bytes;
 	uint64_t	next_no, emit_no, last_no;
+	uint8_t		has_hold, home;		/* multi: on the manifest, at that drive */
+	uint32_t	epoch;
+	uint64_t	hold;
 	struct mkv_set_id set;
 	unsigned	n_stripe;
 	uint8_t		stripe[MKV_DRV_STRIPE_MAX];

@@ -66,6 +66,20 @@ audit_entries(struct sim_drive *d)
 	    e->provisional);
 }
 
+static int
+audit_no_io_waits(const struct mkv_engine *e)
+{
+	for (unsigned k = 0; k < SCHED_QUEUES; k++) {
+		if (!mkv_list_empty(&e->sched.q[k].reqs) || e->sched.q[k].in_flight != 0)
+			return (0);
+	}
+	for (unsigned i = 0; i < LEAD_BUCKETS; i++) {
+		if (!mkv_list_empty(&e->lead[i]))
+			return (0);
+	}
+	return (e->dios_used == 0 && e->sched.c[MKV_IO_GET].bytes == 0 && e->sched.c[MKV_IO_PUT].bytes == 0);
+}
+
 static void
 audit_drive(struct sim_drive *d)
 {
@@ -78,7 +92,7 @@ audit_drive(struct sim_drive *d)
 	SIM_CHECK(e->at_work == 0 && e->pend_count == 0 && e->pend_units == 0 && e->held_units == 0,
 	    "drive %u: at rest, but %u requests, %u records pending, %llu units due, %llu units held", d->index, e->at_work, e->pend_count,
 	    (unsigned long long)e->pend_units, (unsigned long long)e->held_units);
-	SIM_CHECK(e->evict_need == 0 && mkv_list_empty(&e->space_wait) && mkv_list_empty(&e->io_wait) && mkv_list_empty(&e->jn.wait),
+	SIM_CHECK(e->evict_need == 0 && mkv_list_empty(&e->space_wait) && audit_no_io_waits(e) && mkv_list_empty(&e->jn.wait),
 	    "drive %u: at rest, but somebody waits for %llu units", d->index, (unsigned long long)e->evict_need);
 	for (unsigned i = 0; i < LOCK_BUCKETS; i++)
 		SIM_CHECK(mkv_list_empty(&e->lock[i]), "drive %u: a key is locked at rest", d->index);

@@ -204,12 +204,15 @@ eng_alloc_requests(struct mkv_engine *e)
 static int
 eng_alloc(struct mkv_engine *e)
 {
-	struct mkv_list *heads[] = { &e->req_free, &e->ready, &e->all, &e->io_wait, &e->space_wait, &e->bounce_wait };
+	struct mkv_list *heads[] = { &e->req_free, &e->ready, &e->all, &e->space_wait, &e->bounce_wait };
 
 	for (size_t i = 0; i < MKV_ARRAY_LEN(heads); i++)
 		mkv_list_init(heads[i]);
 	for (unsigned i = 0; i < LOCK_BUCKETS; i++)
 		mkv_list_init(&e->lock[i]);
+	for (unsigned i = 0; i < LEAD_BUCKETS; i++)
+		mkv_list_init(&e->lead[i]);
+	sched_init(e);
 	e->pend = calloc(PENDING_MAX, sizeof(*e->pend));
 	e->hold = calloc(HOLDS_MAX, sizeof(*e->hold));
 	e->txn = calloc(TXNS_MAX, sizeof(*e->txn));

@@ -24,6 +24,7 @@
 #define JOURNAL_BUF_BLOCKS	64u		/* of one group */
 #define PENDING_MAX		16384u		/* records of two groups that free something */
 #define LOCK_BUCKETS		256u
+#define LEAD_BUCKETS		256u
 #define CKPT_CHUNK_BLOCKS	16u
 #define CKPT_RANK_STEP		1024u		/* entries in a turn */
 #define HOLDS_MAX		1024u
@@ -70,11 +71,13 @@ struct dio {				/* one transfer of a request */
 
 struct xfer {				/* bytes between object and memory; all multiples of 4096 but for the object's end */
 	int		write;
-	uint64_t	pos, end;	/* in the object */
-	uint64_t	base;		/* object offset that lies at buffer position 0 */
+	uint64_t	pos, end;	/* in the object; begun up to pos */
+	uint64_t	base;		/* object offset that lies at buffer position 0; a get begins there */
 	uint8_t		*one;		/* not NULL: memory instead of the request's buffers */
 	unsigned	in_flight;
 	int		err;
+	unsigned	queue;		/* enum sched_queue_no */
+	uint64_t	queued_ns;	/* waits for its turn since */
 };
 
 struct req_buf {
@@ -91,7 +94,13 @@ struct mkv_req {
 	struct mkv_list	all;		/* all at work */
 	struct mkv_list	lock_link;
 	struct mkv_list	group_link;
-	struct mkv_list	io_link;	/* waits for a free dio, whatever else the request waits for */
+	struct mkv_list	io_link;	/* waits for its turn at the medium, whatever else the request waits for */
+	/* follow.c: */
+	struct mkv_list	lead_link;	/* its data is being read: others may have it, too */
+	struct mkv_list	followers;
+	struct mkv_list	follow_link;	/* follows another */
+	struct mkv_req	*leader;
+	uint64_t	follow_bytes;	/* of followers */
 	int		lock;		/* 0 none, 1 waiting, 2 has it */
 	int		parked;		/* link is on a waiting list that a deadline may end */
 	int		ready;		/* link is on the ready list */
@@ -352,8 +361,9 @@ struct mkv_engine {
 
 	struct mkv_req	*req;
 	struct dio	*dio, *dio_free;
-	uint32_t	dios;
-	struct mkv_list	req_free, ready, all, io_wait, space_wait;
+	uint32_t	dios, dios_used;
+	struct mkv_list	lead[LEAD_BUCKETS];	/* reads under way, by entry */
+	struct mkv_list	req_free, ready, all, space_wait;
 	unsigned	at_work;
 	uint32_t	active[MKV_ENGINE_CLIENTS_MAX];
 	uint8_t		gone[MKV_ENGINE_CLIENTS_MAX];
@@ -470,11 +480,20 @@ int	req_lock(struct mkv_req *r);			/* 1 has it; 0 parked */
 void	req_unlock(struct mkv_req *r);
 int	req_locked(struct mkv_engine *e, struct mkv_digest d);
 void	req_xfer(struct mkv_req *r, int write, uint64_t pos, uint64_t end, uint64_t base, uint8_t *one);
+uint32_t req_piece(struct mkv_req *r, uint32_t most);	/* give the medium the next bytes of the transfer, `most` or less: how many; needs a free dio */
+void	req_xfer_cut(struct mkv_req *r, int err);	/* what has not begun does not begin any more */
+int	req_late(const struct mkv_req *r, uint64_t now);	/* nobody waits for it any more */
 uint8_t *req_at(struct mkv_req *r, uint64_t pos, uint64_t *len);	/* memory at a buffer position, and how much of it */
 void	req_sweep(struct mkv_engine *e, uint64_t now);
 /* Entry under the request's digest that is alive and of its kind, or MKV_ENT_NIL with the reason. */
 uint32_t req_find(struct mkv_req *r, unsigned *reason);
 uint64_t req_phys(const struct mkv_engine *e, const struct mkv_run *run, unsigned n, uint64_t pos, uint64_t *left);
+
+/* follow.c */
+int	follow_join(struct mkv_req *r, uint64_t pos, uint64_t end);	/* 1: another request reads these bytes, r gets them from it */
+void	follow_lead(struct mkv_req *r);		/* r's read begins: others may follow */
+void	follow_end(struct mkv_req *r);		/* it has ended, whatever its result is */
+void	follow_leave(struct mkv_req *r, int err);	/* r does not wait any more */
 
 /* put.c get.c obj.c list.c */
 enum mkv_next put_step(struct mkv_req *r);

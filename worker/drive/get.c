@@ -53,6 +53,16 @@ get_release(struct mkv_req *r)
 	r->ent = MKV_ENT_NIL;
 }
 
+/* Into the buffers; where another request is just reading the same, from there. */
+static void
+get_read(struct mkv_req *r, uint64_t pos, uint64_t end)
+{
+	if (follow_join(r, pos, end))
+		return;
+	req_xfer(r, 0, pos, end, pos, NULL);
+	follow_lead(r);
+}
+
 /* Whole chunks only, and the page is not in memory: read both at once. How long the object is will be known from the page. */
 static void
 get_start_both(struct mkv_req *r)
@@ -70,7 +80,7 @@ get_start_both(struct mkv_req *r)
 	if (end <= r->q.off)
 		return;
 	r->spec = 1;
-	req_xfer(r, 0, r->q.off, end, r->q.off, NULL);
+	get_read(r, r->q.off, end);
 }
 
 static enum mkv_next
@@ -274,7 +284,7 @@ get_lookup(struct mkv_req *r)
 	r->state = RQ_IO;
 	if (!r->spec) {
 		c = get_cover(r);
-		req_xfer(r, 0, c.begin, MKV_ALIGN_UP(c.end, MKV_BLOCK), c.begin, NULL);
+		get_read(r, c.begin, MKV_ALIGN_UP(c.end, MKV_BLOCK));
 	}
 	return (MKV_NEXT_AGAIN);
 }
@@ -325,6 +335,8 @@ get_io(struct mkv_req *r)
 
 	if (get_moving(r))
 		return (MKV_NEXT_PARK);
+	if (r->err != 0)
+		return (req_finish(r, r->err, MKV_REASON_NONE));	/* late, and not all was read */
 	if (r->x.err != 0)
 		return (req_finish(r, MKV_E_IO, MKV_REASON_NONE));
 	if (r->p.off % CHUNK != 0)

@@ -245,6 +245,8 @@ put_io(struct mkv_req *r)
 		r->quarantine = 1;
 		return (req_finish(r, MKV_E_IO, MKV_REASON_NONE));
 	}
+	if (r->err != 0)
+		return (req_finish(r, r->err, MKV_REASON_NONE));	/* late, and not all was written; nothing is under way */
 	MKV_CRASH_POINT("put.after_data");
 	r->state = RQ_COMMIT;
 	return (MKV_NEXT_AGAIN);

@@ -1,7 +1,7 @@
 /*
  * Requests: taking them up, key locks, waiting, data transfers, the end. Drive's loop thread; owns the pool of requests and of transfers.
  *
- * A request is on one list at a time: free, ready, or what it waits for; a transfer that waits for a free dio is on io_wait besides. `parked` says
+ * A request is on one list at a time: free, ready, or what it waits for; a transfer that waits for its turn (sched.c) is queued besides. `parked` says
  * that a deadline may end the wait; requests that wait for the medium or for a flush are not parked: their buffers are under I/O. Everything in a
  * struct mkv_drv_req is foreign and checked in req_check(); a request that makes no sense is answered MKV_E_PROTO and counted.
  */
@@ -81,7 +81,8 @@ req_end(struct mkv_req *r)
 	struct mkv_engine *e = r->e;
 	uint32_t c = r->call.client;
 
-	MKV_ASSERT(r->x.in_flight == 0);
+	MKV_ASSERT(r->x.in_flight == 0 && r->leader == NULL && mkv_list_empty(&r->io_link));
+	MKV_ASSERT(mkv_list_empty(&r->lead_link) && mkv_list_empty(&r->followers));
 	if (r->q.op == MKV_DRV_GET || r->q.op == MKV_DRV_VERIFY)
 		get_release(r);
 	else
@@ -204,6 +205,11 @@ req_reset(struct mkv_req *r, const struct mkv_call *call, const struct mkv_drv_r
 	mkv_list_init(&r->lock_link);
 	mkv_list_init(&r->group_link);
 	mkv_list_init(&r->io_link);
+	mkv_list_init(&r->lead_link);
+	mkv_list_init(&r->followers);
+	mkv_list_init(&r->follow_link);
+	r->leader = NULL;
+	r->follow_bytes = 0;
 	r->state = RQ_START;
 }
 
@@ -354,8 +360,6 @@ req_at(struct mkv_req *r, uint64_t pos, uint64_t *len)
 	return (b->ptr + pos);
 }
 
-static void	req_xfer_more(struct mkv_req *r);
-
 static void
 req_on_dio(struct mkv_mio *mio, int res)
 {
@@ -363,7 +367,6 @@ req_on_dio(struct mkv_mio *mio, int res)
 	struct mkv_req *r = d->r;
 	struct mkv_engine *e = r->e;
 	uint64_t took_ns = eng_now(e) - d->begin_ns;
-	struct mkv_list *l;
 
 	MKV_CHECK_OBJ(r, MKV_REQ_MAGIC);
 	MKV_ASSERT(r->x.in_flight > 0);
@@ -372,19 +375,21 @@ req_on_dio(struct mkv_mio *mio, int res)
 	d->r = NULL;
 	d->next = e->dio_free;
 	e->dio_free = d;
+	e->dios_used--;
 	r->x.in_flight--;
+	sched_done(e, r, d->bytes, took_ns);
 	if (res != 0) {
 		mkv_metric_add(e->o.metrics, r->x.write ? MKV_M_drive_write_errors_total : MKV_M_drive_read_errors_total, 0, 1);
 		mkv_log(r->x.write ? MKV_EV_DRIVE_WRITE_FAILED : MKV_EV_DRIVE_READ_FAILED, "drive=%s err=\"%s\"", e->o.name, mkv_err(res));
 		fail_note(e, r->x.write ? MKV_FAIL_WRITE : MKV_FAIL_READ, d->off, d->bytes, res, 0);
+		req_xfer_cut(r, 0);
 		r->x.err = res;
-		r->x.pos = r->x.end;
-	} else
-		req_xfer_more(r);
-	if (r->x.in_flight == 0 && r->x.pos >= r->x.end)
+	}
+	if (r->x.in_flight == 0 && r->x.pos >= r->x.end) {
+		follow_end(r);
 		req_wake(r);
-	if (e->dio_free != NULL && (l = mkv_list_pop(&e->io_wait)) != NULL)
-		req_xfer_more(MKV_CONTAINER_OF(l, struct mkv_req, io_link));
+	}
+	sched_pump(e);
 }
 
 static void
@@ -394,6 +399,7 @@ req_dio(struct mkv_req *r, uint8_t *mem, uint32_t bytes, uint64_t off, int idx)
 	struct dio *d = e->dio_free;
 
 	e->dio_free = d->next;
+	e->dios_used++;
 	d->r = r;
 	d->begin_ns = eng_now(e);
 	d->off = off;
@@ -415,45 +421,72 @@ req_dio(struct mkv_req *r, uint8_t *mem, uint32_t bytes, uint64_t off, int idx)
 	}
 }
 
-static void
-req_xfer_more(struct mkv_req *r)
+uint32_t
+req_piece(struct mkv_req *r, uint32_t most)
 {
 	struct xfer *x = &r->x;
+	uint64_t left_run, left_mem = UINT64_MAX, off, n, pos = x->pos - x->base;
+	struct req_buf *b;
+	uint8_t *mem;
+	int idx = -1;
 
-	while (x->pos < x->end) {
-		uint64_t left_run, left_mem = UINT64_MAX, off, n, pos = x->pos - x->base;
-		struct req_buf *b;
-		uint8_t *mem;
-		int idx = -1;
-
-		if (r->e->dio_free == NULL) {
-			if (x->in_flight == 0)
-				mkv_list_push_tail(&r->e->io_wait, &r->io_link);
-			return;
-		}
-		off = req_phys(r->e, r->run, r->n_runs, x->pos, &left_run);
-		if (x->one != NULL)
-			mem = x->one + pos;
-		else {
-			b = req_buf_at(r, &pos);
-			mem = b->ptr + pos;
-			left_mem = b->bytes - pos;
-			idx = b->idx;
-		}
-		n = MKV_MIN(MKV_MIN(left_run, left_mem), x->end - x->pos);
-		x->pos += n;
-		req_dio(r, mem, (uint32_t)n, off, idx);
+	MKV_ASSERT(x->pos < x->end);
+	off = req_phys(r->e, r->run, r->n_runs, x->pos, &left_run);
+	if (x->one != NULL)
+		mem = x->one + pos;
+	else {
+		b = req_buf_at(r, &pos);
+		mem = b->ptr + pos;
+		left_mem = b->bytes - pos;
+		idx = b->idx;
 	}
+	n = MKV_MIN(MKV_MIN(MKV_MIN(left_run, left_mem), x->end - x->pos), most);
+	x->pos += n;
+	req_dio(r, mem, (uint32_t)n, off, idx);
+	return ((uint32_t)n);
 }
 
 /* Move [pos, end) of the object (multiples of 4096); its byte `base` lies at the beginning of the buffers, or of `one`. Wakes r at the end. */
 void
 req_xfer(struct mkv_req *r, int write, uint64_t pos, uint64_t end, uint64_t base, uint8_t *one)
 {
-	MKV_ASSERT(r->x.in_flight == 0);
+	MKV_ASSERT(r->x.in_flight == 0 && r->leader == NULL);
 	MKV_ASSERT(pos % MKV_BLOCK == 0 && end % MKV_BLOCK == 0 && base <= pos);
 	r->x = (struct xfer){ .write = write, .pos = pos, .end = end, .base = base, .one = one };
-	req_xfer_more(r);
+	if (pos < end)
+		sched_queue(r);
+}
+
+void
+req_xfer_cut(struct mkv_req *r, int err)
+{
+	mkv_list_remove(&r->io_link);
+	r->x.pos = r->x.end;
+	if (err != 0)
+		r->err = err;
+}
+
+int
+req_late(const struct mkv_req *r, uint64_t now)
+{
+	return (r->gone || (r->q.deadline_ns != 0 && now >= r->q.deadline_ns));
+}
+
+/* A late one whose bytes are not under way: it has none to wait for. */
+static void
+req_sweep_moving(struct mkv_req *r)
+{
+	int err = r->gone ? MKV_E_CANCELLED : MKV_E_TIMEOUT;
+
+	if (r->leader != NULL)
+		follow_leave(r, err);
+	else if (r->x.pos < r->x.end) {
+		req_xfer_cut(r, err);
+		if (r->x.in_flight > 0)
+			return;
+		follow_end(r);
+		req_wake(r);
+	}
 }
 
 /* Deadlines and dead clients, for those that wait for something other than the medium. */
@@ -465,10 +498,13 @@ req_sweep(struct mkv_engine *e, uint64_t now)
 	MKV_LIST_FOREACH(l, &e->all) {
 		struct mkv_req *r = MKV_CONTAINER_OF(l, struct mkv_req, all);
 
-		if (!r->parked)
+		if (!r->parked) {
+			if (req_late(r, now))
+				req_sweep_moving(r);
 			continue;
+		}
 		parked++;
-		if (r->gone || (r->q.deadline_ns != 0 && now >= r->q.deadline_ns)) {
+		if (req_late(r, now)) {
 			r->err = r->gone ? MKV_E_CANCELLED : MKV_E_TIMEOUT;
 			req_wake(r);
 		}

@@ -13,6 +13,7 @@
 #include "worker/drive/media.h"
 
 struct mkv_engine;
+struct mkv_req;
 
 enum mkv_io_class {
 #define MKV_IOCLASS(name, num, label, kind, share, patience_ms, text)	MKV_IO_##name = (num),
@@ -28,8 +29,28 @@ struct sched_class {
 	uint64_t	turn_ns;	/* background: its last turn; 0: it asked for none since it had nothing to do */
 };
 
+/* Transfers of requests, by how long they keep the medium: the first is served before the others. */
+enum sched_queue_no { SCHED_SMALL, SCHED_LARGE, SCHED_WRITE, SCHED_QUEUES };
+
+struct sched_queue {
+	struct mkv_list	reqs;		/* by io_link */
+	uint32_t	in_flight;	/* pieces */
+	int64_t		deficit;	/* bytes of its share that it did not have yet; below 0: more than that */
+};
+
+struct sched_pace {			/* how long pieces take, small ones and large ones */
+	uint64_t	floor_ns;	/* when nothing is in their way */
+	uint64_t	sum_ns, n;	/* in this period */
+};
+
 struct sched {
 	struct sched_class c[MKV_IO_CLASSES];
+	struct sched_queue q[SCHED_QUEUES];
+	struct sched_pace pace[2];
+	uint32_t	piece_bytes;	/* the longest one of a large transfer */
+	uint64_t	window_bytes;	/* requests' bytes under way, from where on large transfers wait */
+	uint64_t	period_ns;	/* began */
+	int		full;		/* the window made somebody wait in this period */
 	uint64_t	front_ns;	/* when a request last had something under way */
 	uint64_t	wake_ns;	/* somebody was told to wait: until then at most */
 };
@@ -46,6 +67,11 @@ void	sched_end(struct mkv_engine *e, enum mkv_io_class c, uint32_t bytes);
 void	sched_read(struct mkv_engine *e, enum mkv_io_class c, struct mkv_mio *mio, void *buf, uint32_t bytes, uint64_t off, int buf_idx);
 void	sched_write(struct mkv_engine *e, enum mkv_io_class c, struct mkv_mio *mio, const void *buf, uint32_t bytes, uint64_t off, int buf_idx);
 void	sched_flush(struct mkv_engine *e, enum mkv_io_class c, struct mkv_mio *mio);
+/* A transfer of a request wants its turn: pieces are given to the medium, now or when others end. */
+void	sched_queue(struct mkv_req *r);
+void	sched_done(struct mkv_engine *e, const struct mkv_req *r, uint32_t bytes, uint64_t took_ns);	/* one piece */
+void	sched_pump(struct mkv_engine *e);
+void	sched_init(struct mkv_engine *e);
 /* The turn begins: who asks from here on is asked for again at sched_next_ns(). */
 void	sched_turn(struct mkv_engine *e);
 uint64_t sched_next_ns(const struct mkv_engine *e);

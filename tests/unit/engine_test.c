@@ -371,14 +371,14 @@ test_verify(void **state)
 	assert_int_equal(rig_get(r, "bad", 10, 65536, 1), 0);		/* other chunks are good */
 	assert_int_equal(rig_op(r, MKV_DRV_VERIFY, "bad", &reason), MKV_E_CORRUPT);
 	assert_int_equal(rig_op(r, MKV_DRV_STAT, "bad", &reason), MKV_E_MISS);
-	assert_int_equal(reason, MKV_REASON_CORRUPT);
+	assert_int_equal(reason, MKV_REASON_WRITER_CRC);
 	/* The edge of a range is checked by the drive. */
 	rig_put_req(r, &q, 0, "bad", 300000, 1);
 	q.crcs[3] ^= 1;
 	rig_submit(r, 0, &q);
 	assert_int_equal(rig_wait(r, 0)->status, 0);
 	assert_int_equal(rig_get(r, "bad", 3 * 65536 + 5, 10, 1), MKV_E_MISS);
-	assert_int_equal(r->slot[0].rep.reason, MKV_REASON_CORRUPT);
+	assert_int_equal(r->slot[0].rep.reason, MKV_REASON_WRITER_CRC);
 	rig_destroy(&r);
 }
 

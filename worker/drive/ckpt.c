@@ -224,6 +224,7 @@ ckpt_heads(struct mkv_engine *e)
 		h->items = c->items;
 		h->mount = e->sb.mount;
 		h->lease_until_ms = e->lease.until_ms;
+		scrub_save(e, h);
 		mkv_block_seal(h, offsetof(struct mkv_ckpt_head, crc));
 	}
 	c->ios = 2;

@@ -117,6 +117,7 @@ eng_gauges(struct mkv_engine *e)
 	mkv_metric_set(m, MKV_M_drive_index_bytes, 0, (uint64_t)e->ix.ents_high * sizeof(struct mkv_ent) +
 	    4ull * (e->ix.buckets + e->ix.split) + (uint64_t)e->ix.sides_high * sizeof(struct mkv_side));
 	mkv_metric_set(m, MKV_M_drive_in_flight, 0, e->at_work);
+	mkv_metric_set(m, MKV_M_drive_unverified_objects, 0, e->unproved);
 	evict_gauges(e);
 	sched_gauges(e);
 	mkv_metric_set(m, MKV_M_drive_readonly, 0, (uint64_t)e->readonly);
@@ -232,7 +233,7 @@ eng_alloc(struct mkv_engine *e)
 	}
 	for (uint32_t i = 0; i < TXNS_MAX; i++)
 		e->txn[i].gen = 1;
-	if (fail_init(e) != 0)
+	if (fail_init(e) != 0 || scrub_init(e) != 0)
 		return (MKV_E_NOMEM);
 	return (eng_alloc_requests(e));
 }
@@ -266,6 +267,7 @@ eng_alloc_store(struct mkv_engine *e)
 static void
 eng_free(struct mkv_engine *e)
 {
+	scrub_fini(e);
 	fail_fini(e);
 	poolmap_fini(e);
 	ckpt_fini(e);
@@ -355,6 +357,7 @@ eng_start(struct mkv_engine *e, char *why, size_t why_bytes)
 	if (!e->readonly && (r = eng_start_writing(e, why, why_bytes)) != 0)
 		return (r);
 	audit_opened(e);
+	scrub_gauges(e);
 	eng_report_recovery(e);
 	eng_gauges(e);
 	return (0);
@@ -401,6 +404,8 @@ mkv_engine_tune(struct mkv_engine *e, const struct mkv_engine_opts *opts)
 	e->o.evict = opts->evict;
 	e->o.drain_ns = opts->drain_ns;
 	e->o.audit_interval_ns = opts->audit_interval_ns;
+	e->o.scrub_rate = opts->scrub_rate;
+	e->o.scrub_interval_ns = opts->scrub_interval_ns;
 	e->o.evict_high_pct = opts->evict_high_pct;
 	e->o.evict_low_pct = opts->evict_low_pct;
 	e->o.pin_pct = opts->pin_pct;
@@ -421,7 +426,9 @@ mkv_engine_close(struct mkv_engine **ep, int abandon)
 	*ep = NULL;
 	while (!abandon && e->pm.state != PM_IDLE && !e->cancelled)
 		e->cancelled = e->o.ops->pump(e->o.arg) == MKV_E_CANCELLED;
-	if (!abandon && !e->readonly) {
+	if (!abandon && !e->cancelled)
+		r = scrub_close(e);
+	if (!abandon && !e->readonly && r == 0) {
 		MKV_ASSERT(e->at_work == 0);
 		if ((r = ckpt_run(e)) == 0 && (r = fail_close(e)) == 0)
 			r = eng_sb_write(e, 1);
@@ -460,6 +467,7 @@ eng_turn(struct mkv_engine *e, uint64_t now)
 	audit_step(e, now);
 	journal_step(e, now);
 	fail_step(e, now);
+	scrub_step(e, now);
 }
 
 uint64_t
@@ -489,7 +497,7 @@ mkv_engine_step(struct mkv_engine *e)
 	}
 	if (more || e->more || !mkv_list_empty(&e->ready))
 		return (0);
-	next = MKV_MIN(MKV_MIN(journal_next_ns(e), fail_next_ns(e)), audit_next_ns(e));
+	next = MKV_MIN(MKV_MIN(journal_next_ns(e), fail_next_ns(e)), MKV_MIN(audit_next_ns(e), scrub_next_ns(e, now)));
 	next = MKV_MIN(next, sched_next_ns(e));
 	if (e->at_work || e->setfrees || e->pm.sweeping || e->pm.leaving || e->pm.next.version != 0)
 		next = MKV_MIN(next, e->sweep_ns);

@@ -77,6 +77,7 @@ struct mkv_engine_opts {
 	uint64_t	accepted_window_ns, accepted_window_bytes;
 	uint64_t	drain_ns;		/* a drive that is drained gives up its objects over so long */
 	uint64_t	audit_interval_ns;	/* 0: 60 s */
+	uint64_t	scrub_rate, scrub_interval_ns;	/* bytes a second that the scrubber reads at most, 0: none; from pass to pass at least */
 	int		evict;			/* 0: a full drive answers MKV_E_NOSPACE */
 	int		policy;			/* enum mkv_policy_kind; 0: adaptive */
 	uint32_t	pin_pct;		/* of the data area may be pinned; 0: as much as there is */

@@ -1,7 +1,8 @@
 /*
  * Inside of the engine. Rooms: engine.c (life, turn), format.c (superblocks), req.c (requests, locks, transfers), put.c, get.c, obj.c (delete,
- * touch, stat, verify), list.c (batch, list, info), page.c (metadata pages and their cache), journal.c (groups), evict.c (space), set.c (striped
- * values), ckpt.c, recover.c, replay.c, fail.c (failure registry), inspect.c (offline check), sched.c (turns at the medium).
+ * touch, stat, wrong bytes), list.c (batch, list, info), page.c (metadata pages and their cache), journal.c (groups), evict.c (space), set.c (striped
+ * values), ckpt.c, recover.c, replay.c, fail.c (failure registry), scrub.c (reading what nobody reads), inspect.c (offline check), sched.c (turns at
+ * the medium).
  *
  * Order of a put: data write -> key lock -> record into the open page and the journal buffer -> group written -> flush -> index -> answer.
  */
@@ -39,6 +40,7 @@
 #define AUDIT_INTERVAL_NS	(60 * MKV_NS_PER_SEC)
 #define PAGES_WRITING_MAX	32u
 #define FRAME_NIL		UINT32_MAX
+#define PAGE_NIL		UINT32_MAX
 #define CHUNK			65536u
 
 enum mkv_next { MKV_NEXT_AGAIN, MKV_NEXT_PARK, MKV_NEXT_DONE };
@@ -157,6 +159,7 @@ struct pages {
 	uint32_t	frames, hand, count, free, cursor, gc_hand;
 	uint32_t	open;		/* frame being filled, or FRAME_NIL */
 	uint32_t	writing;
+	uint32_t	held;		/* the scrubber reads it, or PAGE_NIL */
 	struct mkv_list	written;	/* frames whose write is done: a record is due */
 	struct mkv_list	wait;		/* requests that wait for a frame or a page */
 	int		gc;		/* a move is under way: its page read */
@@ -343,6 +346,50 @@ struct fails {				/* the failure registry */
 };
 _Static_assert(MKV_FAILREG_BLOCKS == 32, "bits of due");
 
+enum scrub_state {
+	SC_NEXT,		/* between two visits */
+	SC_PAGE,		/* its read */
+	SC_VISIT,		/* the next record, when it may */
+	SC_DATA,		/* the last of its reads */
+	SC_LOST,		/* the page is damaged: its objects leave */
+};
+
+struct scrub_io {
+	struct mkv_mio	mio;
+	struct mkv_engine *e;
+	uint64_t	off;
+};
+
+struct scrub {
+	enum scrub_state state;
+	uint8_t		*mem;		/* of one read */
+	struct mkv_page	*pg;		/* copy of the page that is visited */
+	struct scrub_io	io[MKV_OBJ_RUNS_MAX];
+	unsigned	ios, tries;
+	int		err;		/* of the reads under way */
+	uint64_t	err_off;
+	uint32_t	bytes;		/* they read */
+	int		stop;
+	/* The visit. */
+	uint32_t	page;
+	int		only;		/* what was never proved */
+	int		grows;		/* the page is not written yet */
+	uint32_t	rec, pos;	/* the record, and the next one */
+	uint64_t	at;		/* in the object */
+	uint32_t	ent;		/* held while it is read, or MKV_ENT_NIL */
+	uint32_t	lost;		/* next entry to be looked at */
+	/* The walk to what was never proved. */
+	uint32_t	hand;
+	unsigned	progress;
+	uint64_t	again_ns;
+	/* The pass. */
+	int		passing;
+	uint32_t	pass, next_page;
+	uint64_t	began_ms, ended_ms, pass_bytes;	/* wall clock; ended: the last whole one */
+	uint64_t	next_ns, busy_ns;		/* by the rate; last seen with requests */
+	int		waits;			/* for its turn at the medium: sched_next_ns() */
+};
+
 struct mkv_engine {
 	uint32_t	magic;
 	struct mkv_engine_opts o;
@@ -358,6 +405,8 @@ struct mkv_engine {
 	struct fails	fl;
 	struct poolmap	pm;
 	struct sched	sched;
+	struct scrub	scrub;
+	uint32_t	unproved;	/* linked objects that ent_is_proved() denies */
 
 	struct mkv_req	*req;
 	struct dio	*dio, *dio_free;
@@ -451,6 +500,13 @@ ent_expired(const struct mkv_engine *e, const struct mkv_ent *en, uint64_t wall_
 	return (en->expires != 0 && ent_expires_ms(e, en) <= wall_ms);
 }
 
+/* Its bytes matched its CRCs once, as somebody of us saw; or there are none. */
+static inline int
+ent_is_proved(const struct mkv_ent *en)
+{
+	return ((en->flags & MKV_ENT_VERIFIED) != 0 || en->units == 0);
+}
+
 #define ENG_COUNT(e, name, n)	mkv_metric_add((e)->o.metrics, MKV_M_drive_##name, 0, (n))
 
 /* engine.c */
@@ -519,6 +575,15 @@ int	obj_in_page(const struct mkv_engine *e, const struct mkv_ent *en, const stru
 /* The record of entry i, its page read if need be. 0; MKV_E_AGAIN parked; MKV_E_CORRUPT, MKV_E_IO. Valid until the next page_* call. */
 int	obj_record(struct mkv_req *r, uint32_t i, struct mkv_obj_view *v);
 int	obj_key_is(const struct mkv_obj_view *v, const struct mkv_drv_req *q);
+void	obj_proved(struct mkv_engine *e, uint32_t i);	/* all its bytes matched */
+struct obj_blame {
+	int		data;		/* its bytes; 0: its record */
+	uint64_t	put_id;
+	uint64_t	off;		/* where on the medium; bytes 0: somewhere in it */
+	uint32_t	bytes;
+};
+/* Entry i is bad, it was read twice: it leaves, unless somebody replaces it. Who held it still does. The reason for a miss. */
+unsigned obj_corrupt(struct mkv_engine *e, uint32_t i, const struct obj_blame *b);
 
 /* page.c */
 int	page_init(struct mkv_engine *e);
@@ -532,6 +597,10 @@ void	page_close_open(struct mkv_engine *e);
 void	page_dec(struct mkv_engine *e, uint32_t page);
 void	page_journal_written(struct mkv_engine *e);
 void	page_gc(struct mkv_engine *e);
+int	page_good(struct mkv_engine *e, const struct mkv_page *pg, uint32_t page);
+void	page_hold(struct mkv_engine *e, uint32_t page);		/* one at a time */
+void	page_unhold(struct mkv_engine *e);			/* not held: nothing */
+void	page_move_soon(struct mkv_engine *e, uint32_t page);
 /* Replay: put a record at its place in the image of a page; forget the image. */
 int	page_replay(struct mkv_engine *e, uint32_t page, uint16_t pos, const struct mkv_obj *o);
 void	page_replay_written(struct mkv_engine *e, uint32_t page);
@@ -596,6 +665,16 @@ void	audit_tell(struct mkv_engine *e);
 void	audit_opened(struct mkv_engine *e);
 void	audit_step(struct mkv_engine *e, uint64_t now);
 uint64_t audit_next_ns(const struct mkv_engine *e);
+
+/* scrub.c */
+int	scrub_init(struct mkv_engine *e);
+void	scrub_fini(struct mkv_engine *e);
+void	scrub_recovered(struct mkv_engine *e, const struct mkv_ckpt_head *h);
+void	scrub_save(const struct mkv_engine *e, struct mkv_ckpt_head *h);
+void	scrub_gauges(struct mkv_engine *e);
+void	scrub_step(struct mkv_engine *e, uint64_t now);
+uint64_t scrub_next_ns(const struct mkv_engine *e, uint64_t now);
+int	scrub_close(struct mkv_engine *e);
 
 /* set.c */
 /* Say op to the drives of the mask, once block seq is durable. May be forgotten when too much is to be said. */

@@ -106,6 +106,7 @@ ent_count(struct mkv_engine *e, const struct mkv_ent *en, int d)
 	e->pieces += (uint32_t)(en->flags & MKV_ENT_PIECE ? d : 0);
 	e->manifests += (uint32_t)(en->flags & MKV_ENT_MANIFEST ? d : 0);
 	e->provisional += (uint32_t)(en->flags & MKV_ENT_PROVISIONAL ? d : 0);
+	e->unproved += (uint32_t)(ent_is_proved(en) ? 0 : d);
 	if (en->flags & MKV_ENT_PIN)
 		e->pin_units += (uint64_t)d * ent_pin_units(e, en);
 }

@@ -5,7 +5,7 @@
  *
  * Whole chunks are not touched here: their stored CRCs go with the answer and the reader checks. A range that begins or ends inside a chunk is
  * read with the whole chunk; the chunk is checked, then the CRC of its delivered part is made. VERIFY reads everything and decides.
- * A mismatch is read once more; then the object leaves with the reason `corrupt`, and if it had been verified its units stay taken (quarantine).
+ * A mismatch is read once more; then the object leaves (obj_corrupt()).
  */
 #include "config.h"
 
@@ -13,7 +13,6 @@
 
 #include "common/base/crc.h"
 #include "common/base/err.h"
-#include "common/base/log.h"
 #include "worker/drive/engine_priv.h"
 
 /* The range of chunks that a get covers, once the record is known. */
@@ -105,37 +104,13 @@ get_moving(const struct mkv_req *r)
 	return (r->x.in_flight > 0 || r->x.pos < r->x.end);
 }
 
-/* For the registry: bytes that were right once. What its writer never proved says nothing about the drive. */
-static void
-get_note(struct mkv_req *r, const struct mkv_ent *en)
-{
-	struct mkv_run run[MKV_OBJ_RUNS_MAX];
-	unsigned n = mkv_ent_runs(&r->e->ix, en, run);
-	uint64_t left;
-
-	if (n > 0 && (en->flags & MKV_ENT_VERIFIED) && r->state != RQ_LOOKUP)
-		fail_note(r->e, MKV_FAIL_DATA, req_phys(r->e, run, n, 0, &left), en->units * r->e->sb.unit_bytes, MKV_E_CORRUPT, 0);
-}
-
-/* The object is bad: it leaves, unless somebody replaced it meanwhile. */
 static enum mkv_next
 get_corrupt(struct mkv_req *r)
 {
-	struct mkv_engine *e = r->e;
-	struct mkv_ent *en = eng_ent(e, r->ent);
+	struct obj_blame b = { .data = r->state != RQ_LOOKUP, .put_id = r->p.put_id };
+	unsigned reason = obj_corrupt(r->e, r->ent, &b);
 
-	ENG_COUNT(e, corrupt_total, 1);
-	mkv_log(MKV_EV_DRIVE_CORRUPT, "drive=%s page=%u units=%u verified=%d", e->o.name, en->page, en->units, !!(en->flags & MKV_ENT_VERIFIED));
-	get_note(r, en);
-	if (en->flags & MKV_ENT_LINKED) {
-		if ((en->flags & MKV_ENT_VERIFIED) && r->state != RQ_LOOKUP)
-			en->flags |= MKV_ENT_QUARANTINE;
-		if (!req_locked(e, en->digest))
-			(void)evict_one(e, r->ent, MKV_REASON_CORRUPT);
-	}
-	if (r->q.op == MKV_DRV_VERIFY)
-		return (req_finish(r, MKV_E_CORRUPT, MKV_REASON_CORRUPT));
-	return (req_finish(r, MKV_E_MISS, MKV_REASON_CORRUPT));
+	return (req_finish(r, r->q.op == MKV_DRV_VERIFY ? MKV_E_CORRUPT : MKV_E_MISS, reason));
 }
 
 static void
@@ -406,19 +381,10 @@ mkv_engine_release(struct mkv_engine *e, uint32_t client, uint64_t hold)
 	hold_drop(e, h);
 }
 
-/* All bytes matched: from now on the object counts as verified. Without journal room it does so until the next start. */
 static enum mkv_next
 verify_good(struct mkv_req *r)
 {
-	struct mkv_engine *e = r->e;
-	struct mkv_ent *en = eng_ent(e, r->ent);
-	struct mkv_jtouch t = { .expires_ms = ent_expires_ms(e, en), .flags = MKV_DRV_F_VERIFIED };
-
-	if ((en->flags & MKV_ENT_LINKED) && (en->flags & MKV_ENT_VERIFIED) == 0) {
-		en->flags |= MKV_ENT_VERIFIED;
-		if (!req_locked(e, en->digest) && journal_room(e, sizeof(t), 0) == 0)
-			(void)journal_append(e, MKV_J_TOUCH, en->digest, 0, 0, 0, &t, sizeof(t));
-	}
+	obj_proved(r->e, r->ent);
 	r->p.flags |= MKV_DRV_F_VERIFIED;
 	return (req_finish(r, 0, MKV_REASON_NONE));
 }

@@ -207,9 +207,13 @@ struct mkv_ckpt_head {
 	uint64_t	items;
 	uint32_t	mount, pad;
 	uint64_t	lease_until_ms;			/* as in struct mkv_jlease; 0: none */
-	uint8_t		zero[4096 - 64];
+	/* The scrubber: passes begun; 1 + the page where this one goes on, 0: none is under way; wall clock of the last begin and the last end; bytes. */
+	uint32_t	scrub_pass, scrub_page;
+	uint64_t	scrub_began_ms, scrub_ended_ms, scrub_bytes;
+	uint8_t		zero[4096 - 96];
 };
-_Static_assert(sizeof(struct mkv_ckpt_head) == MKV_BLOCK && offsetof(struct mkv_ckpt_head, lease_until_ms) == 56, "pinned");
+_Static_assert(sizeof(struct mkv_ckpt_head) == MKV_BLOCK && offsetof(struct mkv_ckpt_head, lease_until_ms) == 56 &&
+    offsetof(struct mkv_ckpt_head, scrub_bytes) == 88, "pinned");
 
 struct mkv_layout_want {
 	uint64_t	total_bytes;			/* of the medium */

@@ -84,6 +84,8 @@ drive_fill_opts(struct drive *d)
 	o->accepted_window_ns = p->storage_accepted_window * 1000;
 	o->accepted_window_bytes = p->storage_accepted_window_bytes;
 	o->audit_interval_ns = p->storage_audit_interval * 1000;
+	o->scrub_rate = p->storage_scrub_rate;
+	o->scrub_interval_ns = p->storage_scrub_interval * 1000;
 	o->evict = p->storage_eviction_enabled;
 	o->policy = p->storage_eviction_policy;
 	o->pin_pct = p->storage_pin_share;

@@ -1,11 +1,12 @@
 /*
- * Records of objects, and the requests that need no data: STAT, DELETE, TOUCH. Drive's loop thread.
+ * Records of objects, what is said of their bytes, and the requests that need no data: STAT, DELETE, TOUCH. Drive's loop thread.
  */
 #include "config.h"
 
 #include <string.h>
 
 #include "common/base/err.h"
+#include "common/base/log.h"
 #include "worker/drive/engine_priv.h"
 
 /* Is this the record of the entry, and not one that an overwrite left behind or has not committed yet? */
@@ -51,6 +52,62 @@ obj_key_is(const struct mkv_obj_view *v, const struct mkv_drv_req *q)
 {
 	return (v->o->key_bytes == q->key_bytes && v->o->ns_bytes == q->ns_bytes && memcmp(v->key, q->key, q->key_bytes) == 0 &&
 	    memcmp(v->ns, q->ns, q->ns_bytes) == 0);
+}
+
+/* From now on it counts as verified. Without journal room it does so until the next start. */
+void
+obj_proved(struct mkv_engine *e, uint32_t i)
+{
+	struct mkv_ent *en = eng_ent(e, i);
+	struct mkv_jtouch t = { .expires_ms = ent_expires_ms(e, en), .flags = MKV_DRV_F_VERIFIED };
+
+	if ((en->flags & MKV_ENT_LINKED) == 0 || (en->flags & MKV_ENT_VERIFIED))
+		return;
+	e->unproved -= !ent_is_proved(en);
+	en->flags |= MKV_ENT_VERIFIED;
+	if (!req_locked(e, en->digest) && journal_room(e, sizeof(t), 0) == 0)
+		(void)journal_append(e, MKV_J_TOUCH, en->digest, 0, 0, 0, &t, sizeof(t));
+}
+
+/* For the registry: bytes that were right once. */
+static void
+obj_note(struct mkv_engine *e, const struct mkv_ent *en, const struct obj_blame *b)
+{
+	struct mkv_run run[MKV_OBJ_RUNS_MAX];
+	unsigned n = mkv_ent_runs(&e->ix, en, run);
+	uint64_t left;
+
+	if (b->bytes > 0)
+		fail_note(e, MKV_FAIL_DATA, b->off, b->bytes, MKV_E_CORRUPT, 0);
+	else if (n > 0)
+		fail_note(e, MKV_FAIL_DATA, req_phys(e, run, n, 0, &left), en->units * e->sb.unit_bytes, MKV_E_CORRUPT, 0);
+}
+
+/*
+ * Bytes that had matched are the drive's fault: noted, and their units stay taken until the next start. Bytes that never did are their writer's, and say
+ * nothing about the drive.
+ */
+unsigned
+obj_corrupt(struct mkv_engine *e, uint32_t i, const struct obj_blame *b)
+{
+	struct mkv_ent *en = eng_ent(e, i);
+	int writer = b->data && !ent_is_proved(en), linked = (en->flags & MKV_ENT_LINKED) != 0;
+	unsigned reason = writer ? MKV_REASON_WRITER_CRC : MKV_REASON_CORRUPT;
+
+	if (writer) {
+		ENG_COUNT(e, writer_crc_total, 1);
+		mkv_log(MKV_EV_DRIVE_WRITER_CRC, "drive=%s put_id=%016llx units=%u", e->o.name, (unsigned long long)b->put_id, en->units);
+	} else {
+		ENG_COUNT(e, corrupt_total, 1);
+		mkv_log(MKV_EV_DRIVE_CORRUPT, "drive=%s page=%u units=%u", e->o.name, en->page, en->units);
+		if (b->data)
+			obj_note(e, en, b);
+		if (b->data && linked)
+			en->flags |= MKV_ENT_QUARANTINE;
+	}
+	if (linked && !req_locked(e, en->digest))
+		(void)evict_one(e, i, reason);
+	return (reason);
 }
 
 /*

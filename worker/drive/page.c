@@ -27,6 +27,7 @@ page_init(struct mkv_engine *e)
 	p->frames = (uint32_t)MKV_MAX(e->o.page_cache_bytes / MKV_BLOCK, PAGE_FRAMES_MIN);
 	p->frames = MKV_MIN(p->frames, MKV_MAX(p->count, PAGE_FRAMES_MIN));
 	p->open = FRAME_NIL;
+	p->held = PAGE_NIL;
 	mkv_list_init(&p->written);
 	mkv_list_init(&p->wait);
 	p->live = calloc(p->count, 1);
@@ -116,7 +117,7 @@ page_frame_take(struct mkv_engine *e, uint32_t page)
 	return (NULL);
 }
 
-static int
+int
 page_good(struct mkv_engine *e, const struct mkv_page *pg, uint32_t page)
 {
 	return (pg->magic == MKV_PAGE_MAGIC && pg->tag == e->tag && pg->page_no == page && pg->used <= sizeof(pg->data) &&
@@ -307,6 +308,8 @@ page_release(struct mkv_engine *e, uint32_t page)
 
 	if (f != NULL && (f->state == FR_OPEN || f->state == FR_WRITING))
 		return;				/* looked at again when it is written */
+	if (page == p->held)
+		return;				/* when it is not held any more */
 	p->taken[page] = 0;
 	p->free++;
 	if (f != NULL && f->state != FR_READING)
@@ -319,6 +322,24 @@ page_dec(struct mkv_engine *e, uint32_t page)
 {
 	MKV_ASSERT(page < e->pg.count && e->pg.live[page] > 0);
 	if (--e->pg.live[page] == 0)
+		page_release(e, page);
+}
+
+/* A page that is read without the cache: it is nobody else's meanwhile. */
+void
+page_hold(struct mkv_engine *e, uint32_t page)
+{
+	MKV_ASSERT(e->pg.held == PAGE_NIL && e->pg.taken[page]);
+	e->pg.held = page;
+}
+
+void
+page_unhold(struct mkv_engine *e)
+{
+	uint32_t page = e->pg.held;
+
+	e->pg.held = PAGE_NIL;
+	if (page != PAGE_NIL && e->pg.taken[page] && e->pg.live[page] == 0)
 		page_release(e, page);
 }
 
@@ -373,6 +394,16 @@ page_move(struct mkv_engine *e, const struct mkv_page *pg)
 		eng_ent(e, i)->page = page;
 	}
 	return (0);
+}
+
+/* Its image on the medium is no good, the one in memory is: what lives in it moves. Forgotten where another one is being emptied. */
+void
+page_move_soon(struct mkv_engine *e, uint32_t page)
+{
+	if (e->pg.gc)
+		return;
+	e->pg.gc = 1;
+	e->pg.gc_page = page;
 }
 
 /* One step: when free pages are few, empty the next sparse one. */

@@ -428,11 +428,14 @@ recover_lose(struct mkv_engine *e, uint32_t i)
 }
 
 static void
-recover_count(struct mkv_engine *e, uint16_t flags, uint32_t by)
+recover_count(struct mkv_engine *e, const struct mkv_ent *en, uint32_t by)
 {
+	uint16_t flags = en->flags;
+
 	e->pieces += flags & MKV_ENT_PIECE ? by : 0;
 	e->manifests += flags & MKV_ENT_MANIFEST ? by : 0;
 	e->provisional += flags & MKV_ENT_PROVISIONAL ? by : 0;
+	e->unproved += ent_is_proved(en) ? 0 : by;
 }
 
 /* Who else claims a part of this run? Two owners are a sign of lost records: neither is believed. Rare, so a walk over all is fine. */
@@ -452,7 +455,7 @@ recover_clash(struct mkv_engine *e, uint32_t below, struct mkv_run c)
 		for (unsigned k = 0; k < n; k++)
 			mkv_alloc_unmark(&e->al, run[k]);
 		e->pg.live[en->page]--;
-		recover_count(e, en->flags, UINT32_MAX);	/* one less */
+		recover_count(e, en, UINT32_MAX);	/* one less */
 		recover_lose(e, i);
 	}
 }
@@ -498,7 +501,7 @@ recover_pages(struct mkv_engine *e)
 static void
 recover_settle(struct mkv_engine *e)
 {
-	e->pieces = e->manifests = e->provisional = 0;
+	e->pieces = e->manifests = e->provisional = e->unproved = 0;
 	if (e->o.forget_all)
 		recover_forget(e);
 	for (uint32_t i = 0; i < e->ix.ents_high; i++) {
@@ -516,7 +519,7 @@ recover_settle(struct mkv_engine *e)
 			continue;
 		}
 		e->pg.live[en->page]++;
-		recover_count(e, en->flags, 1);
+		recover_count(e, en, 1);
 		if (en->flags & MKV_ENT_PIN)
 			e->pin_units += ent_pin_units(e, en);
 	}
@@ -538,6 +541,7 @@ recover_read(struct mkv_engine *e, uint8_t *buf)
 		e->ck.id = h.id + (uint64_t)e->ck.hidden;
 		e->ck.area = area ^ 1;
 		lease_recovered(e, h.lease_until_ms);
+		scrub_recovered(e, &h);
 		r = r == 1 ? recover_body(e, &h, area, rd) : 0;
 	}
 	return (r != 0 ? r : replay_run(e, h.id ? h.start_seq : 1, e->formatted));

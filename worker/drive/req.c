@@ -93,7 +93,8 @@ req_end(struct mkv_req *r)
 		req_wake_list(&e->bounce_wait, 1);
 	}
 	poolmap_note(e, &r->q);
-	mkv_metric_time(e->o.metrics, MKV_M_drive_request_seconds, eng_now(e) - r->begin_ns);
+	e->scrub.busy_ns = eng_now(e);
+	mkv_metric_time(e->o.metrics, MKV_M_drive_request_seconds, e->scrub.busy_ns - r->begin_ns);
 	if (!r->gone)
 		e->o.ops->reply(e->o.arg, &r->call, &r->p);
 	r->state = RQ_FREE;

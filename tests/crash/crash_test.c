@@ -224,6 +224,17 @@ history_check(struct history *h)
 		key_check(h, k, 1);
 }
 
+/* A crash is no damage: nothing of it may look as if the medium had failed. But for a superblock that was torn, which nobody can tell from a bad one. */
+static void
+history_damage(struct history *h)
+{
+	struct mkv_engine_info info;
+
+	mkv_engine_info(h->r->e, &info);
+	if (info.damaged_blocks > 0)
+		FAIL(h, "damage after a crash: %u blocks of journal or checkpoint", info.damaged_blocks);
+}
+
 /* Open; now and then recovery itself is crashed. */
 static int
 history_recover(struct history *h)
@@ -236,6 +247,7 @@ history_recover(struct history *h)
 		err = rig_open(h->r);
 		if (err == 0 && !h->r->dead) {
 			h->r->sim->crash_at = 0;
+			history_damage(h);
 			return (0);
 		}
 		if (!h->r->dead) {

@@ -62,7 +62,7 @@ struct key {
 
 /* What all processes add to. */
 struct sums {
-	uint64_t	points, states, values, absent, failed;
+	uint64_t	points, states, values, absent, torn_superblocks, failed;
 };
 
 struct replay {
@@ -290,6 +290,8 @@ judge_books(struct replay *r, const struct place *at)
 	char what[160];
 
 	mkv_engine_info(r->rig->e, &info);
+	/* Torn, as far as anybody can tell; the other one serves. */
+	__atomic_fetch_add(&r->sums->torn_superblocks, (uint64_t)info.superblock_bad, __ATOMIC_RELAXED);
 	if (mkv_engine_inspect(r->rig->e, &in) != 0) {
 		failed(r, at, "", "the store cannot be looked over");
 		return;
@@ -511,9 +513,9 @@ run(struct replay *r, unsigned jobs)
 	}
 	while (wait(&status) > 0 || errno == EINTR)
 		bad |= status;
-	printf("%llu points, %llu states recovered twice, %llu values and %llu absences checked, %llu failures\n", (unsigned long long)r->sums->points,
+	printf("%llu points, %llu states recovered twice, %llu values and %llu absences checked, %llu torn superblocks, %llu failures\n", (unsigned long long)r->sums->points,
 	    (unsigned long long)r->sums->states, (unsigned long long)r->sums->values, (unsigned long long)r->sums->absent,
-	    (unsigned long long)r->sums->failed);
+	    (unsigned long long)r->sums->torn_superblocks, (unsigned long long)r->sums->failed);
 	if (bad != 0)
 		printf("FAILED: a process that replayed has died\n");
 	return (bad != 0 || r->sums->failed > 0 || r->sums->states == 0);

@@ -341,6 +341,15 @@ recover_head_good(const struct mkv_engine *e, const struct mkv_ckpt_head *h)
 	    mkv_block_good(h, offsetof(struct mkv_ckpt_head, crc)));
 }
 
+/* Bytes that nobody wrote: a head that was torn is an older one, another store's, or blank, since all it says lies in one sector. */
+static int
+recover_head_rotten(const struct mkv_ckpt_head *h)
+{
+	static const uint8_t blank[MKV_BLOCK];
+
+	return (!mkv_block_good(h, offsetof(struct mkv_ckpt_head, crc)) && memcmp(h, blank, sizeof(blank)) != 0);
+}
+
 /*
  * The newest head of both areas, both copies. 1 found; 0 none; MKV_E_IO: there may be one, and nobody can tell; MKV_E_CANCELLED.
  *
@@ -350,7 +359,7 @@ recover_head_good(const struct mkv_engine *e, const struct mkv_ckpt_head *h)
 static int
 recover_head(struct mkv_engine *e, struct mkv_ckpt_head *best, uint32_t *area, uint8_t *buf)
 {
-	int good[2] = { 0, 0 }, bad[2] = { 0, 0 }, same = 0, found = 0, r;
+	int good[2] = { 0, 0 }, bad[2] = { 0, 0 }, rotten[2] = { 0, 0 }, same = 0, found = 0, r;
 
 	for (uint32_t k = 0; k < 4; k++) {
 		uint64_t off = e->sb.ckpt_off[k / 2] + (k % 2 ? (uint64_t)(e->sb.ckpt_blocks - 1) * MKV_BLOCK : 0);
@@ -360,6 +369,7 @@ recover_head(struct mkv_engine *e, struct mkv_ckpt_head *best, uint32_t *area, u
 			return (r);
 		e->rec.recovery_read_bytes += MKV_BLOCK;
 		bad[k / 2] += r;
+		rotten[k / 2] |= r || recover_head_rotten(h);
 		if (!recover_head_good(e, h))
 			continue;
 		if (!found || h->id > best->id) {
@@ -380,8 +390,11 @@ recover_head(struct mkv_engine *e, struct mkv_ckpt_head *best, uint32_t *area, u
 		*area = a ^ 1;
 		e->rec.damaged_blocks++;
 	}
-	if (found && same < 2)
+	/* One copy is of another time: the crash came between the two. It serves, but soon there is a whole one. */
+	if (found && same < 2 && rotten[*area])
 		e->rec.damaged_blocks++;
+	else if (found && same < 2)
+		e->ck.wanted = 1;
 	return (found);
 }
 

@@ -33,6 +33,7 @@
 #define MKV_DRV_CRCS_MAX	64u		/* one extent: 4 MiB / 64 KiB */
 #define MKV_DRV_KEY_MAX		512u
 #define MKV_DRV_NS_MAX		63u
+#define MKV_DRV_NS_COUNT_MAX	1023u		/* namespaces with objects on one drive */
 #define MKV_DRV_STRIPE_MAX	64u		/* drives of one server */
 #define MKV_EXTENT_MAX		(4u << 20)
 #define MKV_EXTENT_MIN		(256u << 10)

@@ -1,7 +1,7 @@
 /*
  * Crashes: scripted histories over the simulated medium, stopped at a write or flush boundary, what was not flushed kept, dropped or torn, then
  * recovery, and on with the history. The oracle: every acknowledged put is there, whole, and nothing older than it; what was not acknowledged is
- * old or new; deleted stays deleted; never wrong bytes.
+ * old or new; deleted stays deleted, one at a time or by the purge of a namespace; a purge takes no other namespace's; never wrong bytes.
  *
  *	crash_test [-s SEED] [-n HISTORIES] [-e EVERY]
  *
@@ -23,6 +23,7 @@
 
 #define KEYS		24u
 #define MEDIUM_BYTES	(12u << 20)
+#define SPACES		3u			/* key k is in namespace k % SPACES */
 
 struct version {
 	uint64_t	bytes;
@@ -34,6 +35,8 @@ struct key {
 	struct version	maybe[8];		/* under way, or cut off by the crash */
 	unsigned	maybes;
 	int		slot;			/* busy in this slot, or -1 */
+	int		purge_maybe;		/* a purge that was under way may have taken it */
+	int		purge_met, purge_ended;	/* the operation and a purge overlap; one ended since the purge began */
 };
 
 struct history {
@@ -46,6 +49,8 @@ struct history {
 	uint32_t	concurrency;
 	uint32_t	value_max;
 	int		accepted;		/* puts may be lost, never wrong */
+	unsigned	purge;			/* namespace + 1 whose purge is under way */
+	uint64_t	purge_id, purges;
 };
 
 static uint64_t	test_seed;
@@ -63,6 +68,16 @@ static void
 key_name(char *s, size_t n, unsigned k)
 {
 	snprintf(s, n, "key-%u", k);
+}
+
+static void
+key_req(struct mkv_drv_req *q, unsigned k)
+{
+	if (k % SPACES > 0) {			/* the first has no name */
+		q->ns_bytes = 2;
+		q->ns[0] = 'n';
+		q->ns[1] = (uint8_t)('0' + k % SPACES);
+	}
 }
 
 static int
@@ -84,6 +99,7 @@ key_check(struct history *h, unsigned k, int settle)
 
 	key_name(name, sizeof(name), k);
 	rig_req(&q, MKV_DRV_GET, name);
+	key_req(&q, k);
 	rig_bufs(&q, 0, 1u << 20);
 	q.len = 1u << 20;
 	rig_submit(h->r, 0, &q);
@@ -91,7 +107,7 @@ key_check(struct history *h, unsigned k, int settle)
 		return;
 	h->checked++;
 	if (p->status == MKV_E_MISS) {
-		found = h->evicts || key->acked.seed == 0;
+		found = h->evicts || key->acked.seed == 0 || key->purge_maybe;
 		for (unsigned i = 0; i < key->maybes; i++)
 			found |= key->maybe[i].seed == 0;
 		if (!found)
@@ -114,7 +130,45 @@ key_check(struct history *h, unsigned k, int settle)
 	if (settle) {
 		key->acked = is;
 		key->maybes = 0;
+		key->purge_maybe = key->purge_met = 0;
 	}
+}
+
+static void
+purge_begin(struct history *h)
+{
+	struct mkv_drv_req q = { .ns_bytes = 0 };
+
+	h->purge = 1 + rnd_below(&h->rnd, SPACES);
+	key_req(&q, h->purge - 1);
+	for (unsigned k = h->purge - 1; k < KEYS; k += SPACES) {
+		h->key[k].purge_maybe = 1;
+		h->key[k].purge_ended = 0;
+		h->key[k].purge_met = h->key[k].slot >= 0;
+	}
+	mkv_engine_purge(h->r->e, ++h->purge_id, q.ns, q.ns_bytes);
+}
+
+/* It was answered: what was acknowledged before it began is gone. */
+static void
+purge_end(struct history *h)
+{
+	if (h->purge == 0 || h->r->purged_id != h->purge_id)
+		return;
+	if (h->r->purged_err != 0)
+		FAIL(h, "purge: %s", mkv_err(h->r->purged_err));
+	for (unsigned k = h->purge - 1; k < KEYS; k += SPACES) {
+		struct key *key = &h->key[k];
+
+		if (key->purge_ended)
+			continue;
+		key->acked = (struct version){ 0, 0 };
+		if (key->slot >= 0)
+			key->maybe[0] = key->maybe[key->maybes - 1];
+		key->maybes = key->slot >= 0;
+	}
+	h->purge = 0;
+	h->purges++;
 }
 
 static void
@@ -141,6 +195,8 @@ op_begin(struct history *h, unsigned slot)
 			q.flags |= MKV_DRV_F_ACCEPTED;
 		q.deadline_ns = h->r->now_ns + MKV_NS_PER_SEC;
 	}
+	key_req(&q, k);
+	key->purge_met = h->purge == 1 + k % SPACES;
 	key->maybe[key->maybes++] = v;
 	key->slot = (int)slot;
 	rig_submit(h->r, slot, &q);
@@ -164,10 +220,12 @@ op_end(struct history *h, unsigned k)
 		FAIL(h, "key-%u: operation failed: %s", k, mkv_err(status));
 		return;
 	}
+	key->purge_ended = 1;
 	if (h->accepted && status == 0 && key->maybe[key->maybes - 1].seed != 0)
 		return;				/* stays a maybe until a flush, which nobody tells us of */
 	key->acked = key->maybe[key->maybes - 1];
 	key->maybes = 0;
+	key->purge_maybe = key->purge_met;
 }
 
 /* Begin and end operations until the medium dies or `ops` have begun and ended. */
@@ -184,8 +242,11 @@ history_run(struct history *h, unsigned ops)
 				op_end(h, k);
 			busy += h->key[k].slot >= 0;
 		}
-		if (busy == 0 && h->ops >= until)
+		purge_end(h);
+		if (busy == 0 && h->ops >= until && h->purge == 0)
 			return;
+		if (h->purge == 0 && h->ops < until && rnd_below(&h->rnd, 60) == 0)
+			purge_begin(h);
 		for (unsigned s = 1; s <= h->concurrency && h->ops < until; s++) {
 			if (!h->r->slot[s].busy)
 				op_begin(h, s);
@@ -201,6 +262,7 @@ history_run(struct history *h, unsigned ops)
 		if (h->key[k].slot >= 0 && h->r->slot[h->key[k].slot].done)
 			op_end(h, k);
 	}
+	purge_end(h);
 	if (!h->r->dead)
 		FAIL(h, "the history does not end");
 }
@@ -213,6 +275,7 @@ history_crash(struct history *h, enum sim_policy policy)
 		rig_close(h->r, 1);
 	sim_reboot(h->r->sim, policy);
 	h->r->dead = 0;
+	h->purge = 0;
 	for (unsigned k = 0; k < KEYS; k++)
 		h->key[k].slot = -1;
 }

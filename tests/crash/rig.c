@@ -76,6 +76,17 @@ rig_on_readonly(void *arg, const char *why)
 }
 
 static void
+rig_on_purged(void *arg, uint64_t id, int err, uint64_t objects, uint64_t bytes)
+{
+	struct rig *r = arg;
+
+	(void)bytes;
+	r->purged_id = id;
+	r->purged_err = err;
+	r->purged_objects = objects;
+}
+
+static void
 rig_on_map_stored(void *arg, uint64_t version)
 {
 	((struct rig *)arg)->map_stored = version;
@@ -97,7 +108,7 @@ rig_on_pump(void *arg)
 
 static const struct mkv_engine_ops rig_ops = {
 	.reply = rig_on_reply, .buffer = rig_on_buffer, .peer = rig_on_peer, .client_done = rig_on_client_done,
-	.map_stored = rig_on_map_stored, .readonly = rig_on_readonly, .pump = rig_on_pump,
+	.map_stored = rig_on_map_stored, .purged = rig_on_purged, .readonly = rig_on_readonly, .pump = rig_on_pump,
 };
 
 static void
@@ -405,4 +416,17 @@ rig_op(struct rig *r, unsigned op, const char *key, unsigned *reason)
 	if (reason != NULL)
 		*reason = p->reason;
 	return (p->status);
+}
+
+int
+rig_purge(struct rig *r, const char *ns)
+{
+	uint64_t id = r->purged_id + 1;
+
+	mkv_engine_purge(r->e, id, ns, strlen(ns));
+	for (unsigned i = 0; r->purged_id != id && !r->dead; i++) {
+		MKV_ASSERT(i < 200000);		/* a purge that is not answered */
+		rig_turn(r);
+	}
+	return (r->purged_id == id ? r->purged_err : MKV_E_TIMEOUT);
 }

@@ -40,6 +40,8 @@ struct rig {
 	unsigned	get_flags;		/* of rig_get() */
 	uint32_t	epoch_seen;
 	uint64_t	map_stored;
+	uint64_t	purged_id, purged_objects;	/* the last purge that was answered */
+	int		purged_err;
 	char		why[512];
 	struct mkv_media *(*wrap)(struct rig *r, struct mkv_media *m);	/* not NULL: what the engine gets instead of m, which it closes */
 };
@@ -69,6 +71,8 @@ void	rig_put_req(struct rig *r, struct mkv_drv_req *q, unsigned slot, const char
 int	rig_put(struct rig *r, const char *key, uint64_t bytes, uint64_t seed, unsigned flags);
 /* The range [off, off+len) is there, byte for byte and by its CRCs; returns status, 1 for wrong bytes. */
 int	rig_get(struct rig *r, const char *key, uint64_t off, uint64_t len, uint64_t seed);
+/* Purge and wait: what it answered; MKV_E_TIMEOUT: the medium died. */
+int	rig_purge(struct rig *r, const char *ns);
 int	rig_op(struct rig *r, unsigned op, const char *key, unsigned *reason);
 
 #endif

@@ -20,6 +20,7 @@
 #define ITEM_BYTES	sizeof(struct mkv_ckpt_item)
 #define SIDE_BYTES	(MKV_OBJ_RUNS_MAX * sizeof(struct mkv_run))
 #define SET_BYTES	(ITEM_BYTES + sizeof(struct mkv_jset))
+#define SLOT_BYTES	(ITEM_BYTES + MKV_DRV_NS_MAX + 1)
 #define DEPTH		1024u			/* of requests: so many puts may come above objects_max at once */
 
 _Static_assert(sizeof(struct mkv_jset) <= SIDE_BYTES, "a manifest's item is no larger");
@@ -41,7 +42,8 @@ test_numbers(void **state)
 		assert_int_equal(mkv_layout_plan(&sb, &want, why, sizeof(why)), 0);
 		assert_int_equal(sb.objects_max, objects);
 		sides = MKV_MIN(sides, linked);
-		assert_true(linked * ITEM_BYTES + sides * SIDE_BYTES + SETFREE_MAX * SET_BYTES <= (sb.ckpt_blocks - 2) * block_bytes);
+		assert_true(linked * ITEM_BYTES + sides * SIDE_BYTES + SETFREE_MAX * SET_BYTES + 2 * mkv_layout_slots(sb.objects_max) * SLOT_BYTES <=
+		    (sb.ckpt_blocks - 2) * block_bytes);
 	}
 }
 
@@ -87,9 +89,15 @@ test_full(void **state)
 			add(e, n + 1, 1);
 		for (unsigned i = 0; i < SETFREE_MAX; i++)
 			e->setfree[i].used = 1;
+		for (unsigned i = 0; i < e->ns.count; i++) {
+			char name[MKV_DRV_NS_MAX + 1];
+
+			snprintf(name, sizeof(name), "%063u", i);
+			assert_int_equal(ns_take(e, name, MKV_DRV_NS_MAX), i + 1);
+		}
 		assert_int_equal(ckpt_run(e), 0);
 		assert_true(e->ck.id > id);
-		assert_int_equal(e->ck.items, sizes[k] + r->o.queue_depth + SETFREE_MAX);
+		assert_int_equal(e->ck.items, sizes[k] + r->o.queue_depth + SETFREE_MAX + 2 * e->ns.count);
 		assert_true(e->ck.blocks <= e->sb.ckpt_blocks - 2);
 		rig_destroy(&r);
 	}

@@ -108,6 +108,7 @@ ckpt_put_ent(struct mkv_engine *e, const struct mkv_ent *en)
 	it->run = en->run;
 	it->expires = en->expires;
 	it->rank = en->rank;
+	it->slot = en->slot;
 	memcpy(it->body, run, n * sizeof(run[0]));
 	if (en->flags & MKV_ENT_MANIFEST) {
 		const struct mkv_side *s = &e->ix.side[en->run];
@@ -134,6 +135,25 @@ ckpt_put_set(struct mkv_engine *e, const struct setfree *s)
 	return (1);
 }
 
+/* The names of slots that are left of this pass. */
+static int
+ckpt_put_slots(struct mkv_engine *e, uint32_t *next)
+{
+	struct mkv_ckpt_item item, *it;
+	uint8_t name[MKV_DRV_NS_MAX + 1];
+
+	for (; *next < e->ns.count; (*next)++) {
+		if (!ns_ckpt_item(e, *next + 1, &item, name))
+			continue;
+		if ((it = ckpt_room(e, item.bytes)) == NULL)
+			return (0);
+		*it = item;
+		memcpy(it->body, name, item.bytes - sizeof(item));
+		e->ck.items++;
+	}
+	return (1);
+}
+
 /* Fill the chunk with what comes next. */
 static void
 ckpt_fill(struct mkv_engine *e)
@@ -141,6 +161,8 @@ ckpt_fill(struct mkv_engine *e)
 	struct ckpt *c = &e->ck;
 
 	c->filled = 0;
+	if (!ckpt_put_slots(e, &c->next_slot[0]))
+		return;
 	for (; c->next_ent < e->ix.ents_high; c->next_ent++) {
 		const struct mkv_ent *en = eng_ent(e, c->next_ent);
 
@@ -153,6 +175,8 @@ ckpt_fill(struct mkv_engine *e)
 		if (s->used && !ckpt_put_set(e, s))
 			return;
 	}
+	if (!ckpt_put_slots(e, &c->next_slot[1]))
+		return;
 	c->last = 1;
 }
 
@@ -199,6 +223,7 @@ ckpt_begin(struct mkv_engine *e)
 	c->start_seq = e->jn.next_seq;
 	c->end_seq = e->jn.last_record;
 	c->next_ent = c->next_set = c->blocks = 0;
+	c->next_slot[0] = c->next_slot[1] = 0;
 	c->items = 0;
 	c->last = c->err = 0;
 	c->wanted = 0;

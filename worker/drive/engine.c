@@ -116,6 +116,7 @@ eng_gauges(struct mkv_engine *e)
 	mkv_metric_set(m, MKV_M_drive_manifests, 0, e->manifests);
 	mkv_metric_set(m, MKV_M_drive_index_bytes, 0, (uint64_t)e->ix.ents_high * sizeof(struct mkv_ent) +
 	    4ull * (e->ix.buckets + e->ix.split) + (uint64_t)e->ix.sides_high * sizeof(struct mkv_side));
+	mkv_metric_set(m, MKV_M_drive_purged_waiting, 0, e->ns.purged);
 	mkv_metric_set(m, MKV_M_drive_in_flight, 0, e->at_work);
 	mkv_metric_set(m, MKV_M_drive_unverified_objects, 0, e->unproved);
 	evict_gauges(e);
@@ -259,7 +260,7 @@ eng_alloc_store(struct mkv_engine *e)
 	if ((r = mkv_alloc_init(&e->al, (uint32_t)(e->sb.data_units / per), per)) != 0)
 		return (r);
 	e->al.lowest = e->o.media->shared;
-	if ((r = page_init(e)) != 0 || (r = journal_init(e)) != 0 || (r = poolmap_init(e)) != 0)
+	if ((r = page_init(e)) != 0 || (r = journal_init(e)) != 0 || (r = poolmap_init(e)) != 0 || (r = ns_init(e)) != 0)
 		return (r);
 	return (ckpt_init(e));
 }
@@ -270,6 +271,7 @@ eng_free(struct mkv_engine *e)
 	scrub_fini(e);
 	fail_fini(e);
 	poolmap_fini(e);
+	ns_fini(e);
 	ckpt_fini(e);
 	journal_fini(e);
 	page_fini(e);
@@ -458,6 +460,7 @@ eng_turn(struct mkv_engine *e, uint64_t now)
 	eng_run_ready(e);
 	page_journal_written(e);
 	e->more |= poolmap_step(e, now);
+	e->more |= ns_step(e);
 	if (!e->readonly) {
 		evict_step(e);
 		page_gc(e);
@@ -499,7 +502,7 @@ mkv_engine_step(struct mkv_engine *e)
 		return (0);
 	next = MKV_MIN(MKV_MIN(journal_next_ns(e), fail_next_ns(e)), MKV_MIN(audit_next_ns(e), scrub_next_ns(e, now)));
 	next = MKV_MIN(next, sched_next_ns(e));
-	if (e->at_work || e->setfrees || e->pm.sweeping || e->pm.leaving || e->pm.next.version != 0)
+	if (e->at_work || e->setfrees || e->pm.sweeping || e->pm.leaving || e->pm.next.version != 0 || e->ns.purged > 0 || e->ns.purge.state != NS_IDLE)
 		next = MKV_MIN(next, e->sweep_ns);
 	return (next);
 }

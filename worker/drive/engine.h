@@ -42,6 +42,8 @@ struct mkv_engine_ops {
 	void	(*client_done)(void *arg, uint32_t client);
 	/* The map that mkv_engine_map() gave is kept, and nothing asked under an older one is at work. NULL: nobody gives one. */
 	void	(*map_stored)(void *arg, uint64_t version);
+	/* What mkv_engine_purge() of this id did. err: 0: durable; MKV_E_READONLY. NULL: nobody asks. */
+	void	(*purged)(void *arg, uint64_t id, int err, uint64_t objects, uint64_t bytes);
 	/* Once: no more writes. */
 	void	(*readonly)(void *arg, const char *why);
 	/*
@@ -146,6 +148,20 @@ const struct mkv_map *mkv_engine_map_kept(const struct mkv_engine *e);	/* versio
 int	mkv_engine_forget(struct mkv_engine *e, const void *digests, size_t n);
 /* What was written or deleted here while a drive was away. *whole 0: there was more than this, or it began after version `since`. */
 size_t	mkv_engine_away(const struct mkv_engine *e, uint64_t since, const struct mkv_digest **digests, int *whole);
+
+/*
+ * All objects of a namespace are gone, whatever pins or leases they have: ops->purged when that is durable. Puts that are under way fall on one side or the
+ * other. One at a time: one that is asked for while another is under way takes its place, and that other's answer is not given (it may be done all the same).
+ * name: at most MKV_DRV_NS_MAX bytes.
+ */
+void	mkv_engine_purge(struct mkv_engine *e, uint64_t id, const void *name, size_t bytes);
+
+struct mkv_engine_ns {
+	uint8_t		name_bytes, name[MKV_DRV_NS_MAX];
+	uint64_t	objects, bytes;			/* bytes: space; of a value in pieces all of it, at its home */
+};
+/* Namespaces that have objects here, in no order. How many, at most max. */
+size_t	mkv_engine_namespaces(const struct mkv_engine *e, struct mkv_engine_ns *out, size_t max);
 
 /*
  * One turn: run what is ready, start the next group, evict, checkpoint, expire. Call it in every loop turn, after completions ran.

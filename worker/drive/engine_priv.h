@@ -1,7 +1,7 @@
 /*
  * Inside of the engine. Rooms: engine.c (life, turn), format.c (superblocks), req.c (requests, locks, transfers), put.c, get.c, obj.c (delete,
  * touch, stat, wrong bytes), list.c (batch, list, info), page.c (metadata pages and their cache), journal.c (groups), evict.c (space), set.c (striped
- * values), ckpt.c, recover.c, replay.c, fail.c (failure registry), scrub.c (reading what nobody reads), inspect.c (offline check), sched.c (turns at
+ * values), nspace.c (namespaces), ckpt.c, recover.c, replay.c, fail.c (failure registry), scrub.c (reading what nobody reads), inspect.c (offline check), sched.c (turns at
  * the medium).
  *
  * Order of a put: data write -> key lock -> record into the open page and the journal buffer -> group written -> flush -> index -> answer.
@@ -288,7 +288,7 @@ struct ckpt {
 	uint64_t	id;		/* of the newest complete one */
 	uint64_t	start_seq, end_seq;
 	uint32_t	area;		/* the next one goes here */
-	uint32_t	next_ent, next_set;
+	uint32_t	next_ent, next_set, next_slot[2];	/* names are written twice: first and last */
 	uint32_t	blocks;		/* body blocks written */
 	uint64_t	items;
 	uint8_t		*mem;		/* CKPT_CHUNK_BLOCKS blocks */
@@ -298,6 +298,35 @@ struct ckpt {
 	int		err, wanted, last;
 	int		hurry;		/* not in turns: the next complete one */
 	int		hidden;		/* recovery could not read the heads of area; there may be a newer checkpoint */
+};
+
+#define NS_HEADS	256u
+
+struct nspace {				/* a slot: a namespace with objects, or what is left of a purged one */
+	uint32_t	first;		/* entry + 1 of its list */
+	uint32_t	objects, coming;	/* in the list; with a record in the journal and not linked yet */
+	uint64_t	units, bytes;	/* on this drive; of the values */
+	uint64_t	purge_seq;	/* block of the record that purges it; 0: it is open */
+	uint16_t	next;		/* open: with the same hash */
+	uint8_t		used, condemned;	/* condemned: recovery: its checkpoint says purged */
+	uint8_t		name_bytes, name[MKV_DRV_NS_MAX];
+};
+
+enum ns_state { NS_IDLE, NS_ASKED, NS_FLUSH };
+
+struct ns_purge {			/* the one under way */
+	enum ns_state	state;
+	uint64_t	id, seq, objects, bytes;
+	uint8_t		name_bytes, name[MKV_DRV_NS_MAX];
+};
+
+struct nspaces {
+	struct nspace	*slot;		/* 1 to count */
+	uint32_t	count, hand;
+	uint32_t	purged;		/* objects of closed slots */
+	uint64_t	purged_units;
+	uint16_t	head[NS_HEADS];	/* open slots by name */
+	struct ns_purge	purge;
 };
 
 enum poolmap_state { PM_IDLE, PM_WRITE, PM_FLUSH };
@@ -407,6 +436,7 @@ struct mkv_engine {
 	struct sched	sched;
 	struct scrub	scrub;
 	uint32_t	unproved;	/* linked objects that ent_is_proved() denies */
+	struct nspaces	ns;
 
 	struct mkv_req	*req;
 	struct dio	*dio, *dio_free;
@@ -628,6 +658,7 @@ void	ent_touch(struct mkv_engine *e, uint32_t i);	/* somebody asked for it */
 void	ent_pin(struct mkv_engine *e, uint32_t i);
 int	ent_queued(const struct mkv_ent *en);		/* may be evicted singly */
 uint64_t ent_pin_units(const struct mkv_engine *e, const struct mkv_ent *en);
+uint64_t ent_units_here(const struct mkv_engine *e, const struct mkv_ent *en);	/* of its value, on this drive */
 void	ent_free(struct mkv_engine *e, uint32_t i);
 void	ent_unhold(struct mkv_engine *e, uint32_t i);
 void	pending_push(struct mkv_engine *e, uint64_t seq, uint32_t ent, uint32_t page);
@@ -692,6 +723,25 @@ void	set_replay_gone(struct mkv_engine *e, const struct mkv_jset *s);
 void	set_replay_freed(struct mkv_engine *e, struct mkv_set_id set);
 uint32_t set_mark_committed(struct mkv_engine *e, struct mkv_set_id set, uint32_t piece_count);
 int	set_drop_pieces(struct mkv_engine *e, struct mkv_set_id set, uint32_t *from, uint32_t piece_count, int provisional_only);
+
+/* nspace.c */
+int	ns_init(struct mkv_engine *e);
+void	ns_fini(struct mkv_engine *e);
+uint32_t ns_take(struct mkv_engine *e, const void *name, size_t bytes);		/* the open slot of a name; 0: all are taken */
+void	ns_expect(struct mkv_engine *e, uint32_t i, uint32_t slot);		/* put: its record goes into the journal */
+void	ns_came(struct mkv_engine *e, uint32_t i);				/* and its object is linked */
+void	ns_add(struct mkv_engine *e, uint32_t i);
+void	ns_remove(struct mkv_engine *e, uint32_t i);
+int	ns_closed(const struct mkv_engine *e, const struct mkv_ent *en);	/* a record that purges it is in the journal */
+int	ns_purged(const struct mkv_engine *e, const struct mkv_ent *en);	/* and durable: it is not there any more */
+int	ns_step(struct mkv_engine *e);						/* 1: more to do at once */
+int	ns_ckpt_item(const struct mkv_engine *e, uint32_t slot, struct mkv_ckpt_item *it, uint8_t name[MKV_DRV_NS_MAX + 1]);	/* 0: not in use */
+/* Recovery: a name of the checkpoint; may an object have this slot; all are read; a purge; a hash that a damaged block named. */
+void	ns_replay_item(struct mkv_engine *e, const struct mkv_ckpt_item *it);
+int	ns_replay_known(const struct mkv_engine *e, uint32_t slot, int piece);
+void	ns_replay_named(struct mkv_engine *e);
+void	ns_replay_purge(struct mkv_engine *e, const void *name, size_t bytes);
+void	ns_replay_touched(struct mkv_engine *e, uint64_t lo);
 
 /* poolmap.c */
 int	poolmap_init(struct mkv_engine *e);

@@ -118,7 +118,7 @@ ent_queued(const struct mkv_ent *en)
 	return ((en->flags & (MKV_ENT_PIECE | MKV_ENT_PIN)) == 0);
 }
 
-static uint64_t
+uint64_t
 ent_units_here(const struct mkv_engine *e, const struct mkv_ent *en)
 {
 	const struct mkv_side *s = &e->ix.side[en->run];
@@ -168,6 +168,7 @@ ent_remove(struct mkv_engine *e, uint32_t i, uint64_t seq, unsigned reason)
 	struct mkv_ent *en = eng_ent(e, i);
 
 	mkv_index_unlink(&e->ix, i);
+	ns_remove(e, i);
 	lease_drop(e, i);
 	if (reason == MKV_REASON_EVICTED)
 		mkv_policy_evict(&e->pol, i);
@@ -198,6 +199,7 @@ ent_publish(struct mkv_engine *e, uint32_t i, uint64_t seq, struct mkv_digest pa
 		ent_remove(e, old, seq, MKV_REASON_NONE);
 	}
 	mkv_index_link(&e->ix, i);
+	ns_came(e, i);
 	ent_count(e, en, 1);
 	if (ent_queued(en))
 		mkv_policy_insert(&e->pol, i, parent.lo | parent.hi ? mkv_index_find(&e->ix, parent) : MKV_ENT_NIL);
@@ -260,7 +262,7 @@ evict_rate(struct mkv_engine *e)
 static uint64_t
 evict_target(struct mkv_engine *e)
 {
-	uint64_t used = e->al.units - e->al.free_units, due = e->pend_units + set_units_due(e), want = 0, spare;
+	uint64_t used = e->al.units - e->al.free_units, due = e->pend_units + set_units_due(e) + e->ns.purged_units, want = 0, spare;
 
 	used -= MKV_MIN(used, due);
 	spare = e->al.units - used;
@@ -316,7 +318,7 @@ evict_pin_room(struct mkv_req *r, uint64_t units)
 	if ((r->q.flags & MKV_DRV_F_PIN) == 0 || e->o.pin_pct == 0)
 		return (1);
 	i = mkv_index_find(&e->ix, r->q.digest);
-	if (i != MKV_ENT_NIL && (eng_ent(e, i)->flags & MKV_ENT_PIN))
+	if (i != MKV_ENT_NIL && (eng_ent(e, i)->flags & MKV_ENT_PIN) && !ns_closed(e, eng_ent(e, i)))
 		return (1);
 	if (e->pin_units + e->pin_asked + units > most)
 		return (0);
@@ -390,7 +392,7 @@ evict_step(struct mkv_engine *e)
 	if (!evict_on(e) || e->ix.ents_high == 0 || !lease_evict_ok(e))
 		return;
 	want = evict_target(e);
-	meta = evict_meta_short(e) && e->pend_count < EVICT_STEP_MAX ? EVICT_STEP_MAX / 2 : 0;
+	meta = evict_meta_short(e) && e->pend_count < EVICT_STEP_MAX && e->ns.purged == 0 ? EVICT_STEP_MAX / 2 : 0;
 	if (want == 0 && meta == 0)
 		return;
 	wall = eng_wall(e);

@@ -36,7 +36,7 @@ get_hold(struct mkv_req *r, uint32_t i)
 	struct mkv_ent *en = eng_ent(r->e, i);
 
 	r->ent = i;
-	MKV_ASSERT(en->holds < UINT16_MAX);
+	MKV_ASSERT(en->holds < MKV_ENT_HOLDS_MAX);
 	en->holds++;
 	r->units = en->units;
 	r->n_runs = mkv_ent_runs(&r->e->ix, en, r->run);

@@ -1,10 +1,10 @@
 /*
- * The index of a drive: one entry of 48 bytes an object, found by digest. Pure memory, no I/O; drive's loop thread.
+ * The index of a drive: one entry of 56 bytes an object, found by digest. Pure memory, no I/O; drive's loop thread.
  *
  * Entries lie in a slab and never move, so a number names an object for its whole life; buckets are heads of 4 bytes, split one at a time as the
  * index grows (linear hashing), so no step is long. Slab, heads and side records are reserved as address space at start and touched as needed.
  * An entry that was unlinked (overwritten, evicted, deleted) stays in the slab until its journal record is durable and its last reader is gone.
- * Two links of each entry are the eviction policy's (policy.h).
+ * Two links of each entry are the eviction policy's (policy.h), two are the list of its namespace's objects (nspace.c).
  */
 #ifndef MKV_DRIVE_INDEX_H
 #define MKV_DRIVE_INDEX_H
@@ -47,11 +47,14 @@ struct mkv_ent {
 	uint16_t	units, flags;
 	uint32_t	expires;		/* MKV_TICK_MS since the store was made, rounded up; 0: never */
 	uint32_t	q_prev, q_next;		/* policy.c: neighbours in a queue; 0: in none */
-	uint16_t	holds;			/* readers of its bytes or record */
-	uint8_t		rank;			/* policy.c: how far from its queue's young end, as of the last ranking */
-	uint8_t		zero;
+	uint32_t	ns_prev, ns_next;	/* nspace.c: neighbours in the list of its slot, + 1; 0: none */
+	uint32_t	holds : 14;		/* readers of its bytes or record */
+	uint32_t	slot : 10;		/* nspace.c: of its namespace; 0: a piece */
+	uint32_t	rank : 8;		/* policy.c: how far from its queue's young end, as of the last ranking */
 };
-_Static_assert(sizeof(struct mkv_ent) == 48, "counted in the memory budget");
+_Static_assert(sizeof(struct mkv_ent) == 56, "counted in the memory budget");
+#define MKV_ENT_HOLDS_MAX	((1u << 14) - 1)
+#define MKV_ENT_SLOT_MAX	((1u << 10) - 1)
 
 struct mkv_side {
 	union {

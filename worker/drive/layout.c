@@ -21,11 +21,28 @@
 /* Checkpoint items are 40 bytes; one object in eight, and a fixed number beyond, may have a side record of up to 64; sets to be freed come on top. */
 #define LAYOUT_ITEM_BYTES	48u
 #define LAYOUT_CKPT_EXTRA	96u
+#define LAYOUT_SLOTS_MIN	64u
+#define LAYOUT_SLOTS_PER_BLOCK	39u		/* items with the longest names */
+#define LAYOUT_SLOT_OBJECTS	64u		/* a namespace is expected for so many objects */
+
+_Static_assert(LAYOUT_SLOTS_PER_BLOCK * (sizeof(struct mkv_ckpt_item) + MKV_ALIGN_UP(MKV_DRV_NS_MAX, 8)) <= sizeof(((struct mkv_ckpt_block *)0)->data),
+    "names fit");
+
+uint32_t
+mkv_layout_slots(uint32_t objects)
+{
+	uint32_t n = objects / LAYOUT_SLOT_OBJECTS;
+
+	return (n < LAYOUT_SLOTS_MIN ? LAYOUT_SLOTS_MIN : n > MKV_DRV_NS_COUNT_MAX ? MKV_DRV_NS_COUNT_MAX : n);
+}
 
 static uint32_t
 layout_ckpt_blocks(uint32_t objects)
 {
-	return ((uint32_t)(2 + MKV_DIV_UP((uint64_t)objects * LAYOUT_ITEM_BYTES, 3900) + LAYOUT_CKPT_EXTRA));
+	uint32_t names = MKV_DIV_UP(mkv_layout_slots(objects), LAYOUT_SLOTS_PER_BLOCK) + 1;
+
+	/* The names are there twice. */
+	return ((uint32_t)(2 + MKV_DIV_UP((uint64_t)objects * LAYOUT_ITEM_BYTES, 3900) + LAYOUT_CKPT_EXTRA + 2 * names));
 }
 
 static uint32_t

@@ -25,7 +25,7 @@
 #include "worker/drive/alloc.h"
 
 #define MKV_BLOCK		4096u
-#define MKV_FORMAT_VERSION	2u
+#define MKV_FORMAT_VERSION	3u
 /* Features that this program knows. Unknown bits: compat: nothing; ro_compat: the store is read and never written; incompat: refused. */
 #define MKV_FEAT_COMPAT		0ull
 #define MKV_FEAT_RO_COMPAT	0ull
@@ -109,6 +109,7 @@ enum mkv_jtype {
 	MKV_J_SET_COMMITTED,	/* body: struct mkv_jset */
 	MKV_J_SET_FREED,	/* body: struct mkv_jset: no drive has pieces of it any more */
 	MKV_J_LEASE,		/* body: struct mkv_jlease */
+	MKV_J_PURGE,		/* body: a namespace's name of arg bytes, digest: of that; all its objects so far are gone */
 };
 
 struct mkv_jrec {
@@ -183,19 +184,21 @@ struct mkv_ckpt_block {
 };
 _Static_assert(sizeof(struct mkv_ckpt_block) == MKV_BLOCK, "one block");
 
-enum { MKV_CI_OBJECT = 1, MKV_CI_SETFREE = 2 };
+enum { MKV_CI_OBJECT = 1, MKV_CI_SETFREE = 2, MKV_CI_SLOT = 3 };
+enum { MKV_SLOT_PURGED = 1 };			/* flags of a SLOT item */
 
 struct mkv_ckpt_item {
 	uint8_t		kind, n_runs;
 	uint16_t	bytes;				/* whole item, multiple of 8 */
-	uint16_t	flags, units;			/* flags of struct mkv_ent that live on */
+	uint16_t	flags, units;			/* flags of struct mkv_ent that live on; SLOT: bytes of the name */
 	struct mkv_digest digest;
 	uint32_t	page, run;
 	uint32_t	expires;			/* as in struct mkv_ent */
-	uint8_t		rank, zero[3];
-	uint8_t		body[];				/* MULTI: runs; MANIFEST, SETFREE: struct mkv_jset */
+	uint8_t		rank, zero;
+	uint16_t	slot;				/* of the namespace; means something within this checkpoint only */
+	uint8_t		body[];				/* MULTI: runs; MANIFEST, SETFREE: struct mkv_jset; SLOT: the name */
 };
-_Static_assert(sizeof(struct mkv_ckpt_item) == 40, "pinned");
+_Static_assert(sizeof(struct mkv_ckpt_item) == 40 && offsetof(struct mkv_ckpt_item, slot) == 38, "pinned");
 
 /* First and last block of a checkpoint area, the same but for `copy`; written when everything between them is durable. */
 struct mkv_ckpt_head {
@@ -223,6 +226,8 @@ struct mkv_layout_want {
 	uint32_t	objects_max;			/* 0: by size */
 };
 
+/* Namespaces that a store with so many objects can have at one time. */
+uint32_t mkv_layout_slots(uint32_t objects);
 /* Fill the geometry of sb. 0; MKV_E_NOSPACE too small; MKV_E_INVAL extent. why: words for an operator. */
 int	mkv_layout_plan(struct mkv_sb *sb, const struct mkv_layout_want *want, char *why, size_t why_bytes);
 /* CRC of a block whose crc field lies at crc_off; set or check. */

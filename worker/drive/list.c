@@ -25,6 +25,8 @@ batch_one(struct mkv_req *r, struct mkv_digest d, uint32_t i)
 	en = eng_ent(e, i);
 	if (en->flags & MKV_ENT_PIECE)
 		return (MKV_REASON_NEVER << 1);
+	if (ns_purged(e, en))
+		return (MKV_REASON_DELETED << 1);
 	if (ent_expired(e, en, r->wall_ms))
 		return (MKV_REASON_EXPIRED << 1);
 	if ((r->q.flags & MKV_DRV_F_NO_TOUCH) == 0)
@@ -90,7 +92,7 @@ list_wanted(struct mkv_req *r, const struct mkv_page *pg, const struct mkv_obj_v
 	if (i == MKV_ENT_NIL)
 		return (0);
 	*out = eng_ent(r->e, i);
-	return ((*out)->page == pg->page_no && !ent_expired(r->e, *out, r->wall_ms));
+	return ((*out)->page == pg->page_no && !ns_purged(r->e, *out) && !ent_expired(r->e, *out, r->wall_ms));
 }
 
 /* The rest of one page. 1 all went in; 0 full: r->scan_piece is the record to go on with. */

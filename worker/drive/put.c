@@ -63,7 +63,7 @@ put_is_same(const struct mkv_req *r, const struct mkv_obj_view *v)
 static int
 put_may_be_same(struct mkv_req *r, const struct mkv_ent *en)
 {
-	return (put_plain(r) && (r->q.flags & MKV_DRV_F_VERIFIED) && (r->q.flags & MKV_DRV_F_OVERWRITE) == 0 &&
+	return (put_plain(r) && !ns_closed(r->e, en) && (r->q.flags & MKV_DRV_F_VERIFIED) && (r->q.flags & MKV_DRV_F_OVERWRITE) == 0 &&
 	    (en->flags & MKV_ENT_VERIFIED) && (en->flags & MKV_ENT_MANIFEST) == 0 && en->units == r->units);
 }
 
@@ -324,6 +324,15 @@ put_fill_ent(struct mkv_req *r, uint32_t page)
 	r->committed = 1;
 }
 
+/* The object that has the same bytes is still there, and no purge is before this put. */
+static int
+put_still_same(struct mkv_req *r)
+{
+	uint32_t i = mkv_index_find(&r->e->ix, r->q.digest);
+
+	return (i != MKV_ENT_NIL && !ns_closed(r->e, eng_ent(r->e, i)));
+}
+
 /* The same bytes are there, only its time to live or pin changes. */
 static enum mkv_next
 put_commit_touch(struct mkv_req *r)
@@ -341,7 +350,7 @@ put_commit(struct mkv_req *r)
 {
 	struct mkv_engine *e = r->e;
 	const struct mkv_obj *o;
-	uint32_t page;
+	uint32_t page, slot = 0;
 	uint16_t pos;
 	int err;
 
@@ -349,6 +358,12 @@ put_commit(struct mkv_req *r)
 		return (req_finish(r, r->err, MKV_REASON_NONE));
 	if (r->lock != 2 && !req_lock(r))
 		return (MKV_NEXT_PARK);
+	if (r->same && !put_still_same(r)) {
+		r->same = 0;
+		r->p.same = 0;
+		r->state = RQ_SPACE;
+		return (MKV_NEXT_AGAIN);
+	}
 	o = put_build(r);
 	if ((err = journal_room(e, r->same ? sizeof(struct mkv_jtouch) : o->bytes, 0)) == MKV_E_AGAIN) {
 		req_park(r, &e->jn.wait);
@@ -364,9 +379,14 @@ put_commit(struct mkv_req *r)
 		req_park(r, &e->pg.wait);
 		return (MKV_NEXT_PARK);
 	}
+	if ((r->q.flags & MKV_DRV_F_PIECE) == 0 && (slot = ns_take(e, r->q.ns, r->q.ns_bytes)) == 0) {
+		ENG_COUNT(e, namespaces_full_total, 1);
+		return (req_finish(r, MKV_E_BUSY, MKV_REASON_NONE));
+	}
 	page_add(e, o, &page, &pos);
 	r->seq = journal_append(e, MKV_J_PUT, r->q.digest, page, pos, 0, o, o->bytes);
 	put_fill_ent(r, page);
+	ns_expect(e, r->ent, slot);
 	e->jn.gather->bytes += r->q.value_bytes;
 	if (r->q.flags & MKV_DRV_F_ACCEPTED) {
 		r->state = RQ_APPLY;

@@ -26,6 +26,7 @@ recover_drop(struct mkv_engine *e, uint32_t i, unsigned reason)
 	if (reason != MKV_REASON_NONE)
 		eng_ghost(e, en->digest, reason);
 	mkv_index_unlink(&e->ix, i);
+	ns_remove(e, i);
 	if (en->flags & MKV_ENT_MANIFEST) {
 		const struct mkv_side *s = &e->ix.side[en->run];
 		struct mkv_jset js = { .set = s->set, .stripe_mask = s->stripe_mask, .piece_count = s->piece_count };
@@ -82,6 +83,7 @@ recover_link(struct mkv_engine *e, uint32_t i)
 		setmap_add(e, eng_ent(e, i)->run);
 	}
 	mkv_index_link(&e->ix, i);
+	ns_add(e, i);
 }
 
 static void
@@ -110,14 +112,17 @@ recover_ent(struct mkv_engine *e, const struct mkv_obj_view *v, uint32_t page)
 	int manifest = (o->flags & MKV_OBJ_MANIFEST) != 0;
 	struct mkv_ent *en;
 	uint64_t mask = 0;
-	uint32_t i;
+	uint32_t i, slot = 0;
 
 	if (o->units > UINT16_MAX || (manifest && v->set == NULL))
 		return (MKV_E_CORRUPT);
+	if ((o->flags & MKV_OBJ_PIECE) == 0 && (slot = ns_take(e, v->ns, o->ns_bytes)) == 0)
+		return (MKV_E_NOMEM);
 	if ((i = recover_slot(e, o->digest, manifest || o->n_runs > 1)) == MKV_ENT_NIL)
 		return (MKV_E_NOMEM);
 	en = eng_ent(e, i);
 	en->page = page;
+	en->slot = slot & MKV_ENT_SLOT_MAX;
 	en->units = (uint16_t)o->units;
 	en->expires = eng_ticks(e, o->expires_ms);
 	en->flags |= o->flags & MKV_OBJ_VERIFIED ? MKV_ENT_VERIFIED : 0;
@@ -152,6 +157,10 @@ recover_item_rare(struct mkv_engine *e, const struct mkv_ckpt_item *it, struct m
 		set_replay_gone(e, &js);
 		return;
 	}
+	if (it->kind == MKV_CI_SLOT) {
+		ns_replay_item(e, it);
+		return;
+	}
 	if (it->kind != MKV_CI_OBJECT || it->n_runs > MKV_OBJ_RUNS_MAX || (!manifest && room < it->n_runs * sizeof(run[0])))
 		return;
 	if (!!(it->flags & MKV_ENT_MULTI) != (it->n_runs > 1))
@@ -167,8 +176,11 @@ recover_item_rare(struct mkv_engine *e, const struct mkv_ckpt_item *it, struct m
 	i = mkv_index_add(&e->ix, en);
 	if (i == MKV_ENT_NIL && side)
 		mkv_side_drop(&e->ix, en->run);
-	else if (manifest)
-		setmap_add(e, en->run);
+	else if (i != MKV_ENT_NIL) {
+		ns_add(e, i);
+		if (manifest)
+			setmap_add(e, en->run);
+	}
 }
 
 /*
@@ -180,12 +192,16 @@ recover_item(struct mkv_engine *e, const struct mkv_ckpt_item *it)
 {
 	struct mkv_ent en = {
 		.digest = it->digest, .page = it->page, .run = it->run, .units = it->units, .flags = it->flags & MKV_ENT_LASTING, .expires = it->expires,
-		.rank = it->rank,
+		.rank = it->rank, .slot = it->slot & MKV_ENT_SLOT_MAX,
 	};
+	uint32_t i;
 
-	if (it->kind == MKV_CI_OBJECT && it->n_runs == 0 && (it->flags & (MKV_ENT_MULTI | MKV_ENT_MANIFEST)) == 0)
-		(void)mkv_index_add(&e->ix, &en);
-	else
+	if (it->kind == MKV_CI_OBJECT && !ns_replay_known(e, it->slot, (it->flags & MKV_ENT_PIECE) != 0))
+		return;
+	if (it->kind == MKV_CI_OBJECT && it->n_runs == 0 && (it->flags & (MKV_ENT_MULTI | MKV_ENT_MANIFEST)) == 0) {
+		if ((i = mkv_index_add(&e->ix, &en)) != MKV_ENT_NIL)
+			ns_add(e, i);
+	} else
 		recover_item_rare(e, it, &en);
 }
 
@@ -327,6 +343,7 @@ recover_body(struct mkv_engine *e, const struct mkv_ckpt_head *h, uint32_t area,
 		items += recover_piece(e, h, &rd[now]);
 	}
 	mkv_index_expected(&e->ix);
+	ns_replay_named(e);
 	if (e->ix.linked > e->sb.objects_max)
 		recover_twins(e);
 	if (items < h->items)

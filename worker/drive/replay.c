@@ -320,6 +320,10 @@ replay_record(struct replay *p, const struct mkv_jrec *rec, int tail)
 		if (rec->bytes >= sizeof(*rec) + sizeof(struct mkv_jlease))
 			lease_recovered(e, ((const struct mkv_jlease *)rec->body)->until_ms);
 		break;
+	case MKV_J_PURGE:
+		if (rec->arg <= MKV_DRV_NS_MAX && rec->bytes >= sizeof(*rec) + rec->arg)
+			ns_replay_purge(e, rec->body, rec->arg);
+		break;
 	default:				/* foreign bytes behind a good CRC: another program */
 		e->rec.damaged_blocks++;
 		break;
@@ -384,6 +388,7 @@ replay_apply_damaged(struct replay *p, uint64_t seq)
 		uint64_t lo;
 
 		memcpy(&lo, b->data + 8u * k, 8);
+		ns_replay_touched(e, lo);
 		for (it = 0; (i = mkv_index_find_lo(&e->ix, lo, &it)) != MKV_ENT_NIL; it = 0) {
 			recover_drop(e, i, MKV_REASON_LOST);
 			e->rec.lost_objects++;
@@ -498,7 +503,7 @@ replay_end(struct replay *p)
 
 			if (rec->bytes < sizeof(*rec) || j->n_touched == MKV_TOUCHED_MAX)
 				break;
-			if (rec->type <= MKV_J_TOUCH)
+			if (rec->type <= MKV_J_TOUCH || rec->type == MKV_J_PURGE)
 				j->touched[j->n_touched++] = rec->digest.lo;
 			pos += rec->bytes;
 		}

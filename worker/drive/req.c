@@ -315,6 +315,10 @@ req_find(struct mkv_req *r, unsigned *reason)
 	*reason = MKV_REASON_NEVER;
 	if (!!(en->flags & MKV_ENT_PIECE) != !!(r->q.flags & MKV_DRV_F_PIECE))
 		return (MKV_ENT_NIL);
+	if (ns_purged(e, en)) {
+		*reason = MKV_REASON_DELETED;
+		return (MKV_ENT_NIL);
+	}
 	if (ent_expired(e, en, r->wall_ms)) {
 		*reason = MKV_REASON_EXPIRED;
 		if (r->lock != 2 && !req_locked(e, en->digest))

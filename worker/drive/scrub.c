@@ -254,7 +254,7 @@ scrub_wants(const struct mkv_engine *e, uint32_t i, const struct mkv_obj_view *v
 {
 	const struct mkv_ent *en = &e->ix.ent[i];
 
-	if (en->units == 0 || v->o->value_bytes == 0 || en->holds == UINT16_MAX)
+	if (en->units == 0 || v->o->value_bytes == 0 || en->holds == MKV_ENT_HOLDS_MAX)
 		return (0);
 	/* Foreign numbers. A get decides about a record that makes no sense. */
 	if (v->o->value_bytes > (uint64_t)en->units * e->sb.unit_bytes || v->o->n_crcs != mkv_crc_chunks(v->o->value_bytes))

@@ -53,7 +53,8 @@ int	mkv_os_medium_open(const char *path, int *direct);
 int	mkv_os_medium_lock(int fd);				/* flock LOCK_EX|LOCK_NB: 0, MKV_E_LOCKED */
 /* Reserve the whole file: blocks are there afterwards. MKV_E_NOSPACE (nothing changed), MKV_E_UNSUPPORTED. */
 int	mkv_os_preallocate(int fd, uint64_t bytes);
-int	mkv_os_discard(int fd, uint64_t off, uint64_t bytes);	/* BLKDISCARD */
+int	mkv_os_discard(int fd, uint64_t off, uint64_t bytes);	/* BLKDISCARD: 0; MKV_E_UNSUPPORTED */
+int	mkv_os_punch(int fd, uint64_t off, uint64_t bytes);	/* a hole in a file, its size stays: 0; MKV_E_UNSUPPORTED */
 
 /* What this process and its children may have. */
 struct mkv_os_memory {

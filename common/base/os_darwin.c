@@ -381,6 +381,12 @@ mkv_os_preallocate(int fd, uint64_t bytes)
 }
 
 int
+mkv_os_punch(int fd MKV_UNUSED, uint64_t off MKV_UNUSED, uint64_t bytes MKV_UNUSED)
+{
+	return (MKV_E_UNSUPPORTED);
+}
+
+int
 mkv_os_discard(int fd MKV_UNUSED, uint64_t off MKV_UNUSED, uint64_t bytes MKV_UNUSED)
 {
 	return (MKV_E_UNSUPPORTED);

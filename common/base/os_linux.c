@@ -392,6 +392,14 @@ mkv_os_discard(int fd, uint64_t off, uint64_t bytes)
 }
 
 int
+mkv_os_punch(int fd, uint64_t off, uint64_t bytes)
+{
+	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)bytes) == 0)
+		return (0);
+	return (errno == EOPNOTSUPP || errno == ENOSYS ? MKV_E_UNSUPPORTED : os_err());
+}
+
+int
 mkv_os_flush(int fd)
 {
 	return (fdatasync(fd) == 0 ? 0 : -errno);

@@ -19,6 +19,18 @@ sim_of(struct mkv_media *m)
 	return (MKV_CONTAINER_OF(m, struct media_sim, m));
 }
 
+/* What is being discarded belongs to nobody, before and until its end. */
+static void
+sim_check_apart(const struct media_sim *s, int kind, uint64_t off, uint64_t bytes)
+{
+	for (unsigned i = 0; i < s->ops; i++) {
+		const struct sim_op *o = &s->op[i];
+
+		if (o->kind != 2 && (kind == 3 || o->kind == 3))
+			MKV_ASSERT(off >= o->off + o->bytes || o->off >= off + bytes);
+	}
+}
+
 static struct sim_op *
 sim_push(struct media_sim *s, struct mkv_mio *mio, int kind, void *buf, uint32_t bytes, uint64_t off)
 {
@@ -26,6 +38,8 @@ sim_push(struct media_sim *s, struct mkv_mio *mio, int kind, void *buf, uint32_t
 
 	MKV_ASSERT(s->ops < SIM_OPS_MAX);
 	MKV_ASSERT(off + bytes <= s->m.total_bytes && off % 4096 == 0 && bytes % 4096 == 0);
+	if (s->discarding != 0)
+		sim_check_apart(s, kind, off, bytes);
 	s->ops++;
 	*o = (struct sim_op){ .mio = mio, .kind = kind, .buf = buf, .off = off, .bytes = bytes };
 	return (o);
@@ -49,13 +63,11 @@ sim_read(struct mkv_media *m, struct mkv_mio *mio, void *buf, uint32_t bytes, ui
 }
 
 static void
-sim_write(struct mkv_media *m, struct mkv_mio *mio, const void *buf, uint32_t bytes, uint64_t off, int buf_idx)
+sim_write_begin(struct media_sim *s, struct mkv_mio *mio, int kind, const void *buf, uint32_t bytes, uint64_t off)
 {
-	struct media_sim *s = sim_of(m);
-	struct sim_op *o = sim_push(s, mio, 1, (void *)(uintptr_t)buf, bytes, off);
+	struct sim_op *o = sim_push(s, mio, kind, (void *)(uintptr_t)buf, bytes, off);
 	struct sim_write *w = calloc(1, sizeof(*w));
 
-	(void)buf_idx;
 	MKV_ASSERT(w != NULL && (w->data = malloc(bytes)) != NULL);
 	/* A write that has begun may reach the medium whether or not it is ever reported. */
 	w->off = off;
@@ -65,6 +77,42 @@ sim_write(struct mkv_media *m, struct mkv_mio *mio, const void *buf, uint32_t by
 	s->pending_last = &w->next;
 	o->w = w;
 	(void)sim_step(s);
+}
+
+static void
+sim_write(struct mkv_media *m, struct mkv_mio *mio, const void *buf, uint32_t bytes, uint64_t off, int buf_idx)
+{
+	(void)buf_idx;
+	sim_write_begin(sim_of(m), mio, 1, buf, bytes, off);
+}
+
+static int
+sim_discard(struct mkv_media *m, uint64_t off, uint64_t bytes)
+{
+	struct media_sim *s = sim_of(m);
+	uint8_t *rubbish = malloc(bytes);
+
+	MKV_ASSERT(rubbish != NULL && s->discarding == 0);
+	rnd_fill(&s->rnd, rubbish, bytes);
+	s->discarding = 1;
+	s->discards++;
+	s->discard_bytes = bytes;
+	sim_write_begin(s, NULL, 3, rubbish, (uint32_t)bytes, off);
+	free(rubbish);
+	return (0);
+}
+
+static int
+sim_discard_end(struct mkv_media *m, int *res)
+{
+	struct media_sim *s = sim_of(m);
+
+	MKV_ASSERT(s->discarding != 0);
+	if (s->discarding == 1)
+		return (0);
+	s->discarding = 0;
+	*res = s->discard_res;
+	return (1);
 }
 
 static void
@@ -144,6 +192,13 @@ sim_complete(struct media_sim *s, struct sim_op *o)
 		memcpy(s->now + o->off, o->w->data, o->bytes);
 		o->w->done = (int)++s->done_count;
 		return (0);
+	case 3:
+		s->discarding = 2;
+		s->discard_res = s->fail_discard;
+		s->fail_discard = 0;
+		memcpy(s->now + o->off, o->w->data, o->bytes);
+		o->w->done = (int)++s->done_count;
+		return (0);
 	default:
 		if (s->fail_flush > 0 && --s->fail_flush == 0)
 			return (MKV_E_IO);
@@ -165,6 +220,12 @@ sim_pump(struct mkv_media *m, uint64_t until_ns)
 		struct sim_op o = s->op[k];
 		int res;
 
+		if (o.kind == 3 && s->discard_hold > 0) {
+			s->discard_hold--;
+			s->op[k] = s->op[--n];
+			s->op[n] = o;
+			continue;
+		}
 		s->op[k] = s->op[n - 1];
 		s->op[n - 1] = s->op[s->ops - 1];
 		s->ops--;
@@ -172,7 +233,8 @@ sim_pump(struct mkv_media *m, uint64_t until_ns)
 		if (o.kind != 0 && sim_step(s))
 			break;
 		res = sim_complete(s, &o);
-		o.mio->done(o.mio, res);
+		if (o.mio != NULL)
+			o.mio->done(o.mio, res);
 		done++;
 	}
 	return ((int)done);
@@ -194,6 +256,17 @@ sim_close(struct mkv_media *m)
 static const struct mkv_media_ops sim_ops = {
 	.read = sim_read, .write = sim_write, .flush = sim_flush, .pump = sim_pump, .map = sim_map, .close = sim_close,
 };
+
+static const struct mkv_media_ops sim_discard_ops = {
+	.read = sim_read, .write = sim_write, .flush = sim_flush, .pump = sim_pump, .map = sim_map, .close = sim_close,
+	.discard = sim_discard, .discard_end = sim_discard_end,
+};
+
+void
+sim_may_discard(struct media_sim *s)
+{
+	s->m.ops = &sim_discard_ops;
+}
 
 struct media_sim *
 sim_create(uint64_t bytes, uint64_t meta_bytes, uint64_t seed)
@@ -259,4 +332,6 @@ sim_reboot(struct media_sim *s, enum sim_policy policy)
 	s->steps = 0;
 	s->done_count = 0;
 	s->fail_flush = s->fail_write = 0;
+	s->discarding = 0;
+	s->fail_discard = 0;
 }

@@ -22,7 +22,7 @@ struct sim_write {
 
 struct sim_op {
 	struct mkv_mio	*mio;
-	int		kind;		/* 0 read, 1 write, 2 flush */
+	int		kind;		/* 0 read, 1 write, 2 flush, 3 discard: a write of rubbish */
 	void		*buf;
 	uint64_t	off;
 	uint32_t	bytes;
@@ -51,10 +51,17 @@ struct media_sim {
 	int		dead;
 	int		fail_flush, fail_write;	/* the n-th from now on fails, once */
 	struct sim_bad	bad[SIM_BAD_MAX];	/* reads of these fail */
+	int		discarding, discard_res;	/* 1: under way, 2: ended */
+	int		fail_discard;	/* not 0: how the next one ends */
+	unsigned	discard_hold;	/* so many turns pass before it does */
+	unsigned	discards;
+	uint64_t	discard_bytes;	/* of the last one */
 	uint32_t	sector;		/* a write is torn between these */
 	struct rnd	rnd;
 };
 
+/* Discards leave rubbish behind, which may become durable or not. Off until this; opts.trim says whether the engine makes use of it. */
+void	sim_may_discard(struct media_sim *s);
 struct media_sim *sim_create(uint64_t bytes, uint64_t meta_bytes, uint64_t seed);
 void	sim_destroy(struct media_sim **s);
 /* The next `reads` reads that touch [off, off+bytes) fail with MKV_E_IO. A write of all of it ends that. */

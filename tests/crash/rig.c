@@ -225,7 +225,7 @@ rig_close(struct rig *r, int abandon)
 	for (int i = 0; abandon && r->q != NULL && mkv_ioq_in_flight(r->q) > 0 && i < 1000; i++)
 		(void)mkv_ioq_run(r->q, mkv_now_ns() + MKV_NS_PER_MS);
 	if (r->sim != NULL && abandon)
-		r->sim->ops = 0;		/* the process died: what it had begun stays pending, nothing is reported */
+		r->sim->ops = r->sim->discarding = 0;		/* the process died: what it had begun stays pending, nothing is reported */
 	err = mkv_engine_close(&r->e, abandon);
 	mkv_media_close(&r->media);
 	mkv_ioq_destroy(&r->q);

@@ -85,7 +85,7 @@ audit_drive(struct sim_drive *d)
 {
 	struct mkv_engine *e = d->e;
 	struct audit *a = &audit[d->index];
-	uint64_t used = e->al.units - e->al.free_units;
+	uint64_t used = eng_used_units(e);
 
 	*a = (struct audit){ calloc(e->al.units / 64 + 1, 8), calloc(e->pg.count, sizeof(uint32_t)), calloc(e->ix.ents_high + 1, 1), 0 };
 	SIM_CHECK(a->map != NULL && a->page_live != NULL && a->piece_named != NULL, "no memory");

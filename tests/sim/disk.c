@@ -90,6 +90,8 @@ disk_handle_of(struct mkv_media *m)
 
 static void	disk_done(void *arg, uint64_t gen);
 
+static const char *const disk_kinds[] = { "read", "write", "flush", "discard" };
+
 /* Two transfers of the same place at one time, one of them a write: nobody could say what is there afterwards. */
 static void
 disk_check_apart(const struct disk *d, int kind, uint64_t off, uint32_t bytes)
@@ -97,9 +99,9 @@ disk_check_apart(const struct disk *d, int kind, uint64_t off, uint32_t bytes)
 	for (unsigned i = 0; i < DISK_OPS_MAX; i++) {
 		const struct disk_op *o = &d->op[i];
 
-		if (o->busy && o->mio != NULL && o->kind != 2 && (kind == 1 || o->kind == 1) && off < o->off + o->bytes && o->off < off + bytes)
-			sim_fail("%s of %u bytes at %llu while a %s of %u bytes at %llu is under way", kind ? "write" : "read", bytes,
-			    (unsigned long long)off, o->kind ? "write" : "read", o->bytes, (unsigned long long)o->off);
+		if (o->busy && o->mio != NULL && o->kind != 2 && ((kind | o->kind) & 1) && off < o->off + o->bytes && o->off < off + bytes)
+			sim_fail("%s of %u bytes at %llu while a %s of %u bytes at %llu is under way", disk_kinds[kind], bytes,
+			    (unsigned long long)off, disk_kinds[o->kind], o->bytes, (unsigned long long)o->off);
 	}
 }
 
@@ -155,16 +157,14 @@ disk_read(struct mkv_media *m, struct mkv_mio *mio, void *buf, uint32_t bytes, u
 }
 
 static void
-disk_write(struct mkv_media *m, struct mkv_mio *mio, const void *buf, uint32_t bytes, uint64_t off, int buf_idx)
+disk_write_begin(struct disk_handle *h, struct mkv_mio *mio, int kind, const void *buf, uint32_t bytes, uint64_t off)
 {
-	struct disk *d = disk_handle_of(m)->disk;
-	struct disk_op *o = disk_begin(disk_handle_of(m), mio, 1, (void *)(uintptr_t)buf, bytes, off);
+	struct disk *d = h->disk;
+	struct disk_op *o = disk_begin(h, mio, kind, (void *)(uintptr_t)buf, bytes, off);
 	struct disk_write *w;
 
-	(void)buf_idx;
 	if (o == NULL)
 		return;
-	d->writes++;
 	w = calloc(1, sizeof(*w));
 	SIM_CHECK(w != NULL && (w->data = malloc(bytes)) != NULL, "no memory");
 	/* A write that has begun may reach the medium whether or not it is ever reported. */
@@ -175,6 +175,56 @@ disk_write(struct mkv_media *m, struct mkv_mio *mio, const void *buf, uint32_t b
 	d->pending_last = &w->next;
 	o->w = w;
 	disk_count(d);
+}
+
+static void
+disk_write(struct mkv_media *m, struct mkv_mio *mio, const void *buf, uint32_t bytes, uint64_t off, int buf_idx)
+{
+	(void)buf_idx;
+	disk_handle_of(m)->disk->writes++;
+	disk_write_begin(disk_handle_of(m), mio, 1, buf, bytes, off);
+}
+
+static void
+disk_on_discard(struct mkv_mio *mio, int res)
+{
+	struct disk_handle *h = MKV_CONTAINER_OF(mio, struct disk_handle, discard);
+
+	h->discarding = 2;
+	h->discard_res = res;
+}
+
+/* Rubbish from now on, at the latest when it ends; a power loss may leave some of it, or what was there. */
+static int
+disk_discard(struct mkv_media *m, uint64_t off, uint64_t bytes)
+{
+	struct disk_handle *h = disk_handle_of(m);
+	uint8_t *rubbish = malloc(bytes);
+
+	SIM_CHECK(rubbish != NULL, "no memory");
+	SIM_CHECK(h->discarding == 0, "two discards at one time");
+	memset(rubbish, 0xd0 + (int)sim_below(16), bytes);
+	h->discarding = 1;
+	h->disk->discards++;
+	h->discard.done = disk_on_discard;
+	disk_write_begin(h, &h->discard, 3, rubbish, (uint32_t)bytes, off);
+	if (!h->disk->dead && !h->over && sim_chance(1, 2))
+		image_write(h->disk->now, off, rubbish, bytes);
+	free(rubbish);
+	return (0);
+}
+
+static int
+disk_discard_end(struct mkv_media *m, int *res)
+{
+	struct disk_handle *h = disk_handle_of(m);
+
+	SIM_CHECK(h->discarding != 0, "no discard is under way");
+	if (h->discarding == 1)
+		return (0);
+	h->discarding = 0;
+	*res = h->discard_res;
+	return (1);
 }
 
 static void
@@ -222,7 +272,7 @@ static int
 disk_do(struct disk *d, struct disk_op *o)
 {
 	const struct disk_faults *f = &d->f;
-	unsigned rate = o->kind == 0 ? f->read_error : o->kind == 1 ? f->write_error : f->flush_error;
+	unsigned rate = o->kind == 0 ? f->read_error : o->kind == 2 ? f->flush_error : f->write_error;
 
 	if (d->gone) {
 		d->faults++;
@@ -231,7 +281,7 @@ disk_do(struct disk *d, struct disk_op *o)
 	if (!sim->resting && sim_chance(rate, 1000000)) {
 		d->faults++;
 		sim_trace("disk: an operation of kind %d at %llu fails", o->kind, (unsigned long long)o->off);
-		if (o->kind == 1)
+		if (o->kind & 1)
 			disk_write_some(d, o);
 		return (MKV_E_IO);
 	}
@@ -241,7 +291,8 @@ disk_do(struct disk *d, struct disk_op *o)
 			memcpy(o->buf, d->now + o->off, o->bytes);
 		return (0);
 	case 1:
-		if (o->mio != NULL)
+	case 3:
+		if (o->mio != NULL && o->kind == 1)
 			SIM_CHECK(memcmp(o->w->data, o->buf, o->bytes) == 0, "drive %u: somebody changed a buffer under I/O, %u bytes to %llu",
 			    ((struct sim_drive *)d->arg)->index, o->bytes, (unsigned long long)o->off);
 		image_write(d->now, o->off, o->w->data, o->bytes);
@@ -305,6 +356,11 @@ static const struct mkv_media_ops disk_ops = {
 	.read = disk_read, .write = disk_write, .flush = disk_flush, .pump = disk_pump, .map = disk_map, .close = disk_close,
 };
 
+static const struct mkv_media_ops disk_discard_ops = {
+	.read = disk_read, .write = disk_write, .flush = disk_flush, .pump = disk_pump, .map = disk_map, .close = disk_close,
+	.discard = disk_discard, .discard_end = disk_discard_end,
+};
+
 struct disk *
 disk_create(uint64_t bytes, const struct disk_faults *f)
 {
@@ -330,7 +386,7 @@ disk_open(struct disk *d)
 	struct disk_handle *h = calloc(1, sizeof(*h));
 
 	SIM_CHECK(h != NULL, "no memory");
-	h->m = (struct mkv_media){ .magic = 0x51a51a52u, .ops = &disk_ops, .name = "sim", .total_bytes = d->total_bytes };
+	h->m = (struct mkv_media){ .magic = 0x51a51a52u, .ops = d->may_discard ? &disk_discard_ops : &disk_ops, .name = "sim", .total_bytes = d->total_bytes };
 	h->disk = d;
 	if (d->handles != NULL)
 		d->handles->over = 1;

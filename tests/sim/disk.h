@@ -27,7 +27,7 @@ struct disk_op {
 	struct disk	*disk;
 	struct disk_op	*next;		/* free list */
 	struct mkv_mio	*mio;		/* NULL: whoever asked is dead */
-	int		kind;		/* 0 read, 1 write, 2 flush */
+	int		kind;		/* 0 read, 1 write, 2 flush, 3 discard: a write of rubbish */
 	int		busy;
 	void		*buf;
 	uint64_t	off, covers;
@@ -38,6 +38,8 @@ struct disk_op {
 struct disk_handle {			/* what one life of a process has of the medium */
 	struct mkv_media m;
 	struct disk	*disk;
+	struct mkv_mio	discard;
+	int		discarding, discard_res;	/* 1: under way, 2: ended */
 	int		over;		/* it ended: what it still asks for is asked of nobody */
 	struct disk_handle *next;
 };
@@ -59,7 +61,8 @@ struct disk {
 	/* Is this memory still there when its process is dead? NULL: no. */
 	int		(*shared)(void *arg, const void *p);
 	void		*arg;
-	uint64_t	writes, reads, flushes, faults, flips;
+	int		may_discard;
+	uint64_t	writes, reads, flushes, discards, faults, flips;
 };
 
 struct disk *disk_create(uint64_t bytes, const struct disk_faults *f);

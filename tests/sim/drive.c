@@ -349,6 +349,7 @@ drive_fill_opts(struct sim_drive *d)
 		.may_format = 1, .extent_bytes = SIM_EXTENT, .journal_bytes = sim->c.journal_bytes, .objects_max = sim->c.objects_max,
 		.queue_depth = sim->c.queue_depth, .page_cache_bytes = sim->c.page_cache_bytes, .accepted_window_ns = 50 * MS,
 		.accepted_window_bytes = 64u << 20, .audit_interval_ns = SEC, .evict = sim->c.evict, .evict_high_pct = 97, .evict_low_pct = 95,
+		.trim = sim->c.trim_wait_ns != 0, .trim_wait_ns = sim->c.trim_wait_ns,
 	};
 	memcpy(d->o.drive_uuid, d->uuid, sizeof(d->uuid));
 	memcpy(d->o.store_secret, sim->secret, sizeof(sim->secret));
@@ -482,6 +483,7 @@ drive_create(struct sim_drive *d, unsigned i)
 		d->disk->on_idle = drive_on_idle;
 		d->disk->shared = drive_shared;
 		d->disk->arg = d;
+		d->disk->may_discard = sim->c.trim_wait_ns != 0;
 	}
 }
 

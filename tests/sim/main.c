@@ -98,6 +98,7 @@ conf_draw(struct sim_conf *c)
 	c->pct_collide = maybe(40, 80);
 	c->restart = sim_below(3);
 	conf_faults(c);
+	c->trim_wait_ns = sim_chance(2, 3) ? sim_between(1, 100) * MS : 0;
 }
 
 static void

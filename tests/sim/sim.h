@@ -52,6 +52,7 @@ struct sim_conf {
 	unsigned	hangups;		/* of connections */
 	unsigned	vanish;			/* a medium is pulled out and does not come back */
 	unsigned	peer_loss_pct;		/* of messages between drives */
+	uint64_t	trim_wait_ns;		/* 0: media cannot discard */
 	struct disk_faults disk;
 };
 

@@ -293,6 +293,28 @@ mkv_alloc_free(struct mkv_alloc *a, struct mkv_run run)
 }
 
 /* Most runs lie in one word of the map, and a recovery marks millions: one look, one store. */
+struct mkv_run
+mkv_alloc_peek(const struct mkv_alloc *a, uint32_t x, uint32_t from, uint32_t most)
+{
+	uint64_t u = (uint64_t)x * a->per_extent + from, end = ((uint64_t)x + 1) * a->per_extent, begin;
+
+	if (a->free_in[x] == 0)
+		return ((struct mkv_run){ 0, 0 });
+	u = begin = alloc_next_free(a, u, end);
+	while (u < end && u - begin < most && !alloc_get(a, u))
+		u++;
+	return ((struct mkv_run){ (uint32_t)begin, (uint32_t)(u - begin) });
+}
+
+void
+mkv_alloc_claim(struct mkv_alloc *a, struct mkv_run run)
+{
+	MKV_ASSERT(run.len > 0 && (uint64_t)run.off + run.len <= a->units);
+	MKV_ASSERT((run.off + run.len - 1) >> a->shift == run.off >> a->shift);
+	MKV_ASSERT(alloc_all(a, run.off, run.len, 0));
+	alloc_claim(a, run);
+}
+
 int
 mkv_alloc_mark(struct mkv_alloc *a, struct mkv_run run)
 {

@@ -28,6 +28,9 @@ void	mkv_alloc_fini(struct mkv_alloc *a);
 /* Take n units: one run if an extent has it (next fit, or first fit), else up to `runs_max` runs. Returns how many runs, 0 if there is no room; then nothing is taken. */
 unsigned mkv_alloc_take(struct mkv_alloc *a, uint32_t n, struct mkv_run *runs, unsigned runs_max);
 void	mkv_alloc_free(struct mkv_alloc *a, struct mkv_run run);	/* must be in use: asserted */
+/* The first free run of extent x that begins at or behind its unit `from`, cut to `most` units. len 0: there is none. */
+struct mkv_run mkv_alloc_peek(const struct mkv_alloc *a, uint32_t x, uint32_t from, uint32_t most);
+void	mkv_alloc_claim(struct mkv_alloc *a, struct mkv_run run);	/* a run that was peeked at, or a part of it: must be free, within one extent: asserted */
 /*
  * Recovery: claim a run read from the medium. MKV_E_CORRUPT: outside, across extents, or (partly) taken; then nothing is claimed. Unmark takes one back.
  * Both see to the bitmap only; when all are in, mkv_alloc_marked() counts what is left. Nothing is taken or freed before that.

@@ -47,6 +47,7 @@ struct drive {
 	struct mkv_media *media;
 	struct mkv_engine_opts opts;
 	int		fd, file;		/* medium, and its index in the queue */
+	int		is_block;
 	int		arena_fd, meta_fd;
 	uint64_t	arena_bytes, meta_bytes;
 	struct drive_stage stage[DRIVE_FRONTS_MAX];
@@ -67,6 +68,7 @@ struct drive {
 /* medium.c: from start(), before the jail. 0, or what mkv_worker_fail() returned. */
 int	drive_medium_open(struct drive *d);
 int	drive_medium_media(struct drive *d);	/* after the queue is there */
+int	drive_medium_punched(const struct drive *d);	/* a file whose free space is given back */
 
 /* stages.c */
 int	drive_stage_add(struct drive *d, uint32_t front, int fd, uint64_t bytes, int huge);

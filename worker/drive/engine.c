@@ -109,7 +109,7 @@ eng_gauges(struct mkv_engine *e)
 		return;
 	mkv_metric_set(m, MKV_M_drive_objects, 0, e->ix.linked);
 	mkv_metric_set(m, MKV_M_drive_total_bytes, 0, e->al.units * e->sb.unit_bytes);
-	mkv_metric_set(m, MKV_M_drive_used_bytes, 0, (e->al.units - e->al.free_units) * e->sb.unit_bytes);
+	mkv_metric_set(m, MKV_M_drive_used_bytes, 0, eng_used_units(e) * e->sb.unit_bytes);
 	mkv_metric_set(m, MKV_M_drive_pending_free_bytes, 0, (e->pend_units + e->held_units) * e->sb.unit_bytes);
 	mkv_metric_set(m, MKV_M_drive_pieces, 0, e->pieces);
 	mkv_metric_set(m, MKV_M_drive_provisional_pieces, 0, e->provisional);
@@ -121,6 +121,7 @@ eng_gauges(struct mkv_engine *e)
 	mkv_metric_set(m, MKV_M_drive_unverified_objects, 0, e->unproved);
 	evict_gauges(e);
 	sched_gauges(e);
+	trim_gauges(e);
 	mkv_metric_set(m, MKV_M_drive_readonly, 0, (uint64_t)e->readonly);
 }
 
@@ -260,6 +261,8 @@ eng_alloc_store(struct mkv_engine *e)
 	if ((r = mkv_alloc_init(&e->al, (uint32_t)(e->sb.data_units / per), per)) != 0)
 		return (r);
 	e->al.lowest = e->o.media->shared;
+	if ((r = trim_init(e)) != 0)
+		return (r);
 	if ((r = page_init(e)) != 0 || (r = journal_init(e)) != 0 || (r = poolmap_init(e)) != 0 || (r = ns_init(e)) != 0)
 		return (r);
 	return (ckpt_init(e));
@@ -276,6 +279,7 @@ eng_free(struct mkv_engine *e)
 	journal_fini(e);
 	page_fini(e);
 	mkv_alloc_fini(&e->al);
+	trim_fini(e);
 	lease_fini(e);
 	mkv_policy_fini(&e->pol);
 	mkv_index_fini(&e->ix);
@@ -411,6 +415,7 @@ mkv_engine_tune(struct mkv_engine *e, const struct mkv_engine_opts *opts)
 	e->o.evict_high_pct = opts->evict_high_pct;
 	e->o.evict_low_pct = opts->evict_low_pct;
 	e->o.pin_pct = opts->pin_pct;
+	e->o.trim = opts->trim;
 	/* Without memory for shadows it goes on as it was. */
 	if (mkv_policy_set(&e->pol, (enum mkv_policy_kind)opts->policy) == 0)
 		e->o.policy = opts->policy;
@@ -428,6 +433,8 @@ mkv_engine_close(struct mkv_engine **ep, int abandon)
 	*ep = NULL;
 	while (!abandon && e->pm.state != PM_IDLE && !e->cancelled)
 		e->cancelled = e->o.ops->pump(e->o.arg) == MKV_E_CANCELLED;
+	if (!abandon)
+		(void)trim_close(e);
 	if (!abandon && !e->cancelled)
 		r = scrub_close(e);
 	if (!abandon && !e->readonly && r == 0) {
@@ -471,6 +478,7 @@ eng_turn(struct mkv_engine *e, uint64_t now)
 	journal_step(e, now);
 	fail_step(e, now);
 	scrub_step(e, now);
+	trim_step(e, now);
 }
 
 uint64_t
@@ -501,7 +509,7 @@ mkv_engine_step(struct mkv_engine *e)
 	if (more || e->more || !mkv_list_empty(&e->ready))
 		return (0);
 	next = MKV_MIN(MKV_MIN(journal_next_ns(e), fail_next_ns(e)), MKV_MIN(audit_next_ns(e), scrub_next_ns(e, now)));
-	next = MKV_MIN(next, sched_next_ns(e));
+	next = MKV_MIN(next, MKV_MIN(sched_next_ns(e), trim_next_ns(e)));
 	if (e->at_work || e->setfrees || e->pm.sweeping || e->pm.leaving || e->pm.next.version != 0 || e->ns.purged > 0 || e->ns.purge.state != NS_IDLE)
 		next = MKV_MIN(next, e->sweep_ns);
 	return (next);
@@ -513,7 +521,7 @@ mkv_engine_info(const struct mkv_engine *e, struct mkv_engine_info *info)
 	*info = e->rec;
 	memcpy(info->uuid, e->sb.uuid, 16);
 	info->total_bytes = e->al.units * e->sb.unit_bytes;
-	info->used_bytes = (e->al.units - e->al.free_units) * e->sb.unit_bytes;
+	info->used_bytes = eng_used_units(e) * e->sb.unit_bytes;
 	info->pending_free_bytes = (e->pend_units + e->held_units) * e->sb.unit_bytes;
 	info->objects = e->ix.linked;
 	info->flushes = e->jn.flushes;

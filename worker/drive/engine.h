@@ -80,6 +80,8 @@ struct mkv_engine_opts {
 	uint64_t	drain_ns;		/* a drive that is drained gives up its objects over so long */
 	uint64_t	audit_interval_ns;	/* 0: 60 s */
 	uint64_t	scrub_rate, scrub_interval_ns;	/* bytes a second that the scrubber reads at most, 0: none; from pass to pass at least */
+	int		trim;			/* free space is discarded, where the medium can */
+	uint64_t	trim_wait_ns;		/* until a freed range is, at the latest; 0: 5 s */
 	int		evict;			/* 0: a full drive answers MKV_E_NOSPACE */
 	int		policy;			/* enum mkv_policy_kind; 0: adaptive */
 	uint32_t	pin_pct;		/* of the data area may be pinned; 0: as much as there is */

@@ -2,7 +2,7 @@
  * Inside of the engine. Rooms: engine.c (life, turn), format.c (superblocks), req.c (requests, locks, transfers), put.c, get.c, obj.c (delete,
  * touch, stat, wrong bytes), list.c (batch, list, info), page.c (metadata pages and their cache), journal.c (groups), evict.c (space), set.c (striped
  * values), nspace.c (namespaces), ckpt.c, recover.c, replay.c, fail.c (failure registry), scrub.c (reading what nobody reads), inspect.c (offline check), sched.c (turns at
- * the medium).
+ * the medium), trim.c (what the medium may forget).
  *
  * Order of a put: data write -> key lock -> record into the open page and the journal buffer -> group written -> flush -> index -> answer.
  */
@@ -419,6 +419,20 @@ struct scrub {
 	int		waits;			/* for its turn at the medium: sched_next_ns() */
 };
 
+struct trim {				/* trim.c */
+	uint64_t	*dirty;		/* an extent each: something in it was freed since it was discarded */
+	uint32_t	extents;	/* dirty ones */
+	uint32_t	left;		/* of them, what the batch under way has not come to */
+	uint32_t	hand, pos;	/* extent, and unit in it, that the batch is at */
+	uint32_t	first;		/* extents from here on have not been looked at since the start */
+	int		inside;		/* the batch is in the middle of an extent */
+	int		off;		/* this medium forgets nothing */
+	struct mkv_run	claim;		/* being discarded, across extents; len 0: nothing is */
+	uint64_t	since_ns;	/* the oldest of what waits, or the last batch */
+	uint64_t	begin_ns;	/* of the last call */
+	uint64_t	next_ns, first_ns;
+};
+
 struct mkv_engine {
 	uint32_t	magic;
 	struct mkv_engine_opts o;
@@ -437,6 +451,7 @@ struct mkv_engine {
 	struct scrub	scrub;
 	uint32_t	unproved;	/* linked objects that ent_is_proved() denies */
 	struct nspaces	ns;
+	struct trim	trim;
 
 	struct mkv_req	*req;
 	struct dio	*dio, *dio_free;
@@ -490,6 +505,13 @@ static inline uint64_t
 eng_now(const struct mkv_engine *e)
 {
 	return (e->o.clock->now_ns(e->o.clock->arg));
+}
+
+/* What objects have, or will: a range that is being discarded is taken for a moment only. */
+static inline uint64_t
+eng_used_units(const struct mkv_engine *e)
+{
+	return (e->al.units - e->al.free_units - e->trim.claim.len);
 }
 
 static inline uint64_t
@@ -671,6 +693,15 @@ int	evict_admit(struct mkv_req *r);			/* 0: the put is answered, nothing is stor
 int	evict_pin_room(struct mkv_req *r, uint64_t units);	/* 0: the share of pins is used up */
 void	evict_gauges(struct mkv_engine *e);
 void	evict_expire(struct mkv_engine *e);
+
+/* trim.c */
+int	trim_init(struct mkv_engine *e);
+void	trim_fini(struct mkv_engine *e);
+void	trim_free(struct mkv_engine *e, struct mkv_run run);	/* as mkv_alloc_free(), and it is to be discarded */
+void	trim_step(struct mkv_engine *e, uint64_t now);
+uint64_t trim_next_ns(const struct mkv_engine *e);
+int	trim_close(struct mkv_engine *e);			/* waits for the one under way. 0; MKV_E_CANCELLED */
+void	trim_gauges(struct mkv_engine *e);
 
 /* lease.c */
 int	lease_init(struct mkv_engine *e);

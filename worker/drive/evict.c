@@ -32,7 +32,7 @@ ent_free(struct mkv_engine *e, uint32_t i)
 	MKV_ASSERT(en->holds == 0);
 	if ((en->flags & MKV_ENT_QUARANTINE) == 0) {
 		for (unsigned k = 0; k < n; k++)
-			mkv_alloc_free(&e->al, run[k]);
+			trim_free(e, run[k]);
 	}
 	if (en->flags & MKV_ENT_DEAD)
 		e->held_units -= en->units;
@@ -262,7 +262,7 @@ evict_rate(struct mkv_engine *e)
 static uint64_t
 evict_target(struct mkv_engine *e)
 {
-	uint64_t used = e->al.units - e->al.free_units, due = e->pend_units + set_units_due(e) + e->ns.purged_units, want = 0, spare;
+	uint64_t used = eng_used_units(e), due = e->pend_units + set_units_due(e) + e->ns.purged_units, want = 0, spare;
 
 	used -= MKV_MIN(used, due);
 	spare = e->al.units - used;
@@ -274,6 +274,7 @@ evict_target(struct mkv_engine *e)
 		want = used - evict_pct(e, e->o.evict_low_pct);
 	if (e->ahead_units > spare)
 		want = MKV_MAX(want, e->ahead_units - spare);
+	due += e->trim.claim.len;
 	if (e->evict_need > due)
 		want = MKV_MAX(want, e->evict_need - due);
 	return (want);

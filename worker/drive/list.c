@@ -178,7 +178,7 @@ info_step(struct mkv_req *r)
 	struct mkv_engine *e = r->e;
 
 	r->p.total_bytes = e->al.units * e->sb.unit_bytes;
-	r->p.used_bytes = (e->al.units - e->al.free_units) * e->sb.unit_bytes;
+	r->p.used_bytes = eng_used_units(e) * e->sb.unit_bytes;
 	r->p.objects = e->ix.linked - e->pieces;
 	r->p.piece_bytes = e->sb.extent_bytes;
 	return (req_finish(r, 0, MKV_REASON_NONE));

@@ -86,6 +86,7 @@ drive_fill_opts(struct drive *d)
 	o->audit_interval_ns = p->storage_audit_interval * 1000;
 	o->scrub_rate = p->storage_scrub_rate;
 	o->scrub_interval_ns = p->storage_scrub_interval * 1000;
+	o->trim = d->media != NULL && d->media->ops->discard != NULL;
 	o->evict = p->storage_eviction_enabled;
 	o->policy = p->storage_eviction_policy;
 	o->pin_pct = p->storage_pin_share;
@@ -183,14 +184,15 @@ drive_say_ready(struct drive *d, uint32_t epoch_seen)
 	Mkv__Ctl__PoolMap map = MKV__CTL__POOL_MAP__INIT;
 	Mkv__Ctl__PoolDrive rows[MKV_MAP_DRIVES_MAX], *list[MKV_MAP_DRIVES_MAX];
 	struct mkv_engine_info info;
-	char detail[192];
+	char detail[256];
 
 	drive_map_fill(mkv_engine_map_kept(d->e), &map, rows, list);
 	ready.map = map.version != 0 ? &map : NULL;
 	mkv_engine_info(d->e, &info);
-	(void)snprintf(detail, sizeof(detail), "%s: %llu objects, damaged blocks %u, objects lost %u, torn records %u%s",
+	(void)snprintf(detail, sizeof(detail), "%s: %llu objects, damaged blocks %u, objects lost %u, torn records %u%s%s",
 	    info.formatted ? "formatted" : "recovered", (unsigned long long)info.recovered_objects, info.damaged_blocks, info.lost_objects,
-	    info.torn_records, info.superblock_bad ? ", one superblock was damaged" : "");
+	    info.torn_records, info.superblock_bad ? ", one superblock was damaged" : "",
+	    drive_medium_punched(d) ? "; free space is given back, not reserved (storage.trim: punch)" : "");
 	ready.drive_uuid.data = info.uuid;
 	ready.drive_uuid.len = sizeof(info.uuid);
 	ready.total_bytes = info.total_bytes;

@@ -46,6 +46,12 @@ struct mkv_media_ops {
 	void	(*close)(struct mkv_media *);
 	/* When the oldest request under way began, UINT64_MAX: none is. NULL: requests of this medium always end. */
 	uint64_t (*oldest_ns)(struct mkv_media *);
+	/*
+	 * Nobody wants these bytes any more: the medium may forget them, on a thread of its own. Until the end they read as anything. One at a time.
+	 * NULL, both: this medium forgets nothing.
+	 */
+	int	(*discard)(struct mkv_media *, uint64_t off, uint64_t bytes);	/* 0; MKV_E_*: not begun */
+	int	(*discard_end)(struct mkv_media *, int *res);	/* 0: under way. 1: it ended, and the loop was woken for that */
 };
 
 struct mkv_media {
@@ -59,6 +65,11 @@ struct mkv_media {
 
 /* Regular file or block device: file is an index of ioq's registered files or MKV_FD(fd). Neither the queue nor the file is closed. */
 int	mkv_media_file_open(struct mkv_media **out, struct mkv_ioq *q, int file, uint64_t bytes);
+/*
+ * This medium may discard, by fd: a block device by its own means, a file (punch) by holes, which are not reserved any more. The thread for it is made
+ * at the first discard, in the jail of whoever asks; closing the medium waits for the one under way.
+ */
+void	mkv_media_file_may_discard(struct mkv_media *m, int fd, int punch);
 /* Two shared memories; the descriptors stay the caller's. */
 int	mkv_media_memory_open(struct mkv_media **out, int data_fd, uint64_t data_bytes, int meta_fd, uint64_t meta_bytes);
 void	mkv_media_close(struct mkv_media **m);		/* accepts NULL */

@@ -109,6 +109,7 @@ medium_size(struct drive *d)
 	if (m.sector_bytes > MKV_BLOCK)
 		return (mkv_worker_fail(w, 1, "%s has sectors of %u bytes; at most %u are supported", w->media, m.sector_bytes, MKV_BLOCK));
 	d->arena_bytes = m.bytes;
+	d->is_block = m.is_block;
 	if (m.is_block || m.bytes == want || want == 0)
 		return (0);
 	if (m.bytes > 0 && medium_is_ours(d->fd))
@@ -143,11 +144,34 @@ drive_medium_open(struct drive *d)
 }
 
 int
+drive_medium_punched(const struct drive *d)
+{
+	const struct mkv_params *p = d->w->params;
+
+	return (p->storage_mode != MKV_STORAGE_MEMORY && !d->is_block && p->storage_trim == MKV_STORAGE_TRIM_PUNCH);
+}
+
+/* Free space of a device is discarded; a file keeps its blocks, for they are what was promised, unless somebody chose otherwise. */
+static void
+medium_may_discard(struct drive *d)
+{
+	if (d->w->params->storage_trim == MKV_STORAGE_TRIM_OFF || (!d->is_block && !drive_medium_punched(d)))
+		return;
+	mkv_media_file_may_discard(d->media, d->fd, drive_medium_punched(d));
+	if (drive_medium_punched(d))
+		mkv_log(MKV_EV_DRIVE_TRIM_PUNCH, "media=%s", d->w->media);
+}
+
+int
 drive_medium_media(struct drive *d)
 {
+	int r;
+
 	if (d->w->params->storage_mode == MKV_STORAGE_MEMORY)
 		return (mkv_media_memory_open(&d->media, d->arena_fd, d->arena_bytes, d->meta_fd, d->meta_bytes));
 	if ((d->file = mkv_ioq_register_file(d->w->q, d->fd)) < 0)
 		return (d->file);
-	return (mkv_media_file_open(&d->media, d->w->q, d->file, d->arena_bytes));
+	if ((r = mkv_media_file_open(&d->media, d->w->q, d->file, d->arena_bytes)) == 0)
+		medium_may_discard(d);
+	return (r);
 }

@@ -206,8 +206,11 @@ put_space(struct mkv_req *r)
 		r->tries = 0;
 		return (1);
 	}
-	if (!evict_on(e))
+	/* What is being discarded may be enough: then whoever waits finds out at its end. */
+	if (!evict_on(e) && e->trim.claim.len == 0) {
+		evict_wake(e);
 		return (MKV_E_NOSPACE);
+	}
 	if (!waited) {
 		ENG_COUNT(e, space_waits_total, 1);
 		r->tries = 2;
@@ -477,7 +480,7 @@ put_release(struct mkv_req *r)
 		return;
 	if (!r->quarantine) {
 		for (unsigned k = 0; k < r->n_runs; k++)
-			mkv_alloc_free(&e->al, r->run[k]);
+			trim_free(e, r->run[k]);
 	}
 	if (r->side != MKV_ENT_NIL)
 		mkv_side_drop(&e->ix, r->side);
@@ -514,7 +517,7 @@ void
 put_txn_drop(struct mkv_engine *e, struct txn *t)
 {
 	for (uint32_t k = 0; k < t->n_runs; k++)
-		mkv_alloc_free(&e->al, t->run[k]);
+		trim_free(e, t->run[k]);
 	put_txn_end(t);
 	evict_wake(e);
 }

@@ -60,8 +60,7 @@ send_body(int body_case, void *body, const int *fds, unsigned n_fds)
 	m.body_case = (Mkv__Ctl__Control__BodyCase)body_case;
 	m.hello = body;				/* all members of the union are pointers */
 	n = mkv__ctl__control__pack(&m, buf);
-	if (mkv_os_ctl_send(CTL, buf, n, fds, n_fds) != 0)
-		_exit(3);
+	(void)mkv_os_ctl_send(CTL, buf, n, fds, n_fds);	/* the supervisor's end is seen by the next one(), and may have to be outlived */
 }
 
 static void
@@ -235,6 +234,9 @@ on_message(const Mkv__Ctl__Control *m, unsigned n_fds)
 		send_body(MKV__CTL__CONTROL__BODY_AWAY_LOG, &(Mkv__Ctl__AwayLog){ .base = PROTOBUF_C_MESSAGE_INIT(&mkv__ctl__away_log__descriptor),
 		    .since = m->away_ask->since, .whole = 1, .last = 1 }, NULL, 0);
 		break;
+	case MKV__CTL__CONTROL__BODY_LISTENER:
+		mkv_log(MKV_EV_NOTE, "got=listener fds=%u", n_fds);
+		break;
 	case MKV__CTL__CONTROL__BODY_START:
 		started();
 		break;
@@ -283,6 +285,7 @@ main(int argc, char *argv[])
 	char path[1024];
 	FILE *f;
 
+	signal(SIGPIPE, SIG_IGN);			/* what is told after the supervisor's end must not end us, as it does not end a worker */
 	snprintf(name, sizeof(name), "%s", argc > 1 ? argv[1] : "?");
 	snprintf(path, sizeof(path), "%s.behave.%s", argv[0], name);
 	is_drive = strncmp(name, "drive", 5) == 0;

@@ -192,8 +192,6 @@ client_status_fits(const struct client *c, int status)
 		return (c->op == MKV_WIRE_PUT && sim->c.memory_mode);
 	case MKV_E_NOSPACE:
 		return (c->op == MKV_WIRE_PUT && !sim->c.evict);
-	case MKV_E_READONLY:
-	case MKV_E_IO:
 	case MKV_E_CORRUPT:
 		return (model.lossy);
 	default:

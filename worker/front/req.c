@@ -261,6 +261,11 @@ mkv_req_end(struct mkv_req *r, int status, unsigned reason, const void *body, ui
 	if (r->ending)
 		return;
 	MKV_ASSERT(body_bytes <= REQ_BODY_BYTES && status <= 0);
+	/* A drive failed, not the request. Asked again, it goes to another place, or to another drive as soon as this one is out of service. */
+	if (status == MKV_E_IO || status == MKV_E_READONLY) {
+		status = MKV_E_BUSY;
+		reason = MKV_REASON_DRIVE_OFFLINE;
+	}
 	r->ending = 1;
 	r->status = status;
 	r->reason = reason;

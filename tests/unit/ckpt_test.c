@@ -148,6 +148,63 @@ test_moving(void **state)
 	rig_destroy(&r);
 }
 
+/* In order of the queues and of the slab: so many entries a turn, however few of them there is something to say of, and the next turn at once. */
+static void
+test_turns(void **state)
+{
+	enum { OBJECTS = 100000 };
+	struct rig *r = up(OBJECTS);
+	struct mkv_engine *e = r->e;
+	uint64_t id = e->ck.id;
+	unsigned ranks = 0, scans = 0;
+
+	(void)state;
+	for (uint64_t n = 0; n < OBJECTS; n++)
+		add(e, n + 1, 0);
+	for (uint32_t i = 0; i < 3000; i++)
+		mkv_policy_insert(&e->pol, i, MKV_ENT_NIL);
+	for (uint32_t i = 3000; i < OBJECTS - 1; i++)
+		mkv_index_unlink(&e->ix, i);
+	e->ck.wanted = e->ck.hurry = 1;
+	for (unsigned turns = 0; e->ck.id == id && turns < 10000; turns++) {
+		uint32_t at = e->ck.next_ent;
+		uint64_t next = mkv_engine_step(e);
+
+		assert_true(e->ck.state != CK_SCAN || e->ck.next_ent - at <= 10000);
+		ranks += e->ck.state == CK_RANK;
+		scans += e->ck.state == CK_SCAN && e->ck.ios == 0;
+		if (e->ck.state == CK_RANK || (e->ck.state == CK_SCAN && e->ck.ios == 0))
+			assert_int_equal(next, 0);
+		(void)r->media->ops->pump(r->media, 0);
+	}
+	assert_true(e->ck.id > id);
+	assert_int_equal(e->ck.items, 3001);
+	assert_true(ranks >= 2 && scans >= 8);
+	rig_destroy(&r);
+}
+
+/* Nobody waits for a turn of the loop that has only memory to look at: open and close pump for I/O. */
+static void
+test_run(void **state)
+{
+	enum { OBJECTS = 100000 };
+	struct rig *r = up(OBJECTS);
+	struct mkv_engine *e = r->e;
+	uint64_t begin;
+
+	(void)state;
+	for (uint64_t n = 0; n < OBJECTS; n++)
+		add(e, n + 1, 0);
+	for (uint32_t i = 0; i < OBJECTS; i++)
+		mkv_policy_insert(&e->pol, i, MKV_ENT_NIL);
+	begin = r->now_ns;
+	assert_int_equal(ckpt_run(e), 0);
+	assert_int_equal(e->ck.items, OBJECTS);
+	/* A pump is a tenth of a millisecond here. */
+	assert_true((r->now_ns - begin) / (MKV_NS_PER_MS / 10) <= 2 * MKV_DIV_UP(e->ck.blocks, CKPT_CHUNK_BLOCKS) + 16);
+	rig_destroy(&r);
+}
+
 int
 main(void)
 {
@@ -156,6 +213,8 @@ main(void)
 		cmocka_unit_test(test_full),
 		cmocka_unit_test(test_deepest),
 		cmocka_unit_test(test_moving),
+		cmocka_unit_test(test_turns),
+		cmocka_unit_test(test_run),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

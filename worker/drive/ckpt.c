@@ -154,18 +154,28 @@ ckpt_put_slots(struct mkv_engine *e, uint32_t *next)
 	return (1);
 }
 
-/* Fill the chunk with what comes next. */
+/*
+ * Fill the chunk with what comes next. A slab of holes, with few objects between them, takes several turns: no block may be left half empty, the area
+ * has no room for that.
+ */
 static void
 ckpt_fill(struct mkv_engine *e)
 {
 	struct ckpt *c = &e->ck;
+	uint32_t left = CKPT_SCAN_STEP;
 
-	c->filled = 0;
+	if (!c->cut)
+		c->filled = 0;
+	c->cut = 0;
 	if (!ckpt_put_slots(e, &c->next_slot[0]))
 		return;
 	for (; c->next_ent < e->ix.ents_high; c->next_ent++) {
 		const struct mkv_ent *en = eng_ent(e, c->next_ent);
 
+		if (left-- == 0) {
+			c->cut = 1;
+			return;
+		}
 		if ((en->flags & MKV_ENT_LINKED) && !ckpt_put_ent(e, en))
 			return;
 	}
@@ -191,8 +201,10 @@ ckpt_scan(struct mkv_engine *e)
 		return;
 	}
 	ckpt_fill(e);
-	if (c->filled == 0)
+	if (c->cut || c->filled == 0) {
+		e->more = 1;
 		return;
+	}
 	/*
 	 * Two head blocks frame the body. What is there at any moment fits (tests/unit/ckpt_test.c), but a scan that takes long may meet an object twice,
 	 * before and after it was written anew. Then it begins again: when the journal is full nothing is written anew any more.
@@ -225,7 +237,7 @@ ckpt_begin(struct mkv_engine *e)
 	c->next_ent = c->next_set = c->blocks = 0;
 	c->next_slot[0] = c->next_slot[1] = 0;
 	c->items = 0;
-	c->last = c->err = 0;
+	c->last = c->cut = c->err = 0;
 	c->wanted = 0;
 	mkv_policy_rank_begin(&e->pol);
 	c->state = CK_DRAIN;
@@ -333,8 +345,12 @@ ckpt_step(struct mkv_engine *e)
 		else if (e->pg.writing == 0)
 			c->state = CK_RANK;
 	}
-	if (c->state == CK_RANK && !mkv_policy_rank_step(&e->pol, CKPT_RANK_STEP))
-		c->state = CK_SCAN;
+	if (c->state == CK_RANK) {
+		if (mkv_policy_rank_step(&e->pol, CKPT_RANK_STEP))
+			e->more = 1;
+		else
+			c->state = CK_SCAN;
+	}
 	if (c->state == CK_SCAN && !c->ios && ckpt_may(e))
 		ckpt_scan(e);
 	if (c->state == CK_SYNC) {
@@ -365,7 +381,8 @@ ckpt_run(struct mkv_engine *e)
 	while (e->ck.id <= id && !e->readonly) {
 		e->ck.wanted = 1;
 		e->ck.hurry = 1;
-		(void)mkv_engine_step(e);
+		for (unsigned i = 0; i < CKPT_RUN_STEPS && mkv_engine_step(e) == 0 && e->ck.id <= id; i++)
+			continue;
 		if (e->o.ops->pump(e->o.arg) == MKV_E_CANCELLED) {
 			e->cancelled = 1;
 			return (MKV_E_CANCELLED);

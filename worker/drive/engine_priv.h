@@ -28,6 +28,8 @@
 #define LEAD_BUCKETS		256u
 #define CKPT_CHUNK_BLOCKS	16u
 #define CKPT_RANK_STEP		1024u		/* entries in a turn */
+#define CKPT_SCAN_STEP		8192u		/* the same, of the slab: cheap ones, most of them beside each other */
+#define CKPT_RUN_STEPS		256u		/* turns between two pumps while a checkpoint has only memory to look at */
 #define HOLDS_MAX		1024u
 #define HOLDS_SETS_MAX		(HOLDS_MAX / 2)	/* of manifests: in memory mode a get without a hold is refused */
 #define TXNS_MAX		256u
@@ -296,6 +298,7 @@ struct ckpt {
 	struct mkv_mio	mio[2];
 	unsigned	ios;
 	int		err, wanted, last;
+	int		cut;		/* the chunk is not full, the turn was over */
 	int		hurry;		/* not in turns: the next complete one */
 	int		hidden;		/* recovery could not read the heads of area; there may be a newer checkpoint */
 };

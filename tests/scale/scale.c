@@ -1,10 +1,11 @@
 /*
- * The drive engine with very many objects: memory of the index, flushes of durable puts, recovery after kill -9, metadata reads of gets.
+ * The drive engine with very many objects: memory of the index, flushes of durable puts, what a checkpoint costs, recovery after kill -9, metadata
+ * reads of gets.
  *
  *	scale [--objects N] [--rounds N] [--dir DIR] [--full]
  *
- * A child fills a store (values of zeros, their bytes in a hole: hole.h), puts some more durably, goes on until the journal is as long as it gets
- * before a checkpoint, and dies by SIGKILL. The parent opens the store as a drive process does, O_DIRECT where the filesystem has it, --rounds times
+ * A child fills a store (values of zeros, their bytes in a hole: hole.h), puts some more durably, makes checkpoints (with nothing else to do, and beside
+ * puts, which are compared with puts without one), goes on until the journal is as long as it gets before a checkpoint, and dies by SIGKILL. The parent opens the store as a drive process does, O_DIRECT where the filesystem has it, --rounds times
  * without closing it in order; before each it reads the same journal and checkpoint bytes one after the other: that is the reference. Then random
  * gets with 512 bytes of page cache an object, cold and warm.
  *
@@ -31,7 +32,7 @@
 #include "common/base/log.h"
 #include "common/base/os.h"
 #include "tests/crash/rig.h"
-#include "worker/drive/layout.h"
+#include "worker/drive/engine_priv.h"
 
 #define MIB		(1ull << 20)
 #define DEPTH		32u			/* requests in flight */
@@ -44,8 +45,22 @@
 #define NOTHING_ELSE	MIB			/* page cache while memory is counted */
 #define ROUND_UP_BYTES	(4 * MIB)		/* two tables in huge pages: what their round-up may add */
 
+#define WATCHES		3u			/* checkpoints of each kind */
+#define WATCHED_PUTS	(2u << 20)		/* of each kind: of so many the percentiles are known */
+#define SILENT_TURNS	1000u			/* some 2 s: a stall, and no slow disk */
+
+/* Puts while no checkpoint is at work, or while one is. */
+struct side {
+	uint64_t	puts, ns;
+	uint64_t	p50_us, p99_us, max_us;	/* from the call to its answer */
+	uint64_t	turn_us;		/* the longest turn of the loop */
+	uint64_t	silent_turns;		/* the most turns one after the other that answered nothing */
+};
+
 struct child {					/* what the child says before it dies */
 	uint64_t	rss_empty, rss_full, cache_bytes, fill_ns, durable_puts, durable_flushes, checkpoints;
+	uint64_t	ckpt_bytes, alone_ns, alone_turn_us, beside_ns;	/* alone, beside: the median */
+	struct side	quiet, beside;
 };
 
 struct round {
@@ -63,11 +78,17 @@ struct scale {
 	struct rnd	rnd;
 	struct child	child;
 	struct round	round[ROUNDS_MAX];
-	uint64_t	gets, cold_reads, warm_reads;
+	uint64_t	gets, cold_reads, warm_reads, close_ns;
 	unsigned	bad;
 };
 
 static struct scale scale;
+
+static struct {					/* at work where side is not NULL */
+	struct side	*side;
+	uint32_t	*us;			/* of each put */
+	uint64_t	begun_ns[DEPTH], silent_turns;
+} watch;
 
 static void
 scale_fail(const char *what)
@@ -132,6 +153,38 @@ scale_answer(unsigned slot, unsigned op, uint64_t i)
 	}
 }
 
+static void
+watch_answer(unsigned slot)
+{
+	struct side *o = watch.side;
+	uint64_t us;
+
+	if (o == NULL)
+		return;
+	watch.silent_turns = 0;
+	us = (mkv_now_ns() - watch.begun_ns[slot]) / MKV_NS_PER_US;
+	if (o->puts < WATCHED_PUTS)
+		watch.us[o->puts] = (uint32_t)us;
+	o->puts++;
+	o->max_us = MKV_MAX(o->max_us, us);
+}
+
+static void
+scale_turn(void)
+{
+	struct side *o = watch.side;
+	uint64_t begin;
+
+	if (o == NULL) {
+		rig_turn(scale.rig);
+		return;
+	}
+	begin = mkv_now_ns();
+	rig_turn(scale.rig);
+	o->turn_us = MKV_MAX(o->turn_us, (mkv_now_ns() - begin) / MKV_NS_PER_US);
+	o->silent_turns = MKV_MAX(o->silent_turns, ++watch.silent_turns);
+}
+
 /* n operations, DEPTH in flight: on objects from `first` on, or random ones below first. */
 static void
 scale_run(unsigned op, uint64_t first, uint64_t n, int random, unsigned flags)
@@ -146,14 +199,17 @@ scale_run(unsigned op, uint64_t first, uint64_t n, int random, unsigned flags)
 				slot->busy = 0;
 				ended++;
 				scale_answer(s, op, on[s]);
+				watch_answer(s);
 			}
 			if (!slot->busy && begun < n) {
 				on[s] = random ? rnd_u64(&scale.rnd) % first : first + begun;
 				begun++;
+				if (watch.side != NULL)
+					watch.begun_ns[s] = mkv_now_ns();
 				scale_submit(s, op, on[s], flags);
 			}
 		}
-		rig_turn(scale.rig);
+		scale_turn();
 	}
 }
 
@@ -194,6 +250,111 @@ child_lengthen_journal(void)
 		scale_run(MKV_DRV_PUT, scale.objects, 1024, 1, MKV_DRV_F_ACCEPTED | MKV_DRV_F_OVERWRITE);
 }
 
+static int
+by_number(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return ((x > y) - (x < y));
+}
+
+static int
+by_us(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return ((x > y) - (x < y));
+}
+
+static void
+side_judge(struct side *o, uint32_t *us)
+{
+	uint64_t n = MKV_MIN(o->puts, WATCHED_PUTS);
+
+	qsort(us, n, sizeof(*us), by_us);
+	o->p50_us = n ? us[n / 2] : 0;
+	o->p99_us = n ? us[n * 99 / 100] : 0;
+}
+
+/* Overwrites while *go says so. */
+static uint64_t
+child_watch(struct side *o, uint32_t *us, int (*go)(uint64_t arg), uint64_t arg)
+{
+	uint64_t begin = mkv_now_ns(), ns;
+
+	watch.side = o;
+	watch.us = us;
+	watch.silent_turns = 0;
+	while (!scale.bad && go(arg))
+		scale_run(MKV_DRV_PUT, scale.objects, 1024, 1, MKV_DRV_F_ACCEPTED | MKV_DRV_F_OVERWRITE);
+	watch.side = NULL;
+	ns = mkv_now_ns() - begin;
+	o->ns += ns;
+	return (ns);
+}
+
+/* The journal would soon want a checkpoint. */
+static int
+child_quiet(uint64_t puts)
+{
+	const struct mkv_engine *e = scale.rig->e;
+
+	return (e->ck.state == CK_IDLE && !e->ck.wanted && e->jn.next_seq - e->jn.tail < e->sb.journal_blocks * 3ull / 8 && watch.side->puts < puts);
+}
+
+static int
+child_beside(uint64_t id)
+{
+	return (scale.rig->e->ck.id == id);
+}
+
+static uint64_t
+child_alone(uint64_t *turn_us)
+{
+	struct mkv_engine *e = scale.rig->e;
+	uint64_t begin, turn, id;
+
+	while (e->ck.state != CK_IDLE && !e->readonly)
+		rig_turn(scale.rig);
+	id = e->ck.id;
+	e->ck.wanted = 1;
+	for (begin = turn = mkv_now_ns(); e->ck.id == id && !e->readonly;) {
+		uint64_t now;
+
+		rig_turn(scale.rig);
+		now = mkv_now_ns();
+		*turn_us = MKV_MAX(*turn_us, (now - turn) / MKV_NS_PER_US);
+		turn = now;
+	}
+	return (turn - begin);
+}
+
+/* What checkpoints take, and what puts notice of them. */
+static void
+child_checkpoints(void)
+{
+	struct child *c = &scale.child;
+	struct mkv_engine *e = scale.rig->e;
+	uint32_t *us = calloc(2ull * WATCHED_PUTS, sizeof(*us));
+	uint64_t alone[WATCHES], beside[WATCHES];
+
+	MKV_ASSERT(us != NULL);
+	for (unsigned i = 0; i < WATCHES && !scale.bad; i++) {
+		alone[i] = child_alone(&c->alone_turn_us);
+		c->ckpt_bytes = (e->ck.blocks + 2ull) * MKV_BLOCK;
+		(void)child_watch(&c->quiet, us, child_quiet, (i + 1) * (WATCHED_PUTS / WATCHES));
+		e->ck.wanted = 1;
+		beside[i] = child_watch(&c->beside, us + WATCHED_PUTS, child_beside, e->ck.id);
+	}
+	side_judge(&c->quiet, us);
+	side_judge(&c->beside, us + WATCHED_PUTS);
+	free(us);
+	qsort(alone, WATCHES, sizeof(alone[0]), by_number);
+	qsort(beside, WATCHES, sizeof(beside[0]), by_number);
+	c->alone_ns = alone[WATCHES / 2];
+	c->beside_ns = beside[WATCHES / 2];
+}
+
 static void
 child_main(int fd)
 {
@@ -212,6 +373,7 @@ child_main(int fd)
 	c->durable_puts = durable;
 	c->durable_flushes = scale_metric(MKV_M_drive_flushes_total) - flushes;
 	c->rss_full = scale_rss();
+	child_checkpoints();
 	child_lengthen_journal();
 	scale_run(MKV_DRV_PUT, scale.objects, DEPTH, 1, MKV_DRV_F_OVERWRITE);	/* durable, and with them all before */
 	c->checkpoints = scale_metric(MKV_M_drive_checkpoints_total);
@@ -333,7 +495,10 @@ scale_gets(void)
 	before = scale_metric(MKV_M_drive_meta_reads_total);
 	scale_run(MKV_DRV_GET, scale.objects, scale.gets, 1, 0);
 	scale.warm_reads = scale_metric(MKV_M_drive_meta_reads_total) - before;
-	(void)rig_close(scale.rig, 1);
+	before = mkv_now_ns();
+	if (rig_close(scale.rig, 0) != 0)
+		scale_fail("no close in order");
+	scale.close_ns = mkv_now_ns() - before;
 }
 
 static int
@@ -343,6 +508,24 @@ by_ratio(const void *a, const void *b)
 	double d = (double)x->index_ns / (double)x->read_ns - (double)y->index_ns / (double)y->read_ns;
 
 	return ((d > 0) - (d < 0));
+}
+
+static void
+report_side(const char *name, const struct side *o)
+{
+	printf(" \"%s\": {\"puts\": %" PRIu64 ", \"puts_per_s\": %.0f, \"p50_us\": %" PRIu64 ", \"p99_us\": %" PRIu64 ", \"max_us\": %" PRIu64
+	    ", \"longest_turn_us\": %" PRIu64 ", \"turns_without_answer\": %" PRIu64 "},\n", name, o->puts, (double)o->puts * 1e9 / (double)MKV_MAX(o->ns, 1),
+	    o->p50_us, o->p99_us, o->max_us, o->turn_us, o->silent_turns);
+}
+
+static void
+report_checkpoint(const struct child *c, double n)
+{
+	printf(" \"checkpoint\": {\"mib\": %.1f, \"bytes_per_object\": %.1f, \"alone_s\": %.3f, \"alone_longest_turn_us\": %" PRIu64
+	    ", \"beside_puts_s\": %.3f, \"close_s\": %.3f},\n", (double)c->ckpt_bytes / (double)MIB, (double)c->ckpt_bytes / n, (double)c->alone_ns / 1e9,
+	    c->alone_turn_us, (double)c->beside_ns / 1e9, (double)scale.close_ns / 1e9);
+	report_side("puts_without_checkpoint", &c->quiet);
+	report_side("puts_beside_checkpoint", &c->beside);
 }
 
 static void
@@ -363,12 +546,19 @@ scale_report(void)
 	printf("{\"objects\": %" PRIu64 ", \"fill_s\": %.1f, \"checkpoints\": %" PRIu64 ", \"bytes_per_object\": %.1f, \"bytes_per_object_recovered\": %.1f,\n",
 	    scale.objects, (double)c->fill_ns / 1e9, c->checkpoints, filled, again);
 	printf(" \"flushes_per_durable_put\": %.4f, \"meta_reads_per_get_cold\": %.4f, \"meta_reads_per_get\": %.4f,\n", flushes, cold, warm);
+	report_checkpoint(c, n);
 	printf(" \"recovery\": {\"rounds\": %u, \"read_mib\": %.1f, \"read_s\": %.3f, \"index_s\": %.3f, \"ratio\": %.2f, \"ratio_min\": %.2f, \"ratio_max\": %.2f,"
 	    " \"first_get_s\": %.3f}}\n", scale.rounds, (double)m->read_bytes / (double)MIB, (double)m->read_ns / 1e9, (double)m->index_ns / 1e9, ratio,
 	    (double)scale.round[0].index_ns / (double)MKV_MAX(scale.round[0].read_ns, 1),
 	    (double)scale.round[scale.rounds - 1].index_ns / (double)MKV_MAX(scale.round[scale.rounds - 1].read_ns, 1), (double)m->served_ns / 1e9);
 	if (filled > 64 + (double)ROUND_UP_BYTES / n)
 		scale_fail("more than 64 bytes of memory an object");
+	if ((double)c->ckpt_bytes / n > 56 + (double)MIB / n)
+		scale_fail("more than 56 bytes of checkpoint an object");
+	if (c->quiet.puts == 0 || c->beside.puts == 0)
+		scale_fail("no puts beside the checkpoints");
+	if (c->beside.silent_turns > SILENT_TURNS && c->beside.silent_turns > 4 * c->quiet.silent_turns)
+		scale_fail("service stopped for a checkpoint");
 	if (flushes > 0.2)
 		scale_fail("more than 0.2 flushes for each durable put");
 	if (warm > 0.05)

@@ -503,12 +503,15 @@ test_checkpoint_keeps_ahead(void **state)
 	gate.hold = GETS;
 	get_of(r, 1, 0, "l", 0, 65536, 0);
 	for (unsigned i = 0; i < 6000 && count(r, MKV_M_drive_checkpoints_total, 0) < 8; i++) {
+		/* It has earned nothing and waits for nothing: only the journal moves it. */
+		r->e->sched.c[MKV_IO_CHECKPOINT].credit = 0;
+		r->e->sched.c[MKV_IO_CHECKPOINT].turn_ns = r->now_ns;
 		snprintf(key, sizeof(key), "k%u", i % 4000);
 		assert_int_equal(rig_put(r, key, 100, i, 0), 0);
 		used = MKV_MAX(used, r->e->jn.next_seq - r->e->jn.tail);
 	}
 	assert_true(count(r, MKV_M_drive_checkpoints_total, 0) >= 8);
-	assert_true(used <= (uint64_t)r->e->sb.journal_blocks * 7 / 8);
+	assert_true(used < (uint64_t)r->e->sb.journal_blocks * 3 / 4);
 	gate_open();
 	got(r, 1, 0, 65536, 1);
 	down(r);

@@ -593,7 +593,6 @@ int	req_locked(struct mkv_engine *e, struct mkv_digest d);
 void	req_xfer(struct mkv_req *r, int write, uint64_t pos, uint64_t end, uint64_t base, uint8_t *one);
 uint32_t req_piece(struct mkv_req *r, uint32_t most);	/* give the medium the next bytes of the transfer, `most` or less: how many; needs a free dio */
 void	req_xfer_cut(struct mkv_req *r, int err);	/* what has not begun does not begin any more */
-int	req_late(const struct mkv_req *r, uint64_t now);	/* nobody waits for it any more */
 uint8_t *req_at(struct mkv_req *r, uint64_t pos, uint64_t *len);	/* memory at a buffer position, and how much of it */
 void	req_sweep(struct mkv_engine *e, uint64_t now);
 /* Entry under the request's digest that is alive and of its kind, or MKV_ENT_NIL with the reason. */

@@ -471,7 +471,7 @@ req_xfer_cut(struct mkv_req *r, int err)
 		r->err = err;
 }
 
-int
+static int
 req_late(const struct mkv_req *r, uint64_t now)
 {
 	return (r->gone || (r->q.deadline_ns != 0 && now >= r->q.deadline_ns));

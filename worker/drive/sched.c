@@ -13,7 +13,6 @@
  */
 #include "config.h"
 
-#include "common/base/err.h"
 #include "worker/drive/engine_priv.h"
 
 #define SCHED_QUIET_NS		(1 * MKV_NS_PER_MS)	/* so long after the last request's I/O the drive counts as quiet */
@@ -185,7 +184,7 @@ sched_init(struct mkv_engine *e)
 {
 	for (unsigned k = 0; k < SCHED_QUEUES; k++)
 		mkv_list_init(&e->sched.q[k].reqs);
-	e->sched.window_bytes = SCHED_WINDOW_MAX / 4;
+	e->sched.window_bytes = SCHED_WINDOW_MAX;
 }
 
 /* As small as the latency asks for, as large as it allows: looked at when something ends, so an idle drive is not woken for it. */
@@ -268,20 +267,6 @@ sched_pick(struct mkv_engine *e)
 	return (l->deficit > 0 ? SCHED_LARGE : SCHED_WRITE);
 }
 
-/* Nobody waits for its bytes any more: those that are not under way stay away. 1: so it is. */
-static int
-sched_cut(struct mkv_req *r, uint64_t now)
-{
-	if (!req_late(r, now))
-		return (0);
-	req_xfer_cut(r, r->gone ? MKV_E_CANCELLED : MKV_E_TIMEOUT);
-	if (r->x.in_flight == 0) {
-		follow_end(r);
-		req_wake(r);
-	}
-	return (1);
-}
-
 void
 sched_pump(struct mkv_engine *e)
 {
@@ -293,8 +278,6 @@ sched_pump(struct mkv_engine *e)
 		struct mkv_req *r = MKV_CONTAINER_OF(q->reqs.next, struct mkv_req, io_link);
 		uint64_t now = eng_now(e);
 
-		if (sched_cut(r, now))
-			continue;
 		mkv_metric_add(e->o.metrics, MKV_M_drive_io_wait_microseconds_total, r->x.write ? MKV_IO_PUT : MKV_IO_GET,
 		    (now - r->x.queued_ns) / MKV_NS_PER_US);
 		r->x.queued_ns = now;

@@ -34,7 +34,7 @@
 #define OPERATOR_CONNS_MAX	32u
 #define OPERATOR_WAIT_MS	30000u
 
-enum op_wait { OP_WAIT_NONE, OP_WAIT_RUNNING, OP_WAIT_STOPPED };
+enum op_wait { OP_WAIT_NONE, OP_WAIT_RUNNING, OP_WAIT_STOPPED, OP_WAIT_SPACE };
 
 struct op_conn {
 	struct mkv_list	link;
@@ -80,6 +80,7 @@ op_conn_close(struct op_conn *c)
 		return;
 	c->closing = 2;
 	c->wait = OP_WAIT_NONE;
+	operator_space_gone(c);
 	mkv_list_remove(&c->link);
 	c->op->n_conns--;
 	uv_close((uv_handle_t *)&c->pipe, op_on_handle_closed);
@@ -116,6 +117,14 @@ op_answer(struct op_conn *c, json_t *j)
 	free(w);
 	free(text);
 	op_conn_close(c);
+}
+
+void
+operator_answer(struct op_conn *c, json_t *j)
+{
+	c->wait = OP_WAIT_NONE;
+	(void)uv_timer_stop(&c->timer);
+	op_answer(c, j);
 }
 
 static void
@@ -215,9 +224,10 @@ operator_on_change(struct operator *o)
 	MKV_LIST_FOREACH_SAFE(l, next, &o->conns) {
 		struct op_conn *c = MKV_CONTAINER_OF(l, struct op_conn, link);
 
-		if (c->wait != OP_WAIT_NONE)
+		if (c->wait == OP_WAIT_RUNNING || c->wait == OP_WAIT_STOPPED)
 			op_check_wait(c);
 	}
+	operator_space_step(o->sup);
 }
 
 static void
@@ -227,6 +237,10 @@ op_on_timer(uv_timer_t *t)
 
 	if (c->wait == OP_WAIT_NONE)
 		return;
+	if (c->wait == OP_WAIT_SPACE) {
+		operator_space_late(c);
+		return;
+	}
 	c->wait = OP_WAIT_NONE;
 	op_answer_rows(c, "not done yet; status will tell");
 }
@@ -363,6 +377,20 @@ op_drive(struct op_conn *c, const json_t *words)
 }
 
 static void
+op_space(struct op_conn *c, const json_t *words)
+{
+	const char *why = operator_space(c->op->sup, words, c);
+
+	if (why != NULL) {
+		op_refuse(c, why);
+		return;
+	}
+	c->wait = OP_WAIT_SPACE;
+	(void)uv_timer_start(&c->timer, op_on_timer, OPERATOR_WAIT_MS, 0);
+	operator_space_step(c->op->sup);
+}
+
+static void
 op_request(struct op_conn *c, const char *line)
 {
 	json_t *j = json_loads(line, JSON_REJECT_DUPLICATES, NULL);
@@ -378,8 +406,10 @@ op_request(struct op_conn *c, const char *line)
 		continue;
 	if (strcmp(cmd, "drive") == 0)
 		op_drive(c, json_object_get(j, "names"));
+	else if (strcmp(cmd, "namespace") == 0)
+		op_space(c, json_object_get(j, "names"));
 	else if (i == MKV_ARRAY_LEN(op_table))
-		op_refuse(c, "unknown command; known are status, tail, start, stop, restart, reload, drive, shutdown");
+		op_refuse(c, "unknown command; known are status, tail, start, stop, restart, reload, drive, namespace, shutdown");
 	else if (op_table[i].changes && c->op->sup->phase >= SUP_STOPPING_FRONTS)
 		op_refuse(c, "the server is stopping");
 	else if (op_names(c, json_object_get(j, "names")))

@@ -535,6 +535,14 @@ pool_on_ready(struct proc *drive, const Mkv__Ctl__Ready *r)
 	pool_tell_fronts(s, NULL);
 }
 
+void
+pool_purged(struct mkv_sup *s, uint32_t i)
+{
+	s->pool[i].log_lost |= mkv_drive_away(pool_row(s, i)->state);
+	if (s->join != POOL_JOIN_NONE && s->joiner == i)
+		pool_join_fail(s);
+}
+
 /* Begin empty? Asked when its process is configured. */
 int
 pool_forgets(const struct mkv_sup *s, uint32_t i)

@@ -284,6 +284,12 @@ proc_on_msg(void *arg, const Mkv__Ctl__Control *m)
 	case MKV__CTL__CONTROL__BODY_AWAY_LOG:
 		pool_on_log(p, m->away_log);
 		break;
+	case MKV__CTL__CONTROL__BODY_PURGED:
+		operator_space_purged(p, m->purged);
+		break;
+	case MKV__CTL__CONTROL__BODY_SPACES:
+		operator_space_rows(p, m->spaces);
+		break;
 	case MKV__CTL__CONTROL__BODY_PONG:
 		proc_on_pong(p, m->pong->nonce);
 		break;

@@ -262,6 +262,10 @@ void		peers_init_drive(struct mkv_sup *s, uint32_t drive);
 void		peers_on_state(struct proc *p, enum child_state from);
 void		peers_catch_up(struct proc *p);				/* just configured: map, what was drained meanwhile */
 
+/* operator_space.c */
+void		operator_space_purged(struct proc *p, const Mkv__Ctl__Purged *m);
+void		operator_space_rows(struct proc *p, const Mkv__Ctl__Spaces *m);
+
 /* pool.c */
 int		pool_init(struct mkv_sup *s, char *why, unsigned why_bytes);	/* rows and their configuration; before the table of processes */
 void		pool_begin(struct mkv_sup *s);
@@ -276,6 +280,7 @@ void		pool_on_ready(struct proc *drive, const Mkv__Ctl__Ready *r);
 void		pool_on_stored(struct proc *drive, uint64_t version);
 void		pool_on_log(struct proc *drive, const Mkv__Ctl__AwayLog *l);
 int		pool_forgets(const struct mkv_sup *s, uint32_t i);
+void		pool_purged(struct mkv_sup *s, uint32_t i);		/* a namespace, while i is away: what i has of it is in no log */
 enum mkv_drive_state pool_state(const struct mkv_sup *s, uint32_t i);	/* for eyes: RESTARTING as well */
 uint32_t	pool_online(const struct mkv_sup *s);
 uint32_t	pool_removed(const struct mkv_sup *s);

@@ -26,7 +26,7 @@ struct ctl_opts {
 	const char	*control;
 	uint64_t	deadline_us;
 	const char	*size, *weight, *ns;
-	int		now, json, help, version;
+	int		now, yes, whole_default, json, help, version;
 };
 
 struct ctl_command {
@@ -49,6 +49,8 @@ static const struct mkv_opt ctl_options[] = {
 	{ "weight", 0, MKV_OPT_STR, offsetof(struct ctl_opts, weight), "NUMBER", NULL, NULL, "drive add, replace: share of keys, as a factor on its capacity", 1 },
 	{ "namespace", 0, MKV_OPT_STR, offsetof(struct ctl_opts, ns), "NAME", NULL, NULL, "drive locate: of the key", 1 },
 	{ "now", 0, MKV_OPT_FLAG, offsetof(struct ctl_opts, now), NULL, NULL, NULL, "drive drain, remove: give up at once what it holds", 1 },
+	{ "yes", 'y', MKV_OPT_FLAG, offsetof(struct ctl_opts, yes), NULL, NULL, NULL, "namespace purge: do not ask", 1 },
+	{ "default", 0, MKV_OPT_FLAG, offsetof(struct ctl_opts, whole_default), NULL, NULL, NULL, "namespace purge: the one without a name", 1 },
 	{ "json", 'j', MKV_OPT_FLAG, offsetof(struct ctl_opts, json), NULL, NULL, NULL, "the answer as the server gave it", 1 },
 	{ "version", 'V', MKV_OPT_FLAG, offsetof(struct ctl_opts, version), NULL, NULL, NULL, "print the version", 1 },
 	{ "help", 'h', MKV_OPT_FLAG, offsetof(struct ctl_opts, help), NULL, NULL, NULL, "this text", 1 },
@@ -91,7 +93,9 @@ ctl_help(FILE *to)
 	    "  drive drain ID             no new keys; what it holds is read until it has left (drive.drain_time), then it is removed\n"
 	    "  drive remove ID            take out a drive that is drained, failed or absent\n"
 	    "  drive replace OLD NEW      add NEW; when it is in service OLD is drained, or removed if it is not in service\n\n"
-	    "An ID is a number, drive:NUMBER, a uuid or a medium.\n\n");
+	    "An ID is a number, drive:NUMBER, a uuid or a medium.\n\n"
+	    "  namespace list             namespaces with objects, how many and how much space\n"
+	    "  namespace purge NAME       all its objects are gone at once, also those pinned or leased; --default: those without a namespace\n\n");
 	mkv_opt_help(to, ctl_options, MKV_ARRAY_LEN(ctl_options), 1);
 	fprintf(to, "\nExit status: 0 done; 1 the server refused, or status found a child that is not RUNNING; 2 wrong usage; 4 no server there, or no answer in time.\n");
 }
@@ -284,6 +288,25 @@ ctl_show_drive(FILE *to, const json_t *row)
 }
 
 static void
+ctl_show_space(FILE *to, const json_t *row)
+{
+	char bytes[32];
+	const char *name = ctl_text(row, "namespace");
+
+	fprintf(to, "%-32s %10lld objects  %10s\n", name[0] != '\0' ? name : "(default)", (long long)json_integer_value(json_object_get(row, "objects")),
+	    mkv_size_human(bytes, sizeof(bytes), (uint64_t)json_integer_value(json_object_get(row, "bytes"))));
+}
+
+static void
+ctl_show_purge(FILE *to, const json_t *row)
+{
+	const char *state = ctl_text(row, "purge");
+
+	fprintf(to, "%s: %s, %lld objects\n", ctl_text(row, "name"), strcmp(state, "away") == 0 ? "out of service, will begin empty" : state,
+	    (long long)json_integer_value(json_object_get(row, "objects")));
+}
+
+static void
 ctl_show_lines(FILE *to, const json_t *row)
 {
 	const json_t *lines = json_object_get(row, "lines"), *line;
@@ -320,6 +343,10 @@ ctl_show(FILE *to, const char *cmd, const json_t *answer)
 			ctl_show_lines(to, row);
 		else if (json_object_get(row, "media") != NULL)
 			ctl_show_drive(to, row);
+		else if (json_object_get(row, "namespace") != NULL)
+			ctl_show_space(to, row);
+		else if (json_object_get(row, "purge") != NULL)
+			ctl_show_purge(to, row);
 		else if (c->done != NULL && ok)
 			fprintf(to, "%s: %s\n", ctl_text(row, "name"), c->done);
 		else
@@ -380,6 +407,37 @@ ctl_drive_words(const struct ctl_opts *o, const char **words, char text[3][320])
 	words[n] = NULL;
 }
 
+/* 1: it is meant. */
+static int
+ctl_sure(const char *name)
+{
+	char line[16] = "";
+
+	fprintf(stderr, "All objects %s%s will be gone. Go on? [y/N] ", name[0] != '\0' ? "of namespace " : "without a namespace", name);
+	return (fgets(line, sizeof(line), stdin) != NULL && (line[0] == 'y' || line[0] == 'Y'));
+}
+
+/* The words of `namespace` as the server wants them. 0, or an exit status. */
+static int
+ctl_space_words(const struct ctl_opts *o, const char **words, char text[320])
+{
+	int purge = words[1] != NULL && strcmp(words[1], "purge") == 0;
+
+	if (words[1] == NULL)
+		words[1] = "list";
+	if (!purge)
+		return (0);
+	if ((words[2] != NULL) == (o->whole_default != 0) || (words[2] != NULL && (words[2][0] == '\0' || words[3] != NULL)))
+		return (ctl_fail(2, MKV_E_INVAL, "namespace purge takes one NAME, or --default"));
+	if (!o->yes && (!isatty(STDIN_FILENO) || ctl_json))
+		return (ctl_fail(2, MKV_E_INVAL, "namespace purge: nobody to ask; --yes goes on without"));
+	if (!o->yes && !ctl_sure(words[2] != NULL ? words[2] : ""))
+		return (ctl_fail(1, MKV_E_CANCELLED, "nothing was purged"));
+	snprintf(text, 320, "name=%s", words[2] != NULL ? words[2] : "");
+	words[2] = o->whole_default ? "default" : text;
+	return (0);
+}
+
 static int
 ctl_run(const struct ctl_opts *o, const char *const *words)
 {
@@ -438,7 +496,10 @@ ctl_main(int argc, char **argv)
 	else {
 		if (strcmp(words[0], "drive") == 0)
 			ctl_drive_words(&o, words, text);
-		status = ctl_run(&o, words);
+		if (strcmp(words[0], "namespace") == 0)
+			status = ctl_space_words(&o, words, text[0]);
+		if (status == 0)
+			status = ctl_run(&o, words);
 	}
 	free(words);
 	return (status);

@@ -134,6 +134,8 @@ void		mkv_worker_report(struct mkv_worker *w, int readonly, int failed, const ch
 void		mkv_worker_report_hang(struct mkv_worker *w, const char *detail);	/* drive: an I/O request does not end */
 void		mkv_worker_map_stored(struct mkv_worker *w, uint64_t version);
 void		mkv_worker_away_log(struct mkv_worker *w, Mkv__Ctl__AwayLog *part);
+void		mkv_worker_purged(struct mkv_worker *w, Mkv__Ctl__Purged *answer);
+void		mkv_worker_spaces(struct mkv_worker *w, Mkv__Ctl__Spaces *part);
 void		mkv_worker_stopped(struct mkv_worker *w);				/* STOPPED, then exit 0 */
 /* Cannot serve: logs, sends Fail, ends the loop, exit 1. Returns MKV_E_CANCELLED, so that callbacks can return it. */
 int		mkv_worker_fail(struct mkv_worker *w, int final, const char *fmt, ...) MKV_PRINTF(3, 4);

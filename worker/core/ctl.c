@@ -60,6 +60,8 @@ static const struct {
 	ROW(POOL_MAP,		"pool_map",	BOTH,	EVER,			0, 0),
 	ROW(AWAY_ASK,		"away_ask",	DRIVE,	EVER,			0, 0),
 	ROW(FORGET,		"forget",	DRIVE,	EVER,			0, 0),
+	ROW(PURGE,		"purge",	DRIVE,	EVER,			0, 0),
+	ROW(SPACES_ASK,		"spaces_ask",	DRIVE,	EVER,			0, 0),
 	ROW(START,		"start",	BOTH,	MKV_CTL_SETUP,		0, 0),
 	ROW(PING,		"ping",		BOTH,	ALWAYS,			0, 0),
 	ROW(STOP,		"stop",		BOTH,	ALWAYS,			0, 0),

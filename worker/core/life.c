@@ -175,6 +175,22 @@ mkv_worker_away_log(struct mkv_worker *w, Mkv__Ctl__AwayLog *part)
 }
 
 void
+mkv_worker_purged(struct mkv_worker *w, Mkv__Ctl__Purged *answer)
+{
+	MKV_CTL_MESSAGE(m, PURGED, purged, answer);
+
+	mkv_worker_say(w, &m);
+}
+
+void
+mkv_worker_spaces(struct mkv_worker *w, Mkv__Ctl__Spaces *part)
+{
+	MKV_CTL_MESSAGE(m, SPACES, spaces, part);
+
+	mkv_worker_say(w, &m);
+}
+
+void
 mkv_worker_stopped(struct mkv_worker *w)
 {
 	Mkv__Ctl__Stopped s = MKV__CTL__STOPPED__INIT;

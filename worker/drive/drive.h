@@ -79,6 +79,7 @@ void *	drive_buffer(void *arg, uint32_t client, uint64_t off, uint64_t bytes, in
 /* pool.c */
 int	drive_pool_message(struct drive *d, const Mkv__Ctl__Control *m);
 void	drive_map_stored(void *arg, uint64_t version);
+void	drive_purged(void *arg, uint64_t id, int err, uint64_t objects, uint64_t bytes);
 void	drive_map_ready(struct drive *d);	/* the engine is open */
 void	drive_watch(struct drive *d, uint64_t now);	/* does the medium hang, or fail again and again? */
 /* What the medium has kept, for READY; rows: room for MKV_MAP_DRIVES_MAX. */

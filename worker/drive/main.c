@@ -51,7 +51,7 @@ drive_pump(void *arg)
 
 static const struct mkv_engine_ops drive_engine_ops = {
 	.reply = drive_reply, .buffer = drive_buffer, .peer = drive_peer_send, .client_done = drive_client_done,
-	.map_stored = drive_map_stored,
+	.map_stored = drive_map_stored, .purged = drive_purged,
 	.readonly = drive_readonly, .pump = drive_pump,
 };
 
@@ -144,6 +144,8 @@ drive_message(struct mkv_worker *w, const Mkv__Ctl__Control *m, int *fds, unsign
 	case MKV__CTL__CONTROL__BODY_POOL_MAP:
 	case MKV__CTL__CONTROL__BODY_AWAY_ASK:
 	case MKV__CTL__CONTROL__BODY_FORGET:
+	case MKV__CTL__CONTROL__BODY_PURGE:
+	case MKV__CTL__CONTROL__BODY_SPACES_ASK:
 		return (drive_pool_message(d, m));
 	case MKV__CTL__CONTROL__BODY_CONFIGURE:
 		drive_fill_opts(d);

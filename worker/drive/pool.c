@@ -1,5 +1,5 @@
 /*
- * The pool map on its way between supervisor and engine; whether the medium hangs or fails. Drive's loop thread. Owns nothing but fields of struct drive.
+ * The pool map, and what is asked about namespaces, on the way between supervisor and engine; whether the medium hangs or fails. Drive's loop thread. Owns nothing but fields of struct drive.
  *
  * What fails: a map that makes no sense, or no memory for a log, ends the process: the supervisor starts another.
  */
@@ -7,6 +7,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/base/err.h"
@@ -16,6 +17,7 @@
 
 #define POOL_ERRORS_NS	(60 * MKV_NS_PER_SEC)
 #define POOL_LOG_PART	2048u			/* digests of one message */
+#define POOL_SPACES_PART	256u			/* rows of one message */
 
 /* The last map heard is the engine's. A drive that is gone for good takes the values with it that it was home of; their pieces here are freed. */
 static void
@@ -80,6 +82,61 @@ pool_say_log(struct drive *d, uint64_t since)
 	} while (at < n);
 }
 
+/* Before the engine is open there is nobody to ask: the supervisor asks those that are ready. */
+static int
+pool_purge(struct drive *d, const Mkv__Ctl__Purge *m)
+{
+	if (d->e == NULL || m->name.len > MKV_DRV_NS_MAX)
+		return (MKV_E_PROTO);
+	mkv_engine_purge(d->e, m->id, m->name.data, m->name.len);
+	return (0);
+}
+
+void
+drive_purged(void *arg, uint64_t id, int err, uint64_t objects, uint64_t bytes)
+{
+	struct drive *d = arg;
+	Mkv__Ctl__Purged answer = MKV__CTL__PURGED__INIT;
+
+	answer.id = id;
+	answer.status = err;
+	answer.objects = objects;
+	answer.bytes = bytes;
+	mkv_worker_purged(d->w, &answer);
+}
+
+static int
+pool_say_spaces(struct drive *d, uint64_t id)
+{
+	struct mkv_engine_ns *ns = calloc(MKV_DRV_NS_COUNT_MAX, sizeof(*ns));
+	Mkv__Ctl__Spaces part = MKV__CTL__SPACES__INIT;
+	Mkv__Ctl__Space row[POOL_SPACES_PART], *rows[POOL_SPACES_PART];
+	size_t n, at = 0;
+
+	if (ns == NULL || d->e == NULL) {
+		free(ns);
+		return (ns == NULL ? MKV_E_NOMEM : MKV_E_PROTO);
+	}
+	n = mkv_engine_namespaces(d->e, ns, MKV_DRV_NS_COUNT_MAX);
+	part.id = id;
+	part.rows = rows;
+	do {
+		for (part.n_rows = 0; part.n_rows < POOL_SPACES_PART && at < n; at++) {
+			Mkv__Ctl__Space *r = rows[part.n_rows] = &row[part.n_rows];
+
+			mkv__ctl__space__init(r);
+			r->name = (ProtobufCBinaryData){ .len = ns[at].name_bytes, .data = ns[at].name };
+			r->objects = ns[at].objects;
+			r->bytes = ns[at].bytes;
+			part.n_rows++;
+		}
+		part.last = at == n;
+		mkv_worker_spaces(d->w, &part);
+	} while (at < n);
+	free(ns);
+	return (0);
+}
+
 int
 drive_pool_message(struct drive *d, const Mkv__Ctl__Control *m)
 {
@@ -93,6 +150,10 @@ drive_pool_message(struct drive *d, const Mkv__Ctl__Control *m)
 		if (d->e == NULL || m->forget->digests.len % sizeof(struct mkv_digest) != 0)
 			return (MKV_E_PROTO);
 		return (mkv_engine_forget(d->e, m->forget->digests.data, m->forget->digests.len / sizeof(struct mkv_digest)));
+	case MKV__CTL__CONTROL__BODY_PURGE:
+		return (pool_purge(d, m->purge));
+	case MKV__CTL__CONTROL__BODY_SPACES_ASK:
+		return (pool_say_spaces(d, m->spaces_ask->id));
 	default:
 		return (MKV_E_PROTO);
 	}

@@ -37,7 +37,7 @@ audit_entries(struct sim_drive *d)
 {
 	struct mkv_engine *e = d->e;
 	struct audit *a = &audit[d->index];
-	uint32_t linked = 0, manifests = 0, pieces = 0, provisional = 0;
+	uint32_t linked = 0, manifests = 0, pieces = 0, provisional = 0, unproved = 0;
 
 	for (uint32_t i = 0; i < e->ix.ents_high; i++) {
 		const struct mkv_ent *en = eng_ent(e, i);
@@ -53,6 +53,7 @@ audit_entries(struct sim_drive *d)
 		manifests += (en->flags & MKV_ENT_MANIFEST) != 0;
 		pieces += (en->flags & MKV_ENT_PIECE) != 0;
 		provisional += (en->flags & MKV_ENT_PROVISIONAL) != 0;
+		unproved += !ent_is_proved(en);
 		n = mkv_ent_runs(&e->ix, en, run);
 		for (unsigned k = 0; k < n; k++)
 			audit_run_units(d, &run[k]);
@@ -61,6 +62,7 @@ audit_entries(struct sim_drive *d)
 	}
 	SIM_CHECK(linked == e->ix.linked && linked == e->ix.used, "drive %u: %u objects, the index says %u of %u", d->index, linked, e->ix.linked,
 	    e->ix.used);
+	SIM_CHECK(unproved == e->unproved, "drive %u: %u objects are not proved, it says %u", d->index, unproved, e->unproved);
 	SIM_CHECK(manifests == e->manifests && pieces == e->pieces && provisional == e->provisional,
 	    "drive %u: %u manifests, %u pieces, %u provisional; it says %u, %u, %u", d->index, manifests, pieces, provisional, e->manifests, e->pieces,
 	    e->provisional);

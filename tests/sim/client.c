@@ -376,6 +376,7 @@ client_take(struct client *c, const struct mkv_hdr *h, const uint8_t *body, cons
 	if (c->op == MKV_WIRE_GET && h->status == 0) {
 		if (model.lossy && client_crcs_bad(h, body, pay, c->off + c->got_bytes)) {
 			sim_trace("client %u: the CRC shows damage", c->index);
+			SIM_CHECK(!sim->scrubbed, "client %u: damage of key %u that the scrubber passed over", c->index, c->key[0]);
 			client_drop(c);
 			client_pause(c);
 			return;

@@ -158,6 +158,7 @@ drive_submit(struct sim_drive *d, uint32_t client, const struct mkv_desc *desc)
 
 	memcpy(&q, mkv_stage_slot(sim->front[d->client[client].front].view, desc->slot_idx), sizeof(q));
 	SIM_CHECK(q.op == desc->op, "slot %u was changed after it had been given to drive %u", desc->slot_idx, d->index);
+	scrub_put(&q);
 	return (mkv_engine_submit(d->e, &call, &q));
 }
 
@@ -287,7 +288,7 @@ drive_desc(struct sim_drive *d, struct sim_front *f, uint32_t front_life, const 
 int
 drive_idle(const struct sim_drive *d)
 {
-	return (d->state == DRIVE_FAILED || (d->state == DRIVE_UP && mkv_engine_busy(d->e) == 0 && d->wait_count == 0 &&
+	return (d->state == DRIVE_FAILED || (d->state == DRIVE_UP && mkv_engine_busy(d->e) == 0 && scrub_idle(d) && d->wait_count == 0 &&
 	    (d->disk == NULL || d->disk->in_flight == 0)));
 }
 
@@ -349,7 +350,7 @@ drive_fill_opts(struct sim_drive *d)
 		.may_format = 1, .extent_bytes = SIM_EXTENT, .journal_bytes = sim->c.journal_bytes, .objects_max = sim->c.objects_max,
 		.queue_depth = sim->c.queue_depth, .page_cache_bytes = sim->c.page_cache_bytes, .accepted_window_ns = 50 * MS,
 		.accepted_window_bytes = 64u << 20, .audit_interval_ns = SEC, .evict = sim->c.evict, .evict_high_pct = 97, .evict_low_pct = 95,
-		.trim = sim->c.trim_wait_ns != 0, .trim_wait_ns = sim->c.trim_wait_ns,
+		.trim = sim->c.trim_wait_ns != 0, .trim_wait_ns = sim->c.trim_wait_ns, .scrub_rate = sim->c.scrub_rate, .scrub_interval_ns = 2 * SEC,
 	};
 	memcpy(d->o.drive_uuid, d->uuid, sizeof(d->uuid));
 	memcpy(d->o.store_secret, sim->secret, sizeof(sim->secret));

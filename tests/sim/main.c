@@ -99,6 +99,12 @@ conf_draw(struct sim_conf *c)
 	c->restart = sim_below(3);
 	conf_faults(c);
 	c->trim_wait_ns = sim_chance(2, 3) ? sim_between(1, 100) * MS : 0;
+	c->scrub_rate = sim_chance(2, 3) ? 8ull << (20 + sim_below(8)) : 0;
+	c->pct_unverified = maybe(30, 50);
+	c->pct_lies = c->pct_unverified > 0 ? maybe(30, 20) : 0;
+	/* A put of the last group before a crash is believed if its bytes match: one that lies is taken for a torn one, and what was there before is back. */
+	if (c->pct_lies > 0)
+		c->drive_kill = c->power_cut = c->cut_at_io = c->disk.write_error = c->disk.flush_error = 0;
 }
 
 static void
@@ -109,6 +115,7 @@ conf_say(const struct sim_conf *c)
 	sim_trace("stage %llu MiB, %u slots, queue %u, kill %u %u power %u cut %u, errors %u %u %u hang %u flip %u", (unsigned long long)(c->stage_bytes >> 20),
 	    c->slots, c->queue_depth, c->drive_kill, c->front_kill, c->power_cut, c->cut_at_io, c->disk.read_error, c->disk.write_error,
 	    c->disk.flush_error, c->disk.hang, c->disk.flip);
+	sim_trace("scrub %llu, unverified %u, lies %u", (unsigned long long)c->scrub_rate, c->pct_unverified, c->pct_lies);
 }
 
 /* ---- Harm ------------------------------------------------------------------------------------------------------------------- */
@@ -221,6 +228,12 @@ rest(void)
 	/* A set stays open until its put's deadline is some seconds over; the audit after that frees what nobody will name. */
 	sim_run_until(sim->now + (strict_leaks ? LEAKS_NS : 0));
 	rest_settle(until);
+	if (sim->c.scrub_rate != 0) {
+		scrub_rest(until);
+		rest_settle(until);
+		scrub_audit();
+		sim->scrubbed = 1;
+	}
 	sim_trace("at rest");
 	audit_run();
 	/* Pieces of a home that is away stay. */
@@ -231,12 +244,13 @@ rest(void)
 	clients_read_all();
 	run_until_done("the reading of all keys");
 	sim_run_until(sim->now + SEC);
+	sim->scrubbed = 0;
 }
 
 static void
 between_phases(unsigned how)
 {
-	if (how == 1 && sim->c.disk.flip == 0)
+	if (how == 1 && sim->c.disk.flip == 0 && sim->c.pct_lies == 0)
 		server_power_cut();
 	else if (how == 2)
 		server_stop();

@@ -53,6 +53,8 @@ struct sim_conf {
 	unsigned	vanish;			/* a medium is pulled out and does not come back */
 	unsigned	peer_loss_pct;		/* of messages between drives */
 	uint64_t	trim_wait_ns;		/* 0: media cannot discard */
+	uint64_t	scrub_rate;		/* 0: no scrubber */
+	unsigned	pct_unverified, pct_lies;	/* puts of which the front saw no byte; and those of them that are not what they say */
 	struct disk_faults disk;
 };
 
@@ -129,6 +131,7 @@ struct sim {
 	int		power;			/* 0: nothing runs */
 	void		(*on_power)(void);	/* it went */
 	int		resting;		/* no new faults, clients have ended */
+	int		scrubbed;		/* all was read at rest: no damage is left */
 	uint64_t	stat_ops, stat_kills, stat_cuts, stat_checks, stat_hits;
 	uint64_t	stat_pulled;		/* gets that missed because their value was replaced and a drive died meanwhile */
 	uint64_t	leaked_units;		/* of pieces that no manifest names, at the last rest */
@@ -191,6 +194,12 @@ void	clients_destroy(void);
 void	clients_start(unsigned ops);
 void	clients_read_all(void);			/* every key, whole */
 int	clients_done(void);
+
+/* scrub.c */
+void	scrub_put(struct mkv_drv_req *q);
+int	scrub_idle(const struct sim_drive *d);		/* it holds nothing */
+void	scrub_rest(uint64_t until);
+void	scrub_audit(void);
 
 /* audit.c */
 void	audit_run(void);				/* at rest: every book holds together */

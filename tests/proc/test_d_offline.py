@@ -354,7 +354,7 @@ def test_wrong_bytes_are_found_recorded_and_dropped(store):
     assert rows(memkv("drive", "list", "--json", f))[0]["failures"] == 1, "also while the server runs"
     assert s.stop() == 0
     info = rows(memkv("drive", "info", "--json", f))[0]
-    assert [(x["what"], x["offset"], x["count"]) for x in info["failures"]] == [("data", at, 1)], info
+    assert [(x["what"], x["offset"], x["count"]) for x in info["failures"]] == [("data", at + 65536, 1)], info
     assert "1 failures recorded" in memkv("drive", "list", f).stdout
     assert memkv("drive", "clear-failures", f).returncode == 0
     assert rows(memkv("drive", "info", "--json", f))[0]["failure_events"] == 0

@@ -476,9 +476,8 @@ disk_power_cut(struct disk *d)
 }
 
 void
-disk_flip(struct disk *d)
+disk_flip_at(struct disk *d, uint64_t at)
 {
-	uint64_t at = sim_between(0, d->total_bytes - 1);
 	uint8_t bit = (uint8_t)(1u << sim_below(8));
 
 	bit ^= d->now[at];
@@ -486,4 +485,10 @@ disk_flip(struct disk *d)
 	image_write(d->durable, at, &bit, 1);
 	d->flips++;
 	sim_trace("disk: bit flipped at %llu", (unsigned long long)at);
+}
+
+void
+disk_flip(struct disk *d)
+{
+	disk_flip_at(d, sim_between(0, d->total_bytes - 1));
 }

@@ -70,6 +70,7 @@ void	disk_destroy(struct disk **d);
 struct mkv_media *disk_open(struct disk *d);	/* for a new life; the last one's handle ends */
 void	disk_orphan(struct disk *d);		/* the process died: what it had begun goes on, nobody hears of it */
 void	disk_power_cut(struct disk *d);		/* the content is decided, nothing is in flight */
-void	disk_flip(struct disk *d);		/* one bit, anywhere that was written */
+void	disk_flip(struct disk *d);		/* one bit, anywhere */
+void	disk_flip_at(struct disk *d, uint64_t at);
 
 #endif

@@ -229,6 +229,7 @@ rest(void)
 	sim_run_until(sim->now + (strict_leaks ? LEAKS_NS : 0));
 	rest_settle(until);
 	if (sim->c.scrub_rate != 0) {
+		scrub_rot();
 		scrub_rest(until);
 		rest_settle(until);
 		scrub_audit();

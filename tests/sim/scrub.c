@@ -37,6 +37,35 @@ scrub_serves(const struct sim_drive *d)
 	return (d->state == DRIVE_UP && !d->readonly);
 }
 
+/*
+ * Bit rot while nothing happens: one bit of a page, or of an object, of one drive. Only what is on the medium: what the engine has in memory may well be
+ * right.
+ */
+void
+scrub_rot(void)
+{
+	struct sim_drive *d = &sim->drive[sim_below(sim->c.drives)];
+	struct mkv_engine *e = d->e;
+
+	if (!scrub_serves(d) || d->disk == NULL || e->ix.ents_high == 0 || sim->c.disk.flip == 0)
+		return;
+	for (unsigned n = 0; n < 20; n++) {
+		const struct mkv_ent *en = eng_ent(e, sim_below(e->ix.ents_high));
+		struct mkv_run run[MKV_OBJ_RUNS_MAX];
+		uint64_t left, at = mkv_sb_page_at(&e->sb, en->page) + sim_below(MKV_BLOCK);
+
+		if ((en->flags & MKV_ENT_LINKED) == 0)
+			continue;
+		if (en->units > 0 && sim_chance(1, 2)) {
+			(void)mkv_ent_runs(&e->ix, en, run);
+			at = req_phys(e, run, 1, sim_below(run[0].len * e->sb.unit_bytes), &left);
+		}
+		model.lossy = 1;
+		disk_flip_at(d->disk, at);
+		return;
+	}
+}
+
 /* Until each drive has begun and ended a pass. */
 void
 scrub_rest(uint64_t until)

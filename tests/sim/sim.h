@@ -198,6 +198,7 @@ int	clients_done(void);
 /* scrub.c */
 void	scrub_put(struct mkv_drv_req *q);
 int	scrub_idle(const struct sim_drive *d);		/* it holds nothing */
+void	scrub_rot(void);
 void	scrub_rest(uint64_t until);
 void	scrub_audit(void);
 

@@ -633,7 +633,7 @@ void	obj_proved(struct mkv_engine *e, uint32_t i);	/* all its bytes matched */
 struct obj_blame {
 	int		data;		/* its bytes; 0: its record */
 	uint64_t	put_id;
-	uint64_t	off;		/* where on the medium; bytes 0: somewhere in it */
+	uint64_t	off;		/* data: where on the medium */
 	uint32_t	bytes;
 };
 /* Entry i is bad, it was read twice: it leaves, unless somebody replaces it. Who held it still does. The reason for a miss. */

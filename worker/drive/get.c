@@ -104,12 +104,19 @@ get_moving(const struct mkv_req *r)
 	return (r->x.in_flight > 0 || r->x.pos < r->x.end);
 }
 
+/* Its record, or the chunk at `at`. */
 static enum mkv_next
-get_corrupt(struct mkv_req *r)
+get_corrupt(struct mkv_req *r, uint64_t at)
 {
 	struct obj_blame b = { .data = r->state != RQ_LOOKUP, .put_id = r->p.put_id };
-	unsigned reason = obj_corrupt(r->e, r->ent, &b);
+	unsigned reason;
+	uint64_t left;
 
+	if (b.data) {
+		b.off = req_phys(r->e, r->run, r->n_runs, at, &left);
+		b.bytes = CHUNK;
+	}
+	reason = obj_corrupt(r->e, r->ent, &b);
 	return (req_finish(r, r->q.op == MKV_DRV_VERIFY ? MKV_E_CORRUPT : MKV_E_MISS, reason));
 }
 
@@ -238,7 +245,7 @@ get_lookup(struct mkv_req *r)
 	if (err == MKV_E_IO)
 		return (req_finish(r, err, MKV_REASON_NONE));
 	if (err != 0 || !get_shape_good(r, &v))
-		return (get_corrupt(r));
+		return (get_corrupt(r, 0));
 	if (!obj_key_is(&v, &r->q)) {
 		ENG_COUNT(r->e, collisions_total, 1);
 		return (req_finish(r, MKV_E_MISS, MKV_REASON_NEVER));
@@ -305,6 +312,7 @@ static enum mkv_next
 get_io(struct mkv_req *r)
 {
 	uint64_t end = r->p.off + r->p.len, first = r->p.off / CHUNK * CHUNK, last = end / CHUNK * CHUNK;
+	uint64_t bad = first;
 	int good = 1;
 	struct cover c;
 
@@ -317,13 +325,13 @@ get_io(struct mkv_req *r)
 	if (r->p.off % CHUNK != 0)
 		good = get_edge(r, first);
 	if (good && end % CHUNK != 0 && end != r->p.value_bytes && (r->p.off % CHUNK == 0 || last != first))
-		good = get_edge(r, last);
+		good = get_edge(r, bad = last);
 	if (good) {
 		ENG_COUNT(r->e, get_bytes_total, r->p.len);
 		return (req_finish(r, 0, MKV_REASON_NONE));
 	}
 	if (r->tries++ > 0 || r->e->o.media->shared)
-		return (get_corrupt(r));
+		return (get_corrupt(r, bad));
 	/* Read it all again; the record tells the stored CRCs once more. */
 	c = get_cover(r);
 	r->spec = 1;
@@ -415,7 +423,7 @@ verify_check(struct mkv_req *r)
 			r->tries = 0;
 			pos += bytes;
 		} else if (r->tries++ > 0)
-			return (get_corrupt(r));
+			return (get_corrupt(r, pos));
 	}
 	if (pos >= r->p.value_bytes)
 		return (verify_good(r));

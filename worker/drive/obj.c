@@ -69,20 +69,6 @@ obj_proved(struct mkv_engine *e, uint32_t i)
 		(void)journal_append(e, MKV_J_TOUCH, en->digest, 0, 0, 0, &t, sizeof(t));
 }
 
-/* For the registry: bytes that were right once. */
-static void
-obj_note(struct mkv_engine *e, const struct mkv_ent *en, const struct obj_blame *b)
-{
-	struct mkv_run run[MKV_OBJ_RUNS_MAX];
-	unsigned n = mkv_ent_runs(&e->ix, en, run);
-	uint64_t left;
-
-	if (b->bytes > 0)
-		fail_note(e, MKV_FAIL_DATA, b->off, b->bytes, MKV_E_CORRUPT, 0);
-	else if (n > 0)
-		fail_note(e, MKV_FAIL_DATA, req_phys(e, run, n, 0, &left), en->units * e->sb.unit_bytes, MKV_E_CORRUPT, 0);
-}
-
 /*
  * Bytes that had matched are the drive's fault: noted, and their units stay taken until the next start. Bytes that never did are their writer's, and say
  * nothing about the drive.
@@ -101,7 +87,7 @@ obj_corrupt(struct mkv_engine *e, uint32_t i, const struct obj_blame *b)
 		ENG_COUNT(e, corrupt_total, 1);
 		mkv_log(MKV_EV_DRIVE_CORRUPT, "drive=%s page=%u units=%u", e->o.name, en->page, en->units);
 		if (b->data)
-			obj_note(e, en, b);
+			fail_note(e, MKV_FAIL_DATA, b->off, b->bytes, MKV_E_CORRUPT, 0);
 		if (b->data && linked)
 			en->flags |= MKV_ENT_QUARANTINE;
 	}

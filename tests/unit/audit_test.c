@@ -14,7 +14,7 @@
 #include "common/base/auth.h"
 #include "common/base/err.h"
 #include "tests/crash/rig.h"
-#include "worker/drive/layout.h"
+#include "worker/drive/engine_priv.h"
 
 #define MIB	(1ull << 20)
 
@@ -342,11 +342,41 @@ test_readers_many(void **state)
 	rig_destroy(&r);
 }
 
+/*
+ * A start that begins with a checkpoint, for it met damage: nobody asks for pieces meanwhile, or the answer of this very drive would come before its books
+ * are open (it counted a provisional piece that was none any more).
+ */
+static void
+test_damaged_start(void **state)
+{
+	struct rig *r = up();
+	struct mkv_set_id set;
+	const struct mkv_sb *sb = (const void *)(r->sim->now + MKV_SB_OFF_A);
+	uint64_t at;
+
+	(void)state;
+	at = mkv_sb_journal_at(sb, r->e->jn.next_seq);
+	assert_int_equal(rig_put(r, "damaged", 5000, 1, 0), 0);
+	set = set_new(r, UINT64_MAX);
+	put_pieces(r, set, 0, 3);
+	assert_int_equal(put_manifest(r, set, "v", 3, r->o.drive_idx, 0), 0);
+	assert_int_equal(rig_close(r, 1), 0);		/* what the pieces heard is in no durable block */
+	sim_reboot(r->sim, SIM_DROP);
+	r->sim->now[at + 100] ^= 1;
+	r->sim->durable[at + 100] ^= 1;
+	assert_int_equal(rig_open(r), 0);
+	assert_int_equal(r->e->rec.damaged_blocks, 1);
+	assert_int_equal(r->e->pieces, 3);
+	turns(r, 4);
+	assert_int_equal(r->e->provisional, 0);
+	rig_destroy(&r);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_open_set), cmocka_unit_test(test_restart), cmocka_unit_test(test_foreign_home),
+		cmocka_unit_test(test_open_set), cmocka_unit_test(test_damaged_start), cmocka_unit_test(test_restart), cmocka_unit_test(test_foreign_home),
 		cmocka_unit_test(test_removed_home), cmocka_unit_test(test_home_answers),
 		cmocka_unit_test(test_reader), cmocka_unit_test(test_readers_many),
 	};

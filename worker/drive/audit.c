@@ -294,7 +294,7 @@ audit_opened(struct mkv_engine *e)
 void
 audit_step(struct mkv_engine *e, uint64_t now)
 {
-	if (e->readonly || e->o.offline)	/* nobody to ask */
+	if (e->readonly || e->o.offline || e->opening)	/* nobody to ask */
 		return;
 	if (!e->audit.walking && now >= e->audit.next_ns)
 		audit_begin(e, now);

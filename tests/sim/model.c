@@ -74,7 +74,7 @@ version_replaced(const struct model_key *k, const struct model_version *v, uint6
 static int
 version_may_show(const struct model_key *k, const struct model_version *v, uint64_t start)
 {
-	if (v->state == MV_NOT || v->start > sim->now || version_replaced(k, v, start))
+	if ((v->state == MV_NOT && v->lost_at <= start) || v->start > sim->now || version_replaced(k, v, start))
 		return (0);
 	return (v->seed == 0 || v->exp_hi == UINT64_MAX || k->touching > 0 || sim->wall_ms + start / MS < v->exp_hi);
 }
@@ -95,8 +95,10 @@ version_seen(struct model_key *k, struct model_version *v, uint64_t start)
 	for (unsigned i = 0; i < k->n; i++) {
 		struct model_version *w = &k->v[i];
 
-		if (w->state == MV_UNKNOWN && w != v && w->end <= start && v->end <= w->start)
+		if (w->state == MV_UNKNOWN && w != v && w->end <= start && v->end <= w->start) {
 			w->state = MV_NOT;
+			w->lost_at = w->fragile ? model.crashed_at : 0;
+		}
 	}
 	if (v->state == MV_UNKNOWN && !v->accepted) {
 		v->state = MV_DONE;

@@ -32,6 +32,7 @@ struct model_version {
 	int		pin;
 	int		if_absent;
 	int		fragile;	/* was accepted at a crash: parts of it may be gone */
+	uint64_t	lost_at;	/* MV_NOT because of this crash: reads that began before it may have seen it; 0: it never was */
 };
 
 struct model_key {

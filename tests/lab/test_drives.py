@@ -135,3 +135,24 @@ def test_a_pulled_drive_is_isolated_and_comes_back(blank_drives, servers):
         c.put(b"after", content(b"after", 1, 3 * MIB), 20)
         assert c.get(b"after", 3 * MIB) == content(b"after", 1, 3 * MIB)
     assert s.stop() == 0
+
+
+def test_what_is_freed_is_discarded(blank_drives, servers):
+    """Half of the values leave; the drive is told of their blocks, the other half stays as it is, also after a kill."""
+    s = servers(set_up(blank_drives[0]), sets=["storage.trim=auto"])
+    fill(s, 40, size=3 * MIB)
+    with mkv.Client(s.addr) as c:
+        for i in range(0, 40, 2):
+            assert c.delete(f"k{i}".encode(), 20.0) == 0
+    lab.wait_for(lambda: s.metric_sum("memkv_drive_trim_bytes_total") >= 40 * MIB, 90)
+    assert s.metric_sum("memkv_drive_trim_errors_total") == 0
+    hits, reasons = read_all(s, 40, size=3 * MIB)
+    assert hits == 20, reasons
+    s.pin_ports()
+    s.kill()
+    s.start(timeout=120)
+    hits, reasons = read_all(s, 40, size=3 * MIB)
+    assert hits == 20, reasons
+    assert s.stop() == 0
+    r = memkv("drive", "check", "--data", blank_drives[0])
+    assert r.returncode == 0, r.stdout + r.stderr

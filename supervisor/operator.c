@@ -133,6 +133,18 @@ op_refuse(struct op_conn *c, const char *why)
 	op_answer(c, json_pack("{s:b,s:s}", "ok", 0, "error", why));
 }
 
+/* How far a drive is with reading what it holds. */
+static json_t *
+op_scrub(const struct proc *p)
+{
+	const struct mkv_metrics *m = p->metrics;
+
+	return (json_pack("{s:I,s:I,s:I,s:I,s:I}", "pass", (json_int_t)mkv_metric_get(m, MKV_M_drive_scrub_pass, 0), "percent",
+	    (json_int_t)mkv_metric_get(m, MKV_M_drive_scrub_pass_percent, 0), "bytes", (json_int_t)mkv_metric_get(m, MKV_M_drive_scrub_pass_bytes, 0),
+	    "bad", (json_int_t)mkv_metric_get(m, MKV_M_drive_scrub_bad_total, 0), "last_end_s",
+	    (json_int_t)mkv_metric_get(m, MKV_M_drive_scrub_pass_end_seconds, 0)));
+}
+
 static json_t *
 op_row(const struct proc *p)
 {
@@ -145,8 +157,10 @@ op_row(const struct proc *p)
 	    jail, "detail", detail, strlen(detail));
 
 	/* What the drive's own registry counts; memkv drive info has the rows. */
-	if (row != NULL && proc_is_drive(p) && p->metrics != NULL)
+	if (row != NULL && proc_is_drive(p) && p->metrics != NULL) {
 		json_object_set_new(row, "failures", json_integer((json_int_t)mkv_metric_get(p->metrics, MKV_M_drive_failures, 0)));
+		json_object_set_new(row, "scrub", op_scrub(p));
+	}
 	return (row);
 }
 

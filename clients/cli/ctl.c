@@ -263,6 +263,7 @@ ctl_show_row(FILE *to, const json_t *row)
 	json_int_t pid = json_integer_value(json_object_get(row, "pid")), up = json_integer_value(json_object_get(row, "uptime_s")),
 	    restarts = json_integer_value(json_object_get(row, "restarts")), failures = json_integer_value(json_object_get(row, "failures"));
 	const char *state = ctl_text(row, "state"), *detail = ctl_text(row, "detail"), *jail = ctl_text(row, "jail_missing");
+	const json_t *scrub = json_object_get(row, "scrub");
 
 	fprintf(to, "%-16s %-9s", ctl_text(row, "name"), state);
 	if (pid > 0)
@@ -272,6 +273,9 @@ ctl_show_row(FILE *to, const json_t *row)
 	fprintf(to, " restarts %lld", (long long)restarts);
 	if (failures > 0)
 		fprintf(to, ", %lld failures recorded (memkv drive info)", (long long)failures);
+	if (json_integer_value(json_object_get(scrub, "pass")) > 0)
+		fprintf(to, ", scrub %lld%% of pass %lld", (long long)json_integer_value(json_object_get(scrub, "percent")),
+		    (long long)json_integer_value(json_object_get(scrub, "pass")));
 	fprintf(to, "%s%s%s%s\n", jail[0] != '\0' ? ", jail lacks " : "", jail, detail[0] != '\0' ? ", " : "", detail);
 }
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 import mkv
-from harness import MEMKV, MIB, content
+from harness import MEMKV, MEMKVCTL, MIB, content
 from test_d_damage import flip
 
 KEYS = {f"scrub/{i}".encode(): 5000 + i * 17777 for i in range(60)}
@@ -52,6 +52,10 @@ def test_damage_is_found_without_a_reader(server_factory):
     wait_for(s, "memkv_drive_scrub_pass", done + 2)
     assert abs(s.metric_sum("memkv_drive_scrub_pass_end_seconds") - time.time()) < 60
     assert s.metric_sum("memkv_drive_scrub_bad_total") == 1
+    scrub = s.status()["drive:0"]["scrub"]
+    assert scrub["pass"] >= done + 2 and scrub["bad"] == 1 and scrub["last_end_s"] > 0, scrub
+    r = subprocess.run([MEMKVCTL, "status", "--control", s.control], capture_output=True, text=True, timeout=30, check=True)
+    assert "of pass" in r.stdout, r.stdout
     assert s.stop() == 0
     r = subprocess.run([MEMKV, "drive", "info", "--json", path], capture_output=True, text=True, timeout=60, check=True)
     info = json.loads(r.stdout)

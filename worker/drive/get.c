@@ -58,8 +58,9 @@ get_read(struct mkv_req *r, uint64_t pos, uint64_t end)
 {
 	if (follow_join(r, pos, end))
 		return;
-	req_xfer(r, 0, pos, end, pos, NULL);
+	/* First: a read that is late already ends in here, and leads nobody then. */
 	follow_lead(r);
+	req_xfer(r, 0, pos, end, pos, NULL);
 }
 
 /* Whole chunks only, and the page is not in memory: read both at once. How long the object is will be known from the page. */

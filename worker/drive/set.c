@@ -127,8 +127,7 @@ set_mark_committed(struct mkv_engine *e, struct mkv_set_id set, uint32_t piece_c
 		if (i == MKV_ENT_NIL || (eng_ent(e, i)->flags & MKV_ENT_PROVISIONAL) == 0)
 			continue;
 		eng_ent(e, i)->flags &= (uint16_t)~MKV_ENT_PROVISIONAL;
-		if (!e->opening)
-			e->provisional--;
+		e->provisional--;		/* before recovery has counted them it is nothing, and set anew */
 		n++;
 	}
 	return (n);

@@ -19,6 +19,7 @@
 #define LIST_KEYS	6u
 #define LATE_NS		(700 * MS)		/* a slow socket, and the way */
 #define VALUE_BYTES	(4u << 20)
+#define PURGE_RATE	8u			/* purges for 1000 operations */
 
 enum client_state { CL_IDLE, CL_HELLO, CL_CONNECT, CL_READY, CL_WAIT, CL_DONE };
 
@@ -679,6 +680,8 @@ client_next(void *arg, uint64_t gen)
 	if (c->state == CL_READY) {
 		if (!c->retry)
 			ops_left--;
+		if (!read_all && sim_chance(PURGE_RATE, 1000))
+			purge_begin(sim_below(MODEL_NS));
 		client_ask(c);
 		if (!sim->resting && sim_chance(sim->c.hangups, 1000)) {
 			client_unknown(c);

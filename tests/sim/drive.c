@@ -125,6 +125,14 @@ drive_on_readonly(void *arg, const char *why)
 	sim_trace("drive %u: read-only: %s", d->index, why);
 }
 
+static void
+drive_on_purged(void *arg, uint64_t id, int err, uint64_t objects, uint64_t bytes)
+{
+	(void)objects;
+	(void)bytes;
+	purge_answer(arg, id, err);
+}
+
 static int
 drive_pump(void *arg)
 {
@@ -144,7 +152,7 @@ drive_pump(void *arg)
 
 static const struct mkv_engine_ops drive_ops = {
 	.reply = drive_on_reply, .buffer = drive_on_buffer, .peer = drive_on_peer, .client_done = drive_on_client_done,
-	.readonly = drive_on_readonly, .pump = drive_pump,
+	.purged = drive_on_purged, .readonly = drive_on_readonly, .pump = drive_pump,
 };
 
 /* ---- Its turn --------------------------------------------------------------------------------------------------------------- */

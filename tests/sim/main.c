@@ -178,7 +178,7 @@ chaos(void *arg, uint64_t n)
 static int
 world_idle(void)
 {
-	if (!server_all_up() || !clients_done())
+	if (!server_all_up() || !clients_done() || !purge_idle())
 		return (0);
 	for (unsigned i = 0; i < sim->c.drives; i++)
 		if (!drive_idle(&sim->drive[i]))
@@ -301,6 +301,7 @@ run_seed(uint64_t seed, int trace)
 	rnd_fill(&sim->rnd, sim->key, sizeof(sim->key));
 	rnd_fill(&sim->rnd, sim->secret, sizeof(sim->secret));
 	model_init(sim->c.keys, sim->c.evict);
+	purge_reset();
 	model.lossy = !sim->c.memory_mode && sim->c.disk.read_error + sim->c.disk.write_error + sim->c.disk.flush_error > 0;
 	clients_create();
 	sim->on_power = on_power;

@@ -202,6 +202,12 @@ void	scrub_rot(void);
 void	scrub_rest(uint64_t until);
 void	scrub_audit(void);
 
+/* purge.c */
+void	purge_begin(unsigned ns);			/* unless one is under way, or a drive is down */
+void	purge_answer(struct sim_drive *d, uint64_t id, int err);
+int	purge_idle(void);
+void	purge_reset(void);
+
 /* audit.c */
 void	audit_run(void);				/* at rest: every book holds together */
 

@@ -44,7 +44,7 @@ enum mkv_drv_op {
 	MKV_DRV_COMMIT,		/* memory medium; txn */
 	MKV_DRV_ABORT,		/* txn; also drops the provisional pieces of `set` (piece_count of them) at this drive */
 	MKV_DRV_GET,
-	MKV_DRV_RELEASE,	/* arg[0] = hold; no slot, no answer */
+	MKV_DRV_RELEASE,	/* arg[0] = hold, arg[1] = MKV_DRV_RELEASE_*; no slot, no answer */
 	MKV_DRV_STAT,		/* exists, size, times */
 	MKV_DRV_DELETE,
 	MKV_DRV_TOUCH,		/* reference bit, new ttl if given */
@@ -60,6 +60,13 @@ enum mkv_drv_op {
 	MKV_DRV_RECLAIM,		/* arg0 bytes: short of space, give up victims homed at you with pieces at me (arg1 = my drive idx) */
 	MKV_DRV_SET_ASK,		/* to all; arg0, arg1, arg2 likewise, arg3 1: only SET_FREE is news. Its home answers SET_COMMITTED, SET_FREE or nothing */
 	MKV_DRV_SET_AUDIT,		/* to all: manifests of mine may be lost: ask for all sets */
+	MKV_DRV_SET_LOOK,		/* arg0, arg1 set id, arg2 first piece, arg3 how many, 64 at most: which of them are yours? Answered by SET_SEEN */
+	MKV_DRV_SET_SEEN,		/* arg0 to arg2 likewise, arg3 a bit for each that is here */
+	MKV_DRV_SET_LOST,		/* to all: arg0, arg1 a set of which a piece is lost; zero: not known which: look at all manifests */
+};
+
+enum {
+	MKV_DRV_RELEASE_SHORT	= 1,	/* a piece of the value was nowhere: is it whole? */
 };
 
 enum {

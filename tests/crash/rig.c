@@ -359,7 +359,7 @@ rig_delivered(struct rig *r, const struct mkv_drv_rep *p)
 		to += p->runs[i].bytes;
 	}
 	if (p->hold != 0)
-		mkv_engine_release(r->e, 0, p->hold);
+		mkv_engine_release(r->e, 0, p->hold, 0);
 	return (rig_mem(r, 1) + p->skip);
 }
 

@@ -284,7 +284,7 @@ drive_desc(struct sim_drive *d, struct sim_front *f, uint32_t front_life, const 
 		return;
 	drive_wake(d);
 	if (desc->op == MKV_DRV_RELEASE) {
-		mkv_engine_release(d->e, (uint32_t)i, desc->arg[0]);
+		mkv_engine_release(d->e, (uint32_t)i, desc->arg[0], desc->arg[1]);
 		return;
 	}
 	if (d->wait_count == 0 && drive_submit(d, (uint32_t)i, desc) == 0)

@@ -236,6 +236,7 @@ rest(void)
 		sim->scrubbed = 1;
 	}
 	sim_trace("at rest");
+	sim->strict = strict_leaks;
 	audit_run();
 	/* Pieces of a home that is away stay. */
 	for (unsigned i = 0; i < sim->c.drives; i++)

@@ -135,6 +135,7 @@ struct sim {
 	uint64_t	stat_ops, stat_kills, stat_cuts, stat_checks, stat_hits;
 	uint64_t	stat_pulled;		/* gets that missed because their value was replaced and a drive died meanwhile */
 	uint64_t	leaked_units;		/* of pieces that no manifest names, at the last rest */
+	int		strict;			/* at rest audits have had their time */
 	int		trace;
 };
 

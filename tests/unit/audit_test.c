@@ -11,111 +11,9 @@
 
 #include <cmocka.h>
 
-#include "common/base/auth.h"
 #include "common/base/err.h"
-#include "tests/crash/rig.h"
+#include "tests/unit/sets_up.h"
 #include "worker/drive/engine_priv.h"
-
-#define MIB	(1ull << 20)
-
-static uint8_t secret[MKV_SECRET_BYTES];
-
-static struct rig *
-up(void)
-{
-	struct rig *r = rig_create(RIG_SIM, 64 * MIB, 1);
-	uint8_t zero[32] = { 0 };
-
-	assert_int_equal(mkv_hkdf(zero, 32, NULL, 0, MKV_PIECE_INFO, strlen(MKV_PIECE_INFO), secret, sizeof(secret)), 0);
-	assert_int_equal(rig_open(r), 0);
-	return (r);
-}
-
-static void
-turns(struct rig *r, uint64_t seconds)
-{
-	for (int k = 0; k < 4; k++) {
-		r->now_ns += seconds * MKV_NS_PER_SEC / 4;
-		for (int i = 0; i < 60; i++)
-			rig_turn(r);
-	}
-}
-
-static void
-put_pieces(struct rig *r, struct mkv_set_id set, uint32_t from, uint32_t to)
-{
-	for (uint32_t no = from; no < to; no++) {
-		struct mkv_drv_req q;
-
-		rig_put_req(r, &q, 0, "x", 5000, no);
-		q.key_bytes = 0;
-		q.flags = MKV_DRV_F_PIECE;
-		q.set = set;
-		q.piece_no = no;
-		q.digest = mkv_piece_digest(secret, set, no);
-		rig_submit(r, 0, &q);
-		assert_int_equal(rig_wait(r, 0)->status, 0);
-	}
-}
-
-static int
-put_manifest(struct rig *r, struct mkv_set_id set, const char *key, uint32_t pieces, unsigned stripe, unsigned flags)
-{
-	struct mkv_drv_req q;
-
-	rig_req(&q, MKV_DRV_PUT, key);
-	q.flags = (uint16_t)(MKV_DRV_F_MANIFEST | flags);
-	q.set = set;
-	q.value_bytes = pieces * 5000;
-	q.piece_count = pieces;
-	q.piece_bytes = 5000;
-	q.n_stripe = 1;
-	q.stripe[0] = (uint8_t)stripe;
-	rig_submit(r, 0, &q);
-	return (rig_wait(r, 0)->status);
-}
-
-static struct mkv_set_id
-set_new(struct rig *r, uint64_t deadline_ns)
-{
-	struct mkv_drv_req q;
-
-	rig_req(&q, MKV_DRV_SET_NEW, "v");
-	q.deadline_ns = deadline_ns;
-	rig_submit(r, 0, &q);
-	assert_int_equal(rig_wait(r, 0)->status, 0);
-	return (r->slot[0].rep.set);
-}
-
-static uint64_t
-used(struct rig *r)
-{
-	struct mkv_engine_info info;
-
-	mkv_engine_info(r->e, &info);
-	return (info.used_bytes);
-}
-
-/* What was said to other drives last, of this kind; NULL: nothing since `from`. */
-static const struct mkv_desc *
-said(struct rig *r, unsigned from, unsigned op)
-{
-	for (unsigned i = r->peers; i > from && i + 16 > r->peers; i--) {
-		if (r->peer[(i - 1) % 16].op == op)
-			return (&r->peer[(i - 1) % 16]);
-	}
-	return (NULL);
-}
-
-static void
-hear(struct rig *r, unsigned op, struct mkv_set_id set, uint32_t count, uint64_t flags)
-{
-	struct mkv_desc d = { .op = (uint16_t)op, .arg = { set.lo, set.hi, count, flags } };
-
-	mkv_engine_peer(r->e, 5, &d);
-	for (int i = 0; i < 60; i++)
-		rig_turn(r);
-}
 
 /* While its front lives and its time is not over a set stays; then its pieces go, also those beyond the first question. */
 static void
@@ -256,18 +154,6 @@ test_home_answers(void **state)
 	rig_destroy(&r);
 }
 
-static int
-get_hold(struct rig *r, const char *key, uint64_t *hold)
-{
-	struct mkv_drv_req q;
-
-	rig_req(&q, MKV_DRV_GET, key);
-	q.len = 1;
-	rig_submit(r, 0, &q);
-	*hold = rig_wait(r, 0)->status == 0 ? r->slot[0].rep.hold : 0;
-	return (r->slot[0].rep.status);
-}
-
 static struct mkv_set_id
 put_value(struct rig *r, const char *key, uint32_t pieces)
 {
@@ -298,10 +184,10 @@ test_reader(void **state)
 	hear(r, MKV_DRV_SET_ASK, a, 1024, 1);
 	turns(r, 5);
 	assert_int_equal(used(r), 5 * 8192);
-	mkv_engine_release(r->e, 0, hold);
+	mkv_engine_release(r->e, 0, hold, 0);
 	turns(r, 5);
 	assert_int_equal(used(r), 5 * 8192);
-	mkv_engine_release(r->e, 0, other);
+	mkv_engine_release(r->e, 0, other, 0);
 	turns(r, 5);
 	assert_int_equal(used(r), 3 * 8192);
 	assert_int_equal(get_hold(r, "v", &hold), 0);
@@ -330,7 +216,7 @@ test_readers_many(void **state)
 		last = hold != 0 ? hold : last;
 	}
 	assert_true(held >= 256 && held < 1024);
-	mkv_engine_release(r->e, 0, last);
+	mkv_engine_release(r->e, 0, last, 0);
 	assert_int_equal(get_hold(r, "v", &hold), 0);
 	assert_true(hold != 0);
 	assert_int_equal(rig_op(r, MKV_DRV_DELETE, "v", NULL), 0);

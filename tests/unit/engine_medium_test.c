@@ -103,8 +103,8 @@ test_hold(void **state)
 		assert_int_equal(rig_put(r, key, MIB, i, 0), 0);
 	}
 	assert_true(rig_value_is(r->media->ops->map(r->media, r->meta_bytes + run.off, run.bytes), 0, MIB, 42));
-	mkv_engine_release(r->e, 0, hold);
-	mkv_engine_release(r->e, 0, hold);	/* twice: counted, no harm */
+	mkv_engine_release(r->e, 0, hold, 0);
+	mkv_engine_release(r->e, 0, hold, 0);	/* twice: counted, no harm */
 	rig_destroy(&r);
 }
 

@@ -328,6 +328,29 @@ fault_lies(struct rig *r, struct rig_client *c)
 	rig_put_get(c, "w", 200000);
 }
 
+/* A piece is nowhere: a miss, and the home is told with the release of its manifest. */
+static void
+fault_piece(struct rig *r, struct rig_client *c)
+{
+	unsigned asked = 0;
+	size_t got;
+
+	rig_fill(big, 6u << 20, 1);
+	assert_int_equal(rig_put(c, "set", big, 6u << 20), 0);
+	assert_int_equal(rig_get(c, "set", 0, UINT64_MAX, back, &got), 0);
+	assert_int_equal(r->drive[0].short_releases + r->drive[1].short_releases, 0);
+	for (unsigned k = 0; k < 2 * RIG_OBJECTS; k++) {
+		struct rig_object *o = &r->drive[k % 2].obj[k / 2];
+
+		if (o->used && (o->flags & MKV_DRV_F_PIECE) && asked++ == 0)
+			o->digest.lo ^= 1;
+	}
+	assert_true(asked > 1);
+	assert_int_equal(rig_get(c, "set", 0, UINT64_MAX, back, &got), MKV_E_MISS);
+	rig_pump_ms(r, 5);
+	assert_int_equal(r->drive[0].short_releases + r->drive[1].short_releases, 1);
+}
+
 /* A part of a large value fails at its drive, or the client gives up: the pieces are dropped, and parts that still come are swallowed. */
 static void
 fault_set(struct rig *r, struct rig_client *c)
@@ -580,6 +603,13 @@ test_sets(void **state)
 }
 
 static void
+test_piece(void **state)
+{
+	(void)state;
+	on_one_and_memory(fault_piece);
+}
+
+static void
 test_bad_crc(void **state)
 {
 	(void)state;
@@ -722,6 +752,7 @@ main(void)
 		cmocka_unit_test(test_failed_drive),
 		cmocka_unit_test(test_lies),
 		cmocka_unit_test(test_sets),
+		cmocka_unit_test(test_piece),
 		cmocka_unit_test(test_bad_crc),
 		cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_client_gone),

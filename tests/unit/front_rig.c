@@ -343,6 +343,7 @@ drive_pump(struct rig_drive *d)
 		if (desc.op == MKV_DRV_RELEASE) {
 			assert_true(d->holds > 0);
 			d->holds--;
+			d->short_releases += desc.arg[1] == MKV_DRV_RELEASE_SHORT;
 		} else if (d->hold) {
 			assert_true(d->n_held < MKV_ARRAY_LEN(d->held));
 			d->held[d->n_held++] = desc;

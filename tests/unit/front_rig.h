@@ -52,6 +52,7 @@ struct rig_drive {
 	int		force[32];		/* status instead of doing op */
 	void		(*mangle)(struct mkv_desc *d, struct mkv_drv_rep *rep);
 	unsigned	count[32];		/* requests by op */
+	unsigned	short_releases;		/* which said that a piece was nowhere */
 	unsigned	holds;			/* holds out: of manifests, in memory mode of all */
 	uint64_t	deadline_seen;
 	uint64_t	total_bytes;		/* told with SET_NEW; 0: nothing is told */

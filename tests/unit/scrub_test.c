@@ -613,7 +613,7 @@ gives_way(enum rig_kind kind, int share)
 		rig_submit(r, 0, &q);
 		assert_int_equal(rig_wait(r, 0)->status, 0);
 		if (kind == RIG_MEMORY)
-			mkv_engine_release(r->e, 0, r->slot[0].rep.hold);
+			mkv_engine_release(r->e, 0, r->slot[0].rep.hold, 0);
 		rig_turn(r);
 	}
 	assert_true(COUNTED(r, scrub_bytes_total) <= share * 200 * 10000);

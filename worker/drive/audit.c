@@ -33,12 +33,14 @@ setmap_head(struct mkv_engine *e, struct mkv_set_id set)
 }
 
 void
-setmap_add(struct mkv_engine *e, uint32_t side)
+setmap_add(struct mkv_engine *e, uint32_t i)
 {
-	uint32_t *h = setmap_head(e, e->ix.side[side].set);
+	struct mkv_side *s = &e->ix.side[eng_ent(e, i)->run];
+	uint32_t *h = setmap_head(e, s->set);
 
-	e->ix.side[side].chain = *h;
-	*h = side + 1;
+	s->ent = i;
+	s->chain = *h;
+	*h = eng_ent(e, i)->run + 1;
 }
 
 void
@@ -72,6 +74,14 @@ int
 setmap_has(struct mkv_engine *e, struct mkv_set_id set)
 {
 	return (setmap_find(e, set) != NULL);
+}
+
+uint32_t
+setmap_ent(struct mkv_engine *e, struct mkv_set_id set)
+{
+	const struct mkv_side *s = setmap_find(e, set);
+
+	return (s != NULL ? s->ent : MKV_ENT_NIL);
 }
 
 /* A set for a put that begins. 0: too many are open. */
@@ -219,6 +229,17 @@ audit_ask(struct mkv_engine *e, const struct mkv_obj_set *s, int provisional)
 		e->o.ops->peer(e->o.arg, MKV_ENGINE_ALL_DRIVES, &d);
 }
 
+/* A piece whose record is bad: its home is told, though not of which set it was. */
+static int
+audit_drop(struct mkv_engine *e, uint32_t i)
+{
+	int r = evict_one(e, i, MKV_REASON_CORRUPT);
+
+	if (r == 0)
+		whole_lost(e, (struct mkv_set_id){ 0, 0 });
+	return (r == MKV_E_AGAIN ? r : 0);
+}
+
 /* The piece in entry i. 0 done with it; MKV_E_AGAIN: its page is on the way, or no room. */
 static int
 audit_piece(struct mkv_engine *e, uint32_t i)
@@ -235,7 +256,7 @@ audit_piece(struct mkv_engine *e, uint32_t i)
 		return (r);
 	/* Nobody can say whose it is: its value is damaged anyway. */
 	if (r == MKV_E_CORRUPT || (r == 0 && (obj_in_page(e, en, pg, &v) != 0 || v.set == NULL)))
-		return (evict_one(e, i, MKV_REASON_CORRUPT) == MKV_E_AGAIN ? MKV_E_AGAIN : 0);
+		return (audit_drop(e, i));
 	if (r != 0)
 		return (0);
 	from = v.set->piece_no;

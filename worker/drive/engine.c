@@ -338,10 +338,11 @@ static int
 eng_start(struct mkv_engine *e, char *why, size_t why_bytes)
 {
 	uint64_t begin = eng_now(e);
-	int r;
+	int r, clean;
 
 	if ((r = eng_format_or_load(e, why, why_bytes)) != 0)
 		return (r);
+	clean = e->sb.clean && !e->formatted;
 	if ((r = fail_open(e)) == 0)
 		r = eng_alloc_store(e);
 	if (r != 0) {
@@ -363,6 +364,7 @@ eng_start(struct mkv_engine *e, char *why, size_t why_bytes)
 	if (!e->readonly && (r = eng_start_writing(e, why, why_bytes)) != 0)
 		return (r);
 	audit_opened(e);
+	whole_opened(e, clean);
 	scrub_gauges(e);
 	eng_report_recovery(e);
 	eng_gauges(e);
@@ -475,6 +477,7 @@ eng_turn(struct mkv_engine *e, uint64_t now)
 	}
 	set_step(e, now);
 	audit_step(e, now);
+	whole_step(e, now);
 	journal_step(e, now);
 	fail_step(e, now);
 	scrub_step(e, now);
@@ -510,6 +513,7 @@ mkv_engine_step(struct mkv_engine *e)
 		return (0);
 	next = MKV_MIN(MKV_MIN(journal_next_ns(e), fail_next_ns(e)), MKV_MIN(audit_next_ns(e), scrub_next_ns(e, now)));
 	next = MKV_MIN(next, MKV_MIN(sched_next_ns(e), trim_next_ns(e)));
+	next = MKV_MIN(next, whole_next_ns(e));
 	if (e->at_work || e->setfrees || e->pm.sweeping || e->pm.leaving || e->pm.next.version != 0 || e->ns.purged > 0 || e->ns.purge.state != NS_IDLE)
 		next = MKV_MIN(next, e->sweep_ns);
 	return (next);

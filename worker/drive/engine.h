@@ -128,8 +128,8 @@ int	mkv_engine_inspect(struct mkv_engine *e, struct mkv_inspect *in);
 
 /* Take up a request (copied; checked as foreign bytes). 0; MKV_E_AGAIN: no room, offer it again after a reply. Everything else is in the reply. */
 int	mkv_engine_submit(struct mkv_engine *e, const struct mkv_call *call, const struct mkv_drv_req *req);
-/* End of a get's hold. Foreign number: unknown ones are counted and ignored. */
-void	mkv_engine_release(struct mkv_engine *e, uint32_t client, uint64_t hold);
+/* End of a get's hold. Foreign number: unknown ones are counted and ignored. flags: MKV_DRV_RELEASE_*. */
+void	mkv_engine_release(struct mkv_engine *e, uint32_t client, uint64_t hold, uint64_t flags);
 /* A COMMIT of this transaction was refused before it came here: its runs are free again. Foreign number: unknown ones are ignored. */
 void	mkv_engine_unreserve(struct mkv_engine *e, uint32_t client, uint64_t txn);
 /* From another drive. */

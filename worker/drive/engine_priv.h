@@ -264,6 +264,28 @@ struct set_audit {
 	uint32_t	*head;		/* set id -> side record + 1 of its manifest */
 };
 
+#define WHOLE_PIECES	64u		/* of one question */
+#define WHOLE_CHECKS	8u
+
+struct whole {				/* are all pieces of a manifest there? */
+	struct mkv_set_id set;
+	uint64_t	mask, silent;	/* drives that may have pieces; those that have not answered */
+	uint64_t	bits;		/* of the pieces from first on: seen */
+	uint64_t	again_ns;
+	uint32_t	ent, piece_count, first;
+	unsigned	tries;
+	int		used;
+};
+
+struct set_whole {
+	struct whole	check[WHOLE_CHECKS];
+	unsigned	checks;
+	int		wanted, walking;	/* a walk over all manifests */
+	uint32_t	hand;
+	unsigned	tell;		/* so often SET_LOST is still to be said */
+	uint64_t	next_ns, turn_ns;
+};
+
 #define LEASES_MAX	65536u
 
 struct lease {
@@ -488,6 +510,7 @@ struct mkv_engine {
 	struct setack	*setack;
 	uint32_t	setacks;
 	struct set_audit	audit;
+	struct set_whole	whole;
 	uint64_t	set_next;
 
 	int		more;		/* a step has more to do at once */
@@ -635,6 +658,7 @@ struct obj_blame {
 	uint64_t	put_id;
 	uint64_t	off;		/* data: where on the medium */
 	uint32_t	bytes;
+	struct mkv_set_id set;	/* of a piece, if its record could be read: its home is told */
 };
 /* Entry i is bad, it was read twice: it leaves, unless somebody replaces it. Who held it still does. The reason for a miss. */
 unsigned obj_corrupt(struct mkv_engine *e, uint32_t i, const struct obj_blame *b);
@@ -716,9 +740,10 @@ void	lease_barrier(struct mkv_engine *e);
 int	lease_evict_ok(const struct mkv_engine *e);
 void	lease_step(struct mkv_engine *e);
 /* audit.c */
-void	setmap_add(struct mkv_engine *e, uint32_t side);	/* the manifest in this side record can be found; until setmap_del() */
+void	setmap_add(struct mkv_engine *e, uint32_t i);	/* the manifest in this entry can be found; until setmap_del() of its side record */
 void	setmap_del(struct mkv_engine *e, uint32_t side);
 int	setmap_has(struct mkv_engine *e, struct mkv_set_id set);
+uint32_t setmap_ent(struct mkv_engine *e, struct mkv_set_id set);	/* MKV_ENT_NIL: there is none */
 int	openset_add(struct mkv_engine *e, struct mkv_set_id set, uint32_t client, uint64_t deadline_ns);
 int	openset_may_commit(struct mkv_engine *e, struct mkv_set_id set);
 void	openset_end(struct mkv_engine *e, struct mkv_set_id set);
@@ -739,6 +764,18 @@ void	scrub_gauges(struct mkv_engine *e);
 void	scrub_step(struct mkv_engine *e, uint64_t now);
 uint64_t scrub_next_ns(const struct mkv_engine *e, uint64_t now);
 int	scrub_close(struct mkv_engine *e);
+
+/* whole.c */
+void	whole_opened(struct mkv_engine *e, int clean);	/* clean: the last end was orderly */
+void	whole_walk(struct mkv_engine *e);		/* check every manifest, soon */
+void	whole_suspect(struct mkv_engine *e, uint32_t i);	/* check this one, if it is a manifest that is there */
+/* A piece of this set that was here left without its home knowing (damage); a set of zeros: some pieces, of whatever sets. */
+void	whole_lost(struct mkv_engine *e, struct mkv_set_id set);
+void	whole_on_look(struct mkv_engine *e, uint32_t drive, struct mkv_set_id set, uint64_t first, uint64_t n);
+void	whole_on_seen(struct mkv_engine *e, uint32_t drive, struct mkv_set_id set, uint64_t first, uint64_t bits);
+void	whole_on_lost(struct mkv_engine *e, struct mkv_set_id set);
+void	whole_step(struct mkv_engine *e, uint64_t now);
+uint64_t whole_next_ns(const struct mkv_engine *e);
 
 /* set.c */
 /* Say op to the drives of the mask, once block seq is durable. May be forgotten when too much is to be said. */
@@ -781,6 +818,8 @@ int	poolmap_init(struct mkv_engine *e);
 void	poolmap_fini(struct mkv_engine *e);
 int	poolmap_load(struct mkv_engine *e);
 int	poolmap_refuses(const struct mkv_engine *e, const struct mkv_drv_req *q);	/* 1: asked under an older map */
+/* Drives of a stripe that can still have pieces: not those that were removed for good. *sure 0: one of them is away, and may come back. */
+uint64_t poolmap_holders(const struct mkv_engine *e, uint64_t mask, int *sure);
 void	poolmap_note(struct mkv_engine *e, const struct mkv_drv_req *q);		/* a write has ended */
 int	poolmap_step(struct mkv_engine *e, uint64_t now);				/* 1: more to do at once */
 

@@ -204,7 +204,7 @@ ent_publish(struct mkv_engine *e, uint32_t i, uint64_t seq, struct mkv_digest pa
 	if (ent_queued(en))
 		mkv_policy_insert(&e->pol, i, parent.lo | parent.hi ? mkv_index_find(&e->ix, parent) : MKV_ENT_NIL);
 	if (en->flags & MKV_ENT_MANIFEST) {
-		setmap_add(e, en->run);
+		setmap_add(e, i);
 		openset_end(e, e->ix.side[en->run].set);
 		set_committed(e, &e->ix.side[en->run], seq);
 	}

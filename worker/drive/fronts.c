@@ -243,7 +243,7 @@ front_desc(struct drive *d, uint32_t client, const struct mkv_desc *desc)
 		return (0);
 	}
 	if (desc->op == MKV_DRV_RELEASE) {
-		mkv_engine_release(d->e, client, desc->arg[0]);
+		mkv_engine_release(d->e, client, desc->arg[0], desc->arg[1]);
 		return (0);
 	}
 	if (d->requests.count == 0)

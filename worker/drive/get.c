@@ -109,7 +109,7 @@ get_moving(const struct mkv_req *r)
 static enum mkv_next
 get_corrupt(struct mkv_req *r, uint64_t at)
 {
-	struct obj_blame b = { .data = r->state != RQ_LOOKUP, .put_id = r->p.put_id };
+	struct obj_blame b = { .data = r->state != RQ_LOOKUP, .put_id = r->p.put_id, .set = r->p.set };
 	unsigned reason;
 	uint64_t left;
 
@@ -204,6 +204,8 @@ hold_take(struct mkv_req *r)
 static enum mkv_next
 get_manifest(struct mkv_req *r)
 {
+	if (r->q.op == MKV_DRV_VERIFY)
+		whole_suspect(r->e, r->ent);
 	if (r->q.op == MKV_DRV_GET && !r->gone && !hold_take(r))
 		ENG_COUNT(r->e, holds_short_total, 1);
 	return (req_finish(r, 0, MKV_REASON_NONE));
@@ -378,7 +380,7 @@ hold_drop(struct mkv_engine *e, uint32_t h)
 }
 
 void
-mkv_engine_release(struct mkv_engine *e, uint32_t client, uint64_t hold)
+mkv_engine_release(struct mkv_engine *e, uint32_t client, uint64_t hold, uint64_t flags)
 {
 	uint32_t h = (uint32_t)hold;
 
@@ -387,6 +389,8 @@ mkv_engine_release(struct mkv_engine *e, uint32_t client, uint64_t hold)
 		ENG_COUNT(e, requests_bad_total, 1);
 		return;
 	}
+	if (flags & MKV_DRV_RELEASE_SHORT)
+		whole_suspect(e, e->hold[h].ent);
 	hold_drop(e, h);
 }
 

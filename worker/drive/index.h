@@ -67,6 +67,7 @@ struct mkv_side {
 			uint64_t	stripe_mask;
 			uint32_t	piece_count;
 			uint32_t	chain;	/* audit.c */
+			uint32_t	ent;	/* its manifest */
 		};
 		uint32_t	next;		/* free list */
 	};

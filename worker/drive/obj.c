@@ -91,8 +91,8 @@ obj_corrupt(struct mkv_engine *e, uint32_t i, const struct obj_blame *b)
 		if (b->data && linked)
 			en->flags |= MKV_ENT_QUARANTINE;
 	}
-	if (linked && !req_locked(e, en->digest))
-		(void)evict_one(e, i, reason);
+	if (linked && !req_locked(e, en->digest) && evict_one(e, i, reason) == 0 && (en->flags & MKV_ENT_PIECE))
+		whole_lost(e, b->set);
 	return (reason);
 }
 

@@ -125,6 +125,25 @@ poolmap_take(struct mkv_engine *e)
 		p->leave_objects = e->ix.linked;
 	}
 	p->leaving = leaving;
+	if (!e->opening)
+		whole_walk(e);		/* a drive came back, or will not */
+}
+
+uint64_t
+poolmap_holders(const struct mkv_engine *e, uint64_t mask, int *sure)
+{
+	const struct mkv_map *m = &e->pm.kept;
+
+	*sure = 1;
+	for (uint32_t i = 0; i < m->n && i < 64; i++) {
+		if (((mask >> i) & 1) == 0 || !m->row[i].known)
+			continue;
+		if (m->row[i].state == MKV_DRIVE_REMOVED)
+			mask &= ~(1ull << i);
+		else if (mkv_drive_away(m->row[i].state))
+			*sure = 0;
+	}
+	return (mask);
 }
 
 /* Which of the drives is this one? Without a server only its own copy of the map knows. */

@@ -80,7 +80,7 @@ recover_link(struct mkv_engine *e, uint32_t i)
 	/* The same manifest again: replay met a checkpoint that had it already. */
 	if (eng_ent(e, i)->flags & MKV_ENT_MANIFEST) {
 		set_replay_freed(e, e->ix.side[eng_ent(e, i)->run].set);
-		setmap_add(e, eng_ent(e, i)->run);
+		setmap_add(e, i);
 	}
 	mkv_index_link(&e->ix, i);
 	ns_add(e, i);
@@ -179,7 +179,7 @@ recover_item_rare(struct mkv_engine *e, const struct mkv_ckpt_item *it, struct m
 	else if (i != MKV_ENT_NIL) {
 		ns_add(e, i);
 		if (manifest)
-			setmap_add(e, en->run);
+			setmap_add(e, i);
 	}
 }
 

@@ -319,6 +319,8 @@ scrub_lost(struct mkv_engine *e, uint64_t now)
 			return;
 		}
 		ENG_COUNT(e, scrub_bad_total, 1);
+		if (en->flags & MKV_ENT_PIECE)
+			whole_lost(e, (struct mkv_set_id){ 0, 0 });
 	}
 	if (s->lost >= e->ix.ents_high)
 		scrub_leave(e);
@@ -386,6 +388,8 @@ scrub_bad(struct mkv_engine *e, uint32_t i, const struct mkv_obj_view *v, uint64
 	uint64_t left;
 
 	b.off = req_phys(e, v->runs, v->o->n_runs, at, &left);
+	if (v->set != NULL)
+		b.set = v->set->set;
 	ENG_COUNT(e, scrub_bad_total, 1);
 	(void)obj_corrupt(e, i, &b);
 }

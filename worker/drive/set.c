@@ -234,25 +234,31 @@ set_on_free(struct mkv_engine *e, uint32_t drive, struct mkv_set_id set, uint32_
 	set_answer(e, 1ull << drive, MKV_DRV_SET_FREED, set, 0, e->jn.last_record);
 }
 
+/* These have no pieces of it any more. The last ones: done, if the journal has room; else they are asked again, and answer again. */
 static void
-set_on_freed(struct mkv_engine *e, uint32_t drive, struct mkv_set_id set)
+set_freed(struct mkv_engine *e, struct setfree *s, uint64_t drives)
 {
 	static const struct mkv_digest none;
-	struct setfree *s = set_find(e, set);
-	struct mkv_jset body = { .set = set };
+	struct mkv_jset body = { .set = s->set };
 
-	if (s == NULL || drive >= 64)
-		return;
-	s->mask &= ~(1ull << drive);
-	if (s->mask != 0)
-		return;
-	if (journal_room(e, sizeof(body), 0) != 0) {
-		s->mask = 1ull << drive;	/* asked again, answered again */
+	if ((s->mask & ~drives) != 0) {
+		s->mask &= ~drives;
 		return;
 	}
+	if (journal_room(e, sizeof(body), 0) != 0)
+		return;
 	(void)journal_append(e, MKV_J_SET_FREED, none, 0, 0, 0, &body, sizeof(body));
 	s->used = 0;
 	e->setfrees--;
+}
+
+static void
+set_on_freed(struct mkv_engine *e, uint32_t drive, struct mkv_set_id set)
+{
+	struct setfree *s = set_find(e, set);
+
+	if (s != NULL && drive < 64)
+		set_freed(e, s, 1ull << drive);
 }
 
 /* A group is durable: answers that waited for it go out. */
@@ -279,7 +285,8 @@ set_step(struct mkv_engine *e, uint64_t now)
 {
 	for (uint32_t i = 0; e->setfrees > 0 && i < SETFREE_MAX; i++) {
 		struct setfree *s = &e->setfree[i];
-		uint64_t mask = s->mask;
+		uint64_t mask;
+		int sure;
 
 		if (!s->used || s->held || now < s->again_ns)
 			continue;
@@ -288,6 +295,9 @@ set_step(struct mkv_engine *e, uint64_t now)
 			continue;
 		}
 		s->again_ns = now + SET_AGAIN_NS;
+		mask = poolmap_holders(e, s->mask, &sure);
+		if (mask != s->mask && !e->readonly)
+			set_freed(e, s, s->mask & ~mask);
 		for (uint32_t d = 0; d < 64 && s->used; d++) {
 			if ((mask >> d) & 1)
 				set_send(e, d, MKV_DRV_SET_FREE, s->set, s->piece_count);
@@ -353,6 +363,15 @@ mkv_engine_peer(struct mkv_engine *e, uint32_t drive, const struct mkv_desc *d)
 		break;
 	case MKV_DRV_SET_AUDIT:
 		audit_on_audit(e);
+		break;
+	case MKV_DRV_SET_LOOK:
+		whole_on_look(e, drive, set, d->arg[2], d->arg[3]);
+		break;
+	case MKV_DRV_SET_SEEN:
+		whole_on_seen(e, drive, set, d->arg[2], d->arg[3]);
+		break;
+	case MKV_DRV_SET_LOST:
+		whole_on_lost(e, set);
 		break;
 	case MKV_DRV_RECLAIM:
 		if (e->o.evict && !e->readonly)

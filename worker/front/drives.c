@@ -280,9 +280,9 @@ mkv_front_desc(struct mkv_front *f, uint32_t drive, const struct mkv_desc *desc)
 }
 
 int
-mkv_hold_release(struct mkv_front *f, unsigned drive, uint32_t epoch, uint64_t hold)
+mkv_hold_release(struct mkv_front *f, unsigned drive, uint32_t epoch, uint64_t hold, uint64_t flags)
 {
-	struct mkv_desc desc = { .op = MKV_DRV_RELEASE, .arg = { hold } };
+	struct mkv_desc desc = { .op = MKV_DRV_RELEASE, .arg = { hold, flags } };
 	struct mkv_drive *v = &f->drive[drive];
 
 	/* The process that gave the hold is gone, and the hold with it. */

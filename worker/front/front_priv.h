@@ -266,7 +266,7 @@ struct mkv_drv_req *mkv_dop_req(struct mkv_front *f, struct mkv_dop *d);	/* clea
 void		mkv_dop_push(struct mkv_front *f, struct mkv_dop *d, int drive, unsigned op);
 void		mkv_dops_recall(struct mkv_front *f, struct mkv_req *r);	/* those that no drive has been given yet end as CANCELLED */
 void		mkv_dop_drop(struct mkv_front *f, struct mkv_dop *d);
-int		mkv_hold_release(struct mkv_front *f, unsigned drive, uint32_t epoch, uint64_t hold);	/* 0; MKV_E_AGAIN ring full */
+int		mkv_hold_release(struct mkv_front *f, unsigned drive, uint32_t epoch, uint64_t hold, uint64_t flags);	/* 0; MKV_E_AGAIN ring full */
 void		mkv_drives_pending(struct mkv_front *f);
 void		mkv_drives_refused(struct mkv_front *f);
 void		mkv_drives_remap(struct mkv_front *f);				/* the map changed: refuse what waits for a drive that went */

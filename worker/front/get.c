@@ -174,6 +174,8 @@ get_on_failure(struct mkv_req *r, struct mkv_part *p, const struct mkv_drv_rep *
 		p->state = PART_WAIT;
 		return;
 	}
+	if (status == MKV_E_MISS && r->u.get.multi)
+		r->u.get.not_whole = 1;
 	if (status == MKV_E_MISS && !r->u.get.multi && mkv_route_read_next(r)) {
 		p->state = PART_WAIT;
 		return;
@@ -396,7 +398,7 @@ get_undo(struct mkv_req *r)
 
 	if (!u->has_hold)
 		return (MKV_NEXT_DONE);
-	if (mkv_hold_release(r->f, u->home, u->epoch, u->hold) == MKV_E_AGAIN) {
+	if (mkv_hold_release(r->f, u->home, u->epoch, u->hold, u->not_whole ? MKV_DRV_RELEASE_SHORT : 0) == MKV_E_AGAIN) {
 		if (mkv_list_empty(&r->hold_link))
 			mkv_list_push_tail(&r->f->hold_wait, &r->hold_link);
 		return (MKV_NEXT_PARK);

@@ -182,7 +182,7 @@ part_release(struct mkv_req *r, struct mkv_part *p)
 {
 	if (!p->has_hold)
 		return (1);
-	if (mkv_hold_release(r->f, p->drive, p->epoch, p->hold) == MKV_E_AGAIN) {
+	if (mkv_hold_release(r->f, p->drive, p->epoch, p->hold, 0) == MKV_E_AGAIN) {
 		if (mkv_list_empty(&r->hold_link))
 			mkv_list_push_tail(&r->f->hold_wait, &r->hold_link);
 		return (0);

@@ -129,6 +129,7 @@ struct mkv_get {
 	uint32_t	piece_bytes;
 	uint64_t	next_no, emit_no, last_no;
 	uint8_t		has_hold, home;		/* multi: on the manifest, at that drive */
+	uint8_t		not_whole;		/* a piece was nowhere: its home is told with the release */
 	uint32_t	epoch;
 	uint64_t	hold;
 	struct mkv_set_id set;

@@ -314,7 +314,7 @@ class Frozen:
 @pytest.mark.parametrize("io", ["uring", "threads"])
 def test_hung_drive_is_isolated_and_comes_back(server_factory, io):
     """Writes of one drive hang in the kernel, and its process with them: the rest serves; when they end, it comes back with what is still good."""
-    fz = Frozen()
+    fz, s = Frozen(), None
     try:
         if not fz.mounted:
             pytest.skip("no filesystem can be mounted here")
@@ -338,4 +338,8 @@ def test_hung_drive_is_isolated_and_comes_back(server_factory, io):
         life.end()
         s.stop()
     finally:
+        if fz.frozen:
+            fz.freeze(False)
+        if s is not None:
+            s.kill()                # who has a file open there keeps the mount
         fz.close()

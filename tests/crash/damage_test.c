@@ -21,6 +21,7 @@
 #include "common/base/crc.h"
 #include "common/base/err.h"
 #include "common/base/log.h"
+#include "tests/crash/check.h"
 #include "tests/crash/rig.h"
 #include "worker/drive/layout.h"
 
@@ -36,16 +37,6 @@ struct world {
 	uint8_t		*image;			/* before the damage */
 	struct mkv_sb	sb;
 };
-
-#define CHECK(cond, ...) \
-	do { \
-		if (!(cond)) { \
-			fprintf(stderr, "%s: ", #cond); \
-			fprintf(stderr, __VA_ARGS__); \
-			fputc('\n', stderr); \
-			failed++; \
-		} \
-	} while (0)
 
 static void
 world_name(char *s, size_t n, unsigned k)

@@ -16,22 +16,13 @@
 #include "common/base/crc.h"
 #include "common/base/err.h"
 #include "common/base/log.h"
+#include "tests/crash/check.h"
 #include "tests/crash/rig.h"
 #include "worker/drive/layout.h"
 
 #define BYTES	(6u << 20)
 
 static unsigned	failed;
-
-#define CHECK(cond, ...) \
-	do { \
-		if (!(cond)) { \
-			fprintf(stderr, "%s: ", #cond); \
-			fprintf(stderr, __VA_ARGS__); \
-			fputc('\n', stderr); \
-			failed++; \
-		} \
-	} while (0)
 
 static struct rig *
 fresh(uint64_t seed)

@@ -15,6 +15,7 @@
 #include "common/base/crc.h"
 #include "common/base/err.h"
 #include "common/base/log.h"
+#include "tests/crash/check.h"
 #include "tests/crash/rig.h"
 #include "worker/drive/failreg.h"
 #include "worker/drive/layout.h"
@@ -33,16 +34,6 @@ struct world {
 	uint32_t	newest;			/* area of the newest checkpoint */
 	uint64_t	first, last;		/* journal blocks since then */
 };
-
-#define CHECK(cond, ...) \
-	do { \
-		if (!(cond)) { \
-			fprintf(stderr, "%s: ", #cond); \
-			fprintf(stderr, __VA_ARGS__); \
-			fputc('\n', stderr); \
-			failed++; \
-		} \
-	} while (0)
 
 static void
 put(struct world *w, unsigned k, uint64_t version)

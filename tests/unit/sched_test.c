@@ -415,21 +415,21 @@ test_window(void **state)
 		s->q[SCHED_LARGE].in_flight++;
 		r->now_ns += MKV_NS_PER_MS;
 		s->full = 1;
-		sched_done(r->e, &q, PIECE, 200 * MKV_NS_PER_US);
+		sched_done(r->e, &q, 200 * MKV_NS_PER_US);
 	}
 	before = s->window_bytes;
 	assert_int_equal(before, 16 * MIB);
 	for (unsigned i = 0; i < 400; i++) {
 		s->q[SCHED_LARGE].in_flight++;
 		r->now_ns += MKV_NS_PER_MS;
-		sched_done(r->e, &q, PIECE, 5 * MKV_NS_PER_MS);
+		sched_done(r->e, &q, 5 * MKV_NS_PER_MS);
 	}
 	assert_int_equal(s->window_bytes, MIB);
 	for (unsigned i = 0; i < 40; i++) {
 		s->q[SCHED_LARGE].in_flight++;
 		r->now_ns += MKV_NS_PER_MS;
 		s->full = 1;
-		sched_done(r->e, &q, PIECE, 250 * MKV_NS_PER_US);
+		sched_done(r->e, &q, 250 * MKV_NS_PER_US);
 	}
 	assert_true(s->window_bytes > MIB && s->window_bytes < before);
 	down(r);

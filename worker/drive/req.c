@@ -382,7 +382,7 @@ req_on_dio(struct mkv_mio *mio, int res)
 	e->dio_free = d;
 	e->dios_used--;
 	r->x.in_flight--;
-	sched_done(e, r, d->bytes, took_ns);
+	sched_done(e, r, took_ns);
 	if (res != 0) {
 		mkv_metric_add(e->o.metrics, r->x.write ? MKV_M_drive_write_errors_total : MKV_M_drive_read_errors_total, 0, 1);
 		mkv_log(r->x.write ? MKV_EV_DRIVE_WRITE_FAILED : MKV_EV_DRIVE_READ_FAILED, "drive=%s err=\"%s\"", e->o.name, mkv_err(res));

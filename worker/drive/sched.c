@@ -216,12 +216,11 @@ sched_adapt(struct sched *s, uint64_t now)
 }
 
 void
-sched_done(struct mkv_engine *e, const struct mkv_req *r, uint32_t bytes, uint64_t took_ns)
+sched_done(struct mkv_engine *e, const struct mkv_req *r, uint64_t took_ns)
 {
 	struct sched *s = &e->sched;
 	struct sched_queue *q = &s->q[r->x.queue];
 
-	(void)bytes;
 	MKV_ASSERT(q->in_flight > 0);
 	q->in_flight--;
 	if (r->x.queue != SCHED_WRITE) {

@@ -69,7 +69,7 @@ void	sched_write(struct mkv_engine *e, enum mkv_io_class c, struct mkv_mio *mio,
 void	sched_flush(struct mkv_engine *e, enum mkv_io_class c, struct mkv_mio *mio);
 /* A transfer of a request wants its turn: pieces are given to the medium, now or when others end. */
 void	sched_queue(struct mkv_req *r);
-void	sched_done(struct mkv_engine *e, const struct mkv_req *r, uint32_t bytes, uint64_t took_ns);	/* one piece */
+void	sched_done(struct mkv_engine *e, const struct mkv_req *r, uint64_t took_ns);	/* one piece */
 void	sched_pump(struct mkv_engine *e);
 void	sched_init(struct mkv_engine *e);
 /* The turn begins: who asks from here on is asked for again at sched_next_ns(). */

@@ -100,6 +100,12 @@ whole_count(const struct whole *c)
 	return (MKV_MIN(c->piece_count - c->first, WHOLE_PIECES));
 }
 
+static int
+whole_is_manifest(const struct mkv_ent *en)
+{
+	return ((en->flags & (MKV_ENT_LINKED | MKV_ENT_MANIFEST)) == (MKV_ENT_LINKED | MKV_ENT_MANIFEST));
+}
+
 /* Its manifest, unless it is gone. */
 static struct mkv_ent *
 whole_ent(struct mkv_engine *e, const struct whole *c)
@@ -107,7 +113,7 @@ whole_ent(struct mkv_engine *e, const struct whole *c)
 	struct mkv_ent *en = eng_ent(e, c->ent);
 	const struct mkv_side *s = &e->ix.side[en->run];
 
-	if ((en->flags & (MKV_ENT_LINKED | MKV_ENT_MANIFEST)) != (MKV_ENT_LINKED | MKV_ENT_MANIFEST))
+	if (!whole_is_manifest(en))
 		return (NULL);
 	return (s->set.lo == c->set.lo && s->set.hi == c->set.hi ? en : NULL);
 }
@@ -163,7 +169,7 @@ whole_end(struct mkv_engine *e, struct whole *c)
 void
 whole_suspect(struct mkv_engine *e, uint32_t i)
 {
-	if ((eng_ent(e, i)->flags & (MKV_ENT_LINKED | MKV_ENT_MANIFEST)) == (MKV_ENT_LINKED | MKV_ENT_MANIFEST) && !whole_check(e, i))
+	if (whole_is_manifest(eng_ent(e, i)) && !whole_check(e, i))
 		whole_walk(e);
 }
 
@@ -233,7 +239,7 @@ whole_one(struct mkv_engine *e, struct whole *c, uint64_t now)
 		whole_end(e, c);
 	else if (c->silent != 0)
 		whole_ask(e, c, now);
-	else if (c->bits != (n == 64 ? UINT64_MAX : (1ull << n) - 1))
+	else if (c->bits != (n == WHOLE_PIECES ? UINT64_MAX : (1ull << n) - 1))
 		whole_drop(e, c, en);
 	else if (c->piece_count - c->first <= WHOLE_PIECES)
 		whole_end(e, c);
@@ -251,7 +257,7 @@ whole_walk_step(struct mkv_engine *e)
 	struct set_whole *w = &e->whole;
 
 	for (unsigned n = 0; n < WHOLE_STEP && w->hand < e->ix.ents_high; n++, w->hand++) {
-		if ((eng_ent(e, w->hand)->flags & (MKV_ENT_LINKED | MKV_ENT_MANIFEST)) != (MKV_ENT_LINKED | MKV_ENT_MANIFEST))
+		if (!whole_is_manifest(eng_ent(e, w->hand)))
 			continue;
 		if (!whole_check(e, w->hand))
 			return;

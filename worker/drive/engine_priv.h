@@ -1,8 +1,9 @@
 /*
  * Inside of the engine. Rooms: engine.c (life, turn), format.c (superblocks), req.c (requests, locks, transfers), put.c, get.c, obj.c (delete,
- * touch, stat, wrong bytes), list.c (batch, list, info), page.c (metadata pages and their cache), journal.c (groups), evict.c (space), set.c (striped
- * values), nspace.c (namespaces), ckpt.c, recover.c, replay.c, fail.c (failure registry), scrub.c (reading what nobody reads), inspect.c (offline check), sched.c (turns at
- * the medium), trim.c (what the medium may forget).
+ * touch, stat, wrong bytes), list.c (batch, list, info), page.c (metadata pages and their cache), journal.c (groups), evict.c (space), lease.c,
+ * set.c, audit.c and whole.c (striped values), nspace.c (namespaces), poolmap.c (drives that come and go), ckpt.c, recover.c, replay.c, fail.c
+ * (failure registry), sched.c and follow.c (turns at the medium, reads of the same bytes), trim.c (what the medium may forget), scrub.c (reading what
+ * nobody reads), inspect.c (offline check).
  *
  * Order of a put: data write -> key lock -> record into the open page and the journal buffer -> group written -> flush -> index -> answer.
  */
@@ -739,6 +740,7 @@ void	lease_recovered(struct mkv_engine *e, uint64_t until_ms);
 void	lease_barrier(struct mkv_engine *e);
 int	lease_evict_ok(const struct mkv_engine *e);
 void	lease_step(struct mkv_engine *e);
+
 /* audit.c */
 void	setmap_add(struct mkv_engine *e, uint32_t i);	/* the manifest in this entry can be found; until setmap_del() of its side record */
 void	setmap_del(struct mkv_engine *e, uint32_t side);

@@ -5,9 +5,9 @@
  *	scale [--objects N] [--rounds N] [--dir DIR] [--full]
  *
  * A child fills a store (values of zeros, their bytes in a hole: hole.h), puts some more durably, makes checkpoints (with nothing else to do, and beside
- * puts, which are compared with puts without one), goes on until the journal is as long as it gets before a checkpoint, and dies by SIGKILL. The parent opens the store as a drive process does, O_DIRECT where the filesystem has it, --rounds times
- * without closing it in order; before each it reads the same journal and checkpoint bytes one after the other: that is the reference. Then random
- * gets with 512 bytes of page cache an object, cold and warm.
+ * puts, which are compared with puts without one), goes on until the journal is as long as it gets before a checkpoint, and dies by SIGKILL. The parent
+ * opens the store as a drive process does, O_DIRECT where the filesystem has it, --rounds times without closing it in order; before each it reads the
+ * same journal and checkpoint bytes one after the other: that is the reference. Then random gets with 512 bytes of page cache an object, cold and warm.
  *
  * One JSON object on stdout. What is counted must be within its budget, always; what is timed must be only with --full (--objects 10000000 unless
  * said otherwise), as a sample (200000) is over before a busy machine has noticed. Exit status 0 within, 1 not, 2 wrong usage.

@@ -8,7 +8,7 @@
  * (on: checkpoints, ten a second, and a reader of the data area, both by their turns), and one with the same work that asks nobody (raw: what it would
  * cost). Load: 12 gets of 64 KiB, 2 gets and 2 puts of 1 MiB are always under way; puts evict. What is compared is the p99 of the gets of 64 KiB.
  *
- * One JSON object on stdout. Exit status 0; 1: a get or put failed, or with neither --quick the ratio on/off is above its budget; 2 wrong usage.
+ * One JSON object on stdout. Exit status 0; 1: a get or put failed, or, without --quick, the ratio on/off is above its budget; 2 wrong usage.
  */
 #include "config.h"
 

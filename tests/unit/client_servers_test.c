@@ -667,7 +667,8 @@ main(void)
 #define ONE(name) cmocka_unit_test_setup_teardown(name, setup_one, teardown)
 #define ALL(name) cmocka_unit_test_setup_teardown(name, setup_all, teardown)
 	const struct CMUnitTest tests[] = {
-		ONE(test_server_down), ONE(test_full_server), ONE(test_server_hiccups), ONE(test_server_stopped), ONE(test_auth), ONE(test_names), ALL(test_spread), ALL(test_lists_over_servers),
+		ONE(test_server_down), ONE(test_full_server), ONE(test_server_hiccups), ONE(test_server_stopped), ONE(test_auth),
+		ONE(test_names), ALL(test_spread), ALL(test_lists_over_servers),
 		ALL(test_lists_one_mute), ALL(test_lists_one_down), ALL(test_same_server_twice), ONE(test_fork), ONE(test_deadline_precision),
 		ONE(test_metrics), ONE(test_metrics_of_the_second_handle), ONE(test_metrics_after_no_descriptor),
 	};

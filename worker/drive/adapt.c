@@ -6,7 +6,8 @@
  * counted, not bytes.
  *
  * Every so often (a part of the shadow's size in accesses) the new hits are added to decayed scores. Another candidate takes over when it is ahead by more
- * than a twentieth: a change of mind costs hits. Second touch is a candidate like the others: admission becomes strict where that hits more, and stops when nothing has to leave any more.
+ * than a twentieth: a change of mind costs hits. Second touch is a candidate like the others: admission becomes strict where that hits more, and stops
+ * when nothing has to leave any more.
  */
 #include "config.h"
 

@@ -1,12 +1,12 @@
 /*
  * The space map. Runs in the drive's loop thread; owns its arrays.
  *
- * Of the next FITS extents that have room, the tightest free run: the sizes of a store are few, so what leaves makes holes that fit what comes, and large
- * runs stay whole for large objects (first fit cuts them up: 2.6 runs an object after a week instead of 1.2, tests/scale/churn). The cursor stays at the extent
- * that served last, so that what is written together lies together. Memory (`lowest`) is taken from the lowest extent that has room instead, so that bytes land where others have just been freed: in the cache, on
- * pages that were touched. `longest` is an upper bound: a search that fails writes the true value there, a free raises it to the extent's free count. `mid` and
- * `top` are upper bounds of 64 and 4096 extents: a free raises them, a search that passes by lowers them to what it finds. So a full drive of
- * millions of extents is searched in about a thousand looks.
+ * Of the next FITS extents that have room, the tightest free run: the sizes of a store are few, so what leaves makes holes that fit what comes, and
+ * large runs stay whole for large objects (first fit cuts them up: 2.6 runs an object after a week instead of 1.2, tests/scale/churn). The cursor stays
+ * at the extent that served last, so that what is written together lies together. In memory (`lowest`) it stays at the first extent instead, so that
+ * bytes land where others have just been freed: in the cache, on pages that were touched. `longest` is an upper bound: a search writes the true value
+ * there, a free raises it to the extent's free count. `mid` and `top` are upper bounds of 64 and 4096 extents: a free raises them, a search that passes
+ * by lowers them to what it finds. So a full drive of millions of extents is searched in about a thousand looks.
  * Fails only when there is no room.
  */
 #include "config.h"
@@ -292,7 +292,6 @@ mkv_alloc_free(struct mkv_alloc *a, struct mkv_run run)
 	a->free_units += run.len;
 }
 
-/* Most runs lie in one word of the map, and a recovery marks millions: one look, one store. */
 struct mkv_run
 mkv_alloc_peek(const struct mkv_alloc *a, uint32_t x, uint32_t from, uint32_t most)
 {
@@ -315,6 +314,7 @@ mkv_alloc_claim(struct mkv_alloc *a, struct mkv_run run)
 	alloc_claim(a, run);
 }
 
+/* Most runs lie in one word of the map, and a recovery marks millions: one look, one store. */
 int
 mkv_alloc_mark(struct mkv_alloc *a, struct mkv_run run)
 {

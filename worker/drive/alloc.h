@@ -20,12 +20,12 @@ struct mkv_alloc {
 	uint16_t	*mid, *top;	/* the same of MKV_ALLOC_GROUP extents, of as many groups */
 	uint32_t	extents, per_extent, shift, cursor;	/* per_extent: 1 << shift */
 	uint64_t	units, free_units;
-	int		lowest;		/* set once after init: first fit from the lowest extent, not next fit */
+	int		lowest;		/* set once after init: each search begins at the lowest extent */
 };
 
 int	mkv_alloc_init(struct mkv_alloc *a, uint32_t extents, uint32_t per_extent);	/* MKV_E_NOMEM; MKV_E_INVAL */
 void	mkv_alloc_fini(struct mkv_alloc *a);
-/* Take n units: one run if an extent has it (next fit, or first fit), else up to `runs_max` runs. Returns how many runs, 0 if there is no room; then nothing is taken. */
+/* Take n units: one run if an extent has it, else up to `runs_max` runs. Returns how many runs, 0 if there is no room; then nothing is taken. */
 unsigned mkv_alloc_take(struct mkv_alloc *a, uint32_t n, struct mkv_run *runs, unsigned runs_max);
 void	mkv_alloc_free(struct mkv_alloc *a, struct mkv_run run);	/* must be in use: asserted */
 /* The first free run of extent x that begins at or behind its unit `from`, cut to `most` units. len 0: there is none. */

@@ -105,7 +105,8 @@ void	mkv_engine_tune(struct mkv_engine *e, const struct mkv_engine_opts *opts);
 /*
  * Open the store: superblocks, formatting if allowed, recovery. Runs the loop by ops->pump.
  * Returns 0; MKV_E_CONFIG: the medium is not ours to use (foreign content, other store, both superblocks damaged, size changed): final;
- * MKV_E_STALE: the medium has seen *epoch_seen, which is not below ours; MKV_E_VERSION; MKV_E_NOSPACE; MKV_E_IO; MKV_E_NOMEM; MKV_E_CANCELLED (see pump). why: the words an operator needs.
+ * MKV_E_STALE: the medium has seen *epoch_seen, which is not below ours; MKV_E_VERSION; MKV_E_NOSPACE; MKV_E_IO; MKV_E_NOMEM; MKV_E_CANCELLED (see
+ * pump). why: the words an operator needs.
  */
 int	mkv_engine_open(struct mkv_engine **out, const struct mkv_engine_opts *opts, uint32_t *epoch_seen, char *why, size_t why_bytes);
 /* Checkpoint, clean mark, release. No request may be at work (mkv_engine_busy() == 0). abandon: no I/O, as after a crash. Accepts NULL. */

@@ -10,7 +10,8 @@
  *                  metadata pages                                 (page_count blocks)
  *   data_off       data, data_units units of unit_bytes in extents of extent_bytes
  *
- * What lies between the superblocks and has no name here is zero. All numbers read from a medium are foreign bytes: mkv_layout_check_sb() and the readers of each block check them, nothing is asserted.
+ * What lies between the superblocks and has no name here is zero. All numbers read from a medium are foreign bytes: mkv_layout_check_sb() and the readers
+ * of each block check them, nothing is asserted.
  * Every block carries a CRC32C over its 4096 bytes with the crc field as zero, and a tag made of the drive's uuid, so a block of another
  * store never passes for ours.
  */

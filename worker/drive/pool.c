@@ -1,5 +1,6 @@
 /*
- * The pool map, and what is asked about namespaces, on the way between supervisor and engine; whether the medium hangs or fails. Drive's loop thread. Owns nothing but fields of struct drive.
+ * The pool map, and what is asked about namespaces, on the way between supervisor and engine; whether the medium hangs or fails. Drive's loop thread.
+ * Owns nothing but fields of struct drive.
  *
  * What fails: a map that makes no sense, or no memory for a log, ends the process: the supervisor starts another.
  */

@@ -311,6 +311,47 @@ test_unreadable(void **state)
 	rig_destroy(&r);
 }
 
+/*
+ * Nobody proved them and they cannot be read, nor can one of their pages, while others come that can: a few tries, or the drive would be taken for one
+ * that fails (drive.error_limit).
+ */
+static void
+test_unreadable_unverified(void **state)
+{
+	struct rig *r = up(RIG_SIM, 64 * MIB, 3);
+	char key[16];
+
+	(void)state;
+	for (unsigned i = 0; i < 80; i++) {
+		snprintf(key, sizeof(key), "u%u", i);
+		assert_int_equal(rig_put(r, key, 4096, i, 0), 0);
+	}
+	assert_int_equal(rig_close(r, 0), 0);
+	assert_int_equal(rig_open(r), 0);
+	assert_int_equal(r->e->unproved, 80);
+	sim_bad(r->sim, mkv_sb_page_at(&r->e->sb, eng_ent(r->e, entry(r, "u0"))->page), 4096, UINT32_MAX);
+	assert_int_not_equal(eng_ent(r->e, entry(r, "u0"))->page, eng_ent(r->e, entry(r, "u79"))->page);
+	sim_bad(r->sim, place(r, "u78", 0), 4096, UINT32_MAX);
+	sim_bad(r->sim, place(r, "u79", 0), 4096, UINT32_MAX);
+	scrub_at(r, 64 * MIB);
+	for (unsigned i = 0; i < 100; i++) {
+		snprintf(key, sizeof(key), "v%u", i);
+		assert_int_equal(rig_put(r, key, 4096, i, 0), 0);
+		for (unsigned k = 0; k < 20; k++)
+			rig_turn(r);
+	}
+	assert_true(COUNTED(r, read_errors_total) >= 3 && COUNTED(r, read_errors_total) <= 6);
+	assert_int_equal(r->e->scrub.pass, 1);
+	assert_int_equal(COUNTED(r, corrupt_total) + COUNTED(r, writer_crc_total), 0);
+	/* Those that came meanwhile have their turn. */
+	r->now_ns += 61 * MKV_NS_PER_SEC;
+	for (unsigned i = 0; r->e->unproved > r->e->pg.live[eng_ent(r->e, entry(r, "u0"))->page] + 2u; i++) {
+		assert_true(i < MANY);
+		rig_turn(r);
+	}
+	rig_destroy(&r);
+}
+
 /* Objects of several runs: the drive is full of small ones, and every second one leaves. */
 static void
 test_several_runs(void **state)
@@ -746,6 +787,7 @@ main(void)
 		cmocka_unit_test(test_flipped_bit),
 		cmocka_unit_test(test_wrong_once),
 		cmocka_unit_test(test_unreadable),
+		cmocka_unit_test(test_unreadable_unverified),
 		cmocka_unit_test(test_several_runs),
 		cmocka_unit_test(test_page_in_cache),
 		cmocka_unit_test(test_page_lost),

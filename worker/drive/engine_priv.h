@@ -436,6 +436,8 @@ struct scrub {
 	/* The walk to what was never proved. */
 	uint32_t	hand;
 	unsigned	progress;
+	int		unread;		/* something could not be read in it */
+	uint32_t	unread_page;	/* of the last such thing, or PAGE_NIL */
 	uint64_t	again_ns;
 	/* The pass. */
 	int		passing;

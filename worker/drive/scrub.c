@@ -39,6 +39,7 @@ scrub_init(struct mkv_engine *e)
 	s->mem = mem;
 	s->pg = (struct mkv_page *)(s->mem + SCRUB_READ);
 	s->ent = MKV_ENT_NIL;
+	s->unread_page = PAGE_NIL;
 	return (0);
 }
 
@@ -344,6 +345,19 @@ scrub_page_bad(struct mkv_engine *e)
 	s->state = SC_LOST;
 }
 
+/* Twice in vain: it stays, and is not tried again at once, or one bad place would look like a drive that fails (drive.error_limit). */
+static void
+scrub_unread(struct mkv_engine *e, uint32_t bytes)
+{
+	struct scrub *s = &e->scrub;
+
+	ENG_COUNT(e, read_errors_total, 1);
+	fail_note(e, MKV_FAIL_READ, s->err_off, bytes, s->err, 0);
+	if (s->only)
+		s->unread_page = s->page;
+	s->unread |= s->only;
+}
+
 static void
 scrub_page_read(struct mkv_engine *e, uint64_t now)
 {
@@ -363,8 +377,7 @@ scrub_page_read(struct mkv_engine *e, uint64_t now)
 		scrub_page_bad(e);
 		return;
 	}
-	ENG_COUNT(e, read_errors_total, 1);
-	fail_note(e, MKV_FAIL_READ, s->err_off, MKV_BLOCK, s->err, 0);
+	scrub_unread(e, MKV_BLOCK);
 	scrub_leave(e);
 }
 
@@ -416,10 +429,8 @@ scrub_data_read(struct mkv_engine *e, uint64_t now)
 	} else {
 		if (s->err == 0)
 			scrub_bad(e, i, &v, good);
-		else {
-			ENG_COUNT(e, read_errors_total, 1);
-			fail_note(e, MKV_FAIL_READ, s->err_off, CHUNK, s->err, 0);
-		}
+		else
+			scrub_unread(e, CHUNK);
 		scrub_next_record(s);
 	}
 	if (s->state == SC_VISIT && s->at >= v.o->value_bytes) {
@@ -446,7 +457,7 @@ scrub_walk(struct mkv_engine *e, uint64_t now)
 	for (unsigned n = 0; n < SCRUB_LOOK && s->hand < e->ix.ents_high; n++) {
 		const struct mkv_ent *en = eng_ent(e, s->hand++);
 
-		if ((en->flags & MKV_ENT_LINKED) == 0 || ent_is_proved(en) || en->units == 0)
+		if ((en->flags & MKV_ENT_LINKED) == 0 || ent_is_proved(en) || en->units == 0 || en->page == s->unread_page)
 			continue;
 		scrub_visit(e, en->page, 1, now);
 		return (1);
@@ -454,9 +465,11 @@ scrub_walk(struct mkv_engine *e, uint64_t now)
 	if (s->hand < e->ix.ents_high)
 		return (1);
 	/* Those that are left are being written or cannot be read: not again at once. */
-	if (s->progress == 0)
+	if (s->progress == 0 || s->unread)
 		s->again_ns = now + SCRUB_AGAIN_NS;
 	s->progress = 0;
+	s->unread = 0;
+	s->unread_page = PAGE_NIL;
 	s->hand = 0;
 	return (1);
 }

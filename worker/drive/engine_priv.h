@@ -35,6 +35,7 @@
 #define HOLDS_SETS_MAX		(HOLDS_MAX / 2)	/* of manifests: in memory mode a get without a hold is refused */
 #define TXNS_MAX		256u
 #define SETFREE_MAX		1024u
+#define SET_PIECES_MAX		(1u << 18)	/* of one value: they are looked for in one go, some milliseconds. 1 TiB in extents of 4 MiB */
 #define SETACK_MAX		1024u
 #define OPENSETS_MAX		1024u
 #define SETMAP_HEADS		65536u

@@ -87,8 +87,10 @@ pool_say_log(struct drive *d, uint64_t since)
 static int
 pool_purge(struct drive *d, const Mkv__Ctl__Purge *m)
 {
-	if (d->e == NULL || m->name.len > MKV_DRV_NS_MAX)
+	if (m->name.len > MKV_DRV_NS_MAX)
 		return (MKV_E_PROTO);
+	if (d->e == NULL)
+		return (0);				/* it is closing: the supervisor asks its next life */
 	mkv_engine_purge(d->e, m->id, m->name.data, m->name.len);
 	return (0);
 }
@@ -116,7 +118,7 @@ pool_say_spaces(struct drive *d, uint64_t id)
 
 	if (ns == NULL || d->e == NULL) {
 		free(ns);
-		return (ns == NULL ? MKV_E_NOMEM : MKV_E_PROTO);
+		return (ns == NULL ? MKV_E_NOMEM : 0);	/* it is closing: its end is the answer */
 	}
 	n = mkv_engine_namespaces(d->e, ns, MKV_DRV_NS_COUNT_MAX);
 	part.id = id;

@@ -39,6 +39,9 @@ put_check(struct mkv_req *r)
 
 	if ((q->flags & MKV_DRV_F_PIECE) && (q->flags & MKV_DRV_F_MANIFEST))
 		return (MKV_E_PROTO);
+	/* What is beyond would never be looked for when it is to be freed. */
+	if (((q->flags & MKV_DRV_F_PIECE) && q->piece_no >= SET_PIECES_MAX) || ((q->flags & MKV_DRV_F_MANIFEST) && q->piece_count > SET_PIECES_MAX))
+		return (MKV_E_TOOBIG);
 	if (q->flags & MKV_DRV_F_MANIFEST)
 		return (q->n_bufs == 0 && q->n_crcs == 0 && q->n_stripe > 0 && q->piece_count > 0 && q->piece_bytes > 0 ? 0 : MKV_E_PROTO);
 	if (q->value_bytes > r->e->sb.extent_bytes)

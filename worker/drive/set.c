@@ -17,7 +17,6 @@
 #include "worker/drive/engine_priv.h"
 
 #define SET_AGAIN_NS		MKV_NS_PER_SEC
-#define SET_PIECES_MAX		(1u << 18)	/* pieces of one value that are looked for: 1 TiB in extents of 4 MiB, a few milliseconds */
 
 /* About how many units of a set's pieces lie on one drive of its stripe. */
 uint64_t

@@ -286,7 +286,7 @@ test_a_small_read_passes(void **state)
 		got(r, i, 0, MIB, i);
 	got(r, 8, 0, 65536, 99);
 	assert_int_equal(gate.passed[MKV_IO_GET], 8 * (MIB / PIECE + 1) + 1);	/* two buffers each */
-	assert_true(count(r, MKV_M_drive_io_wait_microseconds_total, MKV_IO_GET) > 0);
+	assert_true(count(r, MKV_M_drive_io_waits_total, MKV_IO_GET) > 0);
 	down(r);
 }
 

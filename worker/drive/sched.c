@@ -277,8 +277,7 @@ sched_pump(struct mkv_engine *e)
 		struct mkv_req *r = MKV_CONTAINER_OF(q->reqs.next, struct mkv_req, io_link);
 		uint64_t now = eng_now(e);
 
-		mkv_metric_add(e->o.metrics, MKV_M_drive_io_wait_microseconds_total, r->x.write ? MKV_IO_PUT : MKV_IO_GET,
-		    (now - r->x.queued_ns) / MKV_NS_PER_US);
+		mkv_metric_add(e->o.metrics, MKV_M_drive_io_waits_total, r->x.write ? MKV_IO_PUT : MKV_IO_GET, now - r->x.queued_ns >= MKV_NS_PER_MS);
 		r->x.queued_ns = now;
 		q->in_flight++;
 		q->deficit = MKV_MAX(q->deficit - req_piece(r, s->piece_bytes), -(int64_t)sched_row[MKV_IO_GET].share * s->piece_bytes);

@@ -258,19 +258,31 @@ while True:
 """
 
 
-def wait_quarantine(s, since, timeout=30):
+class QuarantineWatch:
     """
-    The most bytes that were in quarantine between the death of a drive and its DRAINED. A process of its own looks: the threads of the load leave this one
-    little time.
+    Looks at the bytes in quarantine from before the death of a drive on. A process of its own, for the threads of the load leave this one little time; it has
+    looked once before anything is killed.
     """
-    end = time.monotonic() + timeout
-    with subprocess.Popen([sys.executable, "-c", WATCH, s.admin], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as watch:
-        while not drained_since(s, since) and time.monotonic() < end:
+
+    def __init__(self, s):
+        self.s = s
+        self.proc = subprocess.Popen([sys.executable, "-c", WATCH, s.admin], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert self.proc.stdout.readline()
+
+    def most_until_drained(self, since, timeout=30):
+        """The most bytes that were in quarantine between `since` and DRAINED."""
+        end = time.monotonic() + timeout
+        while not drained_since(self.s, since) and time.monotonic() < end:
             time.sleep(0.05)
-        watch.terminate()
-        seen = [tuple(map(float, line.split())) for line in watch.stdout if line.count(" ") == 1 and line.endswith("\n")]
-    drained = min((t for t, _, _ in s.events("drained") if t >= since), default=since)
-    return max((held for t, held in seen if t < drained), default=0)
+        self.proc.terminate()
+        seen = [tuple(map(float, line.split())) for line in self.proc.stdout if line.count(" ") == 1 and line.endswith("\n")]
+        drained = min((t for t, _, _ in self.s.events("drained") if t >= since), default=since)
+        return max((held for t, held in seen if since <= t < drained), default=0)
+
+    def close(self):
+        self.proc.kill()
+        self.proc.wait(10)
+        self.proc.stdout.close()
 
 
 def lock_wait(s, since):
@@ -297,6 +309,8 @@ def test_kill_drive_with_slow_disk(server_factory, victim):
         for i in range(SLOW_ROUNDS):
             slow_round(s, th, victim, i)
     finally:
+        for ld in getattr(s, "loads", []):      # or they would slow all tests behind a failed one
+            ld.stop_flag.set()
         s.kill()
         th.remove()
 
@@ -307,14 +321,16 @@ def slow_round(s, th, victim, i):
     th.limit((16 if victim == "drive" else 2) * MIB)
     for pid in s.children("drive"):
         th.add(pid)
-    loads = [Load(s.addr, f"s{i}", keys=2, size=MIB, deadline=25.0) for i in range(64)]
+    s.loads = loads = [Load(s.addr, f"s{i}", keys=2, size=MIB, deadline=25.0) for i in range(64)]
     for ld in loads:
         ld.start()
     time.sleep(1.5)
+    watch = QuarantineWatch(s) if victim == "drive" else None
     old, killed = s.children("drive")[0], time.time()
     os.kill(old, signal.SIGKILL)
-    if victim == "drive":
-        held = wait_quarantine(s, killed)
+    if watch is not None:
+        held = watch.most_until_drained(killed)
+        watch.close()
         print(f"round {i}: {held / MIB:.0f} MiB in quarantine, drained {time.time() - killed:.2f} s after the kill")
         assert held >= 8 * MIB, f"so little was held back that it shows nothing\n{s.log_tail()}"
     else:

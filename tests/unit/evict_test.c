@@ -288,6 +288,36 @@ test_expired_leave(void **state)
 	rig_destroy(&r);
 }
 
+/* Two owners of one place: recovery believes neither, and neither has a share of the pins any more. */
+static void
+test_pins_of_two_owners(void **state)
+{
+	struct rig *r = up(48 * MIB, MKV_POLICY_LRU);
+	uint32_t run = 0;
+
+	(void)state;
+	for (unsigned n = 0; n < 2; n++) {
+		struct mkv_drv_req q;
+		char key[32];
+		uint32_t i;
+
+		assert_int_equal(put(r, "k", n, 65536, MKV_DRV_F_PIN), 0);
+		snprintf(key, sizeof(key), "k%u", n);
+		rig_req(&q, MKV_DRV_GET, key);
+		i = mkv_index_find(&r->e->ix, q.digest);
+		assert_int_not_equal(i, MKV_ENT_NIL);
+		run = n == 0 ? r->e->ix.ent[i].run : run;
+		r->e->ix.ent[i].run = run;
+	}
+	assert_true(r->e->pin_units > 0);
+	assert_int_equal(rig_close(r, 0), 0);
+	assert_int_equal(rig_open(r), 0);
+	assert_int_equal(r->e->ix.linked, 0);
+	assert_int_equal(r->e->al.free_units, r->e->al.units);
+	assert_int_equal(r->e->pin_units, 0);
+	rig_destroy(&r);
+}
+
 /* A match of `n` keys with a lease: what was granted; *there: how many are there. */
 static uint32_t
 lease(struct rig *r, const char *kind, unsigned first, unsigned n, uint32_t ms, unsigned *there_n)
@@ -417,7 +447,7 @@ main(void)
 		cmocka_unit_test(test_policy_none), cmocka_unit_test(test_pin_share), cmocka_unit_test(test_pin_by_touch),
 		cmocka_unit_test(test_pin_of_a_stripe),
 		cmocka_unit_test(test_order_survives), cmocka_unit_test(test_not_admitted), cmocka_unit_test(test_ahead_of_need),
-		cmocka_unit_test(test_expired_leave), cmocka_unit_test(test_lease), cmocka_unit_test(test_lease_share),
+		cmocka_unit_test(test_expired_leave), cmocka_unit_test(test_pins_of_two_owners), cmocka_unit_test(test_lease), cmocka_unit_test(test_lease_share),
 		cmocka_unit_test(test_lease_survives),
 	};
 

@@ -708,6 +708,7 @@ void	ent_publish(struct mkv_engine *e, uint32_t i, uint64_t seq, struct mkv_dige
 void	ent_hit(struct mkv_engine *e, uint32_t i);	/* it was read */
 void	ent_touch(struct mkv_engine *e, uint32_t i);	/* somebody asked for it */
 void	ent_pin(struct mkv_engine *e, uint32_t i);
+void	ent_count(struct mkv_engine *e, const struct mkv_ent *en, int d);	/* in the sums over all linked entries: 1 or -1 more */
 int	ent_queued(const struct mkv_ent *en);		/* may be evicted singly */
 uint64_t ent_pin_units(const struct mkv_engine *e, const struct mkv_ent *en);
 uint64_t ent_units_here(const struct mkv_engine *e, const struct mkv_ent *en);	/* of its value, on this drive */

@@ -100,7 +100,7 @@ pending_run(struct mkv_engine *e)
 	evict_wake(e);
 }
 
-static void
+void
 ent_count(struct mkv_engine *e, const struct mkv_ent *en, int d)
 {
 	e->pieces += (uint32_t)(en->flags & MKV_ENT_PIECE ? d : 0);

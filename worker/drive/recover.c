@@ -457,17 +457,6 @@ recover_lose(struct mkv_engine *e, uint32_t i)
 	e->rec.lost_objects++;
 }
 
-static void
-recover_count(struct mkv_engine *e, const struct mkv_ent *en, uint32_t by)
-{
-	uint16_t flags = en->flags;
-
-	e->pieces += flags & MKV_ENT_PIECE ? by : 0;
-	e->manifests += flags & MKV_ENT_MANIFEST ? by : 0;
-	e->provisional += flags & MKV_ENT_PROVISIONAL ? by : 0;
-	e->unproved += ent_is_proved(en) ? 0 : by;
-}
-
 /* Who else claims a part of this run? Two owners are a sign of lost records: neither is believed. Rare, so a walk over all is fine. */
 static void
 recover_clash(struct mkv_engine *e, uint32_t below, struct mkv_run c)
@@ -485,7 +474,7 @@ recover_clash(struct mkv_engine *e, uint32_t below, struct mkv_run c)
 		for (unsigned k = 0; k < n; k++)
 			mkv_alloc_unmark(&e->al, run[k]);
 		e->pg.live[en->page]--;
-		recover_count(e, en, UINT32_MAX);	/* one less */
+		ent_count(e, en, -1);
 		recover_lose(e, i);
 	}
 }
@@ -549,9 +538,7 @@ recover_settle(struct mkv_engine *e)
 			continue;
 		}
 		e->pg.live[en->page]++;
-		recover_count(e, en, 1);
-		if (en->flags & MKV_ENT_PIN)
-			e->pin_units += ent_pin_units(e, en);
+		ent_count(e, en, 1);
 	}
 	mkv_alloc_marked(&e->al);
 	recover_pages(e);

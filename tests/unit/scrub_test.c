@@ -637,6 +637,42 @@ test_rate(void **state)
 	rig_destroy(&r);
 }
 
+/* All but one were proved: the walk to that one looks at so many entries a turn, and the next turn comes at once. */
+static void
+test_walk_in_turns(void **state)
+{
+	enum { OBJECTS = 100000 };
+	struct rig *r = rig_create(RIG_SIM, 48 * MIB, 18);
+	unsigned walks = 0;
+
+	(void)state;
+	r->o.objects_max = OBJECTS;
+	assert_int_equal(rig_open(r), 0);
+	for (uint64_t n = 0; n < OBJECTS; n++) {
+		uint32_t i = mkv_index_take(&r->e->ix);
+
+		assert_int_not_equal(i, MKV_ENT_NIL);
+		eng_ent(r->e, i)->digest = (struct mkv_digest){ .lo = n * 0x9e3779b97f4a7c15ull, .hi = n };
+		eng_ent(r->e, i)->flags |= MKV_ENT_VERIFIED;
+		eng_ent(r->e, i)->units = 1;
+		mkv_index_link(&r->e->ix, i);
+	}
+	r->e->unproved = 1;
+	scrub_at(r, 64 * MIB);
+	for (unsigned i = 0; r->e->scrub.again_ns == 0; i++) {
+		uint32_t at = r->e->scrub.hand;
+		uint64_t next = mkv_engine_step(r->e);
+
+		assert_true(i < MANY);
+		if (r->e->scrub.hand <= at)
+			continue;
+		assert_true(r->e->scrub.hand - at <= 10000 && next <= r->now_ns);
+		walks++;
+	}
+	assert_true(walks >= OBJECTS / 10000);
+	rig_destroy(&r);
+}
+
 /* While somebody asks it has a small share of what they move; in memory none. */
 static void
 gives_way(enum rig_kind kind, int share)
@@ -644,7 +680,7 @@ gives_way(enum rig_kind kind, int share)
 	struct rig *r = up(kind, 64 * MIB, 13);
 	struct mkv_drv_req q;
 
-	put_many(r, 10, 1000000);
+	put_many(r, 40, 1000000);
 	scrub_at(r, 1024 * MIB);
 	for (unsigned i = 0; i < 200; i++) {
 		rig_req(&q, MKV_DRV_GET, "k3");
@@ -658,7 +694,7 @@ gives_way(enum rig_kind kind, int share)
 		rig_turn(r);
 	}
 	assert_true(COUNTED(r, scrub_bytes_total) <= share * 200 * 10000);
-	for (unsigned i = 0; COUNTED(r, scrub_objects_total) < 10; i++) {
+	for (unsigned i = 0; COUNTED(r, scrub_objects_total) < 40; i++) {
 		assert_true(i < MANY);
 		rig_turn(r);
 	}
@@ -798,6 +834,7 @@ main(void)
 		cmocka_unit_test(test_unverified_between_passes),
 		cmocka_unit_test(test_goes_on_after_a_restart),
 		cmocka_unit_test(test_rate),
+		cmocka_unit_test(test_walk_in_turns),
 		cmocka_unit_test(test_gives_way),
 		cmocka_unit_test(test_deleted_while_read),
 		cmocka_unit_test(test_replaced_while_read),

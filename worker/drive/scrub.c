@@ -117,14 +117,14 @@ static void
 scrub_issue(struct mkv_engine *e, void *to, uint32_t bytes, uint64_t off)
 {
 	struct scrub *s = &e->scrub;
-	struct scrub_io *io = &s->io[s->ios++];
+	struct scrub_io *io = &s->io[s->ios];
 
-	MKV_ASSERT(s->ios <= MKV_OBJ_RUNS_MAX);
+	MKV_ASSERT(s->ios < MKV_OBJ_RUNS_MAX);
+	s->ios++;
 	memset(io, 0, sizeof(*io));
 	io->e = e;
 	io->off = off;
 	io->mio.done = scrub_on_read;
-	s->err = 0;
 	s->bytes += bytes;
 	sched_read(e, MKV_IO_SCRUB, &io->mio, to, bytes, off, -1);
 }
@@ -147,6 +147,7 @@ scrub_read_page(struct mkv_engine *e, uint64_t now)
 
 	s->state = SC_PAGE;
 	s->bytes = 0;
+	s->err = 0;
 	scrub_issue(e, s->pg, MKV_BLOCK, mkv_sb_page_at(&e->sb, s->page));
 	scrub_pay(e, now);
 }
@@ -162,6 +163,7 @@ scrub_read_data(struct mkv_engine *e, uint32_t i, const struct mkv_obj_view *v, 
 	s->ent = i;
 	eng_ent(e, i)->holds++;
 	s->bytes = 0;
+	s->err = 0;
 	for (uint64_t pos = s->at; pos < end; pos += left) {
 		uint64_t off = req_phys(e, v->runs, v->o->n_runs, pos, &left);
 
@@ -263,8 +265,8 @@ scrub_wants(const struct mkv_engine *e, uint32_t i, const struct mkv_obj_view *v
 	return (!e->scrub.only || !ent_is_proved(en));
 }
 
-/* One record, or the end of the page. 1: there is more to do at once. */
-static int
+/* One record, or the end of the page. */
+static void
 scrub_record(struct mkv_engine *e, uint64_t now)
 {
 	struct scrub *s = &e->scrub;
@@ -274,14 +276,13 @@ scrub_record(struct mkv_engine *e, uint64_t now)
 	s->pos = s->rec;
 	if (mkv_page_next(s->pg, &s->pos, &v) != 1) {
 		scrub_leave(e);
-		return (1);
+		return;
 	}
 	if ((i = scrub_ent(e, &v)) == MKV_ENT_NIL || !scrub_wants(e, i, &v)) {
 		scrub_next_record(s);
-		return (1);
+		return;
 	}
 	scrub_read_data(e, i, &v, now);
-	return (0);
 }
 
 /* A page that is not written grows: its records are looked at as they are now. */
@@ -495,15 +496,15 @@ scrub_is_due(const struct mkv_engine *e, uint64_t now)
 	return (s->state != SC_NEXT || s->passing || (e->unproved > 0 && now >= s->again_ns) || scrub_due_ms(e) == 0);
 }
 
-/* The next page of the pass. 1: a visit began, or the walk goes on. */
-static int
+/* The next page of the pass, if one is due: a visit begins, or the walk goes on in the next turn. */
+static void
 scrub_pass(struct mkv_engine *e, uint64_t now)
 {
 	struct scrub *s = &e->scrub;
 
 	if (!s->passing) {
 		if (scrub_due_ms(e) > 0)
-			return (0);
+			return;
 		s->passing = 1;
 		s->pass++;
 		s->began_ms = eng_wall(e);
@@ -516,14 +517,13 @@ scrub_pass(struct mkv_engine *e, uint64_t now)
 		if (!e->pg.taken[page] || e->pg.live[page] == 0)
 			continue;
 		scrub_visit(e, page, 0, now);
-		return (1);
+		return;
 	}
 	if (s->next_page >= e->pg.count) {
 		s->passing = 0;
 		s->ended_ms = eng_wall(e);
 		scrub_gauges(e);
 	}
-	return (1);
 }
 
 /* May something be read now? In memory a read is this thread's own work: it waits until nobody has asked for a moment. */
@@ -561,10 +561,12 @@ scrub_step(struct mkv_engine *e, uint64_t now)
 	if (s->state == SC_LOST)
 		scrub_lost(e, now);
 	for (unsigned n = 0; n < SCRUB_RECORDS && s->ios == 0 && scrub_is_due(e, now) && scrub_may(e, now); n++) {
-		if (s->state == SC_NEXT && !scrub_walk(e, now) && !scrub_pass(e, now))
-			return;
+		if (s->state == SC_NEXT && !scrub_walk(e, now))
+			scrub_pass(e, now);
+		if (s->state == SC_NEXT)
+			return;			/* nothing to do, or the walk goes on in the next turn */
 		if (s->state == SC_VISIT && s->ios == 0 && scrub_refresh(e, now))
-			(void)scrub_record(e, now);
+			scrub_record(e, now);
 		if (s->state == SC_LOST)
 			return;
 	}

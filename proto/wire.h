@@ -154,7 +154,7 @@ _Static_assert(sizeof(struct mkv_wire_put) == 48, "put");
 
 struct mkv_wire_get {			/* GET, STAT, REPORT; then ns | key | pad to 8 */
 	uint64_t	off;
-	uint64_t	len;		/* at most so many bytes; STAT, REPORT: 0 */
+	uint64_t	len;		/* at most so many bytes; STAT: both 0; REPORT: the bytes that did not match, 0: to the end */
 	uint32_t	flags;
 	uint16_t	ns_bytes, key_bytes;
 };

@@ -52,7 +52,8 @@ enum mkv_drv_op {
 	MKV_DRV_LIST,		/* keys below prefix -> struct mkv_drv_list_row in buffer 0 */
 	MKV_DRV_INFO,
 	MKV_DRV_SET_NEW,
-	MKV_DRV_VERIFY,		/* report_corrupt: re-read and decide; status 0 the object is good, MKV_E_CORRUPT it was dropped */
+	MKV_DRV_VERIFY,		/* report_corrupt: re-read [off, off + len) (len 0: to the end) and decide; status 0 that is good, MKV_E_CORRUPT the object was
+				   dropped, with why. A manifest is answered as by GET, with a hold: its pieces are asked for one by one */
 	/* drive -> drive: args only */
 	MKV_DRV_SET_COMMITTED = 64,	/* arg0 set id lo, arg1 hi, arg2 piece count: pieces are named by a durable manifest */
 	MKV_DRV_SET_FREE,		/* arg0, arg1, arg2 likewise: manifest is gone: free the pieces; answered by SET_FREED */
@@ -62,7 +63,7 @@ enum mkv_drv_op {
 	MKV_DRV_SET_AUDIT,		/* to all: manifests of mine may be lost: ask for all sets */
 	MKV_DRV_SET_LOOK,		/* arg0, arg1 set id, arg2 first piece, arg3 how many, 64 at most: which of them are yours? Answered by SET_SEEN */
 	MKV_DRV_SET_SEEN,		/* arg0 to arg2 likewise, arg3 a bit for each that is here */
-	MKV_DRV_SET_LOST,		/* to all: arg0, arg1 a set of which a piece is lost; zero: not known which: look at all manifests */
+	MKV_DRV_SET_LOST,		/* to all: arg0, arg1 a set of which a piece is lost, arg2 why; zero: not known which: look at all manifests */
 };
 
 enum {
@@ -116,7 +117,7 @@ struct mkv_drv_req {
 	uint64_t	put_id;
 	uint64_t	ttl_ms;		/* 0: none */
 	uint64_t	value_bytes;	/* PUT: bytes of this object; MANIFEST: of the whole value */
-	uint64_t	off, len;	/* GET: range; LIST: cursor in off, rows in len */
+	uint64_t	off, len;	/* GET, VERIFY: range; LIST: cursor in off, rows in len */
 	uint64_t	txn;		/* COMMIT, ABORT */
 	struct mkv_set_id set;		/* PIECE, MANIFEST, ABORT */
 	struct mkv_digest parent;	/* chain: digest of the previous block's key, 0 if none */

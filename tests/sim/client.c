@@ -38,6 +38,9 @@ struct client {
 	uint32_t	flags;
 	unsigned	tries;
 	int		retry;			/* the put is to be sent again, as it was */
+	int		suspects;		/* what it read did not match: it is to be reported */
+	unsigned	bad_key;
+	uint64_t	bad_off;
 	uint8_t		*value, *got;
 	uint64_t	got_bytes;
 	uint64_t	gate;			/* of the timer for answers that do not come */
@@ -186,7 +189,7 @@ client_status_fits(const struct client *c, int status)
 		/* Nothing died, nothing hung, there is room: what did it wait for? A wake-up that was lost shows only here. */
 		return (sim->now - c->start < SEC || sim->harm_ns + 2 * SEC > c->start || (c->op == MKV_WIRE_PUT && sim->c.evict));
 	case MKV_E_MISS:
-		return (c->op == MKV_WIRE_GET || c->op == MKV_WIRE_STAT);
+		return (c->op == MKV_WIRE_GET || c->op == MKV_WIRE_STAT || c->op == MKV_WIRE_REPORT);
 	case MKV_E_EXISTS:
 		return (c->op == MKV_WIRE_PUT && (c->flags & MKV_WIRE_PUT_IF_ABSENT));
 	case MKV_E_STALE:			/* a reservation of a drive that was started again */
@@ -225,6 +228,10 @@ client_get_answer(struct client *c, int status, const struct mkv_wire_object *o)
 
 	if (status == MKV_E_MISS) {
 		model_check_miss(c->key[0], c->start, op_name(c->op));
+		return;
+	}
+	if (c->op == MKV_WIRE_REPORT) {
+		model_check_there(c->key[0], c->start, UINT64_MAX, "report");
 		return;
 	}
 	if (c->op == MKV_WIRE_STAT) {
@@ -305,11 +312,11 @@ client_answer(struct client *c, const struct mkv_hdr *h, const uint8_t *body)
 		client_unknown(c);
 	else if (c->op == MKV_WIRE_PUT)
 		client_put_answer(c, status);
-	else if (c->op == MKV_WIRE_GET || c->op == MKV_WIRE_STAT)
+	else if (c->op == MKV_WIRE_GET || c->op == MKV_WIRE_STAT || c->op == MKV_WIRE_REPORT)
 		client_get_answer(c, status, o);
 	else if (c->op == MKV_WIRE_LIST)
 		client_list_answer(c, body, h->body_bytes);
-	else if (c->op != MKV_WIRE_INFO && c->op != MKV_WIRE_REPORT)
+	else if (c->op != MKV_WIRE_INFO)
 		client_keys_answer(c, body, h->body_bytes);
 	c->state = CL_READY;
 	c->gate++;
@@ -378,6 +385,9 @@ client_take(struct client *c, const struct mkv_hdr *h, const uint8_t *body, cons
 		if (model.lossy && client_crcs_bad(h, body, pay, c->off + c->got_bytes)) {
 			sim_trace("client %u: the CRC shows damage", c->index);
 			SIM_CHECK(!sim->scrubbed, "client %u: damage of key %u that the scrubber passed over", c->index, c->key[0]);
+			c->suspects = !read_all;
+			c->bad_key = c->key[0];
+			c->bad_off = c->off + c->got_bytes;
 			client_drop(c);
 			client_pause(c);
 			return;
@@ -527,6 +537,21 @@ client_put(struct client *c)
 	client_send_put(c);
 }
 
+/* What is reported: the part that did not match; else, for no reason, anything. */
+static void
+client_suspect(struct client *c, struct mkv_wire_get *w)
+{
+	if (c->suspects) {
+		c->key[0] = c->bad_key;
+		w->off = c->bad_off;
+		w->len = SIM_EXTENT;
+	} else if (sim_chance(1, 2)) {
+		w->off = sim_below(VALUE_BYTES);
+		w->len = sim_below(2 * SIM_EXTENT);
+	}
+	c->suspects = 0;
+}
+
 static void
 client_get(struct client *c)
 {
@@ -537,6 +562,8 @@ client_get(struct client *c)
 
 	c->n_keys = 1;
 	c->key[0] = read_all ? ops_left : client_pick(0);
+	if (c->op == MKV_WIRE_REPORT)
+		client_suspect(c, &w);
 	k = &model.key[c->key[0]];
 	c->off = c->got_bytes = 0;
 	c->len = VALUE_BYTES;
@@ -544,8 +571,10 @@ client_get(struct client *c)
 		c->off = sim_below((uint32_t)MKV_MAX(k->v[k->n - 1].bytes, 1u));
 		c->len = sim_chance(1, 2) ? sim_below(300000) : VALUE_BYTES;
 	}
-	w.off = c->op == MKV_WIRE_GET ? c->off : 0;
-	w.len = c->op == MKV_WIRE_GET ? c->len : 0;
+	if (c->op == MKV_WIRE_GET) {
+		w.off = c->off;
+		w.len = c->len;
+	}
 	w.ns_bytes = (uint16_t)k->ns_bytes;
 	w.key_bytes = (uint16_t)k->name_bytes;
 	memcpy(body, &w, sizeof(w));
@@ -627,13 +656,13 @@ client_choose(void)
 		return (MKV_WIRE_MATCH);
 	if (pct < 96)
 		return (MKV_WIRE_STAT);
-	return (pct < 98 ? MKV_WIRE_LIST : MKV_WIRE_INFO);
+	return (pct < 98 ? MKV_WIRE_LIST : pct < 99 ? MKV_WIRE_INFO : MKV_WIRE_REPORT);
 }
 
 static void
 client_ask(struct client *c)
 {
-	c->op = c->retry ? MKV_WIRE_PUT : read_all ? MKV_WIRE_GET : client_choose();
+	c->op = c->retry ? MKV_WIRE_PUT : read_all ? MKV_WIRE_GET : c->suspects ? MKV_WIRE_REPORT : client_choose();
 	c->id = c->next_id++;
 	c->start = sim->now;
 	c->deadline_ns = sim->now + (!read_all && sim_chance(1, 8) ? sim_between(1 * MS, 50 * MS) : sim_between(1 * SEC, 10 * SEC));
@@ -646,6 +675,7 @@ client_ask(struct client *c)
 		break;
 	case MKV_WIRE_GET:
 	case MKV_WIRE_STAT:
+	case MKV_WIRE_REPORT:
 		client_get(c);
 		break;
 	case MKV_WIRE_LIST:

@@ -351,6 +351,117 @@ fault_piece(struct rig *r, struct rig_client *c)
 	assert_int_equal(r->drive[0].short_releases + r->drive[1].short_releases, 1);
 }
 
+static int
+report(struct rig_client *c, const char *key, uint64_t off, uint64_t len)
+{
+	uint8_t body[64];
+
+	return (answer_of(c, rig_send(c, MKV_WIRE_REPORT, 0, 0, body, rig_get_body(body, key, strlen(key), off, len), NULL, 0)));
+}
+
+static unsigned
+looked(struct rig *r)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < r->conf.drives; i++) {
+		n += r->drive[i].count[MKV_DRV_VERIFY];
+		r->drive[i].count[MKV_DRV_VERIFY] = 0;
+	}
+	return (n);
+}
+
+static unsigned
+short_releases(const struct rig *r)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < r->conf.drives; i++)
+		n += r->drive[i].short_releases;
+	return (n);
+}
+
+static struct rig_object *
+piece_of(struct rig *r, uint32_t no)
+{
+	for (unsigned k = 0; k < r->conf.drives * RIG_OBJECTS; k++) {
+		struct rig_object *o = &r->drive[k % r->conf.drives].obj[k / r->conf.drives];
+
+		if (o->used && (o->flags & MKV_DRV_F_PIECE) && mkv_digest_eq(o->digest, mkv_piece_digest(r->f->piece_secret, o->set, no)))
+			return (o);
+	}
+	return (NULL);
+}
+
+/* What a reader found damaged is looked at where it lies: those pieces that it names, and what their drives find is the answer. */
+static void
+fault_report(struct rig *r, struct rig_client *c)
+{
+	rig_fill(big, 6u << 20, 1);
+	assert_int_equal(rig_put(c, "set", big, (5u << 20) + 70000), 0);
+	assert_int_equal(rig_put(c, "one", big, 300000), 0);
+	assert_int_equal(report(c, "none", 0, 0), MKV_E_MISS);
+	assert_int_equal(c->f.hdr.reason, MKV_REASON_NEVER);
+	(void)looked(r);
+	assert_int_equal(report(c, "set", 0, 0), 0);
+	assert_int_equal(looked(r), 1 + 6);
+	assert_int_equal(report(c, "set", (2u << 20) + 5, 1u << 20), 0);
+	assert_int_equal(looked(r), 1 + 2);
+	assert_int_equal(report(c, "set", 5u << 20, UINT64_MAX), 0);
+	assert_int_equal(looked(r), 1 + 1);
+	assert_int_equal(report(c, "set", 6u << 20, 1), 0);
+	assert_int_equal(looked(r), 1);
+	/* One of them is bad. Its drive tells the home; the front says what it heard, and asks for no more than it must. */
+	piece_of(r, 3)->data[(1u << 20) - 1] ^= 1;
+	assert_int_equal(report(c, "set", 3u << 20, 65536), 0);
+	assert_int_equal(report(c, "set", (4u << 20) - 65536, 65536), MKV_E_CORRUPT);
+	assert_int_equal(c->f.hdr.reason, MKV_REASON_WRITER_CRC);
+	assert_null(piece_of(r, 3));
+	assert_int_equal(short_releases(r), 0);
+	/* It is nowhere now: told with the release, as by a reader. */
+	assert_int_equal(report(c, "set", 0, 0), MKV_E_MISS);
+	rig_pump_ms(r, 5);
+	assert_int_equal(short_releases(r), 1);
+	/* A value without pieces. */
+	for (unsigned i = 0; i < r->conf.drives; i++)
+		for (unsigned k = 0; k < RIG_OBJECTS; k++)
+			if (r->drive[i].obj[k].key_bytes == 3 && memcmp(r->drive[i].obj[k].key, "one", 3) == 0)
+				r->drive[i].obj[k].data[70000] ^= 1;
+	assert_int_equal(report(c, "one", 0, 65536), 0);
+	assert_int_equal(report(c, "one", 65536, 65536), MKV_E_CORRUPT);
+	assert_int_equal(c->f.hdr.reason, MKV_REASON_WRITER_CRC);
+	assert_int_equal(report(c, "one", 65536, 65536), MKV_E_MISS);
+}
+
+/* A drive that has too many reports at work, one that dies with one, one that does not answer in time. */
+static void
+fault_report_late(struct rig *r, struct rig_client *c)
+{
+	uint8_t body[64];
+	uint64_t id;
+
+	rig_fill(big, 6u << 20, 1);
+	assert_int_equal(rig_put(c, "set", big, 4u << 20), 0);
+	r->drive[0].force[MKV_DRV_VERIFY] = MKV_E_BUSY;
+	assert_int_equal(report(c, "set", 0, 0), MKV_E_BUSY);
+	r->drive[0].force[MKV_DRV_VERIFY] = 0;
+	r->drive[0].hold = 1;
+	id = rig_send(c, MKV_WIRE_REPORT, 0, 0, body, rig_get_body(body, "set", 3, 0, 0), NULL, 0);
+	rig_pump_ms(r, 20);
+	assert_true(r->drive[0].n_held > 0);
+	rig_drive_kill(r, 0);
+	rig_drive_up(r, 0, 50);
+	r->drive[0].hold = 0;
+	mkv_front_drive_drained(r->f, 0, 49);
+	assert_int_equal(answer_of(c, id), 0);
+	r->drive[0].hold = 1;
+	c->deadline_us = 50000;
+	assert_int_equal(report(c, "set", 0, 0), MKV_E_TIMEOUT);
+	assert_int_equal(c->f.hdr.reason, MKV_REASON_TIMED_OUT);
+	rig_drive_answer_held(&r->drive[0]);
+	rig_pump_ms(r, 20);
+}
+
 /* A part of a large value fails at its drive, or the client gives up: the pieces are dropped, and parts that still come are swallowed. */
 static void
 fault_set(struct rig *r, struct rig_client *c)
@@ -610,6 +721,17 @@ test_piece(void **state)
 }
 
 static void
+test_report(void **state)
+{
+	const struct rig_conf three = { .drives = 3, .kind = MKV_IOQ_AUTO };
+
+	(void)state;
+	on_one_and_memory(fault_report);
+	rig_with(&three, fault_report);
+	on_one_and_memory(fault_report_late);
+}
+
+static void
 test_bad_crc(void **state)
 {
 	(void)state;
@@ -753,6 +875,7 @@ main(void)
 		cmocka_unit_test(test_lies),
 		cmocka_unit_test(test_sets),
 		cmocka_unit_test(test_piece),
+		cmocka_unit_test(test_report),
 		cmocka_unit_test(test_bad_crc),
 		cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_client_gone),

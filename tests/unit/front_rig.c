@@ -265,6 +265,29 @@ do_delete(struct rig_drive *d, const struct mkv_drv_req *q, struct mkv_drv_rep *
 	return (0);
 }
 
+/* Bytes that do not match the CRCs of their put, in the chunks of the range: gone, and their writer's fault. */
+static int
+do_verify(struct rig_drive *d, const struct mkv_drv_req *q, struct mkv_drv_rep *rep)
+{
+	struct rig_object *o = drive_find(d, q->digest);
+	struct mkv_drv_req get = *q;
+	uint64_t end;
+
+	if (o == NULL || (o->flags & MKV_DRV_F_MANIFEST) != 0) {
+		get.op = MKV_DRV_GET;
+		return (do_get(d, &get, rep));
+	}
+	end = q->len == 0 || q->off > o->bytes || q->len > o->bytes - q->off ? o->bytes : q->off + q->len;
+	for (uint64_t at = q->off / MKV_CRC_CHUNK * MKV_CRC_CHUNK; at < end; at += MKV_CRC_CHUNK) {
+		if (mkv_crc32c(0, o->data + at, MKV_MIN(o->bytes - at, MKV_CRC_CHUNK)) == o->crcs[at / MKV_CRC_CHUNK])
+			continue;
+		drive_drop(o);
+		rep->reason = MKV_REASON_WRITER_CRC;
+		return (MKV_E_CORRUPT);
+	}
+	return (0);
+}
+
 static void
 drop_set(struct rig_drive *d, struct mkv_set_id set)
 {
@@ -291,8 +314,8 @@ drive_do(struct rig_drive *d, const struct mkv_drv_req *q, struct mkv_drv_rep *r
 	case MKV_DRV_BATCH:	rep->lease_ms = d->lease_full ? 0 : q->lease_ms; return (do_batch(d, q));
 	case MKV_DRV_LIST:	return (do_list(d, q, rep));
 	case MKV_DRV_DELETE:
-	case MKV_DRV_TOUCH:
-	case MKV_DRV_VERIFY:	return (do_delete(d, q, rep));
+	case MKV_DRV_TOUCH:	return (do_delete(d, q, rep));
+	case MKV_DRV_VERIFY:	return (do_verify(d, q, rep));
 	case MKV_DRV_SET_NEW:	rep->set.lo = ++d->next_set; rep->set.hi = d->index; rep->total_bytes = d->total_bytes; return (0);
 	case MKV_DRV_INFO:	rep->total_bytes = 1000; rep->used_bytes = 10; rep->objects = 1; return (0);
 	}

@@ -519,6 +519,53 @@ test_liar_reported(void **state)
 	rig_destroy(&r);
 }
 
+/* Of a reported range its chunks are read and no others; only who read all proved all. Too many reports at once: the rest is BUSY, and nobody else waits. */
+static void
+test_reported_range(void **state)
+{
+	struct rig *r = up(RIG_SIM, 32 * MIB, 8);
+	struct mkv_drv_req q;
+	unsigned busy = 0, good = 0;
+
+	(void)state;
+	rig_put_req(r, &q, 0, "v", 300000, 1);
+	q.crcs[3] ^= 1;
+	rig_submit(r, 0, &q);
+	assert_int_equal(rig_wait(r, 0)->status, 0);
+	rig_req(&q, MKV_DRV_VERIFY, "v");
+	q.off = 65536;
+	q.len = 2 * 65536;
+	rig_submit(r, 0, &q);
+	assert_int_equal(rig_wait(r, 0)->status, 0);
+	assert_int_equal(r->slot[0].rep.flags & MKV_DRV_F_VERIFIED, 0);
+	q.off = UINT64_MAX - 5;				/* foreign numbers */
+	q.len = UINT64_MAX;
+	rig_submit(r, 0, &q);
+	assert_int_equal(rig_wait(r, 0)->status, 0);
+	assert_int_equal(r->slot[0].rep.flags & MKV_DRV_F_VERIFIED, 0);
+	assert_int_equal(r->e->unproved, 1);
+	for (unsigned i = 0; i < 4 * VERIFY_MAX; i++) {
+		q.off = 10;
+		q.len = 100;
+		rig_submit(r, i, &q);
+	}
+	for (unsigned i = 0; i < 4 * VERIFY_MAX; i++) {
+		int status = rig_wait(r, i)->status;
+
+		assert_true(status == 0 || status == MKV_E_BUSY);
+		good += status == 0;
+		busy += status != 0;
+	}
+	assert_true(good >= VERIFY_MAX && busy > 0);
+	assert_int_equal(r->e->verifies, 0);
+	q.off = 3 * 65536 + 1;
+	q.len = 1;
+	rig_submit(r, 0, &q);
+	assert_int_equal(rig_wait(r, 0)->status, MKV_E_CORRUPT);
+	assert_int_equal(r->slot[0].rep.reason, MKV_REASON_WRITER_CRC);
+	rig_destroy(&r);
+}
+
 /* ---- Order ------------------------------------------------------------------------------------------------------------------ */
 
 static void
@@ -830,6 +877,7 @@ main(void)
 		cmocka_unit_test(test_liar),
 		cmocka_unit_test(test_liar_in_memory),
 		cmocka_unit_test(test_liar_reported),
+		cmocka_unit_test(test_reported_range),
 		cmocka_unit_test(test_unverified_first),
 		cmocka_unit_test(test_unverified_between_passes),
 		cmocka_unit_test(test_goes_on_after_a_restart),

@@ -238,6 +238,7 @@ test_other(void **state)
 	rig_submit(r, 0, &q);
 	assert_int_equal(rig_wait(r, 0)->status, MKV_E_CORRUPT);
 	assert_true(said(r, from, MKV_DRV_SET_LOST)->arg[0] == 7 && said(r, from, MKV_DRV_SET_LOST)->arg[1] == 0x1234);
+	assert_int_equal(said(r, from, MKV_DRV_SET_LOST)->arg[2], MKV_REASON_WRITER_CRC);	/* nobody had proved it */
 	/* After an end that was not orderly accepted pieces may be gone without a trace. */
 	from = r->peers;
 	again(r, 0);
@@ -268,12 +269,46 @@ test_told(void **state)
 	rig_destroy(&r);
 }
 
+/* Why the piece left is why the value is missed; and a piece that leaves while its value is checked is not taken for there because it was seen before. */
+static void
+test_told_why(void **state)
+{
+	struct rig *r = up();
+	struct mkv_set_id one = put_striped(r, "one", 3), two = put_striped(r, "two", 3), many = put_striped(r, "many", 70);
+	struct mkv_desc d = { .op = MKV_DRV_SET_LOST, .arg = { one.lo, one.hi, MKV_REASON_CORRUPT } };
+	unsigned from;
+
+	(void)state;
+	mkv_engine_peer(r->e, 5, &d);
+	turns(r, 1);
+	seen(r, one, 0, 0);
+	assert_int_equal(there(r, "one"), MKV_REASON_CORRUPT);
+	d.arg[0] = two.lo;
+	d.arg[2] = 9999;			/* a neighbour's number */
+	mkv_engine_peer(r->e, 5, &d);
+	turns(r, 1);
+	seen(r, two, 0, 0);
+	assert_int_equal(there(r, "two"), MKV_REASON_LOST);
+	d.arg[0] = many.lo;
+	d.arg[2] = MKV_REASON_WRITER_CRC;
+	mkv_engine_peer(r->e, 5, &d);
+	turns(r, 1);
+	seen(r, many, 0, UINT64_MAX);		/* all of these; then one of them goes */
+	mkv_engine_peer(r->e, 5, &d);
+	from = r->peers;
+	seen(r, many, 64, UINT64_MAX);
+	assert_int_equal(said(r, from, MKV_DRV_SET_LOOK)->arg[2], 0);
+	seen(r, many, 0, UINT64_MAX & ~(1ull << 40));
+	assert_int_equal(there(r, "many"), MKV_REASON_WRITER_CRC);
+	rig_destroy(&r);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_start), cmocka_unit_test(test_silence), cmocka_unit_test(test_reader), cmocka_unit_test(test_states),
-		cmocka_unit_test(test_other), cmocka_unit_test(test_told),
+		cmocka_unit_test(test_other), cmocka_unit_test(test_told), cmocka_unit_test(test_told_why),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -236,7 +236,7 @@ audit_drop(struct mkv_engine *e, uint32_t i)
 	int r = evict_one(e, i, MKV_REASON_CORRUPT);
 
 	if (r == 0)
-		whole_lost(e, (struct mkv_set_id){ 0, 0 });
+		whole_lost(e, (struct mkv_set_id){ 0, 0 }, MKV_REASON_LOST);
 	return (r == MKV_E_AGAIN ? r : 0);
 }
 

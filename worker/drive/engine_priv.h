@@ -46,6 +46,7 @@
 #define FRAME_NIL		UINT32_MAX
 #define PAGE_NIL		UINT32_MAX
 #define CHUNK			65536u
+#define VERIFY_MAX		8u		/* at work and waiting: reports of clients */
 
 enum mkv_next { MKV_NEXT_AGAIN, MKV_NEXT_PARK, MKV_NEXT_DONE };
 
@@ -133,6 +134,7 @@ struct mkv_req {
 	int		tries;
 	int		spec;		/* get: data read started before the page was there */
 	int		begun;		/* has had a transfer */
+	int		verifies;	/* is one of engine.verifies */
 	uint64_t	expires_ms, wall_ms;
 	uint32_t	scan_page, scan_left, scan_piece;
 	uint64_t	pin_units;	/* put, touch: asked for */
@@ -275,8 +277,9 @@ struct whole {				/* are all pieces of a manifest there? */
 	uint64_t	bits;		/* of the pieces from first on: seen */
 	uint64_t	again_ns;
 	uint32_t	ent, piece_count, first;
-	unsigned	tries;
+	unsigned	tries, reason;	/* reason: for the misses, if it is not whole */
 	int		used;
+	int		again;		/* a piece may have left since it was seen: once more from the first */
 };
 
 struct set_whole {
@@ -527,6 +530,7 @@ struct mkv_engine {
 	uint32_t	unreadable;	/* blocks that recovery asked for */
 	uint8_t		*bounce;	/* one chunk, for verify */
 	struct mkv_req	*bounce_of;
+	unsigned	verifies;
 	struct mkv_list	bounce_wait;
 	uint64_t	obj[MKV_OBJ_BYTES_MAX / 8];	/* scratch: the record being built */
 };
@@ -774,12 +778,12 @@ int	scrub_close(struct mkv_engine *e);
 /* whole.c */
 void	whole_opened(struct mkv_engine *e, int clean);	/* clean: the last end was orderly */
 void	whole_walk(struct mkv_engine *e);		/* check every manifest, soon */
-void	whole_suspect(struct mkv_engine *e, uint32_t i);	/* check this one, if it is a manifest that is there */
-/* A piece of this set that was here left without its home knowing (damage); a set of zeros: some pieces, of whatever sets. */
-void	whole_lost(struct mkv_engine *e, struct mkv_set_id set);
+void	whole_suspect(struct mkv_engine *e, uint32_t i, unsigned reason);	/* check this one, if it is a manifest that is there; why it leaves then */
+/* A piece of this set that was here left without its home knowing (damage), and why; a set of zeros: some pieces, of whatever sets. */
+void	whole_lost(struct mkv_engine *e, struct mkv_set_id set, unsigned reason);
 void	whole_on_look(struct mkv_engine *e, uint32_t drive, struct mkv_set_id set, uint64_t first, uint64_t n);
 void	whole_on_seen(struct mkv_engine *e, uint32_t drive, struct mkv_set_id set, uint64_t first, uint64_t bits);
-void	whole_on_lost(struct mkv_engine *e, struct mkv_set_id set);
+void	whole_on_lost(struct mkv_engine *e, struct mkv_set_id set, uint64_t reason);
 void	whole_step(struct mkv_engine *e, uint64_t now);
 uint64_t whole_next_ns(const struct mkv_engine *e);
 

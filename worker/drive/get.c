@@ -4,8 +4,11 @@
  *   GET: START -> LOOKUP (page; where the range allows it the data is read at the same time) -> IO -> edges checked -> answer
  *
  * Whole chunks are not touched here: their stored CRCs go with the answer and the reader checks. A range that begins or ends inside a chunk is
- * read with the whole chunk; the chunk is checked, then the CRC of its delivered part is made. VERIFY reads everything and decides.
+ * read with the whole chunk; the chunk is checked, then the CRC of its delivered part is made. VERIFY reads the chunks that its range touches and decides.
  * A mismatch is read once more; then the object leaves (obj_corrupt()).
+ *
+ * Clients may ask for VERIFY as often as they like. All of them together have one chunk under way at a time, so they are never more than one read among
+ * those of others; VERIFY_MAX wait for that, further ones are BUSY at once, so that they do not take the places of requests that make progress.
  */
 #include "config.h"
 
@@ -50,6 +53,8 @@ get_release(struct mkv_req *r)
 	if (r->ent != MKV_ENT_NIL)
 		ent_unhold(r->e, r->ent);
 	r->ent = MKV_ENT_NIL;
+	r->e->verifies -= (unsigned)r->verifies;
+	r->verifies = 0;
 }
 
 /* Into the buffers; where another request is just reading the same, from there. */
@@ -83,15 +88,31 @@ get_start_both(struct mkv_req *r)
 	get_read(r, r->q.off, end);
 }
 
+static int
+verify_may(struct mkv_req *r)
+{
+	if (r->e->verifies >= VERIFY_MAX) {
+		ENG_COUNT(r->e, reports_busy_total, 1);
+		return (0);
+	}
+	ENG_COUNT(r->e, reports_total, 1);
+	r->e->verifies++;
+	r->verifies = 1;
+	return (1);
+}
+
 static enum mkv_next
 get_start(struct mkv_req *r)
 {
 	unsigned reason;
 	uint32_t i = req_find(r, &reason);
 
-	ENG_COUNT(r->e, gets_total, 1);
+	if (r->q.op == MKV_DRV_GET)
+		ENG_COUNT(r->e, gets_total, 1);
 	if (i == MKV_ENT_NIL)
 		return (req_finish(r, MKV_E_MISS, reason));
+	if (r->q.op == MKV_DRV_VERIFY && !verify_may(r))
+		return (req_finish(r, MKV_E_BUSY, MKV_REASON_NONE));
 	get_hold(r, i);
 	r->state = RQ_LOOKUP;
 	if (r->q.op == MKV_DRV_GET)
@@ -204,9 +225,7 @@ hold_take(struct mkv_req *r)
 static enum mkv_next
 get_manifest(struct mkv_req *r)
 {
-	if (r->q.op == MKV_DRV_VERIFY)
-		whole_suspect(r->e, r->ent);
-	if (r->q.op == MKV_DRV_GET && !r->gone && !hold_take(r))
+	if (!r->gone && !hold_take(r))
 		ENG_COUNT(r->e, holds_short_total, 1);
 	return (req_finish(r, 0, MKV_REASON_NONE));
 }
@@ -259,6 +278,7 @@ get_lookup(struct mkv_req *r)
 	if (r->q.op == MKV_DRV_VERIFY) {
 		r->p.n_crcs = v.o->n_crcs;
 		memcpy(r->p.crcs, v.crcs, v.o->n_crcs * sizeof(uint32_t));
+		r->scan_piece = (uint32_t)(MKV_MIN(r->q.off, v.o->value_bytes) / CHUNK);
 		r->state = RQ_CHECK;
 		return (MKV_NEXT_AGAIN);
 	}
@@ -390,15 +410,29 @@ mkv_engine_release(struct mkv_engine *e, uint32_t client, uint64_t hold, uint64_
 		return;
 	}
 	if (flags & MKV_DRV_RELEASE_SHORT)
-		whole_suspect(e, e->hold[h].ent);
+		whole_suspect(e, e->hold[h].ent, MKV_REASON_LOST);
 	hold_drop(e, h);
+}
+
+/* The object's bytes that are read: to the end of the range's last chunk. len 0: to the object's end. */
+static uint64_t
+verify_end(const struct mkv_req *r)
+{
+	const struct mkv_drv_req *q = &r->q;
+	uint64_t all = r->p.value_bytes;
+
+	if (q->len == 0 || q->off >= all || q->len > all - q->off)
+		return (all);
+	return (MKV_MIN(MKV_ALIGN_UP(q->off + q->len, CHUNK), all));
 }
 
 static enum mkv_next
 verify_good(struct mkv_req *r)
 {
-	obj_proved(r->e, r->ent);
-	r->p.flags |= MKV_DRV_F_VERIFIED;
+	if (r->q.off < CHUNK && verify_end(r) == r->p.value_bytes) {
+		obj_proved(r->e, r->ent);
+		r->p.flags |= MKV_DRV_F_VERIFIED;
+	}
 	return (req_finish(r, 0, MKV_REASON_NONE));
 }
 
@@ -430,7 +464,7 @@ verify_check(struct mkv_req *r)
 		} else if (r->tries++ > 0)
 			return (get_corrupt(r, pos));
 	}
-	if (pos >= r->p.value_bytes)
+	if (pos >= verify_end(r))
 		return (verify_good(r));
 	bytes = MKV_ALIGN_UP(MKV_MIN(r->p.value_bytes - pos, CHUNK), MKV_BLOCK);
 	req_xfer(r, 0, pos, pos + bytes, pos, e->bounce);

@@ -92,7 +92,7 @@ obj_corrupt(struct mkv_engine *e, uint32_t i, const struct obj_blame *b)
 			en->flags |= MKV_ENT_QUARANTINE;
 	}
 	if (linked && !req_locked(e, en->digest) && evict_one(e, i, reason) == 0 && (en->flags & MKV_ENT_PIECE))
-		whole_lost(e, b->set);
+		whole_lost(e, b->set, reason);
 	return (reason);
 }
 

@@ -195,7 +195,7 @@ req_reset(struct mkv_req *r, const struct mkv_call *call, const struct mkv_drv_r
 	r->ent = r->side = MKV_ENT_NIL;
 	r->page = 0;
 	r->seq = 0;
-	r->committed = r->quarantine = r->same = r->tries = r->spec = r->begun = 0;
+	r->committed = r->quarantine = r->same = r->tries = r->spec = r->begun = r->verifies = 0;
 	r->expires_ms = 0;
 	r->scan_page = r->scan_left = r->scan_piece = 0;
 	memcpy(&r->q, q, sizeof(r->q));

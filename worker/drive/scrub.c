@@ -322,7 +322,7 @@ scrub_lost(struct mkv_engine *e, uint64_t now)
 		}
 		ENG_COUNT(e, scrub_bad_total, 1);
 		if (en->flags & MKV_ENT_PIECE)
-			whole_lost(e, (struct mkv_set_id){ 0, 0 });
+			whole_lost(e, (struct mkv_set_id){ 0, 0 }, MKV_REASON_LOST);
 	}
 	if (s->lost >= e->ix.ents_high)
 		scrub_leave(e);

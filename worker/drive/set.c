@@ -370,7 +370,7 @@ mkv_engine_peer(struct mkv_engine *e, uint32_t drive, const struct mkv_desc *d)
 		whole_on_seen(e, drive, set, d->arg[2], d->arg[3]);
 		break;
 	case MKV_DRV_SET_LOST:
-		whole_on_lost(e, set);
+		whole_on_lost(e, set, d->arg[2]);
 		break;
 	case MKV_DRV_RECLAIM:
 		if (e->o.evict && !e->readonly)

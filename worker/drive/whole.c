@@ -2,9 +2,9 @@
  * Are the values whose manifests lie here still whole? Drive's loop thread; owns the table of checks, and one walk over the manifests.
  *
  *   a check:  64 pieces at a time: SET_LOOK to each drive of the stripe, SET_SEEN from each of them: which of the pieces it has. One that nobody has: the
- *             manifest leaves (reason `lost`), durably, and what is left of its pieces is freed as for any manifest that is gone
+ *             manifest leaves (reason `lost`, or what SET_LOST said), durably, and what is left of its pieces is freed as for any manifest that is gone
  *   a walk:   a check of every manifest: soon after open, when the pool map changes, when a drive says that it may have lost pieces (SET_LOST)
- *   alone:    one set, when a reader missed a piece of it, or when SET_LOST names it
+ *   alone:    one set, when a reader missed a piece of it, or when SET_LOST names it and says why; what was seen before that is looked for once more
  *
  * Pieces of a set that has a manifest come into being no more. So "not there" is true for ever, whenever it was said, and a message may be lost, late or
  * come twice. Who is silent decides nothing: a drive that is away (FAILED, ABSENT) may come back with its pieces; one that should answer and does not is
@@ -77,9 +77,9 @@ whole_on_look(struct mkv_engine *e, uint32_t drive, struct mkv_set_id set, uint6
 
 /* Pieces that were here are not any more; a set of zeros: which ones is not known. */
 void
-whole_lost(struct mkv_engine *e, struct mkv_set_id set)
+whole_lost(struct mkv_engine *e, struct mkv_set_id set, unsigned reason)
 {
-	struct mkv_desc d = { .op = MKV_DRV_SET_LOST, .arg = { set.lo, set.hi } };
+	struct mkv_desc d = { .op = MKV_DRV_SET_LOST, .arg = { set.lo, set.hi, reason } };
 
 	if (e->o.offline)
 		return;
@@ -87,7 +87,7 @@ whole_lost(struct mkv_engine *e, struct mkv_set_id set)
 		e->whole.tell = WHOLE_TELL;
 		whole_walk(e);
 	} else if (set.hi == e->tag)
-		whole_on_lost(e, set);
+		whole_on_lost(e, set, reason);
 	else
 		e->o.ops->peer(e->o.arg, MKV_ENGINE_ALL_DRIVES, &d);
 }
@@ -132,9 +132,9 @@ whole_begin(struct mkv_engine *e, struct whole *c)
 	}
 }
 
-/* 0: the table is full. */
+/* news: a piece has left. reason: why, MKV_REASON_LOST if that is not known. 0: the table is full. */
 static int
-whole_check(struct mkv_engine *e, uint32_t i)
+whole_check(struct mkv_engine *e, uint32_t i, int news, unsigned reason)
 {
 	const struct mkv_side *s = &e->ix.side[eng_ent(e, i)->run];
 	struct whole *c = NULL;
@@ -146,14 +146,18 @@ whole_check(struct mkv_engine *e, uint32_t i)
 	for (unsigned k = 0; k < WHOLE_CHECKS; k++) {
 		struct whole *w = &e->whole.check[k];
 
-		if (w->used && w->ent == i && w->set.lo == s->set.lo)
+		if (w->used && w->ent == i && w->set.lo == s->set.lo) {
+			w->again |= news;
+			if (reason != MKV_REASON_LOST)
+				w->reason = reason;
 			return (1);
+		}
 		if (!w->used)
 			c = w;
 	}
 	if (c == NULL)
 		return (0);
-	*c = (struct whole){ .used = 1, .set = s->set, .ent = i, .piece_count = s->piece_count, .mask = mask };
+	*c = (struct whole){ .used = 1, .set = s->set, .ent = i, .piece_count = s->piece_count, .mask = mask, .reason = reason };
 	e->whole.checks++;
 	whole_begin(e, c);
 	return (1);
@@ -167,21 +171,23 @@ whole_end(struct mkv_engine *e, struct whole *c)
 }
 
 void
-whole_suspect(struct mkv_engine *e, uint32_t i)
+whole_suspect(struct mkv_engine *e, uint32_t i, unsigned reason)
 {
-	if (whole_is_manifest(eng_ent(e, i)) && !whole_check(e, i))
+	if (whole_is_manifest(eng_ent(e, i)) && !whole_check(e, i, 1, reason))
 		whole_walk(e);
 }
 
+/* The reason is a neighbour's number. */
 void
-whole_on_lost(struct mkv_engine *e, struct mkv_set_id set)
+whole_on_lost(struct mkv_engine *e, struct mkv_set_id set, uint64_t reason)
 {
+	int known = reason == MKV_REASON_CORRUPT || reason == MKV_REASON_WRITER_CRC;
 	uint32_t i;
 
 	if ((set.lo | set.hi) == 0)
 		whole_walk(e);
 	else if ((i = setmap_ent(e, set)) != MKV_ENT_NIL)
-		whole_suspect(e, i);
+		whole_suspect(e, i, known ? (unsigned)reason : MKV_REASON_LOST);
 }
 
 void
@@ -222,7 +228,7 @@ whole_ask(struct mkv_engine *e, struct whole *c, uint64_t now)
 static void
 whole_drop(struct mkv_engine *e, struct whole *c, const struct mkv_ent *en)
 {
-	if (req_locked(e, en->digest) || evict_one(e, c->ent, MKV_REASON_LOST) != 0)
+	if (req_locked(e, en->digest) || evict_one(e, c->ent, c->reason) != 0)
 		return;
 	ENG_COUNT(e, values_lost_total, 1);
 	journal_urgent(e);
@@ -241,10 +247,12 @@ whole_one(struct mkv_engine *e, struct whole *c, uint64_t now)
 		whole_ask(e, c, now);
 	else if (c->bits != (n == WHOLE_PIECES ? UINT64_MAX : (1ull << n) - 1))
 		whole_drop(e, c, en);
-	else if (c->piece_count - c->first <= WHOLE_PIECES)
+	else if (c->piece_count - c->first <= WHOLE_PIECES && !c->again)
 		whole_end(e, c);
 	else {
-		c->first += WHOLE_PIECES;
+		c->first = c->piece_count - c->first <= WHOLE_PIECES ? 0 : c->first + WHOLE_PIECES;
+		if (c->first == 0)
+			c->again = 0;
 		whole_begin(e, c);
 	}
 }
@@ -259,7 +267,7 @@ whole_walk_step(struct mkv_engine *e)
 	for (unsigned n = 0; n < WHOLE_STEP && w->hand < e->ix.ents_high; n++, w->hand++) {
 		if (!whole_is_manifest(eng_ent(e, w->hand)))
 			continue;
-		if (!whole_check(e, w->hand))
+		if (!whole_check(e, w->hand, 0, MKV_REASON_LOST))
 			return;
 	}
 	w->walking = w->hand < e->ix.ents_high;
@@ -292,7 +300,7 @@ whole_opened(struct mkv_engine *e, int clean)
 	if (e->manifests > 0)
 		whole_walk(e);
 	if (!clean || e->rec.lost_objects || e->rec.damaged_blocks)
-		whole_lost(e, (struct mkv_set_id){ 0, 0 });
+		whole_lost(e, (struct mkv_set_id){ 0, 0 }, MKV_REASON_LOST);
 }
 
 void

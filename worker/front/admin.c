@@ -1,5 +1,5 @@
 /*
- * memkv-front, loop thread: the small operations. STAT and REPORT ask the home drive, INFO all that serve, LIST one drive after the other (a cursor is
+ * memkv-front, loop thread: the small operations. STAT asks the home drive, INFO all that serve, LIST one drive after the other (a cursor is
  * drive << 56 | the drive's own cursor), PING and CANCEL are answered at once.
  */
 #include "config.h"
@@ -20,10 +20,10 @@ _Static_assert(sizeof(struct mkv_wire_list_row) == sizeof(struct mkv_drv_list_ro
     offsetof(struct mkv_wire_list_row, key) == offsetof(struct mkv_drv_list_row, key), "a drive's rows leave as they are");
 _Static_assert(sizeof(struct mkv_wire_list_reply) + LIST_BYTES <= MKV_STAGE_UNIT, "an answer fits a unit");
 
-/* ---- STAT, REPORT ---------------------------------------------------------------------------------------------------------- */
+/* ---- STAT ------------------------------------------------------------------------------------------------------------------ */
 
 static int
-one_start(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
+stat_start(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
 {
 	const struct mkv_wire_get *w;
 	int e;
@@ -37,7 +37,7 @@ one_start(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
 }
 
 static enum mkv_next
-one_step(struct mkv_req *r)
+stat_step(struct mkv_req *r)
 {
 	int drive = mkv_route_read(r);
 	struct mkv_drv_req *q;
@@ -55,11 +55,11 @@ one_step(struct mkv_req *r)
 	mkv_req_fill(r, q);
 	if (r->u.misc.rows & MKV_WIRE_LIST_NO_TOUCH)
 		q->flags |= MKV_DRV_F_NO_TOUCH;
-	mkv_dop_push(r->f, d, drive, r->op == MKV_WIRE_STAT ? MKV_DRV_STAT : MKV_DRV_VERIFY);
+	mkv_dop_push(r->f, d, drive, MKV_DRV_STAT);
 	return (MKV_NEXT_PARK);
 }
 
-/* STAT, REPORT, LIST: the drive's failure is the answer, unless the drive died. 1: go on. */
+/* STAT, LIST: the drive's failure is the answer, unless the drive died. 1: go on. */
 static int
 one_good(struct mkv_req *r, const struct mkv_drv_rep *rep, int status)
 {
@@ -95,14 +95,6 @@ stat_on_dop(struct mkv_req *r, struct mkv_dop *d, const struct mkv_drv_rep *rep,
 	o.flags = rep->flags & MKV_DRV_F_PIN ? MKV_WIRE_PUT_PIN : 0;
 	mkv_metric_add(r->f->m, MKV_M_front_hits_total, r->op, 1);
 	mkv_req_end(r, 0, MKV_REASON_NONE, &o, sizeof(o));
-}
-
-static void
-report_on_dop(struct mkv_req *r, struct mkv_dop *d, const struct mkv_drv_rep *rep, int status)
-{
-	(void)d;
-	if (one_good(r, rep, status))
-		mkv_req_end(r, 0, MKV_REASON_NONE, NULL, 0);
 }
 
 /* ---- LIST ------------------------------------------------------------------------------------------------------------------ */
@@ -372,8 +364,7 @@ nothing_on_dop(struct mkv_req *r, struct mkv_dop *d, const struct mkv_drv_rep *r
 	MKV_ASSERT(r == NULL);		/* asks no drive */
 }
 
-const struct mkv_req_ops mkv_stat_ops = { .op = MKV_WIRE_STAT, .start = one_start, .step = one_step, .on_dop = stat_on_dop };
-const struct mkv_req_ops mkv_report_ops = { .op = MKV_WIRE_REPORT, .start = one_start, .step = one_step, .on_dop = report_on_dop };
+const struct mkv_req_ops mkv_stat_ops = { .op = MKV_WIRE_STAT, .start = stat_start, .step = stat_step, .on_dop = stat_on_dop };
 const struct mkv_req_ops mkv_list_ops = {
 	.op = MKV_WIRE_LIST, .start = list_start, .step = list_step, .on_dop = list_on_dop, .undo = list_undo,
 };

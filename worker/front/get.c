@@ -35,8 +35,8 @@ get_start(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
 	return (0);
 }
 
-static void
-get_miss(struct mkv_req *r, unsigned reason)
+void
+mkv_get_miss(struct mkv_req *r, unsigned reason)
 {
 	mkv_req_end(r, MKV_E_MISS, (unsigned)mkv_route_reason(r->f, r->digest, (int)reason), NULL, 0);
 }
@@ -48,6 +48,24 @@ static uint32_t
 get_room(uint64_t off, uint64_t len)
 {
 	return ((uint32_t)(MKV_ALIGN_UP(off + len, MKV_CRC_CHUNK) - off / MKV_CRC_CHUNK * MKV_CRC_CHUNK));
+}
+
+/* Whose object part p is, in q, and the drive to be asked; -1: none is in service. */
+int
+mkv_get_aim(struct mkv_req *r, const struct mkv_part *p, struct mkv_drv_req *q)
+{
+	const struct mkv_get *u = &r->u.get;
+
+	if (!u->multi) {
+		mkv_req_fill(r, q);
+		return (mkv_route_read(r));
+	}
+	q->flags |= MKV_DRV_F_PIECE;
+	q->set = u->set;
+	q->piece_no = p->no;
+	q->piece_bytes = u->piece_bytes;
+	q->digest = mkv_piece_digest(r->f->piece_secret, u->set, p->no);
+	return (mkv_route_piece_drive(r->f, q->digest, u->stripe, u->n_stripe, p->try_no));
 }
 
 /* p->off, p->bytes say what is wanted of its object. 1: pushed; 0: parked; -1: ended. */
@@ -66,19 +84,8 @@ get_push(struct mkv_req *r, struct mkv_part *p)
 	q->off = p->off;
 	q->len = p->bytes;
 	q->flags = u->flags & MKV_WIRE_LIST_NO_TOUCH ? MKV_DRV_F_NO_TOUCH : 0;
-	if (u->multi) {
-		q->flags |= MKV_DRV_F_PIECE;
-		q->set = u->set;
-		q->piece_no = p->no;
-		q->piece_bytes = u->piece_bytes;
-		q->digest = mkv_piece_digest(r->f->piece_secret, u->set, p->no);
-		drive = mkv_route_piece_drive(r->f, q->digest, u->stripe, u->n_stripe, p->try_no);
-	} else {
-		mkv_req_fill(r, q);
-		drive = mkv_route_read(r);
-	}
-	if (drive < 0) {
-		get_miss(r, MKV_REASON_DRIVE_OFFLINE);
+	if ((drive = mkv_get_aim(r, p, q)) < 0) {
+		mkv_get_miss(r, MKV_REASON_DRIVE_OFFLINE);
 		return (-1);
 	}
 	mkv_part_push(r, p, drive, p->bytes != 0 ? MKV_DRV_GET : MKV_DRV_STAT);
@@ -135,8 +142,8 @@ get_know(struct mkv_get *u, const struct mkv_drv_rep *rep)
 }
 
 /* The value lies in pieces: from here on each part is one of them. */
-static void
-get_on_manifest(struct mkv_req *r, struct mkv_part *p, const struct mkv_drv_rep *rep)
+void
+mkv_get_on_manifest(struct mkv_req *r, struct mkv_part *p, const struct mkv_drv_rep *rep)
 {
 	struct mkv_get *u = &r->u.get;
 
@@ -162,28 +169,52 @@ get_on_manifest(struct mkv_req *r, struct mkv_part *p, const struct mkv_drv_rep 
 		u->nothing = 1;
 }
 
+/* One of the drives had the piece and knows why it is gone: that the others never had it says nothing. */
 static void
-get_on_failure(struct mkv_req *r, struct mkv_part *p, const struct mkv_drv_rep *rep, int status)
+get_why(struct mkv_get *u, const struct mkv_drv_rep *rep)
 {
+	if (rep != NULL && (u->why == MKV_REASON_NONE || u->why == MKV_REASON_NEVER))
+		u->why = rep->reason;
+}
+
+void
+mkv_get_on_failure(struct mkv_req *r, struct mkv_part *p, const struct mkv_drv_rep *rep, int status)
+{
+	struct mkv_get *u = &r->u.get;
+
 	if (rep == NULL && mkv_req_again(r, status)) {
 		p->state = PART_WAIT;
 		return;
 	}
-	if (status == MKV_E_MISS && r->u.get.multi && ++p->try_no < r->u.get.n_stripe &&
-	    mkv_route_piece_drive(r->f, mkv_piece_digest(r->f->piece_secret, r->u.get.set, p->no), r->u.get.stripe, r->u.get.n_stripe, p->try_no) >= 0) {
-		p->state = PART_WAIT;
-		return;
-	}
-	if (status == MKV_E_MISS && r->u.get.multi)
-		r->u.get.not_whole = 1;
-	if (status == MKV_E_MISS && !r->u.get.multi && mkv_route_read_next(r)) {
-		p->state = PART_WAIT;
-		return;
-	}
-	if (status == MKV_E_MISS)
-		get_miss(r, rep != NULL ? rep->reason : MKV_REASON_NONE);
-	else
+	if (status != MKV_E_MISS) {
 		mkv_req_end(r, status, rep != NULL ? rep->reason : MKV_REASON_NONE, NULL, 0);
+		return;
+	}
+	if (u->multi) {
+		get_why(u, rep);
+		if (++p->try_no < u->n_stripe && mkv_route_piece_drive(r->f, mkv_piece_digest(r->f->piece_secret, u->set, p->no), u->stripe,
+		    u->n_stripe, p->try_no) >= 0) {
+			p->state = PART_WAIT;
+			return;
+		}
+		u->not_whole = 1;
+		mkv_get_miss(r, u->why);
+		return;
+	}
+	if (mkv_route_read_next(r))
+		p->state = PART_WAIT;
+	else
+		mkv_get_miss(r, rep != NULL ? rep->reason : MKV_REASON_NONE);
+}
+
+void
+mkv_get_on_hold(struct mkv_part *p, const struct mkv_dop *d, const struct mkv_drv_rep *rep, int status)
+{
+	if (rep == NULL || status != 0 || rep->hold == 0)
+		return;
+	p->has_hold = 1;
+	p->hold = rep->hold;
+	p->epoch = d->epoch;
 }
 
 static void
@@ -193,19 +224,15 @@ get_on_dop(struct mkv_req *r, struct mkv_dop *d, const struct mkv_drv_rep *rep, 
 	struct mkv_part *p = d->part;
 
 	p->state = PART_FULL;
-	if (rep != NULL && status == 0 && rep->hold != 0) {
-		p->has_hold = 1;
-		p->hold = rep->hold;
-		p->epoch = d->epoch;
-	}
+	mkv_get_on_hold(p, d, rep, status);
 	if (r->ending)
 		return;
 	if (status != 0) {
-		get_on_failure(r, p, rep, status);
+		mkv_get_on_failure(r, p, rep, status);
 		return;
 	}
 	if (!u->multi && d->op == MKV_DRV_GET && (rep->flags & MKV_DRV_F_MANIFEST) != 0) {
-		get_on_manifest(r, p, rep);
+		mkv_get_on_manifest(r, p, rep);
 		return;
 	}
 	if ((d->op == MKV_DRV_GET && !get_rep_ok(r, p, rep)) || (u->multi && rep->len != p->bytes)) {
@@ -295,8 +322,8 @@ get_step_one(struct mkv_req *r)
 }
 
 /* The piece that a free part takes next. */
-static void
-get_next_piece(struct mkv_req *r, struct mkv_part *p)
+void
+mkv_get_next_piece(struct mkv_req *r, struct mkv_part *p)
 {
 	struct mkv_get *u = &r->u.get;
 	uint64_t begin = u->next_no * u->piece_bytes, from = MKV_MAX(begin, u->off), to = MKV_MIN(begin + u->piece_bytes, u->end);
@@ -345,7 +372,7 @@ get_part_to_ask(struct mkv_req *r)
 	}
 	if (wait != NULL || unused == NULL || r->u.get.next_no > r->u.get.last_no)
 		return (wait);
-	get_next_piece(r, unused);
+	mkv_get_next_piece(r, unused);
 	return (unused);
 }
 
@@ -391,8 +418,8 @@ get_step_multi(struct mkv_req *r)
 }
 
 /* The manifest is not needed any more. A full ring: called again when there is room. */
-static enum mkv_next
-get_undo(struct mkv_req *r)
+enum mkv_next
+mkv_get_undo(struct mkv_req *r)
 {
 	struct mkv_get *u = &r->u.get;
 
@@ -418,5 +445,5 @@ const struct mkv_req_ops mkv_get_ops = {
 	.start = get_start,
 	.step = get_step,
 	.on_dop = get_on_dop,
-	.undo = get_undo,
+	.undo = mkv_get_undo,
 };

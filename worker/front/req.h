@@ -120,7 +120,7 @@ struct mkv_put {
 	uint8_t		stripe[MKV_DRV_STRIPE_MAX];
 };
 
-struct mkv_get {
+struct mkv_get {			/* get, report */
 	uint64_t	off, len, end;	/* asked for; end: of what is delivered */
 	uint64_t	value_bytes, put_wall_ms, expires_wall_ms, put_id;
 	uint32_t	flags;
@@ -130,6 +130,7 @@ struct mkv_get {
 	uint64_t	next_no, emit_no, last_no;
 	uint8_t		has_hold, home;		/* multi: on the manifest, at that drive */
 	uint8_t		not_whole;		/* a piece was nowhere: its home is told with the release */
+	uint16_t	why;			/* and why, enum mkv_reason */
 	uint32_t	epoch;
 	uint64_t	hold;
 	struct mkv_set_id set;
@@ -181,7 +182,7 @@ struct mkv_keys {
 	struct mkv_keys_slice slice[KEYS_SLICES_MAX];
 };
 
-struct mkv_misc {			/* list, info, stat, report */
+struct mkv_misc {			/* list, info, stat */
 	uint64_t	cursor;
 	uint32_t	rows;
 	uint32_t	drive;
@@ -280,6 +281,15 @@ int		mkv_req_take_get(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t 
 void		mkv_req_fill(const struct mkv_req *r, struct mkv_drv_req *q);
 
 int		mkv_keys_unfinished(const struct mkv_req *r);		/* a list whose last part has not come */
+
+/* get.c, also for report.c: both begin at the home and go on with the pieces, if it has a manifest. */
+int		mkv_get_aim(struct mkv_req *r, const struct mkv_part *p, struct mkv_drv_req *q);
+void		mkv_get_miss(struct mkv_req *r, unsigned reason);
+void		mkv_get_on_hold(struct mkv_part *p, const struct mkv_dop *d, const struct mkv_drv_rep *rep, int status);
+void		mkv_get_on_manifest(struct mkv_req *r, struct mkv_part *p, const struct mkv_drv_rep *rep);	/* from here on each part is a piece */
+void		mkv_get_on_failure(struct mkv_req *r, struct mkv_part *p, const struct mkv_drv_rep *rep, int status);	/* asked again, or ended */
+void		mkv_get_next_piece(struct mkv_req *r, struct mkv_part *p);	/* that a free part takes */
+enum mkv_next	mkv_get_undo(struct mkv_req *r);
 
 /* part.c */
 void		mkv_part_init(struct mkv_req *r, struct mkv_part *p, uint32_t no, uint32_t bytes);

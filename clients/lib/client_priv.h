@@ -177,6 +177,7 @@ struct leg {				/* what one server has to do for an op */
 	uint64_t	frame_left;		/* of the frame in work: payload that no send has taken yet */
 	int		last_begun;		/* the frame in work is the last of the request */
 	uint64_t	rx_off;			/* GET: bytes received */
+	uint64_t	bad_off;		/* crc_bad: the first chunk, in the value, that did not match: what REPORT is about */
 	int		rx_begun;		/* first part seen */
 	/* key lists: this server's share of op->keys */
 	uint32_t	*idx;			/* NULL: all of them, in order */

@@ -171,6 +171,9 @@ encode_get(struct leg *l, struct out *out)
 	if (l->wire_op == MKV_WIRE_GET) {
 		w->off = o->off;
 		w->len = mkv_get_room(o);
+	} else if (l->wire_op == MKV_WIRE_REPORT) {
+		w->off = l->bad_off;
+		w->len = MKV_CRC_CHUNK;
 	}
 	w->flags = o->flags & MKV_NO_TOUCH ? MKV_WIRE_LIST_NO_TOUCH : 0;
 	w->ns_bytes = o->ns_bytes;

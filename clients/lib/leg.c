@@ -129,11 +129,14 @@ leg_report(struct leg *l)
 	mkv_leg_begin(l);
 }
 
+/* What it found, or had found before, is why the caller misses: `corrupt`, `writer_crc`, ... */
 static void
 leg_report_reply(struct leg *l, int status, unsigned reason)
 {
 	if (status != 0) {
-		mkv_leg_over(l, MKV_E_MISS, status == MKV_E_MISS && reason != 0 ? reason : MKV_REASON_CORRUPT);
+		if ((status != MKV_E_MISS && status != MKV_E_CORRUPT) || reason == MKV_REASON_NONE)
+			reason = MKV_REASON_CORRUPT;
+		mkv_leg_over(l, MKV_E_MISS, reason);
 		return;
 	}
 	l->wire_op = MKV_WIRE_GET;			/* the server's copy is good: once more */

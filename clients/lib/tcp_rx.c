@@ -75,6 +75,8 @@ rx_chunk_left(uint64_t off)
 static void
 rx_crc(struct conn *c, struct leg *l, const uint8_t *p, uint32_t n)
 {
+	uint64_t at = l->op->off + l->rx_off;
+
 	while (n > 0 && c->rx_crcs_n > 0) {
 		uint32_t step = MKV_MIN(n, c->rx_crc_left);
 
@@ -83,10 +85,13 @@ rx_crc(struct conn *c, struct leg *l, const uint8_t *p, uint32_t n)
 		c->rx_left -= step;
 		p += step;
 		n -= step;
+		at += step;
 		if (c->rx_crc_left > 0 && c->rx_left > 0)
 			continue;
-		if (c->rx_crc != c->rx_crcs[c->rx_crc_at++])
+		if (c->rx_crc != c->rx_crcs[c->rx_crc_at++] && !l->crc_bad) {
 			l->crc_bad = 1;
+			l->bad_off = (at - 1) / MKV_CRC_CHUNK * MKV_CRC_CHUNK;
+		}
 		c->rx_crc = 0;
 		c->rx_crc_left = MKV_CRC_CHUNK;
 	}

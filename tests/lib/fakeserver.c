@@ -440,9 +440,12 @@ serve_get(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 		return (reply_status(c, q, MKV_E_MISS, MKV_REASON_NEVER));
 	header(&h, q, 0, 0, sizeof(*b), 0);
 	end = MKV_MIN(b->value_bytes, w.off + w.len);
-	if (q->op == MKV_WIRE_REPORT)
-		r = reply_status(c, q, c->f->report_bad ? MKV_E_MISS : 0, c->f->report_bad ? MKV_REASON_CORRUPT : 0);
-	else if (q->op == MKV_WIRE_STAT || w.off >= end)
+	if (q->op == MKV_WIRE_REPORT) {
+		c->f->report_off = w.off;
+		c->f->report_len = w.len;
+		r = reply_status(c, q, c->f->report_bad == 0 ? 0 : c->f->report_bad == 1 ? MKV_E_MISS : MKV_E_CORRUPT,
+		    c->f->report_bad == 0 ? 0 : c->f->report_bad == 1 ? MKV_REASON_CORRUPT : MKV_REASON_WRITER_CRC);
+	} else if (q->op == MKV_WIRE_STAT || w.off >= end)
 		r = reply(c, &h, b, NULL);
 	for (at = w.off; q->op == MKV_WIRE_GET && at < end && r == 0; at += p->part_bytes)
 		r = give_part(c, q, b, copy, at, MKV_MIN(end - at, p->part_bytes), end - at > p->part_bytes);

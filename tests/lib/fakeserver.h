@@ -27,7 +27,8 @@ struct fake {
 	_Atomic int	lie, lies;
 	_Atomic int	status, statuses, hint_us;	/* the next `statuses` requests get this MKV_E_* */
 	_Atomic int	hang_up;		/* the next so many requests are answered by the end of the connection */
-	_Atomic int	report_bad;		/* REPORT: 1 the stored bytes are bad (miss corrupt), 0 they are good */
+	_Atomic int	report_bad;		/* REPORT: 1 the stored bytes were found bad before (miss corrupt), 2 they are now: their writer's fault, 0 good */
+	_Atomic uint64_t report_off, report_len;	/* of the last one */
 	_Atomic int	refuse_key;		/* CONNECT: 1 the key is refused */
 	_Atomic int	early;			/* a put of several parts is refused after its first, with this MKV_E_* */
 	/* what it saw */

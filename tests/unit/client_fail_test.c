@@ -398,6 +398,13 @@ test_corrupt(void **state)
 	assert_int_equal(mkv_get(cl, K("k"), buf, 700000, 10 * SEC, NULL), 700000);
 	assert_memory_equal(v, buf, 700000);
 	assert_int_equal(fake.requests[MKV_WIRE_REPORT], 1);
+	/* Only what did not match is reported. */
+	assert_int_equal(fake.report_len, 65536);
+	assert_true(fake.report_off > 0 && fake.report_off < 700000 && fake.report_off % 65536 == 0);
+	fake.lies = 1;
+	fake.report_bad = 2;				/* the server finds that they never matched, and says whose fault that is */
+	assert_int_equal(mkv_get(cl, K("k"), buf, 700000, 10 * SEC, &obj), MKV_ERR_MISS);
+	assert_int_equal(obj.reason, MKV_REASON_WRITER_CRC);
 	fake.lies = 1;
 	fake.report_bad = 1;				/* the server finds its copy bad */
 	assert_int_equal(mkv_get(cl, K("k"), buf, 700000, 10 * SEC, &obj), MKV_ERR_MISS);
@@ -407,7 +414,7 @@ test_corrupt(void **state)
 	assert_int_equal(mkv_get(cl, K("k"), buf, 700000, 10 * SEC, &obj), MKV_ERR_MISS);
 	assert_int_equal(obj.reason, MKV_REASON_CORRUPT);
 	fake.lies = 0;
-	assert_true(metric("corrupt_total") >= 4);
+	assert_true(metric("corrupt_total") >= 5);
 	free(v);
 	free(buf);
 }

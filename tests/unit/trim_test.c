@@ -285,6 +285,57 @@ test_close_waits(void **state)
 	down(r);
 }
 
+/* The last checkpoint turns the loop: the rest of the batch is not begun by that. */
+static void
+test_close_begins_none(void **state)
+{
+	struct rig *r = up(32 * MIB, MKV_POLICY_ADAPTIVE);
+	unsigned calls = r->sim->discards;
+
+	(void)state;
+	for (unsigned n = 0; n < 8; n++)
+		assert_int_equal(put(r, n, MIB), 0);
+	for (unsigned n = 1; n < 8; n += 2)
+		assert_int_equal(delete(r, n), 0);
+	r->sim->discard_hold = 1000;
+	r->now_ns += 6 * MKV_NS_PER_SEC;
+	for (unsigned i = 0; i < 100 && r->e->trim.claim.len == 0; i++)
+		rig_turn(r);
+	assert_true(r->e->trim.claim.len > 0 && r->e->trim.left > 0);
+	r->sim->discard_hold = 1;
+	assert_int_equal(rig_close(r, 0), 0);
+	assert_int_equal(r->sim->discarding, 0);
+	assert_int_equal(r->sim->discards, calls + 1);
+	down(r);
+}
+
+/* Who must end at once does not wait for it, nor says that it ended in order; also where nothing is left to be written. */
+static void
+test_close_is_cancelled(void **state)
+{
+	(void)state;
+	for (int readonly = 0; readonly < 2; readonly++) {
+		struct rig *r = up(32 * MIB, MKV_POLICY_ADAPTIVE);
+		unsigned writes;
+
+		assert_int_equal(put(r, 0, MIB / 4), 0);
+		assert_int_equal(delete(r, 0), 0);
+		r->sim->discard_hold = 1000;
+		pass(r, 6000);
+		assert_true(r->e->trim.claim.len > 0);
+		if (readonly) {
+			r->sim->fail_flush = 1;
+			assert_int_equal(put(r, 1, MIB / 4), MKV_E_READONLY);
+			pass(r, 1000);
+		}
+		r->sim->dead = 1;
+		writes = r->sim->ops;
+		assert_int_equal(rig_close(r, 0), MKV_E_CANCELLED);
+		assert_int_equal(r->sim->ops, writes);
+		down(r);
+	}
+}
+
 int
 main(void)
 {
@@ -296,6 +347,8 @@ main(void)
 		cmocka_unit_test(test_full_store_waits_for_it),
 		cmocka_unit_test(test_failures),
 		cmocka_unit_test(test_close_waits),
+		cmocka_unit_test(test_close_begins_none),
+		cmocka_unit_test(test_close_is_cancelled),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -423,29 +423,38 @@ mkv_engine_tune(struct mkv_engine *e, const struct mkv_engine_opts *opts)
 		e->o.policy = opts->policy;
 }
 
+/*
+ * What is under way ends; the last checkpoint, which turns the loop, and what that has begun; the clean mark. Once it is cancelled nothing is begun and
+ * the loop does not turn again.
+ */
+static int
+eng_end(struct mkv_engine *e)
+{
+	int r;
+
+	if ((r = trim_close(e)) != 0 || (r = scrub_close(e)) != 0)
+		return (r);
+	MKV_ASSERT(e->at_work == 0);
+	if (!e->readonly)
+		r = ckpt_run(e);
+	while (e->pm.state != PM_IDLE && !e->cancelled)
+		e->cancelled = e->o.ops->pump(e->o.arg) == MKV_E_CANCELLED;
+	if (e->cancelled || fail_close(e) != 0)
+		return (MKV_E_CANCELLED);
+	return (r != 0 || e->readonly ? r : eng_sb_write(e, 1));
+}
+
 int
 mkv_engine_close(struct mkv_engine **ep, int abandon)
 {
 	struct mkv_engine *e = *ep;
-	int r = 0;
+	int r;
 
 	if (e == NULL)
 		return (0);
 	MKV_CHECK_OBJ(e, MKV_ENGINE_MAGIC);
 	*ep = NULL;
-	while (!abandon && e->pm.state != PM_IDLE && !e->cancelled)
-		e->cancelled = e->o.ops->pump(e->o.arg) == MKV_E_CANCELLED;
-	if (!abandon)
-		(void)trim_close(e);
-	if (!abandon && !e->cancelled)
-		r = scrub_close(e);
-	if (!abandon && !e->readonly && r == 0) {
-		MKV_ASSERT(e->at_work == 0);
-		if ((r = ckpt_run(e)) == 0 && (r = fail_close(e)) == 0)
-			r = eng_sb_write(e, 1);
-	}
-	if (!abandon && r != MKV_E_CANCELLED)
-		(void)fail_close(e);			/* its block is under way where the drive became read-only */
+	r = abandon ? 0 : eng_end(e);
 	eng_free(e);
 	return (r);
 }

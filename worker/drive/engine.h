@@ -109,7 +109,10 @@ void	mkv_engine_tune(struct mkv_engine *e, const struct mkv_engine_opts *opts);
  * pump). why: the words an operator needs.
  */
 int	mkv_engine_open(struct mkv_engine **out, const struct mkv_engine_opts *opts, uint32_t *epoch_seen, char *why, size_t why_bytes);
-/* Checkpoint, clean mark, release. No request may be at work (mkv_engine_busy() == 0). abandon: no I/O, as after a crash. Accepts NULL. */
+/*
+ * Checkpoint, clean mark, release. No request may be at work (mkv_engine_busy() == 0). abandon: no I/O, as after a crash. Accepts NULL.
+ * 0; MKV_E_READONLY, MKV_E_IO, MKV_E_NOMEM: all is released, but there is no clean mark; MKV_E_CANCELLED (see pump).
+ */
 int	mkv_engine_close(struct mkv_engine **e, int abandon);
 
 /*

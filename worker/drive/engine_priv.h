@@ -458,7 +458,7 @@ struct trim {				/* trim.c */
 	uint32_t	hand, pos;	/* extent, and unit in it, that the batch is at */
 	uint32_t	first;		/* extents from here on have not been looked at since the start */
 	int		inside;		/* the batch is in the middle of an extent */
-	int		off;		/* this medium forgets nothing */
+	int		off;		/* this medium forgets nothing, or the end is near */
 	struct mkv_run	claim;		/* being discarded, across extents; len 0: nothing is */
 	uint64_t	since_ns;	/* the oldest of what waits, or the last batch */
 	uint64_t	begin_ns;	/* of the last call */

@@ -303,6 +303,7 @@ trim_close(struct mkv_engine *e)
 	struct trim *t = &e->trim;
 	int res;
 
+	t->off = 1;				/* the last checkpoint turns the loop: it begins no other */
 	while (t->claim.len > 0 && !e->cancelled) {
 		if (e->o.media->ops->discard_end(e->o.media, &res)) {
 			trim_end(e, res, eng_now(e));

@@ -8,12 +8,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "common/base/auth.h"
 #include "common/base/crc.h"
 #include "common/base/err.h"
+#include "common/base/log.h"
 #include "tests/crash/rig.h"
 #include "tests/unit/engine_up.h"
 #include "worker/drive/layout.h"
@@ -207,6 +209,34 @@ test_foreign(void **state)
 	rig_destroy(&r);
 }
 
+/* A medium that fails while it is formatted: the words say so, the log does not say that it was, and the next open begins again. */
+static void
+test_format_fails(void **state)
+{
+	struct rig *r = rig_create(RIG_SIM, 32 * MIB, 1);
+	char line[4096];
+	int fd[2];
+	ssize_t n;
+
+	(void)state;
+	assert_int_equal(pipe(fd), 0);
+	mkv_log_set_fd(fd[1]);
+	r->sim->fail_write = 2;
+	assert_int_equal(rig_open(r), MKV_E_IO);
+	mkv_log(MKV_EV_DRIVE_FAILED, "drive=rig");	/* the end of what is read */
+	mkv_log_set_fd(STDERR_FILENO);
+	n = read(fd[0], line, sizeof(line) - 1);
+	assert_true(n > 0);
+	line[n] = '\0';
+	assert_null(strstr(line, "event=drive_formatted"));
+	assert_non_null(strstr(r->why, "cannot be formatted"));
+	close(fd[0]);
+	close(fd[1]);
+	sim_reboot(r->sim, SIM_KEEP);
+	assert_int_equal(rig_open(r), 0);
+	rig_destroy(&r);
+}
+
 /* A feature that we may read but not write: what is there is served, nothing on the medium changes. */
 static void
 test_look_only(void **state)
@@ -294,7 +324,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_flush_failure), cmocka_unit_test(test_metrics_of_two_lives), cmocka_unit_test(test_write_failure),
 		cmocka_unit_test(test_hold), cmocka_unit_test(test_reserve), cmocka_unit_test(test_foreign), cmocka_unit_test(test_look_only),
-		cmocka_unit_test(test_twins),
+		cmocka_unit_test(test_twins), cmocka_unit_test(test_format_fails),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

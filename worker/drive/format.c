@@ -108,11 +108,13 @@ format_new(struct mkv_engine *e, char *why, size_t n)
 		return (r);
 	e->tag = mkv_block_tag(sb->uuid);
 	e->formatted = 1;
-	if ((r = format_clear(e)) != 0)
+	if ((r = format_clear(e)) != 0) {
 		snprintf(why, n, "%s cannot be formatted: %s", e->o.name, mkv_err(r));
+		return (r);
+	}
 	mkv_log(MKV_EV_DRIVE_FORMATTED, "drive=%s bytes=%llu data_bytes=%llu objects_max=%u", e->o.name, (unsigned long long)sb->total_bytes,
 	    (unsigned long long)sb->data_units * sb->unit_bytes, sb->objects_max);
-	return (r);
+	return (0);
 }
 
 /* Is the store on the medium the one we were told to serve? */

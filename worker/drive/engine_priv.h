@@ -33,6 +33,7 @@
 #define CKPT_RUN_STEPS		256u		/* turns between two pumps while a checkpoint has only memory to look at */
 #define HOLDS_MAX		1024u
 #define HOLDS_SETS_MAX		(HOLDS_MAX / 2)	/* of manifests: in memory mode a get without a hold is refused */
+_Static_assert(PENDING_MAX / 4 + HOLDS_MAX + 1 < MKV_ENT_HOLDS_MAX, "requests at work, holds and the scrubber on one entry");
 #define TXNS_MAX		256u
 #define SETFREE_MAX		1024u
 #define SET_PIECES_MAX		(1u << 18)	/* of one value: they are looked for in one go, some milliseconds. 1 TiB in extents of 4 MiB */

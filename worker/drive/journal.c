@@ -127,7 +127,7 @@ journal_append(struct mkv_engine *e, enum mkv_jtype type, struct mkv_digest d, u
 	k->used = (uint16_t)(k->used + bytes);
 	k->n_records++;
 	b->records++;
-	if (type <= MKV_J_TOUCH || type == MKV_J_PURGE) {
+	if (mkv_jtype_touches(type)) {
 		MKV_ASSERT(j->n_touched < MKV_TOUCHED_MAX);
 		j->touched[j->n_touched++] = d.lo;
 	}

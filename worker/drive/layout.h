@@ -113,6 +113,13 @@ enum mkv_jtype {
 	MKV_J_PURGE,		/* body: a namespace's name of arg bytes, digest: of that; all its objects so far are gone */
 };
 
+/* Its digest belongs in the touched list: if its block is damaged, what it named is not believed any more. */
+static inline int
+mkv_jtype_touches(unsigned type)
+{
+	return (type <= MKV_J_TOUCH || type == MKV_J_PURGE);
+}
+
 struct mkv_jrec {
 	uint8_t		type, pad;
 	uint16_t	bytes;				/* whole record, multiple of 8 */

@@ -503,7 +503,7 @@ replay_end(struct replay *p)
 
 			if (rec->bytes < sizeof(*rec) || j->n_touched == MKV_TOUCHED_MAX)
 				break;
-			if (rec->type <= MKV_J_TOUCH || rec->type == MKV_J_PURGE)
+			if (mkv_jtype_touches(rec->type))
 				j->touched[j->n_touched++] = rec->digest.lo;
 			pos += rec->bytes;
 		}

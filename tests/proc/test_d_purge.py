@@ -39,8 +39,8 @@ def fill(s, ns, n, size=SIZE, first=0):
             c.put(k, content(k + ns.encode(), 1, size), 20.0)
 
 
-def there(s, ns, n, size=SIZE, first=0):
-    """How many are there, each of them right."""
+def there(s, ns, n, size=SIZE, first=0, why=None):
+    """How many are there, each of them right; why: the reason of each miss."""
     hits = 0
     with mkv.Client(s.addr, namespace_=ns) as c:
         for i in range(first, first + n):
@@ -49,7 +49,7 @@ def there(s, ns, n, size=SIZE, first=0):
                 assert c.get(k, size, 20.0) == content(k + ns.encode(), 1, size), (ns, k)
                 hits += 1
             except mkv.Miss as e:
-                assert e.status == mkv.MISS, (ns, k, e.status)
+                assert e.status == mkv.MISS and why in (None, e.reason), (ns, k, e.status, e.reason)
     return hits
 
 
@@ -86,7 +86,7 @@ def test_list_and_purge(three):
     assert "(default)" in ctl(three, "namespace", "list").stdout
     assert purge(three, "big")["objects"] == 4
     assert purge(three, "team")["objects"] == 30
-    assert there(three, "big", 4, size=5 << 20) == 0 and there(three, "team", 30) == 0
+    assert there(three, "big", 4, size=5 << 20, why=DELETED) == 0 and there(three, "team", 30, why=DELETED) == 0
     assert there(three, "", 10) == 10
     wait_for(lambda: three.metric_sum("memkv_drive_used_bytes") <= used + 10 * SIZE + (1 << 20), "the space does not come back")
     assert purge(three, "team")["objects"] == 0, "again: nothing to do, and no complaint"

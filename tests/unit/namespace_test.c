@@ -296,6 +296,7 @@ test_scan(void **state)
 	struct mkv_engine *e;
 	char key[32];
 	uint64_t id;
+	int err;
 
 	(void)state;
 	r->o.objects_max = 20000;
@@ -328,7 +329,8 @@ test_scan(void **state)
 	assert_int_equal(e->ns.purged, 0);
 	assert_int_equal(e->ck.state, CK_SCAN);
 	assert_int_equal(ns_take(e, "b", 1), 0);
-	assert_int_equal(put(r, "b", "kb", 4096), e->ck.id == id ? MKV_E_BUSY : 0);
+	err = put(r, "b", "kb", 4096);
+	assert_true(err == MKV_E_BUSY || (err == 0 && e->ck.id != id));
 	for (int i = 0; i < 10000 && e->ck.id == id; i++)
 		rig_turn(r);
 	assert_int_equal(put(r, "b", "kb", 4096), 0);

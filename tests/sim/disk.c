@@ -90,23 +90,29 @@ disk_handle_of(struct mkv_media *m)
 
 static void	disk_done(void *arg, uint64_t gen);
 
-static const char *const disk_kinds[] = { "read", "write", "flush", "discard" };
+static const char *const disk_kinds[] = { [DISK_READ] = "read", [DISK_WRITE] = "write", [DISK_FLUSH] = "flush", [DISK_DISCARD] = "discard" };
+
+static int
+disk_changes(enum disk_kind kind)
+{
+	return (kind == DISK_WRITE || kind == DISK_DISCARD);
+}
 
 /* Two transfers of the same place at one time, one of them a write: nobody could say what is there afterwards. */
 static void
-disk_check_apart(const struct disk *d, int kind, uint64_t off, uint32_t bytes)
+disk_check_apart(const struct disk *d, enum disk_kind kind, uint64_t off, uint32_t bytes)
 {
 	for (unsigned i = 0; i < DISK_OPS_MAX; i++) {
 		const struct disk_op *o = &d->op[i];
 
-		if (o->busy && o->mio != NULL && o->kind != 2 && ((kind | o->kind) & 1) && off < o->off + o->bytes && o->off < off + bytes)
+		if (o->busy && o->mio != NULL && o->kind != DISK_FLUSH && (disk_changes(kind) || disk_changes(o->kind)) && off < o->off + o->bytes && o->off < off + bytes)
 			sim_fail("%s of %u bytes at %llu while a %s of %u bytes at %llu is under way", disk_kinds[kind], bytes,
 			    (unsigned long long)off, disk_kinds[o->kind], o->bytes, (unsigned long long)o->off);
 	}
 }
 
 static struct disk_op *
-disk_begin(struct disk_handle *h, struct mkv_mio *mio, int kind, void *buf, uint32_t bytes, uint64_t off)
+disk_begin(struct disk_handle *h, struct mkv_mio *mio, enum disk_kind kind, void *buf, uint32_t bytes, uint64_t off)
 {
 	struct disk *d = h->disk;
 	struct disk_op *o = d->free;
@@ -115,8 +121,8 @@ disk_begin(struct disk_handle *h, struct mkv_mio *mio, int kind, void *buf, uint
 	if (d->dead || h->over)
 		return (NULL);
 	SIM_CHECK(o != NULL, "more than %u transfers under way", DISK_OPS_MAX);
-	SIM_CHECK(kind == 2 || (off % 4096 == 0 && bytes % 4096 == 0 && bytes > 0 && off + bytes <= d->total_bytes), "a transfer outside of the medium");
-	if (kind != 2)
+	SIM_CHECK(kind == DISK_FLUSH || (off % 4096 == 0 && bytes % 4096 == 0 && bytes > 0 && off + bytes <= d->total_bytes), "a transfer outside of the medium");
+	if (kind != DISK_FLUSH)
 		disk_check_apart(d, kind, off, bytes);
 	d->free = o->next;
 	o->mio = mio;
@@ -132,7 +138,7 @@ disk_begin(struct disk_handle *h, struct mkv_mio *mio, int kind, void *buf, uint
 		ns += d->f.hang_ns;
 		sim->harm_ns = MKV_MAX(sim->harm_ns, sim->now + ns);
 		d->faults++;
-		sim_trace("disk: an operation of kind %d hangs", kind);
+		sim_trace("disk: a %s hangs", disk_kinds[kind]);
 	}
 	sim_in(ns, disk_done, o, o->gen);
 	return (o);
@@ -153,11 +159,11 @@ disk_read(struct mkv_media *m, struct mkv_mio *mio, void *buf, uint32_t bytes, u
 {
 	(void)buf_idx;
 	disk_handle_of(m)->disk->reads++;
-	(void)disk_begin(disk_handle_of(m), mio, 0, buf, bytes, off);
+	(void)disk_begin(disk_handle_of(m), mio, DISK_READ, buf, bytes, off);
 }
 
 static void
-disk_write_begin(struct disk_handle *h, struct mkv_mio *mio, int kind, const void *buf, uint32_t bytes, uint64_t off)
+disk_write_begin(struct disk_handle *h, struct mkv_mio *mio, enum disk_kind kind, const void *buf, uint32_t bytes, uint64_t off)
 {
 	struct disk *d = h->disk;
 	struct disk_op *o = disk_begin(h, mio, kind, (void *)(uintptr_t)buf, bytes, off);
@@ -182,7 +188,7 @@ disk_write(struct mkv_media *m, struct mkv_mio *mio, const void *buf, uint32_t b
 {
 	(void)buf_idx;
 	disk_handle_of(m)->disk->writes++;
-	disk_write_begin(disk_handle_of(m), mio, 1, buf, bytes, off);
+	disk_write_begin(disk_handle_of(m), mio, DISK_WRITE, buf, bytes, off);
 }
 
 static void
@@ -207,7 +213,7 @@ disk_discard(struct mkv_media *m, uint64_t off, uint64_t bytes)
 	h->discarding = 1;
 	h->disk->discards++;
 	h->discard.done = disk_on_discard;
-	disk_write_begin(h, &h->discard, 3, rubbish, (uint32_t)bytes, off);
+	disk_write_begin(h, &h->discard, DISK_DISCARD, rubbish, (uint32_t)bytes, off);
 	if (!h->disk->dead && !h->over && sim_chance(1, 2))
 		image_write(h->disk->now, off, rubbish, bytes);
 	free(rubbish);
@@ -233,7 +239,7 @@ disk_flush(struct mkv_media *m, struct mkv_mio *mio)
 	struct disk *d = disk_handle_of(m)->disk;
 
 	d->flushes++;
-	if (disk_begin(disk_handle_of(m), mio, 2, NULL, 0, 0) != NULL)
+	if (disk_begin(disk_handle_of(m), mio, DISK_FLUSH, NULL, 0, 0) != NULL)
 		disk_count(d);
 }
 
@@ -272,7 +278,7 @@ static int
 disk_do(struct disk *d, struct disk_op *o)
 {
 	const struct disk_faults *f = &d->f;
-	unsigned rate = o->kind == 0 ? f->read_error : o->kind == 2 ? f->flush_error : f->write_error;
+	unsigned rate = o->kind == DISK_READ ? f->read_error : o->kind == DISK_FLUSH ? f->flush_error : f->write_error;
 
 	if (d->gone) {
 		d->faults++;
@@ -280,19 +286,19 @@ disk_do(struct disk *d, struct disk_op *o)
 	}
 	if (!sim->resting && sim_chance(rate, 1000000)) {
 		d->faults++;
-		sim_trace("disk: an operation of kind %d at %llu fails", o->kind, (unsigned long long)o->off);
-		if (o->kind & 1)
+		sim_trace("disk: a %s at %llu fails", disk_kinds[o->kind], (unsigned long long)o->off);
+		if (disk_changes(o->kind))
 			disk_write_some(d, o);
 		return (MKV_E_IO);
 	}
 	switch (o->kind) {
-	case 0:
+	case DISK_READ:
 		if (o->mio != NULL || (d->shared != NULL && d->shared(d->arg, o->buf)))
 			memcpy(o->buf, d->now + o->off, o->bytes);
 		return (0);
-	case 1:
-	case 3:
-		if (o->mio != NULL && o->kind == 1)
+	case DISK_WRITE:
+	case DISK_DISCARD:
+		if (o->mio != NULL && o->kind == DISK_WRITE)
 			SIM_CHECK(memcmp(o->w->data, o->buf, o->bytes) == 0, "drive %u: somebody changed a buffer under I/O, %u bytes to %llu",
 			    ((struct sim_drive *)d->arg)->index, o->bytes, (unsigned long long)o->off);
 		image_write(d->now, o->off, o->w->data, o->bytes);

@@ -23,11 +23,13 @@ struct disk_write {
 	struct disk_write *next;
 };
 
+enum disk_kind { DISK_READ, DISK_WRITE, DISK_FLUSH, DISK_DISCARD };	/* a discard is a write of rubbish */
+
 struct disk_op {
 	struct disk	*disk;
 	struct disk_op	*next;		/* free list */
 	struct mkv_mio	*mio;		/* NULL: whoever asked is dead */
-	int		kind;		/* 0 read, 1 write, 2 flush, 3 discard: a write of rubbish */
+	enum disk_kind	kind;
 	int		busy;
 	void		*buf;
 	uint64_t	off, covers;

@@ -297,8 +297,6 @@ run_seed(uint64_t seed, int trace)
 	sim->trace = trace;
 	conf_draw(&sim->c);
 	conf_say(&sim->c);
-	if (sim->c.disk.read_error + sim->c.disk.write_error + sim->c.disk.flush_error > 0 && !sim->c.memory_mode)
-		model.lossy = 1;
 	rnd_fill(&sim->rnd, sim->key, sizeof(sim->key));
 	rnd_fill(&sim->rnd, sim->secret, sizeof(sim->secret));
 	model_init(sim->c.keys, sim->c.evict);

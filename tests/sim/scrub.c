@@ -70,7 +70,7 @@ scrub_rot(void)
 void
 scrub_rest(uint64_t until)
 {
-	uint32_t want[SIM_DRIVES];
+	uint32_t want[SIM_DRIVES] = { 0 };
 
 	for (unsigned i = 0; i < sim->c.drives; i++)
 		if (scrub_serves(&sim->drive[i]))

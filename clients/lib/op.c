@@ -8,7 +8,7 @@
  *   OP_FREE --------------> OP_NEW -------------> OP_LOOP <--------------> OP_LENT --op_done()--> OP_DONE
  *      ^  ^                   |                      |      mkv_op_unlend()    (sink: under its mutex;   |
  *      |  '--mkv_op_put_back()'                      |                          else under c->mutex)     |
- *      |      (bad arguments)                        | op_leave(): sink_wait() at the deadline           |
+ *      |      (bad arguments)                        | op_leave(): mkv_sink_wait() at the deadline       |
  *      |                                             v                                                   |
  *      +--mkv_op_put_back(): the loop, op_complete()--- OP_LEFT                                          |
  *      '--mkv_op_put_back(): the caller who waited, or mkv_drain(), or the one who closes the handle-----'

@@ -405,8 +405,6 @@ mkv_os_flush(int fd)
 	return (fdatasync(fd) == 0 ? 0 : -errno);
 }
 
-/* ---- machine, sockets, descriptors ---- */
-
 /* ---- memory ---- */
 
 /* The number behind `name` in a file of lines; 0: not there. */
@@ -489,6 +487,8 @@ mkv_os_memory(struct mkv_os_memory *out)
 	out->limit = memory_limit();
 	return (out->total > 0 ? 0 : MKV_E_SYSTEM);
 }
+
+/* ---- machine, sockets, descriptors ---- */
 
 int
 mkv_os_cpu_count(void)

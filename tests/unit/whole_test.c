@@ -303,12 +303,42 @@ test_told_why(void **state)
 	rig_destroy(&r);
 }
 
+/* A piece that is lost before its value's manifest comes: the value is looked at as soon as it is there. */
+static void
+test_told_early(void **state)
+{
+	struct rig *r = up();
+	struct mkv_set_id set;
+	unsigned from;
+
+	(void)state;
+	for (unsigned any = 0; any < 2; any++) {
+		set = set_new(r, 0);
+		put_pieces(r, set, 1, 2);
+		hear(r, MKV_DRV_SET_LOST, any ? (struct mkv_set_id){ 0, 0 } : set, 0, 0);
+		turns(r, 8);
+		from = r->peers;
+		assert_int_equal(put_manifest(r, set, "v", 2, 0, 0), 0);
+		turns(r, 1);
+		assert_null(said(r, from, MKV_DRV_SET_LOOK));	/* all drives of its stripe are here */
+		assert_int_equal(there(r, "v"), MKV_REASON_LOST);
+		turns(r, 5);
+		assert_int_equal(used(r), 0);
+	}
+	set = set_new(r, 0);
+	put_pieces(r, set, 1, 2);
+	assert_int_equal(put_manifest(r, set, "v", 2, 0, 0), 0);
+	turns(r, 8);
+	assert_int_equal(there(r, "v"), 0);		/* nobody said anything */
+	rig_destroy(&r);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_start), cmocka_unit_test(test_silence), cmocka_unit_test(test_reader), cmocka_unit_test(test_states),
-		cmocka_unit_test(test_other), cmocka_unit_test(test_told), cmocka_unit_test(test_told_why),
+		cmocka_unit_test(test_other), cmocka_unit_test(test_told), cmocka_unit_test(test_told_why), cmocka_unit_test(test_told_early),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

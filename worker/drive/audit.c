@@ -124,13 +124,26 @@ openset_may_commit(struct mkv_engine *e, struct mkv_set_id set)
 	return (openset_find(e, set) != NULL);
 }
 
-void
+unsigned
 openset_end(struct mkv_engine *e, struct mkv_set_id set)
 {
 	struct openset *o = openset_find(e, set);
 
-	if (o != NULL)
-		o->used = 0;
+	if (o == NULL)
+		return (MKV_REASON_NONE);
+	o->used = 0;
+	return (o->lost);
+}
+
+void
+openset_lost(struct mkv_engine *e, struct mkv_set_id set, unsigned reason)
+{
+	for (uint32_t i = 0; i < OPENSETS_MAX; i++) {
+		struct openset *o = &e->audit.open[i];
+
+		if ((set.lo | set.hi) == 0 || set_same(o->set, set))
+			o->lost = reason;
+	}
 }
 
 void

@@ -250,6 +250,7 @@ struct openset {			/* given by SET_NEW, no manifest yet */
 	uint64_t	until_ns;
 	uint32_t	client;
 	int		used;
+	unsigned	lost;		/* a piece of it is said to be gone already: why */
 };
 
 struct asked {
@@ -757,7 +758,8 @@ int	setmap_has(struct mkv_engine *e, struct mkv_set_id set);
 uint32_t setmap_ent(struct mkv_engine *e, struct mkv_set_id set);	/* MKV_ENT_NIL: there is none */
 int	openset_add(struct mkv_engine *e, struct mkv_set_id set, uint32_t client, uint64_t deadline_ns);
 int	openset_may_commit(struct mkv_engine *e, struct mkv_set_id set);
-void	openset_end(struct mkv_engine *e, struct mkv_set_id set);
+unsigned openset_end(struct mkv_engine *e, struct mkv_set_id set);	/* MKV_REASON_NONE, or why a piece of it was lost meanwhile */
+void	openset_lost(struct mkv_engine *e, struct mkv_set_id set, unsigned reason);	/* a set of zeros: perhaps of any */
 void	openset_client_gone(struct mkv_engine *e, uint32_t client);
 void	audit_on_ask(struct mkv_engine *e, uint32_t drive, struct mkv_set_id set, uint32_t piece_count, unsigned flags);
 void	audit_on_audit(struct mkv_engine *e);

@@ -193,6 +193,7 @@ ent_publish(struct mkv_engine *e, uint32_t i, uint64_t seq, struct mkv_digest pa
 {
 	struct mkv_ent *en = eng_ent(e, i);
 	uint32_t old = mkv_index_find(&e->ix, en->digest);
+	unsigned lost;
 
 	if (old != MKV_ENT_NIL) {
 		ENG_COUNT(e, replaced_total, 1);
@@ -205,7 +206,8 @@ ent_publish(struct mkv_engine *e, uint32_t i, uint64_t seq, struct mkv_digest pa
 		mkv_policy_insert(&e->pol, i, parent.lo | parent.hi ? mkv_index_find(&e->ix, parent) : MKV_ENT_NIL);
 	if (en->flags & MKV_ENT_MANIFEST) {
 		setmap_add(e, i);
-		openset_end(e, e->ix.side[en->run].set);
+		if ((lost = openset_end(e, e->ix.side[en->run].set)) != MKV_REASON_NONE)
+			whole_suspect(e, i, lost);
 		set_committed(e, &e->ix.side[en->run], seq);
 	}
 }

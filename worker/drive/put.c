@@ -642,7 +642,7 @@ abort_step(struct mkv_req *r)
 	if (r->state == RQ_START && t != NULL)
 		put_txn_drop(r->e, t);
 	r->state = RQ_SCAN;
-	openset_end(r->e, r->q.set);
+	(void)openset_end(r->e, r->q.set);
 	if ((r->q.set.lo | r->q.set.hi) == 0 || r->e->readonly)
 		return (req_finish(r, 0, MKV_REASON_NONE));
 	if ((err = set_drop_pieces(r->e, r->q.set, &r->scan_piece, r->q.piece_count, 1)) == MKV_E_AGAIN) {

@@ -4,7 +4,8 @@
  *   a check:  64 pieces at a time: SET_LOOK to each drive of the stripe, SET_SEEN from each of them: which of the pieces it has. One that nobody has: the
  *             manifest leaves (reason `lost`, or what SET_LOST said), durably, and what is left of its pieces is freed as for any manifest that is gone
  *   a walk:   a check of every manifest: soon after open, when the pool map changes, when a drive says that it may have lost pieces (SET_LOST)
- *   alone:    one set, when a reader missed a piece of it, or when SET_LOST names it and says why; what was seen before that is looked for once more
+ *   alone:    one set, when a reader missed a piece of it, or when SET_LOST names it (or named it before its manifest came) and says why; what was seen
+ *             before that is looked for once more
  *
  * Pieces of a set that has a manifest come into being no more. So "not there" is true for ever, whenever it was said, and a message may be lost, late or
  * come twice. Who is silent decides nothing: a drive that is away (FAILED, ABSENT) may come back with its pieces; one that should answer and does not is
@@ -85,6 +86,7 @@ whole_lost(struct mkv_engine *e, struct mkv_set_id set, unsigned reason)
 		return;
 	if ((set.lo | set.hi) == 0) {
 		e->whole.tell = WHOLE_TELL;
+		openset_lost(e, set, reason);
 		whole_walk(e);
 	} else if (set.hi == e->tag)
 		whole_on_lost(e, set, reason);
@@ -181,13 +183,14 @@ whole_suspect(struct mkv_engine *e, uint32_t i, unsigned reason)
 void
 whole_on_lost(struct mkv_engine *e, struct mkv_set_id set, uint64_t reason)
 {
-	int known = reason == MKV_REASON_CORRUPT || reason == MKV_REASON_WRITER_CRC;
+	unsigned why = reason == MKV_REASON_CORRUPT || reason == MKV_REASON_WRITER_CRC ? (unsigned)reason : MKV_REASON_LOST;
 	uint32_t i;
 
+	openset_lost(e, set, why);			/* its manifest may come yet */
 	if ((set.lo | set.hi) == 0)
 		whole_walk(e);
 	else if ((i = setmap_ent(e, set)) != MKV_ENT_NIL)
-		whole_suspect(e, i, known ? (unsigned)reason : MKV_REASON_LOST);
+		whole_suspect(e, i, why);
 }
 
 void

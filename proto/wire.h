@@ -113,7 +113,7 @@ struct mkv_wire_hello_reply {		/* then n_rails struct mkv_wire_rail */
 	uint64_t	map_version;
 	uint32_t	part_bytes;	/* size of an extent: cut of values */
 	uint32_t	credits;
-	uint64_t	value_max;
+	uint64_t	value_max;	/* the largest value here: MKV_WIRE_VALUE_MAX, or less where parts are small */
 	uint8_t		server_id[16];
 	uint8_t		nonce[32];
 };

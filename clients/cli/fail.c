@@ -41,6 +41,10 @@ fail_hint(const struct cli *c, int status, char *dst, size_t dst_bytes)
 	case MKV_ERR_NOSPACE:
 		snprintf(dst, dst_bytes, "`memkv info` shows how full the server is");
 		break;
+	case MKV_ERR_TOOBIG:
+		if (strcmp(c->cmd->name, "put") == 0)
+			snprintf(dst, dst_bytes, "a value has at most 2^26 pieces of the server's storage.block_size, and 2^48 bytes");
+		break;
 	case MKV_ERR_EXISTS:
 		snprintf(dst, dst_bytes, "without --if-absent it is replaced");
 		break;

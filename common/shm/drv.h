@@ -34,6 +34,8 @@
 #define MKV_DRV_KEY_MAX		512u
 #define MKV_DRV_NS_MAX		63u
 #define MKV_DRV_NS_COUNT_MAX	1023u		/* namespaces with objects on one drive */
+#define MKV_DRV_VALUE_MAX	(1ull << 48)
+#define MKV_DRV_PIECES_MAX	(1u << 26)	/* of one value: 2^48 bytes in extents of 4 MiB */
 #define MKV_DRV_STRIPE_MAX	64u		/* drives of one server */
 #define MKV_EXTENT_MAX		(4u << 20)
 #define MKV_EXTENT_MIN		(256u << 10)

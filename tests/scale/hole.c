@@ -1,11 +1,12 @@
 /*
- * The medium with a hole (hole.h). Writes to the hole complete in the next pump, never inside the call; a close forgets those that did not.
+ * The medium with a hole (hole.h). What goes to the hole completes in the next pump, never inside the call; a close forgets those that did not.
  */
 #include "config.h"
 
 #include "tests/scale/hole.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base/assert.h"
 
@@ -15,7 +16,7 @@ struct hole {
 	struct mkv_media m;
 	struct mkv_media *under;
 	uint64_t	data_off;
-	struct mkv_mio	*done, **done_last;	/* writes to be completed */
+	struct mkv_mio	*done, **done_last;	/* to be completed */
 };
 
 static struct hole *
@@ -26,11 +27,25 @@ hole_of(struct mkv_media *m)
 }
 
 static void
+hole_done(struct hole *h, struct mkv_mio *mio)
+{
+	mio->next = NULL;
+	*h->done_last = mio;
+	h->done_last = &mio->next;
+}
+
+static void
 hole_read(struct mkv_media *m, struct mkv_mio *mio, void *buf, uint32_t bytes, uint64_t off, int buf_idx)
 {
-	struct mkv_media *u = hole_of(m)->under;
+	struct hole *h = hole_of(m);
+	struct mkv_media *u = h->under;
 
-	u->ops->read(u, mio, buf, bytes, off, buf_idx);
+	if (off < u->total_bytes) {
+		u->ops->read(u, mio, buf, bytes, off, buf_idx);
+		return;
+	}
+	memset(buf, 0, bytes);
+	hole_done(h, mio);
 }
 
 static void
@@ -42,9 +57,7 @@ hole_write(struct mkv_media *m, struct mkv_mio *mio, const void *buf, uint32_t b
 		h->under->ops->write(h->under, mio, buf, bytes, off, buf_idx);
 		return;
 	}
-	mio->next = NULL;
-	*h->done_last = mio;
-	h->done_last = &mio->next;
+	hole_done(h, mio);
 }
 
 static void
@@ -98,12 +111,12 @@ static const struct mkv_media_ops hole_ops = {
 };
 
 struct mkv_media *
-hole_create(struct mkv_media *under, uint64_t data_off)
+hole_create(struct mkv_media *under, uint64_t data_off, uint64_t total_bytes)
 {
 	struct hole *h = calloc(1, sizeof(*h));
 
 	MKV_ASSERT(h != NULL);
-	h->m = (struct mkv_media){ .magic = HOLE_MAGIC, .ops = &hole_ops, .name = "hole", .total_bytes = under->total_bytes };
+	h->m = (struct mkv_media){ .magic = HOLE_MAGIC, .ops = &hole_ops, .name = "hole", .total_bytes = total_bytes };
 	h->under = under;
 	h->data_off = data_off;
 	h->done_last = &h->done;

@@ -7,7 +7,10 @@
 
 #include "worker/drive/media.h"
 
-/* under: becomes the new medium's, which closes it. Its bytes from data_off on must read as zero. */
-struct mkv_media *hole_create(struct mkv_media *under, uint64_t data_off);
+/*
+ * under: becomes the new medium's, which closes it. Its bytes from data_off on, if it has any, must read as zero; total_bytes of the new one may be
+ * more than it has, by terabytes.
+ */
+struct mkv_media *hole_create(struct mkv_media *under, uint64_t data_off, uint64_t total_bytes);
 
 #endif

@@ -223,7 +223,7 @@ static struct mkv_media *
 scale_wrap(struct rig *r, struct mkv_media *m)
 {
 	(void)r;
-	return (hole_create(m, scale.sb.data_off));
+	return (hole_create(m, scale.sb.data_off, m->total_bytes));
 }
 
 static int

@@ -357,8 +357,8 @@ drive_fill_opts(struct sim_drive *d)
 		.media = d->media, .clock = &mkv_clock_os, .ops = &drive_ops, .arg = d, .name = "sim", .epoch = d->epoch, .drive_idx = d->index,
 		.may_format = 1, .extent_bytes = SIM_EXTENT, .journal_bytes = sim->c.journal_bytes, .objects_max = sim->c.objects_max,
 		.queue_depth = sim->c.queue_depth, .page_cache_bytes = sim->c.page_cache_bytes, .accepted_window_ns = 50 * MS,
-		.accepted_window_bytes = 64u << 20, .audit_interval_ns = SEC, .evict = sim->c.evict, .evict_high_pct = 97, .evict_low_pct = 95,
-		.trim = sim->c.trim_wait_ns != 0, .trim_wait_ns = sim->c.trim_wait_ns, .scrub_rate = sim->c.scrub_rate, .scrub_interval_ns = 2 * SEC,
+		.accepted_window_bytes = 64u << 20, .audit_interval_ns = SEC, .set_step = sim->c.set_step, .evict = sim->c.evict, .evict_high_pct = 97,
+		.evict_low_pct = 95, .trim = sim->c.trim_wait_ns != 0, .trim_wait_ns = sim->c.trim_wait_ns, .scrub_rate = sim->c.scrub_rate, .scrub_interval_ns = 2 * SEC,
 	};
 	memcpy(d->o.drive_uuid, d->uuid, sizeof(d->uuid));
 	memcpy(d->o.store_secret, sim->secret, sizeof(sim->secret));

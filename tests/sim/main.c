@@ -97,6 +97,7 @@ conf_draw(struct sim_conf *c)
 	c->pct_pin = maybe(20, 8);
 	c->pct_collide = maybe(40, 80);
 	c->restart = sim_below(3);
+	c->set_step = c->keys % 2 ? 1 + c->ops % 4 : 0;		/* drawn from what is drawn: seeds keep their meaning */
 	conf_faults(c);
 	c->trim_wait_ns = sim_chance(2, 3) ? sim_between(1, 100) * MS : 0;
 	c->scrub_rate = sim_chance(2, 3) ? 8ull << (20 + sim_below(8)) : 0;

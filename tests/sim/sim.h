@@ -47,6 +47,7 @@ struct sim_conf {
 	uint32_t	slots, queue_depth, objects_max;
 	uint64_t	journal_bytes, page_cache_bytes;
 	uint64_t	value_max;		/* of the large ones */
+	uint32_t	set_step;		/* pieces of a set that a drive looks for in a turn; 0: its own number */
 	unsigned	pct_large, pct_multi, pct_ttl, pct_absent, pct_accepted, pct_pin, pct_same, pct_collide;
 	unsigned	drive_kill, front_kill, power_cut, restart, cut_at_io;	/* rates */
 	unsigned	hangups;		/* of connections */

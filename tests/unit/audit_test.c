@@ -258,34 +258,11 @@ test_damaged_start(void **state)
 	rig_destroy(&r);
 }
 
-/* More pieces than are looked for when a value is freed: refused, or some would stay for ever. */
-static void
-test_too_many_pieces(void **state)
-{
-	struct rig *r = up();
-	struct mkv_set_id set = set_new(r, UINT64_MAX);
-	struct mkv_drv_req q;
-
-	(void)state;
-	rig_put_req(r, &q, 0, "x", 5000, 1);
-	q.key_bytes = 0;
-	q.flags = MKV_DRV_F_PIECE;
-	q.set = set;
-	q.piece_no = SET_PIECES_MAX;
-	q.digest = mkv_piece_digest(secret, set, q.piece_no);
-	rig_submit(r, 0, &q);
-	assert_int_equal(rig_wait(r, 0)->status, MKV_E_TOOBIG);
-	put_pieces(r, set, SET_PIECES_MAX - 1, SET_PIECES_MAX);
-	assert_int_equal(put_manifest(r, set, "v", SET_PIECES_MAX + 1, r->o.drive_idx, 0), MKV_E_TOOBIG);
-	assert_int_equal(put_manifest(r, set, "v", SET_PIECES_MAX, r->o.drive_idx, 0), 0);
-	rig_destroy(&r);
-}
-
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_open_set), cmocka_unit_test(test_too_many_pieces), cmocka_unit_test(test_damaged_start), cmocka_unit_test(test_restart), cmocka_unit_test(test_foreign_home),
+		cmocka_unit_test(test_open_set), cmocka_unit_test(test_damaged_start), cmocka_unit_test(test_restart), cmocka_unit_test(test_foreign_home),
 		cmocka_unit_test(test_removed_home), cmocka_unit_test(test_home_answers),
 		cmocka_unit_test(test_reader), cmocka_unit_test(test_readers_many),
 	};

@@ -229,7 +229,7 @@ static void
 audit_ask(struct mkv_engine *e, const struct mkv_obj_set *s, int provisional)
 {
 	struct asked *last = &e->audit.asked[s->set.lo % AUDIT_ASKED];
-	uint32_t count = MKV_MAX(AUDIT_ASK_PIECES, 2 * MKV_MIN(s->piece_no + 1, UINT32_MAX / 4));
+	uint32_t count = MKV_MAX(AUDIT_ASK_PIECES, 2 * MKV_MIN(s->piece_no + 1, MKV_DRV_PIECES_MAX / 2));
 	struct mkv_desc d = { .op = MKV_DRV_SET_ASK, .arg = { s->set.lo, s->set.hi, count, provisional ? 0 : ASK_ALL } };
 
 	if (set_same(last->set, s->set) && s->piece_no < last->count)
@@ -260,7 +260,6 @@ audit_piece(struct mkv_engine *e, uint32_t i)
 	struct mkv_ent *en = eng_ent(e, i);
 	struct mkv_obj_view v;
 	struct mkv_page *pg;
-	uint32_t from;
 	int r;
 
 	if (req_locked(e, en->digest))
@@ -272,9 +271,8 @@ audit_piece(struct mkv_engine *e, uint32_t i)
 		return (audit_drop(e, i));
 	if (r != 0)
 		return (0);
-	from = v.set->piece_no;
 	if (audit_is_removed(e, v.set->set.hi))
-		return (set_drop_pieces(e, v.set->set, &from, from + 1, 0) == MKV_E_AGAIN ? MKV_E_AGAIN : 0);
+		return (setjob_drop_one(e, v.set->set, v.set->piece_no) == MKV_E_AGAIN ? MKV_E_AGAIN : 0);
 	audit_ask(e, v.set, (en->flags & MKV_ENT_PROVISIONAL) != 0);
 	return (0);
 }

@@ -216,6 +216,7 @@ eng_alloc(struct mkv_engine *e)
 	for (unsigned i = 0; i < LEAD_BUCKETS; i++)
 		mkv_list_init(&e->lead[i]);
 	sched_init(e);
+	setjob_init(e);
 	e->pend = calloc(PENDING_MAX, sizeof(*e->pend));
 	e->hold = calloc(HOLDS_MAX, sizeof(*e->hold));
 	e->txn = calloc(TXNS_MAX, sizeof(*e->txn));
@@ -510,6 +511,7 @@ mkv_engine_step(struct mkv_engine *e)
 		e->sweep_ns = now + SWEEP_NS;
 	}
 	e->more = 0;
+	setjob_turn(e);
 	eng_turn(e, now);
 	/* Memory completes as fast as we ask: bounded, so that the loop turns. */
 	for (int i = 0; e->o.media->shared && i < 64; i++) {
@@ -523,7 +525,7 @@ mkv_engine_step(struct mkv_engine *e)
 	next = MKV_MIN(MKV_MIN(journal_next_ns(e), fail_next_ns(e)), MKV_MIN(audit_next_ns(e), scrub_next_ns(e, now)));
 	next = MKV_MIN(next, MKV_MIN(sched_next_ns(e), trim_next_ns(e)));
 	next = MKV_MIN(next, whole_next_ns(e));
-	if (e->at_work || e->setfrees || e->pm.sweeping || e->pm.leaving || e->pm.next.version != 0 || e->ns.purged > 0 || e->ns.purge.state != NS_IDLE)
+	if (e->at_work || e->setfrees || setjob_next(e) || e->pm.sweeping || e->pm.leaving || e->pm.next.version != 0 || e->ns.purged > 0 || e->ns.purge.state != NS_IDLE)
 		next = MKV_MIN(next, e->sweep_ns);
 	return (next);
 }

@@ -79,6 +79,7 @@ struct mkv_engine_opts {
 	uint64_t	accepted_window_ns, accepted_window_bytes;
 	uint64_t	drain_ns;		/* a drive that is drained gives up its objects over so long */
 	uint64_t	audit_interval_ns;	/* 0: 60 s */
+	uint32_t	set_step;		/* tests: pieces of a set that are looked for in a turn; 0: as many as are good */
 	uint64_t	scrub_rate, scrub_interval_ns;	/* bytes a second that the scrubber reads at most, 0: none; from pass to pass at least */
 	int		trim;			/* free space is discarded, where the medium can */
 	uint64_t	trim_wait_ns;		/* until a freed range is, at the latest; 0: 5 s */

@@ -1,7 +1,7 @@
 /*
  * Inside of the engine. Rooms: engine.c (life, turn), format.c (superblocks), req.c (requests, locks, transfers), put.c, get.c, obj.c (delete,
  * touch, stat, wrong bytes), list.c (batch, list, info), page.c (metadata pages and their cache), journal.c (groups), evict.c (space), lease.c,
- * set.c, audit.c and whole.c (striped values), nspace.c (namespaces), poolmap.c (drives that come and go), ckpt.c, recover.c, replay.c, fail.c
+ * set.c, setjob.c, audit.c and whole.c (striped values), nspace.c (namespaces), poolmap.c (drives that come and go), ckpt.c, recover.c, replay.c, fail.c
  * (failure registry), sched.c and follow.c (turns at the medium, reads of the same bytes), trim.c (what the medium may forget), scrub.c (reading what
  * nobody reads), inspect.c (offline check).
  *
@@ -19,6 +19,7 @@
 #include "worker/drive/layout.h"
 #include "worker/drive/policy.h"
 #include "worker/drive/sched_priv.h"
+#include "worker/drive/setjob_priv.h"
 
 #define MKV_ENGINE_MAGIC	0xe1613e01u
 #define MKV_REQ_MAGIC		0x5ec0e571u
@@ -36,7 +37,6 @@
 _Static_assert(PENDING_MAX / 4 + HOLDS_MAX + 1 < MKV_ENT_HOLDS_MAX, "requests at work, holds and the scrubber on one entry");
 #define TXNS_MAX		256u
 #define SETFREE_MAX		1024u
-#define SET_PIECES_MAX		(1u << 18)	/* of one value: they are looked for in one go, some milliseconds. 1 TiB in extents of 4 MiB */
 #define SETACK_MAX		1024u
 #define OPENSETS_MAX		1024u
 #define SETMAP_HEADS		65536u
@@ -518,6 +518,7 @@ struct mkv_engine {
 	uint32_t	setfrees;
 	struct setack	*setack;
 	uint32_t	setacks;
+	struct setjobs	setjobs;
 	struct set_audit	audit;
 	struct set_whole	whole;
 	uint64_t	set_next;
@@ -795,7 +796,7 @@ uint64_t whole_next_ns(const struct mkv_engine *e);
 void	set_answer(struct mkv_engine *e, uint64_t mask, enum mkv_drv_op op, struct mkv_set_id set, uint32_t piece_count, uint64_t seq);
 int	set_is_going(struct mkv_engine *e, struct mkv_set_id set);	/* SET_FREE is under way */
 uint64_t set_units(const struct mkv_engine *e, uint64_t mask, uint32_t piece_count);
-uint64_t set_units_due(const struct mkv_engine *e);
+uint64_t set_units_due(struct mkv_engine *e);
 void	set_manifest_gone(struct mkv_engine *e, const struct mkv_side *s, uint64_t seq);	/* its entry stays until set_unread() */
 void	set_unread(struct mkv_engine *e, struct mkv_set_id set);	/* durably gone, and nobody reads it any more */
 void	set_committed(struct mkv_engine *e, const struct mkv_side *s, uint64_t seq);
@@ -804,8 +805,6 @@ void	set_step(struct mkv_engine *e, uint64_t now);
 void	set_flushed(struct mkv_engine *e);
 void	set_replay_gone(struct mkv_engine *e, const struct mkv_jset *s);
 void	set_replay_freed(struct mkv_engine *e, struct mkv_set_id set);
-uint32_t set_mark_committed(struct mkv_engine *e, struct mkv_set_id set, uint32_t piece_count);
-int	set_drop_pieces(struct mkv_engine *e, struct mkv_set_id set, uint32_t *from, uint32_t piece_count, int provisional_only);
 
 /* nspace.c */
 int	ns_init(struct mkv_engine *e);

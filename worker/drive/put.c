@@ -31,6 +31,16 @@ put_stripe_mask(const struct mkv_drv_req *q)
 	return (mask);
 }
 
+static int
+put_check_manifest(const struct mkv_drv_req *q)
+{
+	if (q->piece_count > MKV_DRV_PIECES_MAX || q->value_bytes > MKV_DRV_VALUE_MAX)
+		return (MKV_E_TOOBIG);
+	if (q->n_bufs != 0 || q->n_crcs != 0 || q->n_stripe == 0 || q->piece_count == 0 || q->piece_bytes == 0)
+		return (MKV_E_PROTO);
+	return (q->value_bytes <= (uint64_t)q->piece_count * q->piece_bytes ? 0 : MKV_E_PROTO);
+}
+
 /* Foreign numbers that belong together. 0, MKV_E_PROTO, MKV_E_TOOBIG. */
 static int
 put_check(struct mkv_req *r)
@@ -40,10 +50,10 @@ put_check(struct mkv_req *r)
 	if ((q->flags & MKV_DRV_F_PIECE) && (q->flags & MKV_DRV_F_MANIFEST))
 		return (MKV_E_PROTO);
 	/* What is beyond would never be looked for when it is to be freed. */
-	if (((q->flags & MKV_DRV_F_PIECE) && q->piece_no >= SET_PIECES_MAX) || ((q->flags & MKV_DRV_F_MANIFEST) && q->piece_count > SET_PIECES_MAX))
+	if ((q->flags & MKV_DRV_F_PIECE) && q->piece_no >= MKV_DRV_PIECES_MAX)
 		return (MKV_E_TOOBIG);
 	if (q->flags & MKV_DRV_F_MANIFEST)
-		return (q->n_bufs == 0 && q->n_crcs == 0 && q->n_stripe > 0 && q->piece_count > 0 && q->piece_bytes > 0 ? 0 : MKV_E_PROTO);
+		return (put_check_manifest(q));
 	if (q->value_bytes > r->e->sb.extent_bytes)
 		return (MKV_E_TOOBIG);
 	if (q->n_crcs != mkv_crc_chunks(q->value_bytes))
@@ -645,7 +655,10 @@ abort_step(struct mkv_req *r)
 	(void)openset_end(r->e, r->q.set);
 	if ((r->q.set.lo | r->q.set.hi) == 0 || r->e->readonly)
 		return (req_finish(r, 0, MKV_REASON_NONE));
-	if ((err = set_drop_pieces(r->e, r->q.set, &r->scan_piece, r->q.piece_count, 1)) == MKV_E_AGAIN) {
+	err = setjob_abort(r, r->q.set, &r->scan_piece, MKV_MIN(r->q.piece_count, MKV_DRV_PIECES_MAX));
+	if (err == SETJOB_MORE)
+		return (MKV_NEXT_PARK);
+	if (err == MKV_E_AGAIN) {
 		req_park(r, &r->e->jn.wait);
 		journal_urgent(r->e);
 		return (MKV_NEXT_PARK);

@@ -310,7 +310,7 @@ replay_record(struct replay *p, const struct mkv_jrec *rec, int tail)
 		break;
 	case MKV_J_SET_COMMITTED:
 		if (rec->bytes >= sizeof(*rec) + sizeof(*s))
-			(void)set_mark_committed(e, s->set, s->piece_count);
+			setjob_replay_committed(e, s->set, MKV_MIN(s->piece_count, MKV_DRV_PIECES_MAX));
 		break;
 	case MKV_J_SET_FREED:
 		if (rec->bytes >= sizeof(*rec) + sizeof(*s))

@@ -4,7 +4,7 @@
  *   home: manifest durable -> SET_COMMITTED to every drive of its stripe
  *   home: manifest gone, durably, and its last reader with it -> SET_FREE to every drive of its stripe, again every second, until each said SET_FREED;
  *         then SET_FREED is journaled
- *   any:  SET_FREE -> drop records of the pieces, flush, SET_FREED
+ *   any:  SET_FREE -> drop records of the pieces (setjob.c), flush, SET_FREED
  *
  * The list of sets to be freed is rebuilt by replay, so a restart goes on asking. A table that is full stops evictions of manifests, nothing else.
  * Pieces that no manifest will name, and messages that were lost: audit.c.
@@ -33,16 +33,19 @@ set_room(const struct mkv_engine *e)
 
 /* Units that will be free here when what was asked for is done. */
 uint64_t
-set_units_due(const struct mkv_engine *e)
+set_units_due(struct mkv_engine *e)
 {
 	uint64_t units = 0;
 
 	for (uint32_t i = 0; e->setfrees > 0 && i < SETFREE_MAX; i++) {
 		const struct setfree *s = &e->setfree[i];
+		uint32_t gone;
 
 		/* A reader may take its time: whoever waits for space does not count on these units. */
-		if (s->used && ((s->mask >> e->o.drive_idx) & 1) && (!s->held || s->seq > e->jn.flushed))
-			units += set_units(e, s->mask, s->piece_count);
+		if (!s->used || ((s->mask >> e->o.drive_idx) & 1) == 0 || (s->held && s->seq <= e->jn.flushed))
+			continue;
+		gone = s->piece_count > SET_STEP ? MKV_MIN(setjob_dropped(e, s->set), s->piece_count) : 0;
+		units += set_units(e, s->mask, s->piece_count - gone);
 	}
 	return (units);
 }
@@ -114,51 +117,6 @@ set_is_going(struct mkv_engine *e, struct mkv_set_id set)
 	return (set_find(e, set) != NULL);
 }
 
-/* How many were provisional. */
-uint32_t
-set_mark_committed(struct mkv_engine *e, struct mkv_set_id set, uint32_t piece_count)
-{
-	uint32_t n = 0;
-
-	for (uint32_t k = 0; k < piece_count && k < SET_PIECES_MAX; k++) {
-		uint32_t i = mkv_index_find(&e->ix, mkv_piece_digest(e->piece_secret, set, k));
-
-		if (i == MKV_ENT_NIL || (eng_ent(e, i)->flags & MKV_ENT_PROVISIONAL) == 0)
-			continue;
-		eng_ent(e, i)->flags &= (uint16_t)~MKV_ENT_PROVISIONAL;
-		e->provisional--;		/* before recovery has counted them it is nothing, and set anew */
-		n++;
-	}
-	return (n);
-}
-
-/*
- * Pieces [*from, piece_count) that are here leave. 0 done; MKV_E_AGAIN: no journal room, *from says how far; MKV_E_BUSY: a put of a piece is under
- * way; MKV_E_READONLY.
- */
-int
-set_drop_pieces(struct mkv_engine *e, struct mkv_set_id set, uint32_t *from, uint32_t piece_count, int provisional_only)
-{
-	uint32_t end = MKV_MIN(piece_count, SET_PIECES_MAX);
-
-	for (; *from < end; (*from)++) {
-		uint32_t i;
-		int r;
-
-		i = mkv_index_find(&e->ix, mkv_piece_digest(e->piece_secret, set, *from));
-		if (i == MKV_ENT_NIL || (eng_ent(e, i)->flags & MKV_ENT_PIECE) == 0)
-			continue;
-		if (provisional_only && (eng_ent(e, i)->flags & MKV_ENT_PROVISIONAL) == 0)
-			continue;
-		if (req_locked(e, eng_ent(e, i)->digest))
-			return (MKV_E_BUSY);
-		if ((r = evict_one(e, i, MKV_REASON_NONE)) != 0)
-			return (r);
-		ENG_COUNT(e, pieces_freed_total, 1);
-	}
-	return (0);
-}
-
 static void
 set_send(struct mkv_engine *e, uint32_t drive, enum mkv_drv_op op, struct mkv_set_id set, uint32_t piece_count)
 {
@@ -205,32 +163,6 @@ set_committed(struct mkv_engine *e, const struct mkv_side *s, uint64_t seq)
 		set_say(e, &a);
 	else if (e->setacks < SETACK_MAX)
 		e->setack[e->setacks++] = a;	/* no room: it is asked for */
-}
-
-static void
-set_on_committed(struct mkv_engine *e, struct mkv_set_id set, uint32_t piece_count)
-{
-	static const struct mkv_digest none;
-	struct mkv_jset body = { .set = set, .piece_count = piece_count };
-
-	if (set_mark_committed(e, set, piece_count) == 0)
-		return;
-	/* Lost without room: the pieces stay provisional after a restart, which protects them as well. */
-	if (journal_room(e, sizeof(body), 0) == 0)
-		(void)journal_append(e, MKV_J_SET_COMMITTED, none, 0, 0, 0, &body, sizeof(body));
-}
-
-/* Drop the pieces and owe an answer. Whatever stops us, the home asks again. */
-static void
-set_on_free(struct mkv_engine *e, uint32_t drive, struct mkv_set_id set, uint32_t piece_count)
-{
-	uint32_t from = 0;
-
-	if (e->readonly || e->setacks == SETACK_MAX || set_drop_pieces(e, set, &from, piece_count, 0) != 0) {
-		journal_urgent(e);
-		return;
-	}
-	set_answer(e, 1ull << drive, MKV_DRV_SET_FREED, set, 0, e->jn.last_record);
 }
 
 /* These have no pieces of it any more. The last ones: done, if the journal has room; else they are asked again, and answer again. */
@@ -340,7 +272,7 @@ void
 mkv_engine_peer(struct mkv_engine *e, uint32_t drive, const struct mkv_desc *d)
 {
 	struct mkv_set_id set = { d->arg[0], d->arg[1] };
-	uint32_t count = (uint32_t)MKV_MIN(d->arg[2], SET_PIECES_MAX);
+	uint32_t count = (uint32_t)MKV_MIN(d->arg[2], MKV_DRV_PIECES_MAX);
 
 	MKV_CHECK_OBJ(e, MKV_ENGINE_MAGIC);
 	if (drive >= MKV_DRV_STRIPE_MAX) {
@@ -349,10 +281,10 @@ mkv_engine_peer(struct mkv_engine *e, uint32_t drive, const struct mkv_desc *d)
 	}
 	switch (d->op) {
 	case MKV_DRV_SET_COMMITTED:
-		set_on_committed(e, set, count);
+		setjob_committed(e, set, count);
 		break;
 	case MKV_DRV_SET_FREE:
-		set_on_free(e, drive, set, count);
+		setjob_free(e, 1ull << drive, set, count);
 		break;
 	case MKV_DRV_SET_FREED:
 		set_on_freed(e, drive, set);

@@ -282,4 +282,11 @@ void		mkv_spares_stop(struct mkv_front *f);					/* all back, no more */
 int		mkv_spares_none(const struct mkv_front *f);
 void		mkv_spares_down(struct mkv_front *f, struct mkv_drive *v);		/* the drive is gone, and its transactions */
 
+/* A value may have so many bytes here: its pieces are counted, too. */
+static inline uint64_t
+mkv_front_value_max(const struct mkv_front *f)
+{
+	return (MKV_MIN(MKV_WIRE_VALUE_MAX, (uint64_t)MKV_DRV_PIECES_MAX * f->conf.part_bytes));
+}
+
 #endif

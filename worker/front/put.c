@@ -21,19 +21,20 @@
 
 /* ---- Frames ---------------------------------------------------------------------------------------------------------------- */
 
-/* Sizes of this part against those before it; the rules of parts in proto/wire.h. */
+/* Sizes of this part against those before it; the rules of parts in proto/wire.h. 0; MKV_E_PROTO; MKV_E_TOOBIG: more than a value can have here. */
 static int
-put_sizes_ok(const struct mkv_req *r, const struct mkv_hdr *h, const struct mkv_wire_put *w)
+put_check_sizes(const struct mkv_req *r, const struct mkv_hdr *h, const struct mkv_wire_put *w)
 {
-	uint32_t part_bytes = r->f->conf.part_bytes;
-	uint64_t off = (uint64_t)r->u.put.next_no * part_bytes;
+	uint64_t part_bytes = r->f->conf.part_bytes, off = r->u.put.next_no * part_bytes, end = off + h->payload_bytes, most = mkv_front_value_max(r->f);
+	int known = w->value_bytes != MKV_WIRE_SIZE_UNKNOWN, more = (h->flags & MKV_WIRE_F_MORE) != 0;
 
-	if (w->part_off != off || h->payload_bytes > part_bytes || off + h->payload_bytes > MKV_WIRE_VALUE_MAX)
-		return (0);
-	if ((h->flags & MKV_WIRE_F_MORE) != 0)
-		return (h->payload_bytes == part_bytes &&
-		    (w->value_bytes == MKV_WIRE_SIZE_UNKNOWN || w->value_bytes >= off + h->payload_bytes));
-	return (w->value_bytes == off + h->payload_bytes);
+	if (w->part_off != off || h->payload_bytes > part_bytes)
+		return (MKV_E_PROTO);
+	if (end > most || (known && w->value_bytes > most) || r->u.put.next_no >= MKV_DRV_PIECES_MAX)
+		return (MKV_E_TOOBIG);
+	if (more)
+		return (h->payload_bytes == part_bytes && (!known || w->value_bytes >= end) ? 0 : MKV_E_PROTO);
+	return (w->value_bytes == end ? 0 : MKV_E_PROTO);
 }
 
 static int
@@ -93,9 +94,9 @@ put_start(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
 	const struct mkv_wire_put *w = mkv_wire_take(&in, sizeof(*w));
 	int e;
 
-	if (w == NULL || (h->flags & MKV_WIRE_F_ABORT) != 0 || !put_sizes_ok(r, h, w))
+	if (w == NULL || (h->flags & MKV_WIRE_F_ABORT) != 0)
 		return (MKV_E_PROTO);
-	if ((e = mkv_req_take_key(r, &in, w->ns_bytes, w->key_bytes)) != 0 || (e = put_take_parent(r, &in, w)) != 0)
+	if ((e = put_check_sizes(r, h, w)) != 0 || (e = mkv_req_take_key(r, &in, w->ns_bytes, w->key_bytes)) != 0 || (e = put_take_parent(r, &in, w)) != 0)
 		return (e);
 	u->multi = u->more = (h->flags & MKV_WIRE_F_MORE) != 0;
 	u->put_id = w->put_id;
@@ -165,8 +166,10 @@ put_part(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
 		return (MKV_TAKE_BREAK);	/* an id in use */
 	if (u->next_no != 0 && (h->flags & MKV_WIRE_F_ABORT) != 0)
 		return (put_abort_frame(r));
-	if (w == NULL || !put_sizes_ok(r, h, w) || !put_crcs_ok(h, w))
+	if (w == NULL || !put_crcs_ok(h, w))
 		return (put_bad_part(r, h, MKV_E_PROTO));
+	if ((e = put_check_sizes(r, h, w)) != 0)
+		return (put_bad_part(r, h, e));
 	if (u->next_no == 0)
 		(void)mkv_wire_take(&in, (size_t)w->ns_bytes + w->key_bytes + w->parent_bytes);
 	else if (w->ns_bytes != 0 || w->key_bytes != 0 || w->parent_bytes != 0)

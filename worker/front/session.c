@@ -76,7 +76,7 @@ session_hello_reply(struct mkv_conn *c)
 	b->map_version = f->map_version;
 	b->part_bytes = f->conf.part_bytes;
 	b->credits = f->conf.inflight_max;
-	b->value_max = MKV_WIRE_VALUE_MAX;
+	b->value_max = mkv_front_value_max(f);
 	memcpy(b->server_id, f->conf.server_id, sizeof(b->server_id));
 	memcpy(b->nonce, c->s.nonce_s, sizeof(b->nonce));
 }

@@ -53,7 +53,7 @@ enum mkv_drv_op {
 	MKV_DRV_BATCH,		/* digests in buffer 0 -> presence bytes (0/1 + reason << 1) in the same buffer; index only */
 	MKV_DRV_LIST,		/* keys below prefix -> struct mkv_drv_list_row in buffer 0 */
 	MKV_DRV_INFO,
-	MKV_DRV_SET_NEW,
+	MKV_DRV_SET_NEW,	/* a set id; with `set`: that one stays open until this request's deadline, status 0 or MKV_E_BUSY */
 	MKV_DRV_VERIFY,		/* report_corrupt: re-read [off, off + len) (len 0: to the end) and decide; status 0 that is good, MKV_E_CORRUPT the object was
 				   dropped, with why. A manifest is answered as by GET, with a hold: its pieces are asked for one by one */
 	/* drive -> drive: args only */
@@ -121,7 +121,7 @@ struct mkv_drv_req {
 	uint64_t	value_bytes;	/* PUT: bytes of this object; MANIFEST: of the whole value */
 	uint64_t	off, len;	/* GET, VERIFY: range; LIST: cursor in off, rows in len */
 	uint64_t	txn;		/* COMMIT, ABORT */
-	struct mkv_set_id set;		/* PIECE, MANIFEST, ABORT */
+	struct mkv_set_id set;		/* PIECE, MANIFEST, ABORT, SET_NEW */
 	struct mkv_digest parent;	/* chain: digest of the previous block's key, 0 if none */
 	uint32_t	piece_no, piece_count, piece_bytes;
 	uint32_t	n_digests;	/* BATCH */

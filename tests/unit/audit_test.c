@@ -258,11 +258,40 @@ test_damaged_start(void **state)
 	rig_destroy(&r);
 }
 
+/* A put that takes longer than its first deadline: its front says so, and the set stays open. Not once it is over. */
+static void
+test_renewed_set(void **state)
+{
+	struct rig *r = up();
+	struct mkv_set_id set = set_new(r, r->now_ns + 20 * MKV_NS_PER_SEC), late = set_new(r, r->now_ns + 20 * MKV_NS_PER_SEC);
+	struct mkv_drv_req q;
+
+	(void)state;
+	put_pieces(r, set, 0, 3);
+	turns(r, 25);
+	rig_req(&q, MKV_DRV_SET_NEW, "v");
+	q.set = set;
+	q.deadline_ns = r->now_ns + 1000 * MKV_NS_PER_SEC;
+	rig_submit(r, 0, &q);
+	assert_int_equal(rig_wait(r, 0)->status, 0);
+	turns(r, 100);
+	assert_int_equal(used(r), 3 * 8192);
+	assert_int_equal(put_manifest(r, set, "v", 3, 0, 0), 0);
+	q.set = late;
+	q.deadline_ns = r->now_ns + 1000 * MKV_NS_PER_SEC;
+	rig_submit(r, 0, &q);
+	assert_int_equal(rig_wait(r, 0)->status, MKV_E_BUSY);
+	assert_int_equal(put_manifest(r, late, "late", 3, 0, 0), MKV_E_BUSY);
+	turns(r, 100);
+	assert_int_equal(used(r), 3 * 8192);
+	rig_destroy(&r);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_open_set), cmocka_unit_test(test_damaged_start), cmocka_unit_test(test_restart), cmocka_unit_test(test_foreign_home),
+		cmocka_unit_test(test_open_set), cmocka_unit_test(test_renewed_set), cmocka_unit_test(test_damaged_start), cmocka_unit_test(test_restart), cmocka_unit_test(test_foreign_home),
 		cmocka_unit_test(test_removed_home), cmocka_unit_test(test_home_answers),
 		cmocka_unit_test(test_reader), cmocka_unit_test(test_readers_many),
 	};

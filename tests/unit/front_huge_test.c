@@ -1,6 +1,6 @@
 /*
- * A front and values of terabytes: positions beyond 4 GiB, 1 TiB and at the end of the largest value there can be and
- * refusals beyond it. The fake drive has of such a value what the test put there.
+ * A front and values of terabytes: positions beyond 4 GiB, 1 TiB and at the end of the largest value there can be, refusals beyond it, and puts that take
+ * longer than the deadline of their first part. The fake drive has of such a value what the test put there.
  */
 #include "config.h"
 
@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "common/base/assert.h"
+#include "common/base/clock.h"
 #include "common/base/err.h"
 
 #define PART	(4u << 20)
@@ -186,6 +187,58 @@ run_put(struct rig *r, struct rig_client *c)
 	rig_put_get(c, "another", 3 * part / 2);
 }
 
+/* Each part has a deadline of its own: the put's is the latest one, and the home that keeps the set open hears of it. */
+static void
+run_long(struct rig *r, struct rig_client *c)
+{
+	struct rig_drive *d = &r->drive[0];
+	uint64_t part = r->f->conf.part_bytes, first, later;
+	struct mkv_req *q;
+
+	rig_fill(value, sizeof(value), 1);
+	c->deadline_us = 100 * 1000 * 1000;
+	send_part(c, 200, 0, part, MKV_WIRE_SIZE_UNKNOWN, 1);
+	until_put(r, 1);
+	q = request(r, 200);
+	first = q->deadline_ns;
+	send_part(c, 200, part, part, MKV_WIRE_SIZE_UNKNOWN, 1);
+	until_put(r, 2);
+	assert_int_equal(d->count[MKV_DRV_SET_NEW], 1);		/* hardly later */
+	c->deadline_us = 1000 * 1000 * 1000;
+	send_part(c, 200, 2 * part, part, MKV_WIRE_SIZE_UNKNOWN, 1);
+	until_put(r, 3);
+	later = q->deadline_ns;
+	assert_true(later > first + 800 * MKV_NS_PER_SEC && q->timer.at_ns == later);
+	rig_pump_ms(r, 1);
+	assert_int_equal(d->count[MKV_DRV_SET_NEW], 2);
+	assert_int_equal(d->next_set, 1);
+	assert_true(d->renewed_until == later);
+	c->deadline_us = 10 * 1000 * 1000;
+	send_part(c, 200, 3 * part, part, MKV_WIRE_SIZE_UNKNOWN, 1);
+	until_put(r, 4);
+	assert_true(q->deadline_ns == later);
+	send_part(c, 200, 4 * part, part, 5 * part, 0);
+	assert_int_equal(answer(c), 0);
+	assert_true(manifest_of(d)->bytes == 5 * part);
+}
+
+/* The home does not have the set any more: the put ends. */
+static void
+run_too_late(struct rig *r, struct rig_client *c)
+{
+	uint64_t part = r->f->conf.part_bytes;
+
+	c->deadline_us = 10 * 1000 * 1000;
+	send_part(c, 300, 0, part, MKV_WIRE_SIZE_UNKNOWN, 1);
+	until_put(r, 1);
+	r->drive[0].force[MKV_DRV_SET_NEW] = MKV_E_BUSY;
+	c->deadline_us = 1000 * 1000 * 1000;
+	send_part(c, 300, part, part, MKV_WIRE_SIZE_UNKNOWN, 1);
+	assert_int_equal(answer(c), MKV_E_BUSY);
+	r->drive[0].force[MKV_DRV_SET_NEW] = 0;
+	rig_put_get(c, "another", 3 * part / 2);
+}
+
 static void
 test_read(void **state)
 {
@@ -201,11 +254,19 @@ test_put(void **state)
 	rig_with(&small, run_put);
 }
 
+static void
+test_long(void **state)
+{
+	(void)state;
+	rig_with(&small, run_long);
+	rig_with(&small, run_too_late);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_read), cmocka_unit_test(test_put),
+		cmocka_unit_test(test_read), cmocka_unit_test(test_put), cmocka_unit_test(test_long),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -297,6 +297,19 @@ drop_set(struct rig_drive *d, struct mkv_set_id set)
 }
 
 static int
+do_set_new(struct rig_drive *d, const struct mkv_drv_req *q, struct mkv_drv_rep *rep)
+{
+	if (q->set.lo != 0) {
+		d->renewed_until = q->deadline_ns;
+		return (0);
+	}
+	rep->set.lo = ++d->next_set;
+	rep->set.hi = d->index;
+	rep->total_bytes = d->total_bytes;
+	return (0);
+}
+
+static int
 drive_do(struct rig_drive *d, const struct mkv_drv_req *q, struct mkv_drv_rep *rep)
 {
 	switch (q->op) {
@@ -316,7 +329,7 @@ drive_do(struct rig_drive *d, const struct mkv_drv_req *q, struct mkv_drv_rep *r
 	case MKV_DRV_DELETE:
 	case MKV_DRV_TOUCH:	return (do_delete(d, q, rep));
 	case MKV_DRV_VERIFY:	return (do_verify(d, q, rep));
-	case MKV_DRV_SET_NEW:	rep->set.lo = ++d->next_set; rep->set.hi = d->index; rep->total_bytes = d->total_bytes; return (0);
+	case MKV_DRV_SET_NEW:	return (do_set_new(d, q, rep));
 	case MKV_DRV_INFO:	rep->total_bytes = 1000; rep->used_bytes = 10; rep->objects = 1; return (0);
 	}
 	return (MKV_E_PROTO);

@@ -54,7 +54,7 @@ struct rig_drive {
 	unsigned	count[32];		/* requests by op */
 	unsigned	short_releases;		/* which said that a piece was nowhere */
 	unsigned	holds;			/* holds out: of manifests, in memory mode of all */
-	uint64_t	deadline_seen;
+	uint64_t	deadline_seen, renewed_until;	/* of any request; of a set that stays open */
 	uint64_t	total_bytes;		/* told with SET_NEW; 0: nothing is told */
 };
 

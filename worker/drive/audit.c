@@ -84,6 +84,12 @@ setmap_ent(struct mkv_engine *e, struct mkv_set_id set)
 	return (s != NULL ? s->ent : MKV_ENT_NIL);
 }
 
+static uint64_t
+openset_until(uint64_t deadline_ns)
+{
+	return (deadline_ns != 0 && deadline_ns < UINT64_MAX - AUDIT_OPEN_GRACE_NS ? deadline_ns + AUDIT_OPEN_GRACE_NS : UINT64_MAX);
+}
+
 /* A set for a put that begins. 0: too many are open. */
 int
 openset_add(struct mkv_engine *e, struct mkv_set_id set, uint32_t client, uint64_t deadline_ns)
@@ -95,9 +101,7 @@ openset_add(struct mkv_engine *e, struct mkv_set_id set, uint32_t client, uint64
 
 		if (o->used && now < o->until_ns)
 			continue;
-		*o = (struct openset){ .set = set, .client = client, .used = 1, .until_ns = UINT64_MAX };
-		if (deadline_ns != 0 && deadline_ns < UINT64_MAX - AUDIT_OPEN_GRACE_NS)
-			o->until_ns = deadline_ns + AUDIT_OPEN_GRACE_NS;
+		*o = (struct openset){ .set = set, .client = client, .used = 1, .until_ns = openset_until(deadline_ns) };
 		return (1);
 	}
 	return (0);
@@ -115,6 +119,18 @@ openset_find(struct mkv_engine *e, struct mkv_set_id set)
 			return (o);
 	}
 	return (NULL);
+}
+
+/* Its put has a later deadline. 0: it is not open, and will not be again. */
+int
+openset_renew(struct mkv_engine *e, struct mkv_set_id set, uint32_t client, uint64_t deadline_ns)
+{
+	struct openset *o = openset_find(e, set);
+
+	if (o == NULL || o->client != client)
+		return (0);
+	o->until_ns = MKV_MAX(o->until_ns, openset_until(deadline_ns));
+	return (1);
 }
 
 /* May a manifest of this set be put now? */

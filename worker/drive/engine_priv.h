@@ -758,6 +758,7 @@ void	setmap_del(struct mkv_engine *e, uint32_t side);
 int	setmap_has(struct mkv_engine *e, struct mkv_set_id set);
 uint32_t setmap_ent(struct mkv_engine *e, struct mkv_set_id set);	/* MKV_ENT_NIL: there is none */
 int	openset_add(struct mkv_engine *e, struct mkv_set_id set, uint32_t client, uint64_t deadline_ns);
+int	openset_renew(struct mkv_engine *e, struct mkv_set_id set, uint32_t client, uint64_t deadline_ns);
 int	openset_may_commit(struct mkv_engine *e, struct mkv_set_id set);
 unsigned openset_end(struct mkv_engine *e, struct mkv_set_id set);	/* MKV_REASON_NONE, or why a piece of it was lost meanwhile */
 void	openset_lost(struct mkv_engine *e, struct mkv_set_id set, unsigned reason);	/* a set of zeros: perhaps of any */

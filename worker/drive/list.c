@@ -184,10 +184,12 @@ info_step(struct mkv_req *r)
 	return (req_finish(r, 0, MKV_REASON_NONE));
 }
 
-/* Unique for ever: this drive, this mount, counted. */
+/* Unique for ever: this drive, this mount, counted. With a set: its put goes on longer than its deadline was. */
 enum mkv_next
 set_new_step(struct mkv_req *r)
 {
+	if ((r->q.set.lo | r->q.set.hi) != 0)
+		return (req_finish(r, openset_renew(r->e, r->q.set, r->call.client, r->q.deadline_ns) ? 0 : MKV_E_BUSY, MKV_REASON_NONE));
 	r->p.set.lo = (uint64_t)r->e->sb.mount << 32 | (uint32_t)++r->e->set_next;
 	r->p.set.hi = r->e->tag;
 	if (r->gone || !openset_add(r->e, r->p.set, r->call.client, r->q.deadline_ns))

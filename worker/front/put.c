@@ -19,6 +19,8 @@
 #include "common/base/crc.h"
 #include "common/base/err.h"
 
+#define PUT_RENEW_NS	(5 * MKV_NS_PER_SEC)	/* less than what a home waits beyond a deadline */
+
 /* ---- Frames ---------------------------------------------------------------------------------------------------------------- */
 
 /* Sizes of this part against those before it; the rules of parts in proto/wire.h. 0; MKV_E_PROTO; MKV_E_TOOBIG: more than a value can have here. */
@@ -143,6 +145,16 @@ put_take_crcs(struct mkv_part *p, struct mkv_wire_in *in, const uint8_t *body, c
 	return (0);
 }
 
+/* Each part brings a deadline of its own: a large value takes its time. */
+static void
+put_extend(struct mkv_req *r)
+{
+	if (r->c->frame_until_ns <= r->deadline_ns)
+		return;
+	r->deadline_ns = r->c->frame_until_ns;
+	mkv_timer_arm(r->f->timers, &r->timer, r->deadline_ns);
+}
+
 static enum mkv_take
 put_abort_frame(struct mkv_req *r)
 {
@@ -174,6 +186,7 @@ put_part(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
 		(void)mkv_wire_take(&in, (size_t)w->ns_bytes + w->key_bytes + w->parent_bytes);
 	else if (w->ns_bytes != 0 || w->key_bytes != 0 || w->parent_bytes != 0)
 		return (put_bad_part(r, h, MKV_E_PROTO));
+	put_extend(r);
 	if (w->value_bytes != MKV_WIRE_SIZE_UNKNOWN)
 		u->declared = w->value_bytes;
 	if (put_never_fits(u, u->value_bytes + h->payload_bytes))
@@ -277,9 +290,30 @@ put_ask_set(struct mkv_req *r)
 	if ((u->ctl = mkv_dop_take(r->f, r)) == NULL)
 		return (0);
 	u->set_asked = 1;
+	u->set_until_ns = r->deadline_ns;
 	u->home = mkv_route_home(r->f, r->digest);
 	q = mkv_dop_req(r->f, u->ctl);
 	put_fill_object(r, q);
+	mkv_dop_push(r->f, u->ctl, u->home, MKV_DRV_SET_NEW);
+	return (1);
+}
+
+/* The home holds a set open until the deadline that it knows: it hears of a later one in time. 1: nothing to wait for; 0: parked for a slot. */
+static int
+put_renew_set(struct mkv_req *r)
+{
+	struct mkv_put *u = &r->u.put;
+	struct mkv_drv_req *q;
+
+	if (!u->set_known || u->ctl != NULL || u->manifest || r->deadline_ns <= u->set_until_ns + PUT_RENEW_NS)
+		return (1);
+	if ((u->ctl = mkv_dop_take(r->f, r)) == NULL)
+		return (0);
+	u->renewing = 1;
+	u->set_until_ns = r->deadline_ns;
+	q = mkv_dop_req(r->f, u->ctl);
+	put_fill_object(r, q);
+	q->set = u->set;
 	mkv_dop_push(r->f, u->ctl, u->home, MKV_DRV_SET_NEW);
 	return (1);
 }
@@ -391,7 +425,7 @@ put_step(struct mkv_req *r)
 	struct mkv_put *u = &r->u.put;
 	int busy = 0;
 
-	if (u->multi && !u->set_asked && !put_ask_set(r))
+	if (u->multi && !(u->set_asked ? put_renew_set(r) : put_ask_set(r)))
 		return (MKV_NEXT_PARK);
 	/* Full ones first: what they wait for frees what others wait for. One resource at a time: a request has one place in one queue. */
 	for (unsigned i = 0; i < REQ_PARTS; i++)
@@ -402,7 +436,7 @@ put_step(struct mkv_req *r)
 			return (MKV_NEXT_PARK);
 		busy |= r->part[i].state != PART_FREE;
 	}
-	if (u->multi && !busy && !u->more && !u->manifest)
+	if (u->multi && !busy && !u->more && !u->manifest && !u->renewing)
 		(void)put_send_manifest(r);
 	return (r->ending ? MKV_NEXT_AGAIN : MKV_NEXT_PARK);
 }
@@ -517,6 +551,12 @@ put_on_ctl(struct mkv_req *r, const struct mkv_drv_rep *rep, int status)
 	u->ctl = NULL;
 	if (u->clearing) {
 		put_on_former(r, rep, status);
+		return;
+	}
+	if (u->renewing) {
+		u->renewing = 0;
+		if (rep != NULL && status != 0)		/* it is not open any more: its manifest would be refused */
+			mkv_req_end(r, status, rep->reason, NULL, 0);
 		return;
 	}
 	if (u->manifest && rep != NULL) {		/* a definite answer */

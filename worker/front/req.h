@@ -106,12 +106,14 @@ struct mkv_put {
 	uint64_t	room;		/* what the drives of the stripe could hold if they were empty; 0: not known yet */
 	struct mkv_digest parent;
 	struct mkv_set_id set;
-	struct mkv_dop	*ctl;		/* SET_NEW, the manifest, an ABORT */
+	struct mkv_dop	*ctl;		/* SET_NEW, the manifest, an ABORT, a question to the former home */
 	uint64_t	used;		/* drives that were given pieces, still to be told of an abort */
 	uint64_t	put_wall_ms;
 	uint16_t	drv_flags;
 	uint8_t		multi, more, set_asked, set_known, manifest, committed;
 	uint8_t		clearing;		/* ctl asks the former home */
+	uint8_t		renewing;		/* ctl tells the home of a later deadline */
+	uint64_t	set_until_ns;		/* the deadline that it knows */
 	uint64_t	clear_version;		/* map by which nothing is left there; 0: not asked yet */
 	int		home;
 	uint32_t	next_no;

@@ -2,7 +2,7 @@
  * Process: supervisor, loop thread.
  * Owns: the read ends of the log pipes and the output. A source's last lines are kept for status after its process is gone.
  * Invariants: never waits for the reader of the output (a line that it would not take is lost and counted); a source that floods is cut down to
- * LOGS_PER_SECOND and one line says how many were dropped.
+ * LOGS_PER_SECOND and one line says how many were dropped: with the next line that is let through, or a second later.
  * What can fail: the output (lines are lost), memory at open.
  */
 #include "config.h"
@@ -119,6 +119,20 @@ logs_refill(struct logs_src *s)
 }
 
 static void
+logs_on_timer(uv_timer_t *h)
+{
+	if (h->data != NULL)
+		logs_refill(h->data);
+}
+
+static void
+logs_drop(struct logs_src *s)
+{
+	if (s->dropped++ == 0)
+		(void)uv_timer_start(s->timer, logs_on_timer, LOGS_TOLD_MS, 0);
+}
+
+static void
 logs_line(struct logs_src *s, const char *line, size_t bytes)
 {
 	if (bytes == 0)
@@ -127,7 +141,7 @@ logs_line(struct logs_src *s, const char *line, size_t bytes)
 	if (s->tokens == 0)
 		logs_refill(s);
 	if (s->tokens == 0) {
-		s->dropped++;
+		logs_drop(s);
 		return;
 	}
 	s->tokens--;
@@ -191,15 +205,19 @@ int
 logs_open(struct logs_src *s, uv_loop_t *loop, int fd, struct logs_out *out, struct logs_words *words, const char *name, int pid)
 {
 	memset(s, 0, sizeof(*s));
-	if ((s->poll = malloc(sizeof(*s->poll))) == NULL) {
-		close(fd);
-		return (MKV_E_NOMEM);
-	}
-	if (uv_poll_init(loop, s->poll, fd) != 0) {
+	s->poll = malloc(sizeof(*s->poll));
+	s->timer = malloc(sizeof(*s->timer));
+	if (s->poll == NULL || s->timer == NULL || uv_poll_init(loop, s->poll, fd) != 0) {
+		int r = s->poll == NULL || s->timer == NULL ? MKV_E_NOMEM : MKV_E_SYSTEM;
+
 		free(s->poll);
+		free(s->timer);
 		close(fd);
-		return (MKV_E_SYSTEM);
+		return (r);
 	}
+	(void)uv_timer_init(loop, s->timer);	/* cannot fail */
+	uv_unref((uv_handle_t *)s->timer);
+	s->timer->data = s;
 	s->magic = LOGS_MAGIC;
 	s->fd = fd;
 	s->poll->data = s;
@@ -227,6 +245,9 @@ logs_close(struct logs_src *s)
 	uv_poll_stop(s->poll);
 	s->poll->data = NULL;
 	uv_close((uv_handle_t *)s->poll, logs_on_handle_closed);
+	uv_timer_stop(s->timer);
+	s->timer->data = NULL;
+	uv_close((uv_handle_t *)s->timer, logs_on_handle_closed);
 	close(s->fd);
 	memset(s, 0, sizeof(*s));
 }

@@ -14,6 +14,7 @@
 #define LOGS_WORD_MAX		512u
 #define LOGS_BURST		2000u	/* lines a source may send at once ... */
 #define LOGS_PER_SECOND		500u	/* ... and for long; what is above is counted and dropped */
+#define LOGS_TOLD_MS		1000u	/* and how many that were is said so long after the first, if no further line says it before */
 
 struct logs_out {
 	int		fd;
@@ -32,6 +33,7 @@ struct logs_src {
 	uint32_t	magic;
 	int		fd;
 	uv_poll_t	*poll;
+	uv_timer_t	*timer;			/* armed while lines were dropped and not told */
 	struct logs_out	*out;
 	struct logs_words *words;
 	const char	*name;			/* the caller's */

@@ -17,6 +17,7 @@
 #include <cmocka.h>
 #include <jansson.h>
 
+#include "common/base/clock.h"
 #include "common/base/err.h"
 #include "tests/lib/rnd.h"
 
@@ -212,6 +213,30 @@ flood_and_deaf_reader(void **state)
 	source_close(&s);
 }
 
+/* A flood that ends with a dropped line, and then silence: how many were dropped is said all the same. */
+static void
+dropped_is_told_in_silence(void **state)
+{
+	uint64_t end = mkv_now_ns() + 20 * MKV_NS_PER_SEC;
+	struct source s;
+
+	(void)state;
+	source_open(&s);
+	for (unsigned i = 0; i < 1000 && s.src.dropped == 0; i++) {
+		s.src.tokens = 0;
+		s.src.refilled_ms = mkv_now_ns() / MKV_NS_PER_MS;
+		say(&s, "level=info event=flood\n");	/* in less than 2 ms, or once more */
+	}
+	assert_int_equal(s.src.dropped, 1);
+	for (out[0] = '\0'; strstr(out, "event=log_dropped lines=1\n") == NULL; (void)heard(&s)) {
+		assert_true(mkv_now_ns() < end);
+		usleep(10000);
+		(void)uv_run(&s.loop, UV_RUN_NOWAIT);
+	}
+	assert_int_equal(s.src.dropped, 0);
+	source_close(&s);
+}
+
 int
 main(void)
 {
@@ -223,6 +248,7 @@ main(void)
 		cmocka_unit_test(last_words),
 		cmocka_unit_test(an_endless_line),
 		cmocka_unit_test(flood_and_deaf_reader),
+		cmocka_unit_test(dropped_is_told_in_silence),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

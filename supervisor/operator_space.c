@@ -1,6 +1,6 @@
 /*
  * Process: supervisor, loop thread.
- * What memkvctl namespace asks for: list | purge name=NAME | purge default. Owns the one such request that is under way; pool.c's map says who is asked.
+ * What memkvctl namespace asks for: list | purge name=NAME | purge hex=NAME | purge default. Names are bytes; hex is for those that are no text. Owns the one such request that is under way; pool.c's map says who is asked.
  *
  *	each drive in service is asked, again in each of its lives, until it has said that the purge is durable -> the answer
  *
@@ -34,10 +34,46 @@ static struct {
 	struct op_conn	*conn;			/* NULL: who asked is gone */
 	uint64_t	id;
 	int		purge;
-	char		name[MKV_DRV_NS_MAX + 1];
+	uint8_t		name[MKV_DRV_NS_MAX];
+	size_t		name_bytes;
 	struct space_drive drive[CONFIG_DRIVES_MAX];
 	json_t		*rows;			/* list: by name */
 } space;
+
+/* ---- Names ----------------------------------------------------------------------------------------------------------------- */
+
+/* As text if a terminal can show it and a command line can say it. */
+static json_t *
+space_text(const uint8_t *name, size_t bytes)
+{
+	for (size_t i = 0; i < bytes; i++)
+		if (name[i] < ' ' || name[i] == 127)
+			return (NULL);
+	return (json_stringn(bytes > 0 ? (const char *)name : "", bytes));
+}
+
+static void
+space_hex(char dst[2 * MKV_DRV_NS_MAX + 1], const uint8_t *name, size_t bytes)
+{
+	dst[0] = '\0';
+	for (size_t i = 0; i < bytes; i++)
+		snprintf(dst + 2 * i, 3, "%02x", name[i]);
+}
+
+/* 1: it was one. */
+static int
+space_unhex(uint8_t name[MKV_DRV_NS_MAX], size_t *bytes, const char *hex)
+{
+	static const char digits[] = "0123456789abcdef";
+	size_t n = strlen(hex);
+
+	if (n == 0 || n % 2 != 0 || n / 2 > MKV_DRV_NS_MAX || strspn(hex, "0123456789abcdefABCDEF") != n)
+		return (0);
+	for (size_t i = 0; i < n; i += 2)
+		name[i / 2] = (uint8_t)((strchr(digits, hex[i] | 32) - digits) << 4 | (strchr(digits, hex[i + 1] | 32) - digits));
+	*bytes = n / 2;
+	return (1);
+}
 
 /* ---- The answer ------------------------------------------------------------------------------------------------------------ */
 
@@ -103,12 +139,14 @@ space_answer_purge(const struct mkv_sup *s)
 {
 	char why[160];
 	const char *missing = space_missing(s, why);
+	char hex[2 * MKV_DRV_NS_MAX + 1];
 	uint64_t objects = 0, bytes = 0;
-	json_t *rows = space_rows(s, &objects, &bytes), *answer;
+	json_t *rows = space_rows(s, &objects, &bytes), *answer, *name = space_text(space.name, space.name_bytes);
 
 	mkv_log(MKV_EV_NAMESPACE_PURGED, "objects=%" PRIu64 " bytes=%" PRIu64 " complete=%s", objects, bytes, missing == NULL ? "yes" : "no");
-	answer = json_pack("{s:b,s:s,s:I,s:I,s:o}", "ok", missing == NULL, "purged", space.name, "objects", (json_int_t)objects, "bytes",
-	    (json_int_t)bytes, "rows", rows);
+	space_hex(hex, space.name, space.name_bytes);
+	answer = json_pack("{s:b,s:o,s:s,s:I,s:I,s:o}", "ok", missing == NULL, "purged", name != NULL ? name : json_string("(not text)"), "hex", hex,
+	    "objects", (json_int_t)objects, "bytes", (json_int_t)bytes, "rows", rows);
 	if (answer != NULL && missing != NULL)
 		json_object_set_new(answer, "error", json_string(missing));
 	space_end(answer);
@@ -139,7 +177,7 @@ space_ask(struct mkv_sup *s, uint32_t i)
 
 	purge.id = ask.id = space.id;
 	if (space.purge) {
-		purge.name = (ProtobufCBinaryData){ .len = strlen(space.name), .data = (uint8_t *)space.name };
+		purge.name = (ProtobufCBinaryData){ .len = space.name_bytes, .data = space.name };
 		m.body_case = MKV__CTL__CONTROL__BODY_PURGE;
 		m.purge = &purge;
 	} else {
@@ -220,17 +258,16 @@ operator_space_purged(struct proc *p, const Mkv__Ctl__Purged *m)
 static void
 space_sum(const Mkv__Ctl__Space *r)
 {
-	char key[2 * MKV_DRV_NS_MAX + 1] = "";
+	char key[2 * MKV_DRV_NS_MAX + 1];
 	json_t *row, *name;
 
 	if (r->name.len > MKV_DRV_NS_MAX)
 		return;
-	for (size_t i = 0; i < r->name.len; i++)
-		snprintf(key + 2 * i, 3, "%02x", r->name.data[i]);
+	space_hex(key, r->name.data, r->name.len);
 	if ((row = json_object_get(space.rows, key)) == NULL) {
-		name = json_stringn(r->name.len > 0 ? (const char *)r->name.data : "", r->name.len);
-		row = json_pack("{s:o,s:s,s:I,s:I}", "namespace", name != NULL ? name : json_string("(not text)"), "hex", key, "objects", (json_int_t)0,
-		    "bytes", (json_int_t)0);
+		name = space_text(r->name.data, r->name.len);
+		row = json_pack("{s:o,s:b,s:s,s:I,s:I}", "namespace", name != NULL ? name : json_string("(not text)"), "text", name != NULL, "hex", key,
+		    "objects", (json_int_t)0, "bytes", (json_int_t)0);
 		if (row == NULL || json_object_set_new(space.rows, key, row) != 0)
 			return;
 	}
@@ -255,32 +292,37 @@ operator_space_rows(struct proc *p, const Mkv__Ctl__Spaces *m)
 
 /* NULL, or why not. */
 static const char *
-space_parse(const json_t *words, int *purge, const char **name)
+space_parse(const json_t *words, int *purge, uint8_t name[MKV_DRV_NS_MAX], size_t *bytes)
 {
 	const char *verb = json_string_value(json_array_get(words, 0)), *arg = json_string_value(json_array_get(words, 1));
 	size_t n = json_array_size(words);
 
-	*name = "";
+	*bytes = 0;
 	*purge = verb != NULL && strcmp(verb, "purge") == 0;
 	if (verb != NULL && strcmp(verb, "list") == 0 && n == 1)
 		return (NULL);
 	if (!*purge || n != 2 || arg == NULL)
-		return ("known are list, purge NAME, purge --default");
+		return ("known are list, purge NAME, purge --hex NAME, purge --default");
 	if (strcmp(arg, "default") == 0)
 		return (NULL);
+	if (strncmp(arg, "hex=", 4) == 0)
+		return (space_unhex(name, bytes, arg + 4) ? NULL : "a name of at most 63 bytes is expected, two hexadecimal digits each");
 	if (strncmp(arg, "name=", 5) != 0 || arg[5] == '\0' || strlen(arg + 5) > MKV_DRV_NS_MAX)
 		return ("a name of at most 63 bytes is expected");
-	*name = arg + 5;
+	*bytes = strlen(arg + 5);
+	memcpy(name, arg + 5, *bytes);
 	return (NULL);
 }
 
 const char *
 operator_space(struct mkv_sup *s, const json_t *words, struct op_conn *c)
 {
-	const char *name, *why;
+	uint8_t name[MKV_DRV_NS_MAX];
+	size_t bytes;
+	const char *why;
 	int purge;
 
-	if ((why = space_parse(words, &purge, &name)) != NULL)
+	if ((why = space_parse(words, &purge, name, &bytes)) != NULL)
 		return (why);
 	if (s->phase != SUP_SERVING)
 		return (s->phase == SUP_STARTING ? "the server is starting" : "the server is stopping");
@@ -292,7 +334,8 @@ operator_space(struct mkv_sup *s, const json_t *words, struct op_conn *c)
 	space.id++;
 	space.purge = purge;
 	space.rows = json_object();
-	snprintf(space.name, sizeof(space.name), "%s", name);
+	memcpy(space.name, name, bytes);
+	space.name_bytes = bytes;
 	memset(space.drive, 0, sizeof(space.drive));
 	return (NULL);
 }

@@ -26,7 +26,7 @@ struct ctl_opts {
 	const char	*control;
 	uint64_t	deadline_us;
 	const char	*size, *weight, *ns;
-	int		now, yes, whole_default, json, help, version;
+	int		now, yes, hex, whole_default, json, help, version;
 };
 
 struct ctl_command {
@@ -50,6 +50,7 @@ static const struct mkv_opt ctl_options[] = {
 	{ "namespace", 0, MKV_OPT_STR, offsetof(struct ctl_opts, ns), "NAME", NULL, NULL, "drive locate: of the key", 1 },
 	{ "now", 0, MKV_OPT_FLAG, offsetof(struct ctl_opts, now), NULL, NULL, NULL, "drive drain, remove: give up at once what it holds", 1 },
 	{ "yes", 'y', MKV_OPT_FLAG, offsetof(struct ctl_opts, yes), NULL, NULL, NULL, "namespace purge: do not ask", 1 },
+	{ "hex", 0, MKV_OPT_FLAG, offsetof(struct ctl_opts, hex), NULL, NULL, NULL, "namespace purge: the name is in hexadecimal, as list shows those that are no text", 1 },
 	{ "default", 0, MKV_OPT_FLAG, offsetof(struct ctl_opts, whole_default), NULL, NULL, NULL, "namespace purge: the one without a name", 1 },
 	{ "json", 'j', MKV_OPT_FLAG, offsetof(struct ctl_opts, json), NULL, NULL, NULL, "the answer as the server gave it", 1 },
 	{ "version", 'V', MKV_OPT_FLAG, offsetof(struct ctl_opts, version), NULL, NULL, NULL, "print the version", 1 },
@@ -95,7 +96,7 @@ ctl_help(FILE *to)
 	    "  drive replace OLD NEW      add NEW; when it is in service OLD is drained, or removed if it is not in service\n\n"
 	    "An ID is a number, drive:NUMBER, a uuid or a medium.\n\n"
 	    "  namespace list             namespaces with objects, how many and how much space\n"
-	    "  namespace purge NAME       all its objects are gone at once, also those pinned or leased; --default: those without a namespace\n\n");
+	    "  namespace purge NAME       all its objects are gone at once, also those pinned or leased; --hex: the name in hexadecimal; --default: those without a namespace\n\n");
 	mkv_opt_help(to, ctl_options, MKV_ARRAY_LEN(ctl_options), 1);
 	fprintf(to, "\nExit status: 0 done; 1 the server refused, or status found a child that is not RUNNING; 2 wrong usage; 4 no server there, or no answer in time.\n");
 }
@@ -295,9 +296,10 @@ static void
 ctl_show_space(FILE *to, const json_t *row)
 {
 	char bytes[32];
-	const char *name = ctl_text(row, "namespace");
+	int text = !json_is_false(json_object_get(row, "text"));
+	const char *name = ctl_text(row, text ? "namespace" : "hex");
 
-	fprintf(to, "%-32s %10lld objects  %10s\n", name[0] != '\0' ? name : "(default)", (long long)json_integer_value(json_object_get(row, "objects")),
+	fprintf(to, "%s%-*s %10lld objects  %10s\n", text ? "" : "--hex ", text ? 32 : 26, name[0] != '\0' ? name : "(default)", (long long)json_integer_value(json_object_get(row, "objects")),
 	    mkv_size_human(bytes, sizeof(bytes), (uint64_t)json_integer_value(json_object_get(row, "bytes"))));
 }
 
@@ -432,12 +434,12 @@ ctl_space_words(const struct ctl_opts *o, const char **words, char text[320])
 	if (!purge)
 		return (0);
 	if ((words[2] != NULL) == (o->whole_default != 0) || (words[2] != NULL && (words[2][0] == '\0' || words[3] != NULL)))
-		return (ctl_fail(2, MKV_E_INVAL, "namespace purge takes one NAME, or --default"));
+		return (ctl_fail(2, MKV_E_INVAL, "namespace purge takes one NAME, which may be --hex, or --default"));
 	if (!o->yes && (!isatty(STDIN_FILENO) || ctl_json))
 		return (ctl_fail(2, MKV_E_INVAL, "namespace purge: nobody to ask; --yes goes on without"));
 	if (!o->yes && !ctl_sure(words[2] != NULL ? words[2] : ""))
 		return (ctl_fail(1, MKV_E_CANCELLED, "nothing was purged"));
-	snprintf(text, 320, "name=%s", words[2] != NULL ? words[2] : "");
+	snprintf(text, 320, "%s=%s", o->hex ? "hex" : "name", words[2] != NULL ? words[2] : "");
 	words[2] = o->whole_default ? "default" : text;
 	return (0);
 }

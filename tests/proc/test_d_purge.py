@@ -104,6 +104,29 @@ def test_asks_first(three):
     assert there(three, "team", 3) == 3
 
 
+def test_names_that_are_no_text(three):
+    """Names are bytes: what a client can put under can be listed and purged, and nothing beside it goes."""
+    odd, control = b"te\xffam", b"a\x1b[2Jb"
+    fill(three, "team", 3)
+    for ns in (odd, control):
+        with mkv.Client(three.addr, namespace_=ns) as c:
+            c.put(b"k", b"v" * 5000, 20.0)
+    rows = {r["hex"]: r for r in json.loads(ctl(three, "namespace", "list", "--json").stdout)["rows"]}
+    assert [rows[ns.hex()]["text"] for ns in (odd, control, b"team")] == [False, False, True], rows
+    shown = ctl(three, "namespace", "list").stdout
+    assert f"--hex {odd.hex()} " in shown and f"--hex {control.hex()} " in shown and "\x1b" not in shown, shown
+    for bad in ("", "7", "7g", "00" * 64):
+        assert not json.loads(ctl(three, "namespace", "purge", "--hex", bad, "--yes", "--json", ok=False).stdout or '{"ok": false}')["ok"]
+    for ns in (odd, control):
+        a = json.loads(ctl(three, "namespace", "purge", "--hex", ns.hex().upper(), "--yes", "--json").stdout)
+        assert a["ok"] and a["hex"] == ns.hex() and a["objects"] == 1, a
+        with mkv.Client(three.addr, namespace_=ns) as c, pytest.raises(mkv.Miss) as e:
+            c.get(b"k", 5000)
+        assert e.value.reason == DELETED
+    assert there(three, "team", 3) == 3
+    assert purge(three, "team")["hex"] == b"team".hex()
+
+
 def test_dead_right_after_the_answer(three):
     fill(three, "team", 60)
     fill(three, "other", 60)

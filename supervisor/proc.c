@@ -211,12 +211,18 @@ static void
 proc_on_drive_bad(struct proc *p, const Mkv__Ctl__State *st)
 {
 	struct mkv_sup *s = p->sup;
+	char why[sizeof(p->why)];
 
 	if (pool_row(s, p->index)->state == MKV_DRIVE_FAILED || (!st->hangs && !pool_others(s, p->index)))
 		return;
 	mkv_log(MKV_EV_DRIVE_FAILED, "child=%s detail=%s", p->child.name, p->detail);
 	p->child.final = !st->hangs;
-	proc_break(p, p->detail);
+	snprintf(why, sizeof(why), "%s", p->detail);
+	if (!st->hangs)
+		snprintf(why, sizeof(why), "%.400s; memkvctl start %.32s tries it again, memkvctl drive replace %.32s MEDIA puts another in its place",
+		    p->detail, p->child.name, p->child.name);
+	proc_break(p, why);
+	snprintf(p->detail, sizeof(p->detail), "%s", why);	/* status until its process has ended */
 	pool_out(s, p->index, MKV_DRIVE_FAILED);
 }
 

@@ -76,7 +76,7 @@ struct proc {
 	char		why[640];		/* its own words for its end, or ours */
 	char		io[16];			/* from READY */
 	char		jail_missing[256];
-	char		detail[256];
+	char		detail[640];
 	int		readonly;
 	uint64_t	accuse_ns[PROC_ACCUSE_MAX];	/* when its word ended a neighbour last, over all its lives; 0: never */
 	unsigned	forgiven_count;		/* starts in a row that failed over a later epoch on the medium */

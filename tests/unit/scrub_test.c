@@ -15,29 +15,10 @@
 #include "common/base/crc.h"
 #include "common/base/err.h"
 #include "common/shm/metric.h"
-#include "tests/crash/rig.h"
 #include "tests/lib/rnd.h"
-#include "worker/drive/engine_priv.h"
+#include "tests/unit/scrub_up.h"
 
-#define MIB	(1ull << 20)
 #define MANY	200000u			/* turns that a pass never needs */
-
-#define COUNTED(r, name)	((int)mkv_metric_get((r)->o.metrics, MKV_M_drive_##name, 0))
-
-static struct mkv_metrics *metrics;
-
-static struct rig *
-up(enum rig_kind kind, uint64_t bytes, uint64_t seed)
-{
-	struct rig *r = rig_create(kind, bytes, seed);
-
-	mkv_metrics_close(&metrics);		/* of the test before; NULL at first */
-	assert_int_equal(mkv_metrics_open_private(&metrics), 0);
-	r->o.metrics = metrics;
-	r->o.scrub_interval_ns = 24ull * 3600 * MKV_NS_PER_SEC;
-	assert_int_equal(rig_open(r), 0);
-	return (r);
-}
 
 /* A medium that keeps the scrubber's reads of data until it is told. */
 static struct {
@@ -133,55 +114,6 @@ scrub_at(struct rig *r, uint64_t rate)
 	r->o.scrub_rate = rate;
 	if (r->e != NULL)
 		mkv_engine_tune(r->e, &r->o);
-}
-
-static void
-put(struct rig *r, const char *key, uint64_t bytes, uint64_t seed)
-{
-	assert_int_equal(rig_put(r, key, bytes, seed, MKV_DRV_F_VERIFIED), 0);
-}
-
-static void
-put_many(struct rig *r, unsigned n, uint64_t bytes)
-{
-	char key[16];
-
-	for (unsigned i = 0; i < n; i++) {
-		snprintf(key, sizeof(key), "k%u", i);
-		put(r, key, bytes, i);
-	}
-}
-
-static uint32_t
-entry(struct rig *r, const char *key)
-{
-	struct mkv_drv_req q;
-	uint32_t i;
-
-	rig_req(&q, MKV_DRV_GET, key);
-	i = mkv_index_find(&r->e->ix, q.digest);
-	assert_int_not_equal(i, MKV_ENT_NIL);
-	return (i);
-}
-
-/* Where byte `at` of the object lies on the medium. */
-static uint64_t
-place(struct rig *r, const char *key, uint64_t at)
-{
-	struct mkv_run run[MKV_OBJ_RUNS_MAX];
-	unsigned n = mkv_ent_runs(&r->e->ix, eng_ent(r->e, entry(r, key)), run);
-	uint64_t left;
-
-	return (req_phys(r->e, run, n, at, &left));
-}
-
-static void
-flip(struct rig *r, uint64_t at)
-{
-	if (r->kind == RIG_MEMORY)
-		((uint8_t *)r->media->ops->map(r->media, at, 1))[0] ^= 1;
-	else
-		r->sim->now[at] ^= 1;
 }
 
 /* Until this pass is over, or the next one where none is under way. */
@@ -445,20 +377,6 @@ test_page_lost(void **state)
 
 /* ---- Who wrote it ----------------------------------------------------------------------------------------------------------- */
 
-/* Bytes that never matched: their writer's fault, not the drive's. */
-static void
-lie(struct rig *r, const char *key, uint64_t bytes, unsigned flags)
-{
-	struct mkv_drv_req q;
-
-	rig_put_req(r, &q, 0, key, bytes, 9);
-	q.flags = (uint16_t)flags;
-	q.put_id = 77;
-	q.crcs[q.n_crcs - 1] ^= 4;
-	rig_submit(r, 0, &q);
-	assert_int_equal(rig_wait(r, 0)->status, 0);
-}
-
 static void
 liar(enum rig_kind kind)
 {
@@ -497,73 +415,6 @@ test_liar_in_memory(void **state)
 {
 	(void)state;
 	liar(RIG_MEMORY);
-}
-
-/* A client's report finds the same, and says so to the one who asks. */
-static void
-test_liar_reported(void **state)
-{
-	struct rig *r = up(RIG_SIM, 32 * MIB, 8);
-	unsigned reason = 0;
-
-	(void)state;
-	lie(r, "lie", 200000, 0);
-	assert_int_equal(rig_op(r, MKV_DRV_VERIFY, "lie", &reason), MKV_E_CORRUPT);
-	assert_int_equal(reason, MKV_REASON_WRITER_CRC);
-	assert_int_equal(COUNTED(r, writer_crc_total), 1);
-	assert_int_equal(COUNTED(r, corrupt_total), 0);
-	assert_int_equal(r->e->fl.sum.events, 0);
-	assert_int_equal(r->e->unproved, 0);
-	assert_int_equal(rig_op(r, MKV_DRV_VERIFY, "lie", &reason), MKV_E_MISS);
-	assert_int_equal(reason, MKV_REASON_WRITER_CRC);
-	rig_destroy(&r);
-}
-
-/* Of a reported range its chunks are read and no others; only who read all proved all. Too many reports at once: the rest is BUSY, and nobody else waits. */
-static void
-test_reported_range(void **state)
-{
-	struct rig *r = up(RIG_SIM, 32 * MIB, 8);
-	struct mkv_drv_req q;
-	unsigned busy = 0, good = 0;
-
-	(void)state;
-	rig_put_req(r, &q, 0, "v", 300000, 1);
-	q.crcs[3] ^= 1;
-	rig_submit(r, 0, &q);
-	assert_int_equal(rig_wait(r, 0)->status, 0);
-	rig_req(&q, MKV_DRV_VERIFY, "v");
-	q.off = 65536;
-	q.len = 2 * 65536;
-	rig_submit(r, 0, &q);
-	assert_int_equal(rig_wait(r, 0)->status, 0);
-	assert_int_equal(r->slot[0].rep.flags & MKV_DRV_F_VERIFIED, 0);
-	q.off = UINT64_MAX - 5;				/* foreign numbers */
-	q.len = UINT64_MAX;
-	rig_submit(r, 0, &q);
-	assert_int_equal(rig_wait(r, 0)->status, 0);
-	assert_int_equal(r->slot[0].rep.flags & MKV_DRV_F_VERIFIED, 0);
-	assert_int_equal(r->e->unproved, 1);
-	for (unsigned i = 0; i < 4 * VERIFY_MAX; i++) {
-		q.off = 10;
-		q.len = 100;
-		rig_submit(r, i, &q);
-	}
-	for (unsigned i = 0; i < 4 * VERIFY_MAX; i++) {
-		int status = rig_wait(r, i)->status;
-
-		assert_true(status == 0 || status == MKV_E_BUSY);
-		good += status == 0;
-		busy += status != 0;
-	}
-	assert_true(good >= VERIFY_MAX && busy > 0);
-	assert_int_equal(r->e->verifies, 0);
-	q.off = 3 * 65536 + 1;
-	q.len = 1;
-	rig_submit(r, 0, &q);
-	assert_int_equal(rig_wait(r, 0)->status, MKV_E_CORRUPT);
-	assert_int_equal(r->slot[0].rep.reason, MKV_REASON_WRITER_CRC);
-	rig_destroy(&r);
 }
 
 /* ---- Order ------------------------------------------------------------------------------------------------------------------ */
@@ -876,8 +727,6 @@ main(void)
 		cmocka_unit_test(test_page_lost),
 		cmocka_unit_test(test_liar),
 		cmocka_unit_test(test_liar_in_memory),
-		cmocka_unit_test(test_liar_reported),
-		cmocka_unit_test(test_reported_range),
 		cmocka_unit_test(test_unverified_first),
 		cmocka_unit_test(test_unverified_between_passes),
 		cmocka_unit_test(test_goes_on_after_a_restart),

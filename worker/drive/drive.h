@@ -62,6 +62,9 @@ struct drive {
 	int		opening, stopping;
 	int		hangs;			/* reported */
 	uint64_t	errors_ns, errors_then;	/* the minute in which errors are counted, how many there were before it */
+	uint64_t	give_up_ns;		/* it is to be reported as failed or read-only since then; 0: it is not */
+	int		give_up_readonly;
+	char		give_up_why[160];
 	uint64_t	count_ns, enters, bells;
 };
 
@@ -81,6 +84,7 @@ int	drive_pool_message(struct drive *d, const Mkv__Ctl__Control *m);
 void	drive_map_stored(void *arg, uint64_t version);
 void	drive_purged(void *arg, uint64_t id, int err, uint64_t objects, uint64_t bytes);
 void	drive_map_ready(struct drive *d);	/* the engine is open */
+void	drive_give_up(struct drive *d, int readonly, const char *why);	/* say so when the failure registry is on the medium, or soon */
 void	drive_watch(struct drive *d, uint64_t now);	/* does the medium hang, or fail again and again? */
 /* What the medium has kept, for READY; rows: room for MKV_MAP_DRIVES_MAX. */
 void	drive_map_fill(const struct mkv_map *map, Mkv__Ctl__PoolMap *out, Mkv__Ctl__PoolDrive *rows, Mkv__Ctl__PoolDrive **list);

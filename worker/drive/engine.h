@@ -170,6 +170,9 @@ struct mkv_engine_ns {
 /* Namespaces that have objects here, in no order. How many, at most max. */
 size_t	mkv_engine_namespaces(const struct mkv_engine *e, struct mkv_engine_ns *out, size_t max);
 
+/* The end may be near: write the failure registry without pauses from now on. 1: there is nothing left to be written. */
+int	mkv_engine_failures_keep(struct mkv_engine *e);
+
 /*
  * One turn: run what is ready, start the next group, evict, checkpoint, expire. Call it in every loop turn, after completions ran.
  * Returns when to call again at the latest (monotonic ns; 0: at once).

@@ -400,6 +400,7 @@ struct fails {				/* the failure registry */
 	struct mkv_fail_sum sum;
 	uint32_t	due;		/* blocks to be written */
 	int		writing, never_write;
+	int		hurry;		/* no pauses between blocks */
 	uint64_t	next_ns, watch_ns;
 	uint64_t	slow_seq;	/* journal group that was noted as slow */
 	uint8_t		*mem;		/* one block */

@@ -2,10 +2,14 @@
  * The engine's end of the failure registry (failreg.h). Drive's loop thread; owns the rows and one block buffer.
  *
  *   fail_note(): a row changes, its block is due -> fail_step(): one block at a time, at most ten a second -> on the medium
+ *   a drive that is about to be given up (its process is killed then) writes the rest without pauses: mkv_engine_failures_keep()
  *
  * No flush of its own: the next group's, or the close's, covers it. A write that fails is not tried again before another failure is noted, and that
  * it failed is noted nowhere. It goes on when the drive is read-only by a failure, for that is what people want to read about; it never writes to a
  * store that was opened to be looked at.
+ *
+ * drive.error_limit goes by places: a key that everybody asks for and that lies on one bad place, or a page with many records, is one failure however
+ * often it is met, and a drive is not given up for it; one that fails here and there is. What clients say, and bytes that nobody proved, is not noted.
  */
 #include "config.h"
 
@@ -16,6 +20,7 @@
 #include "worker/drive/engine_priv.h"
 
 #define FAIL_PAUSE_NS	(100 * MKV_NS_PER_MS)
+#define FAIL_PLACE_MS	60000u			/* the same place again, so soon: nothing new */
 
 int
 fail_init(struct mkv_engine *e)
@@ -65,6 +70,22 @@ fail_open(struct mkv_engine *e)
 	return (r == MKV_E_CANCELLED ? r : 0);
 }
 
+/* Does it count for drive.error_limit? Not what is no failure of a place, nor a place that failed just now. */
+static int
+fail_is_news(const struct mkv_engine *e, const struct mkv_fail_row *f)
+{
+	if (f->what != MKV_FAIL_READ && f->what != MKV_FAIL_DATA && f->what != MKV_FAIL_PAGE && f->what != MKV_FAIL_WRITE)
+		return (0);
+	for (uint32_t i = 0; i < MKV_FAIL_ROWS; i++) {
+		const struct mkv_fail_row *r = &e->fl.row[i];
+
+		/* A wall clock that went back makes it news. */
+		if (r->serial != 0 && r->what == f->what && r->off == f->off)
+			return (r->mount != f->mount || f->last_ms - r->last_ms >= FAIL_PLACE_MS);
+	}
+	return (1);
+}
+
 static void
 fail_add(struct mkv_engine *e, enum mkv_failure what, uint64_t off, uint32_t bytes, int err, uint64_t arg, uint32_t count)
 {
@@ -72,6 +93,8 @@ fail_add(struct mkv_engine *e, enum mkv_failure what, uint64_t off, uint32_t byt
 	struct mkv_fail_row row = { .what = (uint16_t)what, .off = off, .bytes = bytes, .err = err, .arg = arg, .count = count, .mount = e->sb.mount,
 		.epoch = e->sb.epoch, .last_ms = eng_wall(e) };
 
+	if (fail_is_news(e, &row))
+		ENG_COUNT(e, bad_places_total, 1);
 	f->due |= 1u << (mkv_fail_add(f->row, &f->sum, &row) / MKV_FAIL_PER_BLOCK);
 	fail_gauges(e);
 }
@@ -128,10 +151,11 @@ fail_step(struct mkv_engine *e, uint64_t now)
 	struct fails *f = &e->fl;
 	uint32_t k;
 
-	if (f->due == 0 || f->writing || f->never_write || now < f->next_ns)
+	if (f->due == 0 || f->writing || f->never_write || (now < f->next_ns && !f->hurry))
 		return;
 	k = (uint32_t)__builtin_ctz(f->due);
 	f->due &= f->due - 1;
+	f->hurry &= f->due != 0;
 	f->next_ns = now + FAIL_PAUSE_NS;
 	f->writing = 1;
 	mkv_fail_block((struct mkv_fail_block *)f->mem, e->tag, f->row, k);
@@ -143,7 +167,15 @@ fail_step(struct mkv_engine *e, uint64_t now)
 uint64_t
 fail_next_ns(const struct mkv_engine *e)
 {
-	return (e->fl.due == 0 || e->fl.never_write || e->fl.writing ? UINT64_MAX : e->fl.next_ns);
+	return (e->fl.due == 0 || e->fl.never_write || e->fl.writing ? UINT64_MAX : e->fl.hurry ? 0 : e->fl.next_ns);
+}
+
+int
+mkv_engine_failures_keep(struct mkv_engine *e)
+{
+	MKV_CHECK_OBJ(e, MKV_ENGINE_MAGIC);
+	e->fl.hurry = 1;
+	return (e->fl.never_write || (e->fl.due == 0 && !e->fl.writing));
 }
 
 /* Orderly end: what is due is written, what is under way is waited for. 0 or MKV_E_CANCELLED. */

@@ -30,7 +30,10 @@ drive_readonly(void *arg, const char *why)
 {
 	struct drive *d = arg;
 
-	mkv_worker_report(d->w, 1, -1, why);
+	if (d->e == NULL)
+		mkv_worker_report(d->w, 1, -1, why);
+	else
+		drive_give_up(d, 1, why);
 }
 
 /* Recovery and the last checkpoint: completions, the supervisor's pings, which come by the same queue, and the end of a grace (core's timer). */

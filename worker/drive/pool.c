@@ -17,6 +17,7 @@
 #include "worker/drive/drive.h"
 
 #define POOL_ERRORS_NS	(60 * MKV_NS_PER_SEC)
+#define POOL_KEEP_NS	MKV_NS_PER_SEC		/* for the failure registry to be written, before the process is ended for what it says */
 #define POOL_LOG_PART	2048u			/* digests of one message */
 #define POOL_SPACES_PART	256u			/* rows of one message */
 
@@ -211,28 +212,40 @@ pool_watch_io(struct drive *d, uint64_t now)
 	mkv_worker_report_hang(d->w, detail);
 }
 
-static uint64_t
-pool_errors(const struct drive *d)
+/* The supervisor kills a drive that it gives up: what failed is to be read on it afterwards. */
+void
+drive_give_up(struct drive *d, int readonly, const char *why)
 {
-	const struct mkv_metrics *m = d->w->metrics;
+	if (d->give_up_ns == 0)
+		d->give_up_ns = mkv_now_ns();
+	d->give_up_readonly |= readonly;
+	(void)snprintf(d->give_up_why, sizeof(d->give_up_why), "%s", why);
+}
 
-	return (mkv_metric_get(m, MKV_M_drive_read_errors_total, 0) + mkv_metric_get(m, MKV_M_drive_write_errors_total, 0) +
-	    mkv_metric_get(m, MKV_M_drive_corrupt_total, 0));
+static void
+pool_say_given_up(struct drive *d, uint64_t now)
+{
+	if (d->give_up_ns == 0 || d->e == NULL || (!mkv_engine_failures_keep(d->e) && now < d->give_up_ns + POOL_KEEP_NS))
+		return;
+	d->give_up_ns = 0;
+	mkv_worker_report(d->w, d->give_up_readonly ? 1 : -1, d->give_up_readonly ? -1 : 1, d->give_up_why);
 }
 
 void
 drive_watch(struct drive *d, uint64_t now)
 {
-	uint64_t errors = pool_errors(d);
-	char detail[96];
+	uint64_t places = mkv_metric_get(d->w->metrics, MKV_M_drive_bad_places_total, 0);
+	char why[sizeof(d->give_up_why)];
 
 	pool_watch_io(d, now);
 	if (d->errors_ns == 0 || now - d->errors_ns > POOL_ERRORS_NS) {
 		d->errors_ns = now;
-		d->errors_then = errors;
+		d->errors_then = places;
 	}
-	if (d->w->failed || errors - d->errors_then < d->w->params->drive_error_limit)
-		return;
-	(void)snprintf(detail, sizeof(detail), "%" PRIu64 " failed reads, writes and checksums in a minute (drive.error_limit)", errors - d->errors_then);
-	mkv_worker_report(d->w, -1, 1, detail);
+	if (d->give_up_ns == 0 && !d->w->failed && places - d->errors_then >= d->w->params->drive_error_limit) {
+		(void)snprintf(why, sizeof(why), "reads, writes or checksums failed in %" PRIu64 " places in a minute (drive.error_limit); memkv drive info lists them",
+		    places - d->errors_then);
+		drive_give_up(d, 0, why);
+	}
+	pool_say_given_up(d, now);
 }

@@ -18,7 +18,7 @@
 #include "common/base/log.h"
 #include "tests/crash/rig.h"
 #include "tests/unit/engine_up.h"
-#include "worker/drive/layout.h"
+#include "worker/drive/engine_priv.h"
 
 #define MIB	(1ull << 20)
 
@@ -237,6 +237,47 @@ test_format_fails(void **state)
 	rig_destroy(&r);
 }
 
+/*
+ * A group of three blocks is cut off by a crash: the third reached the medium, the others did not. The next life's journal takes their place, and its
+ * checkpoint begins right behind them, where the old block still lies: what it says was never answered for, and what was answered for since is newer.
+ */
+static void
+test_block_of_a_former_life(void **state)
+{
+	struct rig *r = eng_up(RIG_SIM, 32 * MIB);
+	struct mkv_jblock *b[3];
+	uint64_t first;
+
+	(void)state;
+	assert_int_equal(rig_put(r, "k", 5000, 1, 0), 0);
+	assert_int_equal(rig_close(r, 0), 0);
+	assert_int_equal(rig_open(r), 0);
+	for (unsigned i = 0; i < 20; i++)
+		rig_turn(r);				/* an idle mark */
+	first = r->e->jn.next_seq;
+	for (unsigned i = 0; i < 3; i++) {
+		b[i] = (struct mkv_jblock *)(r->sim->now + mkv_sb_journal_at(&r->e->sb, first + i));
+		assert_int_equal(rig_put(r, i == 0 ? "x" : i == 1 ? "y" : "k", 5000, 2, 0), 0);
+		assert_int_equal(b[i]->seq, first + i);
+	}
+	rig_close(r, 1);
+	memset(b[0], 0, sizeof(*b[0]));
+	memset(b[1], 0, sizeof(*b[1]));
+	b[2]->flushed = first - 1;
+	mkv_block_seal(b[2], offsetof(struct mkv_jblock, crc));
+	assert_int_equal(rig_open(r), 0);
+	for (unsigned i = 0; i < 20; i++)
+		rig_turn(r);				/* another */
+	assert_int_equal(rig_get(r, "k", 0, 5000, 1), 0);
+	assert_int_equal(rig_op(r, MKV_DRV_DELETE, "k", NULL), 0);
+	assert_int_equal(r->e->jn.next_seq, first + 2);
+	assert_int_equal(rig_close(r, 0), 0);
+	assert_int_equal(b[2]->mount, 2);			/* still there */
+	assert_int_equal(rig_open(r), 0);
+	assert_int_equal(rig_op(r, MKV_DRV_STAT, "k", NULL), MKV_E_MISS);
+	rig_destroy(&r);
+}
+
 /* A feature that we may read but not write: what is there is served, nothing on the medium changes. */
 static void
 test_look_only(void **state)
@@ -324,7 +365,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_flush_failure), cmocka_unit_test(test_metrics_of_two_lives), cmocka_unit_test(test_write_failure),
 		cmocka_unit_test(test_hold), cmocka_unit_test(test_reserve), cmocka_unit_test(test_foreign), cmocka_unit_test(test_look_only),
-		cmocka_unit_test(test_twins), cmocka_unit_test(test_format_fails),
+		cmocka_unit_test(test_twins), cmocka_unit_test(test_format_fails), cmocka_unit_test(test_block_of_a_former_life),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

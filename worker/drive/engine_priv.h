@@ -865,6 +865,6 @@ void	recover_drop_all(struct mkv_engine *e);
 int	recover_read_spots(struct mkv_engine *e, uint8_t *to, uint32_t blocks, uint64_t off);
 
 /* replay.c */
-int	replay_run(struct mkv_engine *e, uint64_t start_seq, int fresh);
+int	replay_run(struct mkv_engine *e, uint64_t start_seq, uint32_t mount, int fresh);
 
 #endif

@@ -561,7 +561,7 @@ recover_read(struct mkv_engine *e, uint8_t *buf)
 		scrub_recovered(e, &h);
 		r = r == 1 ? recover_body(e, &h, area, rd) : 0;
 	}
-	return (r != 0 ? r : replay_run(e, h.id ? h.start_seq : 1, e->formatted));
+	return (r != 0 ? r : replay_run(e, h.id ? h.start_seq : 1, h.mount, e->formatted));
 }
 
 int

@@ -2,8 +2,10 @@
  * Replay of the journal. Drive's loop thread, during open.
  *
  * Blocks are read in order from start_seq. A block counts if its CRC, tag and sequence are right and its mount is not older than the block's before
- * it. The first that does not count is the end, unless a later block proves that it was durable once: then it is damaged, the keys it named (the
- * block after it carries their digests) are forgotten, and replay goes on; if that list is lost too, everything older is forgotten.
+ * it; the first one's, than the checkpoint's. (Of a group that a crash cut off, later blocks may have reached the medium and an earlier one not: the
+ * next life's journal may end right before them, and so may its checkpoint.) The first that does not count is the end, unless a later block proves
+ * that it was durable once: then it is damaged, the keys it named (the block after it carries their digests) are forgotten, and replay goes on; if
+ * that list is lost too, everything older is forgotten.
  *
  * A block is applied when a later one says that it was durable. What lies behind the last such mark is the last group: its puts are believed only
  * if their data matches its CRCs. A put that does not match was never acknowledged (or, accepted, is lost within its window); then a checkpoint
@@ -532,9 +534,9 @@ replay_alloc(struct replay *p)
 }
 
 int
-replay_run(struct mkv_engine *e, uint64_t start_seq, int fresh)
+replay_run(struct mkv_engine *e, uint64_t start_seq, uint32_t mount, int fresh)
 {
-	struct replay p = { .e = e, .start = start_seq, .next = start_seq, .apply = start_seq, .flushed = start_seq - 1 };
+	struct replay p = { .e = e, .start = start_seq, .next = start_seq, .apply = start_seq, .flushed = start_seq - 1, .mount = mount, .apply_mount = mount };
 	uint64_t believed;
 	int r;
 

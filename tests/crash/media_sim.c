@@ -45,11 +45,20 @@ sim_push(struct media_sim *s, struct mkv_mio *mio, int kind, void *buf, uint32_t
 	return (o);
 }
 
+static void
+sim_touch(struct media_sim *s, uint64_t off, uint32_t bytes)
+{
+	if (s->touched != NULL)
+		memset(s->touched + off / 4096, 1, bytes / 4096);
+}
+
 /* One step of the machine; 1 if it was the last. */
 static int
 sim_step(struct media_sim *s)
 {
 	s->steps++;
+	if (s->on_step != NULL)
+		s->on_step(s->on_step_arg);
 	if (s->crash_at != 0 && s->steps >= s->crash_at)
 		s->dead = 1;
 	return (s->dead);
@@ -72,7 +81,9 @@ sim_write_begin(struct media_sim *s, struct mkv_mio *mio, int kind, const void *
 	/* A write that has begun may reach the medium whether or not it is ever reported. */
 	w->off = off;
 	w->bytes = bytes;
+	w->discard = kind == 3;
 	memcpy(w->data, buf, bytes);
+	sim_touch(s, off, bytes);
 	*s->pending_last = w;
 	s->pending_last = &w->next;
 	o->w = w;
@@ -135,6 +146,7 @@ sim_make_durable(struct media_sim *s, uint64_t covers)
 			continue;
 		}
 		memcpy(s->durable + w->off, w->data, w->bytes);
+		sim_touch(s, w->off, w->bytes);
 		*pw = w->next;
 		free(w->data);
 		free(w);
@@ -222,6 +234,11 @@ sim_pump(struct mkv_media *m, uint64_t until_ns)
 
 		if (o.kind == 3 && s->discard_hold > 0) {
 			s->discard_hold--;
+			s->op[k] = s->op[--n];
+			s->op[n] = o;
+			continue;
+		}
+		if (o.kind == 0 && s->read_hold) {
 			s->op[k] = s->op[--n];
 			s->op[n] = o;
 			continue;
@@ -334,4 +351,6 @@ sim_reboot(struct media_sim *s, enum sim_policy policy)
 	s->fail_flush = s->fail_write = 0;
 	s->discarding = 0;
 	s->fail_discard = 0;
+	s->discard_hold = 0;
+	s->read_hold = 0;
 }

@@ -16,6 +16,8 @@ struct sim_write {
 	uint64_t	off;
 	uint32_t	bytes;
 	int		done;		/* completed; covered by the next flush that begins */
+	int		discard;
+	int		mark;		/* the test's own */
 	uint8_t		*data;
 	struct sim_write *next;
 };
@@ -47,6 +49,9 @@ struct media_sim {
 	unsigned	ops;
 	uint64_t	steps;		/* of writes and flushes so far */
 	uint64_t	crash_at;	/* 0: never */
+	void		(*on_step)(void *arg);	/* not NULL: called at each of them, when it is counted and nothing of it has happened yet */
+	void		*on_step_arg;
+	uint8_t		*touched;	/* not NULL: 1 for each block of 4096 bytes that was written, or became durable */
 	uint64_t	done_count;
 	int		dead;
 	int		fail_flush, fail_write;	/* the n-th from now on fails, once */
@@ -54,6 +59,7 @@ struct media_sim {
 	int		discarding, discard_res;	/* 1: under way, 2: ended */
 	int		fail_discard;	/* not 0: how the next one ends */
 	unsigned	discard_hold;	/* so many turns pass before it does */
+	int		read_hold;	/* reads stay under way */
 	unsigned	discards;
 	uint64_t	discard_bytes;	/* of the last one */
 	uint32_t	sector;		/* a write is torn between these */

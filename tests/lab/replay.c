@@ -11,8 +11,9 @@
  * Checked at each point: the newest write of a key that was answered for is there, byte for byte, or the one after it, which had begun; what was
  * deleted is not there; the store has no damage. Then the process that recovered dies, and the next one finds the same.
  *
- * Points: each flush and FUA write, before and after (every EVERY-th of them), and RANDOM others. A point is the number of entries that had been
- * logged. Each process walks the log by itself and takes every JOBS-th point. What fails: prints the point, its variant and the key; exit 1.
+ * Points: each flush and FUA write, before and after (every EVERY-th of them), and RANDOM others, no two of them the same; a log that has not so many
+ * is refused. A point is the number of entries that had been logged. Each process walks the log by itself and takes every JOBS-th point. What fails:
+ * prints the point, its variant and the key; exit 1.
  */
 #include "config.h"
 
@@ -478,6 +479,8 @@ points_choose(struct replay *r, unsigned every, unsigned n_random, uint64_t seed
 			n++;
 		}
 	}
+	if (n < n_random)
+		die("the log is too short for so many random points beside the boundaries: record more operations", "");
 	printf("%llu entries from the mark `ready' on, %u flushes and FUA writes, %u random points\n", (unsigned long long)(r->log.n - r->ready), boundary, n);
 	fflush(stdout);				/* once, not by each process */
 }

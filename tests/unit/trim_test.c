@@ -230,6 +230,34 @@ test_full_store_waits_for_it(void **state)
 	down(r);
 }
 
+/* Nothing is evicted, a range is away, and it would not be enough: the answer is `no space', and nobody waits. Space that only waits to be discarded is taken. */
+static void
+test_full_store_answers_at_once(void **state)
+{
+	struct rig *r = up(24 * MIB, MKV_POLICY_NONE);
+	unsigned n = 0, unit = r->e->sb.unit_bytes;
+
+	(void)state;
+	while (put(r, n, MIB / 2) == 0)
+		n++;
+	assert_int_equal(delete(r, 3), 0);
+	pass(r, 10);
+	assert_true(r->e->trim.extents > 0);
+	assert_int_equal(put(r, 1000, MIB / 2), 0);
+	assert_int_equal(delete(r, 1000), 0);
+	r->sim->discard_hold = 1u << 30;
+	pass(r, 6000);
+	assert_int_equal(r->sim->discarding, 1);
+	assert_true(r->e->trim.claim.len > 0);
+	assert_int_equal(put(r, 1001, (r->e->al.free_units + r->e->trim.claim.len + 1) * unit), MKV_E_NOSPACE);
+	assert_int_equal(r->sim->discarding, 1);
+	/* Objects are what is missing, not units. */
+	r->e->sb.objects_max = r->e->ix.linked;
+	assert_int_equal(put(r, 1002, unit), MKV_E_NOSPACE);
+	assert_int_equal(r->sim->discarding, 1);
+	down(r);
+}
+
 static void
 test_failures(void **state)
 {
@@ -345,6 +373,7 @@ main(void)
 		cmocka_unit_test(test_1024_extents),
 		cmocka_unit_test(test_requests_first),
 		cmocka_unit_test(test_full_store_waits_for_it),
+		cmocka_unit_test(test_full_store_answers_at_once),
 		cmocka_unit_test(test_failures),
 		cmocka_unit_test(test_close_waits),
 		cmocka_unit_test(test_close_begins_none),

@@ -201,6 +201,18 @@ put_take(struct mkv_req *r)
 	return (1);
 }
 
+/*
+ * Nothing leaves this store: is a wait worth it? Only for the range that is being discarded at this moment, which is free space and nobody's (what waits
+ * to be discarded is there to be taken), and only where it is units that are missing, and not more than come back.
+ */
+static int
+put_trim_helps(const struct mkv_req *r)
+{
+	const struct mkv_engine *e = r->e;
+
+	return (e->trim.claim.len > 0 && r->ent != MKV_ENT_NIL && r->n_runs == 0 && r->units > 0 && r->units <= e->al.free_units + e->trim.claim.len);
+}
+
 /* 1: has it; 0: waits; negative: the end. Who waits already goes first. */
 static int
 put_space(struct mkv_req *r)
@@ -219,8 +231,7 @@ put_space(struct mkv_req *r)
 		r->tries = 0;
 		return (1);
 	}
-	/* What is being discarded may be enough: then whoever waits finds out at its end. */
-	if (!evict_on(e) && e->trim.claim.len == 0) {
+	if (!evict_on(e) && !put_trim_helps(r)) {
 		evict_wake(e);
 		return (MKV_E_NOSPACE);
 	}

@@ -16,6 +16,7 @@
 
 #include "common/base/assert.h"
 #include "common/base/err.h"
+#include "tests/crash/media_pass.h"
 #include "tests/crash/rig.h"
 #include "worker/drive/layout.h"
 
@@ -26,8 +27,7 @@
 #define READERS		160u
 
 struct gate {
-	struct mkv_media m;
-	struct mkv_media *in;
+	struct media_pass p;
 	int		hold;		/* reads do not come back */
 	uint64_t	fail_from, fail_to;
 	struct mkv_mio	*failed, *due;	/* said at the second pump after the write, so that the engine has gone on meanwhile */
@@ -38,28 +38,19 @@ static struct gate gate;
 static void
 gate_read(struct mkv_media *m, struct mkv_mio *mio, void *buf, uint32_t bytes, uint64_t off, int idx)
 {
-	(void)m;
 	if (!gate.hold)
-		gate.in->ops->read(gate.in, mio, buf, bytes, off, idx);
+		media_pass_read(m, mio, buf, bytes, off, idx);
 }
 
 static void
 gate_write(struct mkv_media *m, struct mkv_mio *mio, const void *buf, uint32_t bytes, uint64_t off, int idx)
 {
-	(void)m;
 	if (off < gate.fail_from || off >= gate.fail_to) {
-		gate.in->ops->write(gate.in, mio, buf, bytes, off, idx);
+		media_pass_write(m, mio, buf, bytes, off, idx);
 		return;
 	}
 	mio->next = gate.failed;
 	gate.failed = mio;
-}
-
-static void
-gate_flush(struct mkv_media *m, struct mkv_mio *mio)
-{
-	(void)m;
-	gate.in->ops->flush(gate.in, mio);
 }
 
 static int
@@ -67,43 +58,25 @@ gate_pump(struct mkv_media *m, uint64_t until_ns)
 {
 	struct mkv_mio *mio = gate.due, *next;
 
-	(void)m;
 	gate.due = gate.failed;
 	gate.failed = NULL;
 	for (; mio != NULL; mio = next) {
 		next = mio->next;
 		mio->done(mio, MKV_E_IO);
 	}
-	return (gate.in->ops->pump(gate.in, until_ns));
+	return (media_pass_pump(m, until_ns));
 }
-
-static void *
-gate_map(struct mkv_media *m, uint64_t off, uint64_t bytes)
-{
-	(void)m;
-	return (gate.in->ops->map(gate.in, off, bytes));
-}
-
-static void
-gate_close(struct mkv_media *m)
-{
-	(void)m;
-	mkv_media_close(&gate.in);
-}
-
-static const struct mkv_media_ops gate_ops = {
-	.read = gate_read, .write = gate_write, .flush = gate_flush, .pump = gate_pump, .map = gate_map, .close = gate_close,
-};
 
 static struct mkv_media *
 gate_wrap(struct rig *r, struct mkv_media *in)
 {
 	(void)r;
 	memset(&gate, 0, sizeof(gate));
-	gate.in = in;
-	gate.m = *in;
-	gate.m.ops = &gate_ops;
-	return (&gate.m);
+	(void)media_pass(&gate.p, in);
+	gate.p.ops.read = gate_read;
+	gate.p.ops.write = gate_write;
+	gate.p.ops.pump = gate_pump;
+	return (&gate.p.m);
 }
 
 static struct rig *

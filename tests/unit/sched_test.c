@@ -15,6 +15,7 @@
 
 #include "common/base/assert.h"
 #include "common/base/err.h"
+#include "tests/crash/media_pass.h"
 #include "tests/crash/rig.h"
 #include "worker/drive/engine_priv.h"
 
@@ -32,8 +33,7 @@ struct held {
 };
 
 struct gate {
-	struct mkv_media m;
-	struct mkv_media *in;
+	struct media_pass p;
 	struct rig	*r;
 	unsigned	hold;		/* classes whose data does not pass */
 	struct held	held[512];
@@ -60,24 +60,15 @@ gate_holds(struct mkv_mio *mio, void *buf, uint32_t bytes, uint64_t off)
 static void
 gate_read(struct mkv_media *m, struct mkv_mio *mio, void *buf, uint32_t bytes, uint64_t off, int idx)
 {
-	(void)m;
 	if (!gate_holds(mio, buf, bytes, off))
-		gate.in->ops->read(gate.in, mio, buf, bytes, off, idx);
+		media_pass_read(m, mio, buf, bytes, off, idx);
 }
 
 static void
 gate_write(struct mkv_media *m, struct mkv_mio *mio, const void *buf, uint32_t bytes, uint64_t off, int idx)
 {
-	(void)m;
 	if (!gate_holds(mio, (void *)(uintptr_t)buf, bytes, off))
-		gate.in->ops->write(gate.in, mio, buf, bytes, off, idx);
-}
-
-static void
-gate_flush(struct mkv_media *m, struct mkv_mio *mio)
-{
-	(void)m;
-	gate.in->ops->flush(gate.in, mio);
+		media_pass_write(m, mio, buf, bytes, off, idx);
 }
 
 static int
@@ -85,40 +76,22 @@ gate_pump(struct mkv_media *m, uint64_t until_ns)
 {
 	struct mkv_mio *mio = gate.fail;
 
-	(void)m;
 	gate.fail = NULL;
 	if (mio != NULL)
 		mio->done(mio, MKV_E_IO);
-	return (gate.in->ops->pump(gate.in, until_ns));
+	return (media_pass_pump(m, until_ns));
 }
-
-static void *
-gate_map(struct mkv_media *m, uint64_t off, uint64_t bytes)
-{
-	(void)m;
-	return (gate.in->ops->map(gate.in, off, bytes));
-}
-
-static void
-gate_close(struct mkv_media *m)
-{
-	(void)m;
-	mkv_media_close(&gate.in);
-}
-
-static const struct mkv_media_ops gate_ops = {
-	.read = gate_read, .write = gate_write, .flush = gate_flush, .pump = gate_pump, .map = gate_map, .close = gate_close,
-};
 
 static struct mkv_media *
 gate_wrap(struct rig *r, struct mkv_media *in)
 {
 	memset(&gate, 0, sizeof(gate));
 	gate.r = r;
-	gate.in = in;
-	gate.m = *in;
-	gate.m.ops = &gate_ops;
-	return (&gate.m);
+	(void)media_pass(&gate.p, in);
+	gate.p.ops.read = gate_read;
+	gate.p.ops.write = gate_write;
+	gate.p.ops.pump = gate_pump;
+	return (&gate.p.m);
 }
 
 /* The oldest one that is held, taken off. */
@@ -139,9 +112,9 @@ gate_let(unsigned n)
 		struct held h = gate_take();
 
 		if (h.mio->io_class == MKV_IO_GET)
-			gate.in->ops->read(gate.in, h.mio, h.buf, h.bytes, h.off, -1);
+			media_pass_read(&gate.p.m, h.mio, h.buf, h.bytes, h.off, -1);
 		else
-			gate.in->ops->write(gate.in, h.mio, h.buf, h.bytes, h.off, -1);
+			media_pass_write(&gate.p.m, h.mio, h.buf, h.bytes, h.off, -1);
 	}
 }
 

@@ -15,6 +15,7 @@
 #include "common/base/crc.h"
 #include "common/base/err.h"
 #include "common/shm/metric.h"
+#include "tests/crash/media_pass.h"
 #include "tests/lib/rnd.h"
 #include "tests/unit/scrub_up.h"
 
@@ -22,9 +23,7 @@
 
 /* A medium that keeps the scrubber's reads of data until it is told. */
 static struct {
-	struct mkv_media m;
-	struct mkv_media_ops ops;
-	struct mkv_media *under;
+	struct media_pass p;
 	struct rig	*r;
 	int		keep;
 	unsigned	n;
@@ -34,7 +33,6 @@ static struct {
 static void
 slow_read(struct mkv_media *m, struct mkv_mio *mio, void *buf, uint32_t bytes, uint64_t off, int idx)
 {
-	(void)m;
 	if (slow.keep && slow.r->e != NULL && slow.r->e->scrub.state == SC_DATA && (uint8_t *)buf >= slow.r->e->scrub.mem &&
 	    (uint8_t *)buf < slow.r->e->scrub.mem + MKV_CRC_CHUNK) {
 		slow.kept[slow.n].mio = mio;
@@ -43,35 +41,7 @@ slow_read(struct mkv_media *m, struct mkv_mio *mio, void *buf, uint32_t bytes, u
 		slow.kept[slow.n++].off = off;
 		return;
 	}
-	slow.under->ops->read(slow.under, mio, buf, bytes, off, idx);
-}
-
-static void
-slow_write(struct mkv_media *m, struct mkv_mio *mio, const void *buf, uint32_t bytes, uint64_t off, int idx)
-{
-	(void)m;
-	slow.under->ops->write(slow.under, mio, buf, bytes, off, idx);
-}
-
-static void
-slow_flush(struct mkv_media *m, struct mkv_mio *mio)
-{
-	(void)m;
-	slow.under->ops->flush(slow.under, mio);
-}
-
-static int
-slow_pump(struct mkv_media *m, uint64_t until_ns)
-{
-	(void)m;
-	return (slow.under->ops->pump(slow.under, until_ns));
-}
-
-static void
-slow_close(struct mkv_media *m)
-{
-	(void)m;
-	slow.under->ops->close(slow.under);
+	media_pass_read(m, mio, buf, bytes, off, idx);
 }
 
 static void
@@ -79,21 +49,19 @@ slow_go(void)
 {
 	slow.keep = 0;
 	for (unsigned i = 0; i < slow.n; i++)
-		slow.under->ops->read(slow.under, slow.kept[i].mio, slow.kept[i].buf, slow.kept[i].bytes, slow.kept[i].off, -1);
+		media_pass_read(&slow.p.m, slow.kept[i].mio, slow.kept[i].buf, slow.kept[i].bytes, slow.kept[i].off, -1);
 	slow.n = 0;
 }
 
 static struct mkv_media *
 slow_wrap(struct rig *r, struct mkv_media *m)
 {
-	slow.m = *m;
-	slow.ops = (struct mkv_media_ops){ .read = slow_read, .write = slow_write, .flush = slow_flush, .pump = slow_pump, .map = m->ops->map, .close = slow_close };
-	slow.m.ops = &slow.ops;
-	slow.under = m;
+	(void)media_pass(&slow.p, m);
+	slow.p.ops.read = slow_read;
 	slow.r = r;
 	slow.n = 0;
 	slow.keep = 1;
-	return (&slow.m);
+	return (&slow.p.m);
 }
 
 static struct rig *

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "common/base/assert.h"
+#include "tests/crash/media_pass.h"
 #include "tests/unit/engine_up.h"
 #include "worker/drive/layout.h"
 
@@ -20,8 +21,7 @@
 
 /* The medium, seen by what is asked of it. */
 static struct {
-	struct mkv_media m, *under;
-	struct mkv_media_ops ops;
+	struct media_pass p;
 	struct rig	*r;
 	uint64_t	data_off;
 	const uint8_t	*from;		/* the value's buffers */
@@ -43,55 +43,38 @@ seen_write(struct mkv_media *m, struct mkv_mio *mio, const void *buf, uint32_t b
 {
 	uint64_t at = (uint64_t)(seen.from - seen.r->stage);
 
-	(void)m;
 	if (off < seen.data_off)
 		seen.meta_writes++;
 	else if (seen.from != NULL && buf == seen.from + seen.moved && (idx == buf_number(at) || (seen.moved >= BUF && idx == buf_number(at + BUF))))
 		seen.moved += bytes;
 	else
 		seen.elsewhere++;
-	seen.under->ops->write(seen.under, mio, buf, bytes, off, -1);
+	media_pass_write(m, mio, buf, bytes, off, -1);
 }
 
 static void
 seen_read(struct mkv_media *m, struct mkv_mio *mio, void *buf, uint32_t bytes, uint64_t off, int idx)
 {
-	(void)m;
 	(void)idx;			/* numbers of no queue */
-	seen.under->ops->read(seen.under, mio, buf, bytes, off, -1);
+	media_pass_read(m, mio, buf, bytes, off, -1);
 }
 
 static void
 seen_flush(struct mkv_media *m, struct mkv_mio *mio)
 {
-	(void)m;
 	seen.flushes++;
-	seen.under->ops->flush(seen.under, mio);
-}
-
-static int
-seen_pump(struct mkv_media *m, uint64_t until_ns)
-{
-	(void)m;
-	return (seen.under->ops->pump(seen.under, until_ns));
-}
-
-static void
-seen_close(struct mkv_media *m)
-{
-	(void)m;
-	seen.under->ops->close(seen.under);
+	media_pass_flush(m, mio);
 }
 
 static struct mkv_media *
 seen_wrap(struct rig *r, struct mkv_media *m)
 {
-	seen.m = *m;
-	seen.ops = (struct mkv_media_ops){ .read = seen_read, .write = seen_write, .flush = seen_flush, .pump = seen_pump, .map = m->ops->map, .close = seen_close };
-	seen.m.ops = &seen.ops;
-	seen.under = m;
+	(void)media_pass(&seen.p, m);
+	seen.p.ops.read = seen_read;
+	seen.p.ops.write = seen_write;
+	seen.p.ops.flush = seen_flush;
 	seen.r = r;
-	return (&seen.m);
+	return (&seen.p.m);
 }
 
 static void *

@@ -21,6 +21,7 @@
 /* Checkpoint items are 40 bytes; one object in eight, and a fixed number beyond, may have a side record of up to 64; sets to be freed come on top. */
 #define LAYOUT_ITEM_BYTES	48u
 #define LAYOUT_CKPT_EXTRA	96u
+/* Part of the format: a checkpoint has slots up to this number, and one that is beyond the count is not believed (ns_replay_known()). */
 #define LAYOUT_SLOTS_MIN	64u
 #define LAYOUT_SLOTS_PER_BLOCK	39u		/* items with the longest names */
 #define LAYOUT_SLOT_OBJECTS	64u		/* a namespace is expected for so many objects */

@@ -22,6 +22,8 @@
 #define NS_STEP		256u			/* objects in a turn */
 #define NS_SEED		0x6e616d6573706163ull
 
+_Static_assert(MKV_DRV_NS_COUNT_MAX <= MKV_ENT_SLOT_MAX, "an entry can have any slot");
+
 static uint64_t
 ns_hash(const void *name, size_t bytes)
 {

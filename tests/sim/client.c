@@ -20,6 +20,7 @@
 #define LATE_NS		(700 * MS)		/* a slow socket, and the way */
 #define VALUE_BYTES	(4u << 20)
 #define PURGE_RATE	8u			/* purges for 1000 operations */
+#define SCRIPT_DEADLINE_NS	(2 * SEC)
 
 enum client_state { CL_IDLE, CL_HELLO, CL_CONNECT, CL_READY, CL_WAIT, CL_DONE };
 
@@ -44,11 +45,17 @@ struct client {
 	uint8_t		*value, *got;
 	uint64_t	got_bytes;
 	uint64_t	gate;			/* of the timer for answers that do not come */
+	unsigned	todo;			/* of a script: the next row to look at */
+	const struct sim_do *now;		/* what is under way; NULL: as chance says, or sent again */
+	int		waited;
+	uint64_t	sent;
 };
 
 static struct client client[SIM_CLIENTS];
 static unsigned	ops_left;
 static int	read_all;		/* what is left are the keys to be read, each once */
+static const struct sim_do *script;	/* NULL: chance */
+static unsigned	script_rows;
 
 static void	client_next(void *arg, uint64_t gen);
 
@@ -167,7 +174,8 @@ client_unknown(struct client *c)
 	if (c->op == MKV_WIRE_TOUCH && c->ttl_ms != 0)
 		for (unsigned i = 0; i < c->n_keys; i++)
 			model_touch_end(c->key[i], c->start, c->ttl_ms, 0);
-	c->retry = c->op == MKV_WIRE_PUT && c->tries < 3 && sim_chance(2, 3);
+	c->retry = c->op == MKV_WIRE_PUT && c->tries < 3 && sim_chance(script != NULL ? 1 : 2, 3);
+	c->now = NULL;
 }
 
 static const char *
@@ -198,6 +206,8 @@ client_status_fits(const struct client *c, int status)
 		return (c->op == MKV_WIRE_PUT && !sim->c.evict);
 	case MKV_E_CORRUPT:
 		return (model.lossy);
+	case MKV_E_CANCELLED:
+		return (c->now != NULL && c->now->how == DO_ABORT);
 	default:
 		return (0);
 	}
@@ -325,42 +335,39 @@ client_answer(struct client *c, const struct mkv_hdr *h, const uint8_t *body)
 
 /* ---- What comes ------------------------------------------------------------------------------------------------------------- */
 
-/* A part of a value: its CRCs fit, and it goes behind what came before. */
-static void
-client_part(struct client *c, const struct mkv_hdr *h, const uint8_t *body, const uint8_t *pay)
-{
-	const struct mkv_wire_object *o = (const void *)body;
-	const uint32_t *crc = (const void *)(o + 1);
-	uint64_t at = c->off + c->got_bytes, p = 0;
-
-	SIM_CHECK(h->body_bytes >= sizeof(*o), "get: a short answer");
-	SIM_CHECK(o->off == at && c->got_bytes + h->payload_bytes <= VALUE_BYTES, "get: a part of another place");
-	for (uint32_t i = 0; i < o->n_crcs; i++) {
-		uint64_t n = MKV_MIN(h->payload_bytes - p, MKV_CRC_CHUNK - (at + p) % MKV_CRC_CHUNK);
-
-		SIM_CHECK(mkv_crc32c(0, pay + p, n) == crc[i] || model.lossy, "get: bytes do not match their CRC");
-		p += n;
-	}
-	SIM_CHECK(p == h->payload_bytes, "get: CRCs for %llu bytes of %llu", (unsigned long long)p, (unsigned long long)h->payload_bytes);
-	memcpy(c->got + c->got_bytes, pay, p);
-	c->got_bytes += p;
-}
-
-/* Wrong bytes that the CRC shows are not a hit: the reader checks. */
-static int
-client_crcs_bad(const struct mkv_hdr *h, const uint8_t *body, const uint8_t *pay, uint64_t at)
+/* How many bytes have a CRC; bad: one of them does not match. */
+static uint64_t
+client_crcs(const struct mkv_hdr *h, const uint8_t *body, const uint8_t *pay, uint64_t at, int *bad)
 {
 	const struct mkv_wire_object *o = (const void *)body;
 	const uint32_t *crc = (const void *)(o + 1);
 	uint64_t p = 0;
 
+	*bad = 0;
 	for (uint32_t i = 0; i < o->n_crcs && p < h->payload_bytes; i++) {
 		uint64_t n = MKV_MIN(h->payload_bytes - p, MKV_CRC_CHUNK - (at + p) % MKV_CRC_CHUNK);
 
-		if (mkv_crc32c(0, pay + p, n) != crc[i])
-			return (1);
+		*bad |= mkv_crc32c(0, pay + p, n) != crc[i];
 		p += n;
 	}
+	return (p);
+}
+
+/* A part of a value goes behind what came before; not 0: some of its bytes do not match their CRCs. */
+static int
+client_part(struct client *c, const struct mkv_hdr *h, const uint8_t *body, const uint8_t *pay)
+{
+	const struct mkv_wire_object *o = (const void *)body;
+	uint64_t at = c->off + c->got_bytes;
+	int bad;
+
+	SIM_CHECK(h->body_bytes >= sizeof(*o), "get: a short answer");
+	SIM_CHECK(o->off == at && c->got_bytes + h->payload_bytes <= VALUE_BYTES, "get: a part of another place");
+	SIM_CHECK(client_crcs(h, body, pay, at, &bad) == h->payload_bytes, "get: not all bytes have a CRC");
+	if (bad)
+		return (bad);
+	memcpy(c->got + c->got_bytes, pay, h->payload_bytes);
+	c->got_bytes += h->payload_bytes;
 	return (0);
 }
 
@@ -381,18 +388,16 @@ client_take(struct client *c, const struct mkv_hdr *h, const uint8_t *body, cons
 		return;
 	}
 	SIM_CHECK(c->state == CL_WAIT && h->request_id == c->id, "client %u: an answer that nobody asked for", c->index);
-	if (c->op == MKV_WIRE_GET && h->status == 0) {
-		if (model.lossy && client_crcs_bad(h, body, pay, c->off + c->got_bytes)) {
-			sim_trace("client %u: the CRC shows damage", c->index);
-			SIM_CHECK(!sim->scrubbed, "client %u: damage of key %u that the scrubber passed over", c->index, c->key[0]);
-			c->suspects = !read_all;
-			c->bad_key = c->key[0];
-			c->bad_off = c->off + c->got_bytes;
-			client_drop(c);
-			client_pause(c);
-			return;
-		}
-		client_part(c, h, body, pay);
+	if (c->op == MKV_WIRE_GET && h->status == 0 && client_part(c, h, body, pay) != 0) {
+		SIM_CHECK(model.lossy, "client %u: bytes do not match their CRC", c->index);
+		sim_trace("client %u: the CRC shows damage", c->index);
+		SIM_CHECK(!sim->scrubbed, "client %u: damage of key %u that the scrubber passed over", c->index, c->key[0]);
+		c->suspects = !read_all;
+		c->bad_key = c->key[0];
+		c->bad_off = c->off + c->got_bytes;
+		client_drop(c);
+		client_pause(c);
+		return;
 	}
 	if ((h->flags & MKV_WIRE_F_MORE) == 0)
 		client_answer(c, h, body);
@@ -471,37 +476,84 @@ client_size(void)
 	return (sim_chance(1, 10) ? 0 : sim_between(1, 20000));
 }
 
+/* The next part. */
+static void
+client_send_part(struct client *c)
+{
+	const struct model_key *k = &model.key[c->key[0]];
+	uint64_t off = c->sent;
+	size_t n = MKV_MIN(c->bytes - off, SIM_EXTENT), b = sizeof(struct mkv_wire_put);
+	int more = off + n < c->bytes;
+	struct mkv_wire_put w = { .value_bytes = more ? MKV_WIRE_SIZE_UNKNOWN : c->bytes, .part_off = off, .put_id = c->put_id, .ttl_ms = c->ttl_ms,
+	    .flags = c->flags };
+	uint8_t body[4096];
+
+	w.n_crcs = c->flags & MKV_WIRE_PUT_NO_CRC ? 0 : mkv_crc_chunks(n);
+	if (off == 0) {
+		w.ns_bytes = (uint16_t)k->ns_bytes;
+		w.key_bytes = (uint16_t)k->name_bytes;
+		memcpy(body + b, k->ns, k->ns_bytes);
+		memcpy(body + b + k->ns_bytes, k->name, k->name_bytes);
+		b += k->ns_bytes + k->name_bytes;
+	}
+	b = pad8(body, b);
+	memcpy(body, &w, sizeof(w));
+	if (w.n_crcs != 0) {
+		mkv_crc_chunk_list(c->value + off, n, (uint32_t *)(void *)(body + b));
+		b = pad8(body, b + 4 * w.n_crcs);
+	}
+	client_frame(c, MKV_WIRE_PUT, more ? MKV_WIRE_F_MORE : 0, c->id, body, b, c->value + off, n);
+	c->sent += n;
+}
+
+/* It leaves, and nobody will tell it what became of its request. */
+static void
+client_hang_up(struct client *c)
+{
+	int told = c->now != NULL;
+
+	client_unknown(c);
+	c->retry &= !told;
+	c->gate++;
+	client_drop(c);
+	client_pause(c);
+}
+
+/* Parts of a script's put, with pauses; perhaps not all of them. */
+static void
+client_parts(void *arg, uint64_t gate)
+{
+	struct client *c = arg;
+	const struct sim_do *d = c->now;
+	struct mkv_wire_put w = { .put_id = c->put_id };
+
+	if (c->gate != gate || c->state != CL_WAIT)
+		return;
+	if (d->how == DO_ALL || c->sent < d->parts * SIM_EXTENT) {
+		client_send_part(c);
+		if (c->sent < c->bytes)
+			sim_in(d->pause_us * US, client_parts, c, gate);
+		return;
+	}
+	sim_trace("client %u: %s after %u parts", c->index, d->how == DO_ABORT ? "aborts" : "hangs up", d->parts);
+	if (d->how == DO_ABORT)
+		client_frame(c, MKV_WIRE_PUT, MKV_WIRE_F_ABORT, c->id, &w, sizeof(w), NULL, 0);
+	else
+		client_hang_up(c);
+}
+
 static void
 client_send_put(struct client *c)
 {
-	const struct model_key *k = &model.key[c->key[0]];
-	uint64_t off = 0;
-	uint8_t body[4096];
-
 	value_fill(c->value, c->bytes, c->seed);
-	do {
-		size_t n = MKV_MIN(c->bytes - off, SIM_EXTENT), b = sizeof(struct mkv_wire_put);
-		int more = off + n < c->bytes;
-		struct mkv_wire_put w = { .value_bytes = more ? MKV_WIRE_SIZE_UNKNOWN : c->bytes, .part_off = off, .put_id = c->put_id,
-		    .ttl_ms = c->ttl_ms, .flags = c->flags };
-
-		w.n_crcs = c->flags & MKV_WIRE_PUT_NO_CRC ? 0 : mkv_crc_chunks(n);
-		if (off == 0) {
-			w.ns_bytes = (uint16_t)k->ns_bytes;
-			w.key_bytes = (uint16_t)k->name_bytes;
-			memcpy(body + b, k->ns, k->ns_bytes);
-			memcpy(body + b + k->ns_bytes, k->name, k->name_bytes);
-			b += k->ns_bytes + k->name_bytes;
-		}
-		b = pad8(body, b);
-		memcpy(body, &w, sizeof(w));
-		if (w.n_crcs != 0) {
-			mkv_crc_chunk_list(c->value + off, n, (uint32_t *)(void *)(body + b));
-			b = pad8(body, b + 4 * w.n_crcs);
-		}
-		client_frame(c, MKV_WIRE_PUT, more ? MKV_WIRE_F_MORE : 0, c->id, body, b, c->value + off, n);
-		off += n;
-	} while (off < c->bytes);
+	c->sent = 0;
+	if (c->now != NULL && (c->now->pause_us != 0 || c->now->how != DO_ALL)) {
+		client_parts(c, c->gate);
+		return;
+	}
+	do
+		client_send_part(c);
+	while (c->sent < c->bytes);
 }
 
 static void
@@ -510,7 +562,7 @@ client_put(struct client *c)
 	struct model_key *k;
 
 	c->n_keys = 1;
-	if (c->retry) {
+	if (c->now == NULL && c->retry) {
 		/* A write of its own: the first one may still be on its way. */
 		c->tries++;
 		c->version[0] = model_begin(c->key[0], c->seed, c->bytes, c->ttl_ms, (c->flags & MKV_WIRE_PUT_ACCEPTED) || sim->c.accepted,
@@ -532,6 +584,14 @@ client_put(struct client *c)
 		c->bytes = k->v[k->n - 1].bytes;
 	}
 	c->put_id = sim_chance(1, 20) ? 0 : rnd_u64(&sim->rnd) | 1;
+	if (c->now != NULL) {
+		c->key[0] = c->now->key;
+		c->flags = c->now->flags;
+		c->ttl_ms = c->now->ttl_ms;
+		c->bytes = c->now->bytes;
+		c->seed = model.next_seed++;
+		c->put_id |= 1;
+	}
 	c->version[0] = model_begin(c->key[0], c->seed, c->bytes, c->ttl_ms, (c->flags & MKV_WIRE_PUT_ACCEPTED) || sim->c.accepted,
 	    (c->flags & MKV_WIRE_PUT_PIN) != 0);
 	client_send_put(c);
@@ -561,13 +621,13 @@ client_get(struct client *c)
 	size_t b = sizeof(w);
 
 	c->n_keys = 1;
-	c->key[0] = read_all ? ops_left : client_pick(0);
+	c->key[0] = c->now != NULL ? c->now->key : read_all ? ops_left : client_pick(0);
 	if (c->op == MKV_WIRE_REPORT)
 		client_suspect(c, &w);
 	k = &model.key[c->key[0]];
 	c->off = c->got_bytes = 0;
 	c->len = VALUE_BYTES;
-	if (c->op == MKV_WIRE_GET && !read_all && sim_chance(1, 3)) {
+	if (c->op == MKV_WIRE_GET && !read_all && c->now == NULL && sim_chance(1, 3)) {
 		c->off = sim_below((uint32_t)MKV_MAX(k->v[k->n - 1].bytes, 1u));
 		c->len = sim_chance(1, 2) ? sim_below(300000) : VALUE_BYTES;
 	}
@@ -595,6 +655,10 @@ client_keys(struct client *c)
 
 	c->n_keys = 0;
 	c->ttl_ms = c->op == MKV_WIRE_TOUCH && sim_chance(1, 2) ? sim_between(1, 20000) : 0;
+	if (c->now != NULL) {
+		first = c->now->key;
+		n = 1;
+	}
 	for (unsigned i = first; c->n_keys < n && i < model.keys; i += MODEL_NS)
 		c->key[c->n_keys++] = i;
 	w.n_keys = c->n_keys;
@@ -662,10 +726,16 @@ client_choose(void)
 static void
 client_ask(struct client *c)
 {
-	c->op = c->retry ? MKV_WIRE_PUT : read_all ? MKV_WIRE_GET : c->suspects ? MKV_WIRE_REPORT : client_choose();
+	if (c->now != NULL)
+		c->op = c->now->op;
+	else
+		c->op = c->retry ? MKV_WIRE_PUT : read_all ? MKV_WIRE_GET : c->suspects ? MKV_WIRE_REPORT : client_choose();
 	c->id = c->next_id++;
 	c->start = sim->now;
-	c->deadline_ns = sim->now + (!read_all && sim_chance(1, 8) ? sim_between(1 * MS, 50 * MS) : sim_between(1 * SEC, 10 * SEC));
+	if (script != NULL)
+		c->deadline_ns = sim->now + (c->now != NULL && c->now->deadline_us != 0 ? c->now->deadline_us * US : SCRIPT_DEADLINE_NS);
+	else
+		c->deadline_ns = sim->now + (!read_all && sim_chance(1, 8) ? sim_between(1 * MS, 50 * MS) : sim_between(1 * SEC, 10 * SEC));
 	c->state = CL_WAIT;
 	sim->stat_ops++;
 	sim_at(c->deadline_ns + LATE_NS, client_late, c, ++c->gate);
@@ -694,6 +764,34 @@ client_ask(struct client *c)
 	c->retry = 0;
 }
 
+/* c->now is the next row of the script, or NULL: there is none. 0: not yet. */
+static int
+client_told(struct client *c)
+{
+	const struct sim_do *d = NULL;
+
+	for (; c->todo < script_rows && d == NULL; c->todo += d == NULL)
+		d = script[c->todo].client == c->index ? &script[c->todo] : NULL;
+	c->now = d;
+	if (d == NULL || c->state != CL_READY)
+		return (1);
+	if (d->wait_us != 0 && !c->waited) {
+		c->waited = 1;
+		sim_in(d->wait_us * US, client_next, c, c->gen);
+		return (0);
+	}
+	c->waited = 0;
+	if (d->op != DO_PURGE)
+		return (1);
+	/* Not before all drives are there; nobody is told of its end. */
+	if (purge_idle() && server_all_up()) {
+		purge_begin(d->key % MODEL_NS);
+		c->todo++;
+	}
+	client_pause(c);
+	return (0);
+}
+
 static void
 client_next(void *arg, uint64_t gen)
 {
@@ -701,24 +799,24 @@ client_next(void *arg, uint64_t gen)
 
 	if (c->gen != (uint32_t)gen || (c->state != CL_IDLE && c->state != CL_READY))
 		return;
-	if (!c->retry && ops_left == 0) {
+	if (script != NULL && !c->retry && !client_told(c))
+		return;
+	if (!c->retry && (script != NULL ? c->now == NULL : ops_left == 0)) {
 		if (c->state == CL_READY)
 			client_drop(c);
 		c->state = CL_DONE;
 		return;
 	}
 	if (c->state == CL_READY) {
-		if (!c->retry)
+		if (script != NULL)
+			c->todo += c->now != NULL;
+		else if (!c->retry)
 			ops_left--;
-		if (!read_all && sim_chance(PURGE_RATE, 1000))
+		if (!read_all && script == NULL && sim_chance(PURGE_RATE, 1000))
 			purge_begin(sim_below(MODEL_NS));
 		client_ask(c);
-		if (!sim->resting && sim_chance(sim->c.hangups, 1000)) {
-			client_unknown(c);
-			c->gate++;
-			client_drop(c);
-			client_pause(c);
-		}
+		if (!sim->resting && sim_chance(sim->c.hangups, 1000))
+			client_hang_up(c);
 		return;
 	}
 	c->conn = net_connect(sim_below(sim->c.fronts), client_on_news, c);
@@ -761,8 +859,12 @@ clients_begin(unsigned ops, int all)
 {
 	ops_left = ops;
 	read_all = all;
+	script = NULL;
 	for (unsigned i = 0; i < sim->c.clients; i++) {
 		client[i].state = CL_IDLE;
+		client[i].now = NULL;
+		client[i].todo = 0;
+		client[i].waited = client[i].retry = 0;
 		client_pause(&client[i]);
 	}
 }
@@ -777,6 +879,14 @@ void
 clients_read_all(void)
 {
 	clients_begin(model.keys, 1);
+}
+
+void
+clients_script(const struct sim_do *s, unsigned n)
+{
+	clients_begin(0, 0);
+	script = s;
+	script_rows = n;
 }
 
 int

@@ -118,6 +118,8 @@ disk_begin(struct disk_handle *h, struct mkv_mio *mio, enum disk_kind kind, void
 	struct disk_op *o = d->free;
 	uint64_t ns = sim_between(d->f.lat_min_ns, d->f.lat_max_ns);
 
+	if (kind != DISK_READ && !d->dead && !h->over)
+		sim_step((int)((struct sim_drive *)d->arg)->index);
 	if (d->dead || h->over)
 		return (NULL);
 	SIM_CHECK(o != NULL, "more than %u transfers under way", DISK_OPS_MAX);
@@ -457,6 +459,11 @@ disk_power_cut(struct disk *d)
 {
 	static const unsigned keep_of_8[] = { 0, 8, 4, 4, 1, 7 };
 	unsigned keep = keep_of_8[sim_below(6)], whole = sim_below(2);
+
+	if (sim->cut != CUT_CHANCE) {
+		keep = sim->cut == CUT_KEEP ? 8 : sim->cut == CUT_DROP ? 0 : 4;
+		whole = 0;
+	}
 
 	for (struct disk_write *w = d->pending; w != NULL; w = w->next) {
 		int some = sim_chance(keep, 8);

@@ -9,6 +9,9 @@
 
 #define DISK_OPS_MAX	512u
 
+/* What a power cut leaves of writes that no flush covers: chance says; all; nothing; some sectors of each. */
+enum disk_cut { CUT_CHANCE, CUT_KEEP, CUT_DROP, CUT_TEAR };
+
 struct disk_faults {			/* chances in a million operations */
 	unsigned	read_error, write_error, flush_error, hang, flip;
 	uint64_t	lat_min_ns, lat_max_ns, hang_ns;

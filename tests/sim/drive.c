@@ -26,7 +26,7 @@ drive_is(const struct sim_drive *d, uint64_t life)
 static int
 drive_ends(const struct sim_drive *d)
 {
-	return (d->disk != NULL && d->disk->dead);
+	return (d->ending || (d->disk != NULL && d->disk->dead));
 }
 
 /* ---- The engine's world ----------------------------------------------------------------------------------------------------- */
@@ -39,6 +39,7 @@ drive_on_reply(void *arg, const struct mkv_call *call, const struct mkv_drv_rep 
 	struct sim_front *f = &sim->front[c->front];
 	struct mkv_desc desc = { .op = rep->op, .slot_idx = call->slot_idx, .gen = call->gen, .status = rep->status };
 
+	sim_step((int)d->index);
 	if (drive_ends(d))
 		return;
 	SIM_CHECK(c->used && !c->dying, "drive %u answers a front that is gone", d->index);
@@ -85,7 +86,8 @@ drive_on_peer(void *arg, uint32_t drive, const struct mkv_desc *desc)
 
 		if (i == d->index || (drive != MKV_ENGINE_ALL_DRIVES && drive != i) || sim->drive[i].state != DRIVE_UP || drive_ends(d))
 			continue;
-		if (sim_chance(sim->c.peer_loss_pct, 100))
+		sim_step((int)d->index);
+		if (drive_ends(d) || sim_chance(sim->c.peer_loss_pct, 100))
 			continue;
 		m = malloc(sizeof(*m));
 		SIM_CHECK(m != NULL, "no memory");
@@ -357,8 +359,9 @@ drive_fill_opts(struct sim_drive *d)
 		.media = d->media, .clock = &mkv_clock_os, .ops = &drive_ops, .arg = d, .name = "sim", .epoch = d->epoch, .drive_idx = d->index,
 		.may_format = 1, .extent_bytes = SIM_EXTENT, .journal_bytes = sim->c.journal_bytes, .objects_max = sim->c.objects_max,
 		.queue_depth = sim->c.queue_depth, .page_cache_bytes = sim->c.page_cache_bytes, .accepted_window_ns = 50 * MS,
-		.accepted_window_bytes = 64u << 20, .audit_interval_ns = SEC, .set_step = sim->c.set_step, .evict = sim->c.evict, .evict_high_pct = 97,
-		.evict_low_pct = 95, .trim = sim->c.trim_wait_ns != 0, .trim_wait_ns = sim->c.trim_wait_ns, .scrub_rate = sim->c.scrub_rate, .scrub_interval_ns = 2 * SEC,
+		.accepted_window_bytes = 64u << 20, .audit_interval_ns = sim->c.audit_ns, .set_step = sim->c.set_step, .evict = sim->c.evict,
+		.evict_high_pct = sim->c.evict_high, .evict_low_pct = sim->c.evict_low,
+		.trim = sim->c.trim_wait_ns != 0, .trim_wait_ns = sim->c.trim_wait_ns, .scrub_rate = sim->c.scrub_rate, .scrub_interval_ns = 2 * SEC,
 	};
 	memcpy(d->o.drive_uuid, d->uuid, sizeof(d->uuid));
 	memcpy(d->o.store_secret, sim->secret, sizeof(sim->secret));
@@ -464,6 +467,7 @@ void
 drive_die(struct sim_drive *d)
 {
 	sim->died_ns = sim->now;
+	d->ending = 0;
 	d->life++;
 	d->state = DRIVE_DOWN;
 	d->step_gen++;

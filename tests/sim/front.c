@@ -68,6 +68,9 @@ front_push(void *arg, uint32_t drive, const struct mkv_desc *desc)
 		return (MKV_E_CLOSED);
 	if (f->in_ring[drive] >= FRONT_RING)
 		return (MKV_E_AGAIN);
+	sim_step(STEP_FRONT + (int)f->index);
+	if (f->ending)
+		return (0);
 	f->in_ring[drive]++;
 	f->last_to[drive] = at;
 	sim_at(at, front_to_drive, front_msg_new(f, f->life, d, desc), 0);
@@ -172,7 +175,7 @@ front_start(struct sim_front *f)
 void
 front_die(struct sim_front *f)
 {
-	f->alive = 0;
+	f->alive = f->ending = 0;
 	f->turn_gen++;
 	mkv_timers_fini(&f->timers);
 	for (uint32_t i = 0; i < f->conf.connections_max + FRONT_SPARE_CONNS; i++)
@@ -180,6 +183,12 @@ front_die(struct sim_front *f)
 	mkv_front_destroy(&f->f);
 	net_queue_destroy(&f->q);
 	mkv_stage_close(&f->stage);
+}
+
+unsigned
+front_home(const struct sim_front *f, struct mkv_digest key)
+{
+	return ((unsigned)mkv_route_home(f->f, key));
 }
 
 void

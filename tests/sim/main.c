@@ -8,20 +8,11 @@
 
 #include "tests/sim/sim.h"
 
-#include <fcntl.h>
 #include <inttypes.h>
-#include <malloc.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "common/base/auth.h"
-#include "common/base/crc.h"
-#include "common/base/log.h"
-#include "tests/sim/net.h"
-
-#define REST_NS		(4 * SEC)
 #define LEAKS_NS	(40 * SEC)
 #define PHASE_MAX_NS	(900 * SEC)
 #define DEATHS_MAX	100u			/* of one seed */
@@ -79,6 +70,9 @@ conf_draw(struct sim_conf *c)
 	c->phases = 1 + sim_below(3);
 	c->memory_mode = sim_chance(1, 6);
 	c->evict = sim_chance(1, 2);
+	c->evict_high = 97;
+	c->evict_low = 95;
+	c->audit_ns = SEC;
 	c->accepted = sim_chance(1, 10);
 	c->medium_bytes = (uint64_t)(c->evict ? 6 + sim_below(12) : 16 + sim_below(32)) << 20;
 	c->stage_bytes = (uint64_t)(1 + sim_below(6)) << 20;
@@ -146,15 +140,6 @@ chaos_drive(struct sim_drive *d)
 }
 
 static void
-power_back(void *arg, uint64_t n)
-{
-	(void)arg;
-	(void)n;
-	if (!sim->power)
-		server_start();
-}
-
-static void
 chaos(void *arg, uint64_t n)
 {
 	(void)arg;
@@ -176,42 +161,6 @@ chaos(void *arg, uint64_t n)
 
 /* ---- A run ------------------------------------------------------------------------------------------------------------------ */
 
-static int
-world_idle(void)
-{
-	if (!server_all_up() || !clients_done() || !purge_idle())
-		return (0);
-	for (unsigned i = 0; i < sim->c.drives; i++)
-		if (!drive_idle(&sim->drive[i]))
-			return (0);
-	return (1);
-}
-
-static void
-run_until_done(const char *what)
-{
-	uint64_t until = sim->now + PHASE_MAX_NS;
-
-	while (!clients_done()) {
-		SIM_CHECK(sim->now < until, "%s does not end", what);
-		SIM_CHECK(sim_run_one(), "%s waits for something that will not happen", what);
-	}
-}
-
-/*
- * Until all are idle and have been for a while: requests of clients that left may wait until their deadlines, and a death that was due at some transfer
- * may come with the last ones; what a drive has to free then is said when it is up again.
- */
-static void
-rest_settle(uint64_t until)
-{
-	do {
-		while (!world_idle())
-			SIM_CHECK(sim->now < until && sim_run_one(), "the server does not come to rest");
-		sim_run_until(sim->now + REST_NS);
-	} while (!world_idle());
-}
-
 static void
 rest(void)
 {
@@ -224,15 +173,15 @@ rest(void)
 	for (unsigned i = 0; i < sim->c.drives; i++)
 		if (sim->drive[i].readonly || (sim->drive[i].disk != NULL && sim->drive[i].disk->gone))
 			server_kill_drive(i);
-	rest_settle(until);
+	world_settle(until);
 	model_settled();
 	/* A set stays open until its put's deadline is some seconds over; the audit after that frees what nobody will name. */
 	sim_run_until(sim->now + (strict_leaks ? LEAKS_NS : 0));
-	rest_settle(until);
+	world_settle(until);
 	if (sim->c.scrub_rate != 0) {
 		scrub_rot();
 		scrub_rest(until);
-		rest_settle(until);
+		world_settle(until);
 		scrub_audit();
 		sim->scrubbed = 1;
 	}
@@ -245,7 +194,7 @@ rest(void)
 			sim->leaked_units = 0;
 	SIM_CHECK(!strict_leaks || sim->leaked_units == 0, "%llu units leaked", (unsigned long long)sim->leaked_units);
 	clients_read_all();
-	run_until_done("the reading of all keys");
+	world_until_done("the reading of all keys");
 	sim_run_until(sim->now + SEC);
 	sim->scrubbed = 0;
 }
@@ -270,16 +219,10 @@ run_phases(void)
 	for (unsigned i = 0; i < sim->c.phases; i++) {
 		sim_in(sim_between(1 * MS, 10 * MS), chaos, NULL, 0);
 		clients_start(sim->c.ops / sim->c.phases);
-		run_until_done("the work");
+		world_until_done("the work");
 		rest();
 		between_phases(sim_below(3));
 	}
-}
-
-static void
-on_power(void)
-{
-	sim_in(sim_between(1 * MS, 50 * MS), power_back, NULL, 0);
 }
 
 static void
@@ -287,38 +230,12 @@ run_seed(uint64_t seed, int trace)
 {
 	static struct sim world;
 
-	memset(&world, 0, sizeof(world));
-	sim = &world;
-	sim->seed = seed;
-	/* Seeds that are neighbours have nothing in common. */
-	sim->rnd.state = seed;
-	sim->rnd.state = rnd_u64(&sim->rnd) * 0xd1342543de82ef95ull;
-	sim->now = SEC;
-	sim->wall_ms = 1700000000000ull;
-	sim->trace = trace;
+	world_init(&world, seed, trace);
 	conf_draw(&sim->c);
 	conf_say(&sim->c);
-	rnd_fill(&sim->rnd, sim->key, sizeof(sim->key));
-	rnd_fill(&sim->rnd, sim->secret, sizeof(sim->secret));
-	model_init(sim->c.keys, sim->c.evict);
-	purge_reset();
-	model.lossy = !sim->c.memory_mode && sim->c.disk.read_error + sim->c.disk.write_error + sim->c.disk.flush_error > 0;
-	clients_create();
-	sim->on_power = on_power;
-	server_create();
+	world_begin();
 	run_phases();
-	clients_destroy();
-	server_destroy();
-	net_fini();
-}
-
-static void
-on_abort(int sig)
-{
-	(void)sig;
-	sim_trace_dump(stderr);
-	fprintf(stderr, "FAILED seed=%" PRIu64 ": %s\n", sim != NULL ? sim->seed : 0, sig == SIGALRM ? "it takes too long" : "an assert or a fault");
-	_exit(1);
+	world_end();
 }
 
 int
@@ -341,16 +258,7 @@ main(int argc, char **argv)
 		else
 			return (2);
 	}
-	/* Memory goes from seed to seed; the kernel is not asked for it again. */
-	(void)mallopt(M_MMAP_THRESHOLD, 1 << 30);
-	(void)mallopt(M_TRIM_THRESHOLD, 1 << 30);
-	mkv_crc_init();
-	if (mkv_auth_init() != 0)
-		return (2);
-	mkv_log_init(MKV_LOG_ERROR);
-	mkv_log_set_fd(trace > 1 ? STDERR_FILENO : open("/dev/null", O_WRONLY | O_CLOEXEC));
-	for (int *sig = (int[]){ SIGABRT, SIGSEGV, SIGBUS, SIGALRM, 0 }; *sig != 0; sig++)
-		(void)signal(*sig, on_abort);
+	world_program(trace);
 	for (uint64_t i = 0; i < count; i++) {
 		alarm(SEED_SECONDS);
 		run_seed(seed + i, trace);

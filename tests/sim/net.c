@@ -233,9 +233,13 @@ __wrap_mkv_ioq_send(struct mkv_ioq *q, struct mkv_io *io, int file, const struct
 	io->active = 1;
 	io->fd = (int)(c - net_conn);
 	c->tx = io;
+	c->tx_n = 0;
+	c->tx_at = c->down.bytes;
+	sim_step(STEP_FRONT + (int)c->f->index);
+	if (c->f->ending)
+		return;
 	c->tx_iov = iov;
 	c->tx_n = n;
-	c->tx_at = c->down.bytes;
 	for (unsigned i = 0; i < n; i++)
 		stream_add(&c->down, iov[i].iov_base, iov[i].iov_len);
 	/* A slow reader now and then. */

@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #include "common/base/clock.h"
+#include "common/base/hash.h"
 #include "common/shm/stage.h"
 #include "tests/lib/rnd.h"
 #include "tests/sim/disk.h"
@@ -56,6 +57,8 @@ struct sim_conf {
 	uint64_t	trim_wait_ns;		/* 0: media cannot discard */
 	uint64_t	scrub_rate;		/* 0: no scrubber */
 	unsigned	pct_unverified, pct_lies;	/* puts of which the front saw no byte; and those of them that are not what they say */
+	uint64_t	audit_ns;		/* 0: the engine's own */
+	unsigned	evict_high, evict_low;
 	struct disk_faults disk;
 };
 
@@ -91,6 +94,7 @@ struct sim_drive {
 	uint64_t	step_at;		/* of the step event that is to come; UINT64_MAX: none */
 	uint64_t	step_gen;
 	int		pumping;		/* inside of open or close */
+	int		ending;			/* its end is on its way: nothing of it gets out any more */
 	int		readonly, failures;
 	uint8_t		uuid[16];
 };
@@ -98,6 +102,7 @@ struct sim_drive {
 struct sim_front {
 	unsigned	index;
 	int		alive;
+	int		ending;			/* as a drive's */
 	uint32_t	epoch, life;
 	struct mkv_front *f;
 	struct mkv_front_conf conf;
@@ -131,6 +136,8 @@ struct sim {
 	uint8_t		key[32], secret[32];
 	int		power;			/* 0: nothing runs */
 	void		(*on_power)(void);	/* it went */
+	void		(*on_step)(int who);	/* before each event, and each time that a process gives something away; NULL: nobody counts */
+	enum disk_cut	cut;
 	int		resting;		/* no new faults, clients have ended */
 	int		scrubbed;		/* all was read at rest: no damage is left */
 	uint64_t	stat_ops, stat_kills, stat_cuts, stat_checks, stat_hits;
@@ -138,7 +145,11 @@ struct sim {
 	uint64_t	leaked_units;		/* of pieces that no manifest names, at the last rest */
 	int		strict;			/* at rest audits have had their time */
 	int		trace;
+	char		what[128];		/* beside the seed: how a failure is repeated */
 };
+
+/* Who is at a step: an event that is to come, or a process that is about to write, flush, push or send. */
+enum { STEP_EVENT = -1, STEP_FRONT = (int)SIM_DRIVES };	/* below: drives; from there on: fronts */
 
 extern struct sim *sim;			/* the one world; NULL outside of a run */
 
@@ -151,6 +162,7 @@ unsigned sim_below(unsigned n);				/* 0 for 0 */
 int	sim_chance(unsigned n, unsigned of);
 uint64_t sim_between(uint64_t lo, uint64_t hi);
 uint64_t sim_wall(void);
+void	sim_step(int who);
 void	sim_trace(const char *fmt, ...) MKV_PRINTF(1, 2);
 void	sim_trace_dump(FILE *to);
 MKV_NORETURN void	sim_fail(const char *fmt, ...) MKV_PRINTF(1, 2);
@@ -188,14 +200,39 @@ void	front_destroy(struct sim_front *f);
 void	front_start(struct sim_front *f);
 void	front_die(struct sim_front *f);
 void	front_wake(struct sim_front *f);
+unsigned front_home(const struct sim_front *f, struct mkv_digest key);	/* the drive */
 void	front_desc(struct sim_front *f, uint32_t life, struct sim_drive *d, const struct mkv_desc *desc);
 
 /* client.c */
+enum sim_how { DO_ALL, DO_HANG_UP, DO_ABORT };
+#define DO_PURGE	0u			/* no request: the key's namespace is purged */
+
+struct sim_do {				/* of a script */
+	unsigned	client, op, key;	/* op: MKV_WIRE_*, DO_PURGE */
+	uint64_t	bytes, ttl_ms;
+	uint32_t	flags;			/* of a put */
+	uint64_t	wait_us;		/* before it */
+	uint64_t	deadline_us;		/* 0: long */
+	uint64_t	pause_us;		/* between parts */
+	unsigned	parts;			/* then, if how says so, the rest is not sent */
+	enum sim_how	how;
+};
+
 void	clients_create(void);
 void	clients_destroy(void);
 void	clients_start(unsigned ops);
 void	clients_read_all(void);			/* every key, whole */
+void	clients_script(const struct sim_do *script, unsigned n);	/* kept by the caller; each client does its own, in order */
 int	clients_done(void);
+
+/* life.c */
+void	world_init(struct sim *world, uint64_t seed, int trace);	/* empty, with its chance; then its conf, then: */
+void	world_begin(void);
+void	world_end(void);
+int	world_idle(void);
+void	world_until_done(const char *what);		/* the clients */
+void	world_settle(uint64_t until);
+void	world_program(int trace);			/* once in a program */
 
 /* scrub.c */
 void	scrub_put(struct mkv_drv_req *q);

@@ -137,6 +137,13 @@ event_pop(void)
 	return (top);
 }
 
+void
+sim_step(int who)
+{
+	if (sim->on_step != NULL)
+		sim->on_step(who);
+}
+
 int
 sim_run_one(void)
 {
@@ -147,6 +154,7 @@ sim_run_one(void)
 	e = event_pop();
 	sim->now = e.at;
 	SIM_CHECK(++sim->ran < RUN_MAX, "it does not end: %u events are waiting", sim->events);
+	sim_step(STEP_EVENT);
 	e.fn(e.arg, e.n);
 	return (1);
 }
@@ -197,7 +205,7 @@ sim_fail(const char *fmt, ...)
 
 	fflush(stdout);
 	sim_trace_dump(stderr);
-	fprintf(stderr, "FAILED seed=%" PRIu64 " at %.6f s: ", sim->seed, (double)sim->now / (double)SEC);
+	fprintf(stderr, "FAILED seed=%" PRIu64 "%s at %.6f s: ", sim->seed, sim->what, (double)sim->now / (double)SEC);
 	va_start(ap, fmt);
 	(void)vfprintf(stderr, fmt, ap);
 	va_end(ap);

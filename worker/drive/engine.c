@@ -376,6 +376,7 @@ int
 mkv_engine_open(struct mkv_engine **out, const struct mkv_engine_opts *opts, uint32_t *epoch_seen, char *why, size_t why_bytes)
 {
 	struct mkv_engine *e = calloc(1, sizeof(*e));
+	char text[MKV_FEATURES_TEXT];
 	int r;
 
 	*out = NULL;
@@ -399,7 +400,7 @@ mkv_engine_open(struct mkv_engine **out, const struct mkv_engine_opts *opts, uin
 	*out = e;
 	if (e->readonly && !opts->look_only) {
 		e->readonly = 0;
-		eng_readonly(e, "it has features that this version may read but not write");
+		eng_readonly(e, mkv_layout_features(&e->sb, text, sizeof(text)));
 	}
 	return (0);
 }

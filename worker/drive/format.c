@@ -31,12 +31,14 @@ format_is_zero(const uint8_t *id)
 static int
 format_may(struct mkv_engine *e, const uint8_t *head, enum mkv_sb_state a, enum mkv_sb_state b, char *why, size_t n)
 {
+	char text[MKV_FEATURES_TEXT];
 	const char *what;
 
 	if (e->o.may_format && mkv_layout_unfinished(head, FORMAT_HEAD_BYTES))
 		return (0);
 	if (a == MKV_SB_VERSION || b == MKV_SB_VERSION) {
-		snprintf(why, n, "%s was formatted by another version of memkv; this one reads format %u", e->o.name, MKV_FORMAT_VERSION);
+		snprintf(why, n, "%s was written by another version of memkv: %s", e->o.name,
+		    mkv_layout_features((const void *)(head + (a == MKV_SB_VERSION ? MKV_SB_OFF_A : MKV_SB_OFF_B)), text, sizeof(text)));
 		return (MKV_E_VERSION);
 	}
 	if (a == MKV_SB_DAMAGED || b == MKV_SB_DAMAGED) {

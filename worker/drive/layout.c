@@ -203,6 +203,39 @@ mkv_layout_check_sb(const struct mkv_sb *sb)
 	return (layout_sane(sb) ? MKV_SB_GOOD : MKV_SB_DAMAGED);
 }
 
+static void
+layout_bits(uint64_t bits, char *s, size_t n)
+{
+	size_t used = (size_t)snprintf(s, n, bits & (bits - 1) ? "bits " : "bit ");
+	const char *sep = "";
+
+	for (unsigned i = 0; i < 64 && used < n; i++) {
+		if ((bits >> i & 1) == 0)
+			continue;
+		used += (size_t)snprintf(s + used, n - used, "%s%u", sep, i);
+		sep = ", ";
+	}
+}
+
+const char *
+mkv_layout_features(const struct mkv_sb *sb, char *s, size_t n)
+{
+	char bits[MKV_FEATURES_TEXT - 32];
+
+	if (sb->version != MKV_FORMAT_VERSION) {
+		snprintf(s, n, "its format is %u, this one reads format %u", sb->version, MKV_FORMAT_VERSION);
+		return (s);
+	}
+	if (sb->feat_incompat & ~MKV_FEAT_INCOMPAT) {
+		layout_bits(sb->feat_incompat & ~MKV_FEAT_INCOMPAT, bits, sizeof(bits));
+		snprintf(s, n, "unknown incompatible features, %s", bits);
+		return (s);
+	}
+	layout_bits(sb->feat_ro_compat & ~MKV_FEAT_RO_COMPAT, bits, sizeof(bits));
+	snprintf(s, n, "unknown read-only compatible features, %s", bits);
+	return (s);
+}
+
 static const struct layout_sign {
 	uint32_t	off;
 	uint8_t		bytes;

@@ -246,6 +246,9 @@ uint64_t mkv_block_tag(const uint8_t uuid[16]);
 enum mkv_sb_state { MKV_SB_GOOD, MKV_SB_ZERO, MKV_SB_DAMAGED, MKV_SB_FOREIGN, MKV_SB_VERSION };
 /* Look at one superblock block: magic, crc, version, features, and that its geometry holds together. */
 enum mkv_sb_state mkv_layout_check_sb(const struct mkv_sb *sb);
+/* Why this superblock, whose CRC is right, is of another version, or may only be read: words, in s. */
+#define MKV_FEATURES_TEXT	320u
+const char *	mkv_layout_features(const struct mkv_sb *sb, char *s, size_t n);
 /* What the first MiB of a medium looks like to a human: "an ext4 filesystem", "a partition table", "unknown data". NULL if all zero. */
 const char *	mkv_layout_foreign(const uint8_t *head, size_t bytes);
 

@@ -98,7 +98,7 @@ probe_content(struct probe *p, int fd, const uint8_t *head)
 {
 	const struct mkv_sb *sb[2] = { (const void *)(head + MKV_SB_OFF_A), (const void *)(head + MKV_SB_OFF_B) };
 	const char *what;
-	char sign[PROBE_TEXT_BYTES] = "";
+	char sign[PROBE_TEXT_BYTES] = "", text[MKV_FEATURES_TEXT];
 	int best = -1;
 
 	for (int i = 0; i < 2; i++) {
@@ -119,7 +119,7 @@ probe_content(struct probe *p, int fd, const uint8_t *head)
 	}
 	if (p->copy[0] == MKV_SB_VERSION || p->copy[1] == MKV_SB_VERSION) {
 		p->content = PROBE_DAMAGED;
-		snprintf(p->what, sizeof(p->what), "a memkv store of another version (this one reads format %u)", MKV_FORMAT_VERSION);
+		snprintf(p->what, sizeof(p->what), "a memkv store of another version (%s)", mkv_layout_features(sb[p->copy[0] != MKV_SB_VERSION], text, sizeof(text)));
 		return;
 	}
 	if (p->copy[0] == MKV_SB_DAMAGED || p->copy[1] == MKV_SB_DAMAGED) {

@@ -1,6 +1,7 @@
 /*
  * Process: supervisor, loop thread.
- * What memkvctl namespace asks for: list | purge name=NAME | purge hex=NAME | purge default. Names are bytes; hex is for those that are no text. Owns the one such request that is under way; pool.c's map says who is asked.
+ * What memkvctl namespace asks for: list | purge name=NAME | purge hex=NAME | purge default. Names are bytes; hex is for those that are no text. Owns the
+ * one such request that is under way; pool.c's map says who is asked.
  *
  *	each drive in service is asked, again in each of its lives, until it has said that the purge is durable -> the answer
  *

@@ -1,7 +1,8 @@
 /*
  * Metric pages: one memfd per process, kept by the supervisor, so a restart resets nothing. Rows are in common/tbl/metrics.def:
- * MKV_METRIC(name, kind, proc, label, help): kind COUNTER GAUGE HISTOGRAM (nanoseconds, exported in seconds); proc FRONT DRIVE SUPERVISOR; label NONE REASON OP CLASS
- * (one slot per value of the label). Children write with relaxed atomics, the supervisor reads while they write; a page of another build is refused.
+ * MKV_METRIC(name, kind, proc, label, help): kind COUNTER GAUGE HISTOGRAM (nanoseconds, exported in seconds); proc FRONT DRIVE SUPERVISOR; label NONE
+ * REASON OP CLASS (one slot per value of the label). Children write with relaxed atomics, the supervisor reads while they write; a page of another
+ * build is refused.
  */
 #ifndef MKV_SHM_METRIC_H
 #define MKV_SHM_METRIC_H
@@ -39,8 +40,10 @@ int	mkv_metrics_open(struct mkv_metrics **out, int fd, int writable);	/* MKV_E_V
 int	mkv_metrics_open_private(struct mkv_metrics **out);			/* a page of this process alone: supervisor, tests */
 void	mkv_metrics_close(struct mkv_metrics **m);
 
-/* Hot path: one relaxed atomic. label: 0 where the row has none; REASON: enum mkv_reason; OP: number on the wire; CLASS: row of ioclasses.def. A label that has no name
- * counts in the last slot, "other". m may be NULL (no-op). */
+/*
+ * Hot path: one relaxed atomic. label: 0 where the row has none; REASON: enum mkv_reason; OP: number on the wire; CLASS: number in ioclasses.def. A
+ * label that has no name counts in the last slot (of OP: "other"). m may be NULL (no-op).
+ */
 void	mkv_metric_add(struct mkv_metrics *m, enum mkv_metric id, unsigned label, uint64_t n);
 void	mkv_metric_set(struct mkv_metrics *m, enum mkv_metric id, unsigned label, uint64_t v);
 void	mkv_metric_time(struct mkv_metrics *m, enum mkv_metric id, uint64_t ns);

@@ -91,8 +91,8 @@ int	mkv_index_init(struct mkv_index *ix, uint32_t ents_max);	/* MKV_E_NOMEM */
 void	mkv_index_fini(struct mkv_index *ix);
 /*
  * So many entries are about to be linked (n: any number): buckets for them at once, none split on the way; where they are very many, a thread asks for
- * the buckets' and the slab's memory meanwhile (it touches nothing). Only while nothing is linked; mkv_index_expected() ends it. Between the two a digest may be linked
- * that is there already: look-ups find the last one linked, and who unlinks that one finds the one before.
+ * the buckets' and the slab's memory meanwhile (it touches nothing). Only while nothing is linked; mkv_index_expected() ends it. Between the two a
+ * digest may be linked that is there already: look-ups find the last one linked, and who unlinks that one finds the one before.
  */
 void	mkv_index_expect(struct mkv_index *ix, uint32_t n);
 void	mkv_index_expected(struct mkv_index *ix);

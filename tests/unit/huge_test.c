@@ -58,15 +58,18 @@ up_hole(uint64_t bytes, uint32_t objects)
 	return (r);
 }
 
-/* A turn looks at no more pieces than it may. */
+/* A turn looks at no more pieces than it may, and drops fewer. */
 static void
 turn(struct rig *r)
 {
-	uint64_t before = r->e->setjobs.looks;
+	uint64_t looks = r->e->setjobs.looks;
+	uint32_t pieces = r->e->pieces;
 
 	rig_turn(r);
 	turns_made++;
-	assert_in_range(r->e->setjobs.looks - before, 0, 2 * SET_STEP);
+	assert_in_range(r->e->setjobs.looks - looks, 0, 2 * SET_STEP);
+	if (r->e->pieces < pieces)
+		assert_in_range(pieces - r->e->pieces, 1, SET_STEP / SET_DROP_COST + MKV_INDEX_MANY);
 }
 
 /* While it goes on small values are put and read, each within some turns. How many turns it took. */

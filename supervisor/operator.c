@@ -160,6 +160,7 @@ op_row(const struct proc *p)
 	if (row != NULL && proc_is_drive(p) && p->metrics != NULL) {
 		json_object_set_new(row, "failures", json_integer((json_int_t)mkv_metric_get(p->metrics, MKV_M_drive_failures, 0)));
 		json_object_set_new(row, "scrub", op_scrub(p));
+		json_object_set_new(row, "writer_crc", json_integer((json_int_t)mkv_metric_get(p->metrics, MKV_M_drive_writer_crc_total, 0)));
 	}
 	return (row);
 }

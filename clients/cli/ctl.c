@@ -262,7 +262,8 @@ static void
 ctl_show_row(FILE *to, const json_t *row)
 {
 	json_int_t pid = json_integer_value(json_object_get(row, "pid")), up = json_integer_value(json_object_get(row, "uptime_s")),
-	    restarts = json_integer_value(json_object_get(row, "restarts")), failures = json_integer_value(json_object_get(row, "failures"));
+	    restarts = json_integer_value(json_object_get(row, "restarts")), failures = json_integer_value(json_object_get(row, "failures")),
+	    lies = json_integer_value(json_object_get(row, "writer_crc"));
 	const char *state = ctl_text(row, "state"), *detail = ctl_text(row, "detail"), *jail = ctl_text(row, "jail_missing");
 	const json_t *scrub = json_object_get(row, "scrub");
 
@@ -274,6 +275,8 @@ ctl_show_row(FILE *to, const json_t *row)
 	fprintf(to, " restarts %lld", (long long)restarts);
 	if (failures > 0)
 		fprintf(to, ", %lld failures recorded (memkv drive info)", (long long)failures);
+	if (lies > 0)
+		fprintf(to, ", %lld objects that never matched their writer's checksums (log: drive_writer_crc)", (long long)lies);
 	if (json_integer_value(json_object_get(scrub, "pass")) > 0)
 		fprintf(to, ", scrub %lld%% of pass %lld", (long long)json_integer_value(json_object_get(scrub, "percent")),
 		    (long long)json_integer_value(json_object_get(scrub, "pass")));

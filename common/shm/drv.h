@@ -111,6 +111,15 @@ struct mkv_drv_buf {
 	uint32_t	pad;
 };
 
+struct mkv_drv_writer {			/* PUT, COMMIT: whose connection it came by; for the log, should its bytes turn out to be wrong */
+	uint64_t	session;	/* 0: not told */
+	uint32_t	key_id;		/* the credential it proved */
+	uint16_t	port, pad;
+	uint8_t		addr[16];	/* IPv6, or IPv4 mapped; 0: this host, without one */
+	uint8_t		client[16];	/* id of its handle, by its own word */
+};
+_Static_assert(sizeof(struct mkv_drv_writer) == 48, "pinned");
+
 struct mkv_drv_req {
 	uint32_t	magic;
 	uint16_t	op, flags;
@@ -128,6 +137,7 @@ struct mkv_drv_req {
 	uint16_t	ns_bytes, key_bytes, n_bufs, n_crcs, n_stripe, home_idx;
 	uint32_t	map_version;	/* lower half: the pool map that the front went by */
 	uint32_t	lease_ms, pad;	/* BATCH: keep what is there from eviction for so long; 0: no lease */
+	struct mkv_drv_writer writer;
 	uint8_t		ns[64];
 	uint8_t		key[MKV_DRV_KEY_MAX];
 	struct mkv_drv_buf bufs[MKV_DRV_BUFS_MAX];

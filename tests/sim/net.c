@@ -330,7 +330,7 @@ net_connect(unsigned front, net_fn *on_news, void *client)
 	net_conn[i].f = f;
 	net_conn[i].on_news = on_news;
 	net_conn[i].client = client;
-	if (mkv_front_adopt(f->f, NET_FD + (int)i, 1) != 0) {
+	if (mkv_front_adopt(f->f, NET_FD + (int)i, NULL) != 0) {
 		net_close((int)i);
 		return (-1);
 	}

@@ -349,6 +349,8 @@ drive_answer(struct rig_drive *d, struct mkv_desc *desc)
 	rep.magic = MKV_DRV_REP_MAGIC;
 	rep.op = q.op;
 	d->deadline_seen = q.deadline_ns;
+	if ((q.op == MKV_DRV_PUT || q.op == MKV_DRV_COMMIT) && (q.flags & MKV_DRV_F_MANIFEST) == 0)
+		d->writer_seen = q.writer;
 	rep.status = d->force[q.op] != 0 ? d->force[q.op] : drive_do(d, &q, &rep);
 	desc->status = rep.status;
 	if (d->mangle != NULL)

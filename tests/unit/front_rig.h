@@ -6,6 +6,7 @@
 #define MKV_TESTS_UNIT_FRONT_RIG_H
 
 #include <stdint.h>
+#include <sys/socket.h>
 
 #include "common/shm/drv.h"
 #include "proto/wire.h"
@@ -55,6 +56,7 @@ struct rig_drive {
 	unsigned	short_releases;		/* which said that a piece was nowhere */
 	unsigned	holds;			/* holds out: of manifests, in memory mode of all */
 	uint64_t	deadline_seen, renewed_until;	/* of any request; of a set that stays open */
+	struct mkv_drv_writer writer_seen;	/* of the last PUT or COMMIT of bytes */
 	uint64_t	total_bytes;		/* told with SET_NEW; 0: nothing is told */
 };
 
@@ -80,6 +82,7 @@ struct rig {
 	struct rig_drive drive[RIG_DRIVES];
 	struct mkv_front_drive map[RIG_DRIVES];
 	uint8_t		key[32];
+	const struct sockaddr_storage *from;	/* of the clients to come; NULL: this host */
 };
 
 struct rig_frame {

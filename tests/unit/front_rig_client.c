@@ -45,7 +45,7 @@ rig_client_open(struct rig *r, struct rig_client *c)
 	while (rig_clients[i] != NULL)
 		i++;
 	rig_clients[i] = c;
-	(void)mkv_front_adopt(r->f, fds[1], 1);
+	(void)mkv_front_adopt(r->f, fds[1], r->from);
 }
 
 void

@@ -6,6 +6,7 @@
 
 #include "tests/unit/front_rig.h"
 
+#include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -235,6 +236,54 @@ small_ops(struct rig *r, struct rig_client *c)
 	assert_int_equal(rows, 50);
 }
 
+static struct mkv_drv_writer
+writer_of(struct rig *r, struct rig_client *c, size_t bytes)
+{
+	r->drive[0].writer_seen.session = 0;
+	rig_fill(big, (uint32_t)bytes, 3);
+	assert_int_equal(rig_put(c, "w", big, bytes), 0);
+	assert_true(c->session != 0);
+	assert_true(r->drive[0].writer_seen.session == c->session);
+	assert_int_equal(r->drive[0].writer_seen.key_id, RIG_KEY_ID);
+	return (r->drive[0].writer_seen);
+}
+
+/* Drives hear whose connection a put came by, whole and in parts. */
+static void
+writers(struct rig *r, struct rig_client *c)
+{
+	static const uint8_t none[16], four[16] = { [10] = 0xff, 0xff, 10, 1, 2, 3 };
+	static struct rig_client other;
+	struct sockaddr_storage from = { 0 };
+	struct sockaddr_in *in = (struct sockaddr_in *)&from;
+	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&from;
+	struct mkv_drv_writer w = writer_of(r, c, 5000);
+
+	assert_memory_equal(w.addr, none, 16);
+	assert_int_equal(w.port, 0);
+	in->sin_family = AF_INET;
+	in->sin_port = htons(4000);
+	in->sin_addr.s_addr = htonl(0x0a010203);
+	r->from = &from;
+	rig_client_open(r, &other);
+	rig_client_handshake(&other);
+	w = writer_of(r, &other, 3u << 20);
+	assert_memory_equal(w.addr, four, 16);
+	assert_int_equal(w.port, 4000);
+	rig_client_close(&other);
+	memset(&from, 0, sizeof(from));
+	in6->sin6_family = AF_INET6;
+	in6->sin6_port = htons(4001);
+	in6->sin6_addr.s6_addr[0] = 0x20;
+	rig_client_open(r, &other);
+	rig_client_handshake(&other);
+	w = writer_of(r, &other, 5000);
+	assert_memory_equal(w.addr, &in6->sin6_addr, 16);
+	assert_int_equal(w.port, 4001);
+	rig_client_close(&other);
+	r->from = NULL;
+}
+
 /* Many in flight, answers in any order; more requests than contexts, slots or ring slots: all are answered. */
 static void
 many_in_flight(struct rig *r, struct rig_client *c)
@@ -354,6 +403,16 @@ test_misses_at_former_homes(void **state)
 	rig_with(&conf, misses_between);
 }
 
+static void
+test_writers(void **state)
+{
+	static const struct rig_conf one = { .drives = 1, .kind = MKV_IOQ_AUTO }, mem = { .drives = 1, .kind = MKV_IOQ_AUTO, .memory_mode = 1 };
+
+	(void)state;
+	rig_with(&one, writers);
+	rig_with(&mem, writers);
+}
+
 int
 main(void)
 {
@@ -362,6 +421,7 @@ main(void)
 		cmocka_unit_test(test_ranges),
 		cmocka_unit_test(test_lists),
 		cmocka_unit_test(test_small_ops),
+		cmocka_unit_test(test_writers),
 		cmocka_unit_test(test_many_in_flight),
 		cmocka_unit_test(test_misses_at_former_homes),
 	};

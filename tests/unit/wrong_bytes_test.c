@@ -8,10 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "common/base/err.h"
+#include "common/base/log.h"
 #include "tests/unit/scrub_up.h"
 
 /*
@@ -164,6 +166,76 @@ test_reported_range(void **state)
 	rig_destroy(&r);
 }
 
+/* ---- Who wrote it ----------------------------------------------------------------------------------------------------------- */
+
+/* What the engine logs while fn runs. */
+static const char *
+logged(struct rig *r, const char *key)
+{
+	static char text[8192];
+	FILE *f = tmpfile();
+	unsigned reason;
+	size_t n;
+
+	assert_non_null(f);
+	mkv_log_set_fd(fileno(f));
+	assert_int_equal(rig_op(r, MKV_DRV_VERIFY, key, &reason), MKV_E_CORRUPT);
+	assert_int_equal(reason, MKV_REASON_WRITER_CRC);
+	mkv_log_set_fd(2);
+	rewind(f);
+	n = fread(text, 1, sizeof(text) - 1, f);
+	text[n] = '\0';
+	fclose(f);
+	return (text);
+}
+
+static void
+lie_from(struct rig *r, const char *key, const struct mkv_drv_writer *who)
+{
+	struct mkv_drv_req q;
+
+	rig_put_req(r, &q, 0, key, 100000, 9);
+	q.put_id = 77;
+	q.crcs[0] ^= 4;
+	if (who != NULL)
+		q.writer = *who;
+	rig_submit(r, 0, &q);
+	assert_int_equal(rig_wait(r, 0)->status, 0);
+}
+
+/* The line names the connection that the put came by, while that is known; never another one. */
+static void
+test_writer_is_named(void **state)
+{
+	struct mkv_drv_writer four = { .session = 0xabc, .key_id = 5, .port = 4000, .addr = { [10] = 0xff, 0xff, 10, 1, 2, 3 }, .client = { 1, [15] = 2 } };
+	struct mkv_drv_writer six = { .session = 0xdef, .key_id = 6, .port = 4001, .addr = { 0x20, 1, 0xd, 0xb8, [15] = 7 } };
+	struct mkv_drv_writer local = { .session = 0x123, .key_id = 1 };
+	struct rig *r = up(RIG_SIM, 32 * MIB, 13);
+
+	(void)state;
+	lie_from(r, "four", &four);
+	lie_from(r, "six", &six);
+	lie_from(r, "local", &local);
+	lie_from(r, "nobody", NULL);
+	assert_non_null(strstr(logged(r, "four"), "event=drive_writer_crc "));
+	lie_from(r, "four", &four);
+	assert_non_null(strstr(logged(r, "four"), " put_id=000000000000004d units=25 writer=10.1.2.3:4000 session=abc key_id=5 client=01000000000000000000000000000002\n"));
+	assert_non_null(strstr(logged(r, "six"), " writer=[2001:db8:0:0:0:0:0:7]:4001 session=def key_id=6 "));
+	assert_non_null(strstr(logged(r, "local"), " writer=none session=123 key_id=1 "));
+	assert_non_null(strstr(logged(r, "nobody"), " writer=unknown\n"));
+	/* Put again by another one: that one is named. After a start nobody is. */
+	lie_from(r, "four", &four);
+	lie_from(r, "four", &six);
+	assert_non_null(strstr(logged(r, "four"), " session=def "));
+	lie_from(r, "four", &four);
+	assert_int_equal(rig_close(r, 0), 0);
+	assert_int_equal(rig_open(r), 0);
+	assert_non_null(strstr(logged(r, "four"), " writer=unknown\n"));
+	assert_int_equal(COUNTED(r, writer_crc_total), 7);
+	assert_int_equal(COUNTED(r, corrupt_total), 0);
+	rig_destroy(&r);
+}
+
 int
 main(void)
 {
@@ -172,6 +244,7 @@ main(void)
 		cmocka_unit_test(test_kept_in_a_hurry),
 		cmocka_unit_test(test_liar_reported),
 		cmocka_unit_test(test_reported_range),
+		cmocka_unit_test(test_writer_is_named),
 	};
 	int r = cmocka_run_group_tests(tests, NULL, NULL);
 

@@ -257,7 +257,7 @@ eng_alloc_store(struct mkv_engine *e)
 		return (r);
 	if ((r = mkv_policy_init(&e->pol, &e->ix, MKV_MIN(e->sb.objects_max, GHOSTS_MAX / 8) * 8, (enum mkv_policy_kind)e->o.policy)) != 0)
 		return (r);
-	if ((r = lease_init(e)) != 0)
+	if ((r = writer_init(e)) != 0 || (r = lease_init(e)) != 0)
 		return (r);
 	if ((r = mkv_alloc_init(&e->al, (uint32_t)(e->sb.data_units / per), per)) != 0)
 		return (r);
@@ -290,6 +290,7 @@ eng_free(struct mkv_engine *e)
 	free(e->txn);
 	free(e->setfree);
 	free(e->setack);
+	writer_fini(e);
 	free(e->audit.open);
 	free(e->audit.head);
 	free(e->bounce);

@@ -3,7 +3,7 @@
  * touch, stat, wrong bytes), list.c (batch, list, info), page.c (metadata pages and their cache), journal.c (groups), evict.c (space), lease.c,
  * set.c, setjob.c, audit.c and whole.c (striped values), nspace.c (namespaces), poolmap.c (drives that come and go), ckpt.c, recover.c, replay.c, fail.c
  * (failure registry), sched.c and follow.c (turns at the medium, reads of the same bytes), trim.c (what the medium may forget), scrub.c (reading what
- * nobody reads), inspect.c (offline check).
+ * nobody reads), writer.c (who put what nobody proved), inspect.c (offline check).
  *
  * Order of a put: data write -> key lock -> record into the open page and the journal buffer -> group written -> flush -> index -> answer.
  */
@@ -215,6 +215,12 @@ struct pending {			/* what a durable record frees */
 	uint64_t	seq;
 	uint32_t	ent;		/* or MKV_ENT_NIL */
 	uint32_t	page;		/* one live record less */
+};
+
+struct writer {				/* of a put that nobody has proved */
+	struct mkv_digest digest;
+	uint64_t	put_id;
+	struct mkv_drv_writer who;
 };
 
 struct hold {
@@ -512,6 +518,7 @@ struct mkv_engine {
 	uint64_t	rate_ns, ahead_units;	/* units that should be free for the puts to come */
 	struct leases	lease;
 	uint64_t	pin_units, pin_asked;	/* pinned; asked for by puts at work */
+	struct writer	*writer;
 	struct hold	*hold;
 	uint32_t	hold_free, set_holds;
 	struct txn	*txn;
@@ -674,6 +681,14 @@ struct obj_blame {
 };
 /* Entry i is bad, it was read twice: it leaves, unless somebody replaces it. Who held it still does. The reason for a miss. */
 unsigned obj_corrupt(struct mkv_engine *e, uint32_t i, const struct obj_blame *b);
+
+/* writer.c */
+#define WRITER_TEXT_BYTES	192u
+int	writer_init(struct mkv_engine *e);
+void	writer_fini(struct mkv_engine *e);
+void	writer_note(struct mkv_engine *e, const struct mkv_drv_req *q);
+/* For a log line: who put this object, as far as that is remembered. */
+void	writer_text(struct mkv_engine *e, struct mkv_digest d, uint64_t put_id, char dst[WRITER_TEXT_BYTES]);
 
 /* page.c */
 int	page_init(struct mkv_engine *e);

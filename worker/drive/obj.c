@@ -79,10 +79,12 @@ obj_corrupt(struct mkv_engine *e, uint32_t i, const struct obj_blame *b)
 	struct mkv_ent *en = eng_ent(e, i);
 	int writer = b->data && !ent_is_proved(en), linked = (en->flags & MKV_ENT_LINKED) != 0;
 	unsigned reason = writer ? MKV_REASON_WRITER_CRC : MKV_REASON_CORRUPT;
+	char who[WRITER_TEXT_BYTES];
 
 	if (writer) {
 		ENG_COUNT(e, writer_crc_total, 1);
-		mkv_log(MKV_EV_DRIVE_WRITER_CRC, "drive=%s put_id=%016llx units=%u", e->o.name, (unsigned long long)b->put_id, en->units);
+		writer_text(e, en->digest, b->put_id, who);
+		mkv_log(MKV_EV_DRIVE_WRITER_CRC, "drive=%s put_id=%016llx units=%u %s", e->o.name, (unsigned long long)b->put_id, en->units, who);
 	} else {
 		ENG_COUNT(e, corrupt_total, 1);
 		mkv_log(MKV_EV_DRIVE_CORRUPT, "drive=%s page=%u units=%u", e->o.name, en->page, en->units);

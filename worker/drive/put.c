@@ -329,6 +329,8 @@ put_fill_ent(struct mkv_req *r, uint32_t page)
 	en->units = (uint16_t)r->units;
 	en->expires = eng_ticks(e, r->expires_ms);
 	en->flags |= r->q.flags & MKV_DRV_F_VERIFIED ? MKV_ENT_VERIFIED : 0;
+	if (!ent_is_proved(en))
+		writer_note(e, &r->q);
 	en->flags |= r->q.flags & MKV_DRV_F_PIN ? MKV_ENT_PIN : 0;
 	en->flags |= r->q.flags & MKV_DRV_F_PIECE ? MKV_ENT_PIECE | MKV_ENT_PROVISIONAL : 0;
 	if (r->q.flags & MKV_DRV_F_MANIFEST) {

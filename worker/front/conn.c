@@ -49,7 +49,7 @@ conn_reset(struct mkv_conn *c)
 }
 
 void
-mkv_conn_open(struct mkv_front *f, int fd, int loopback, int crowded)
+mkv_conn_open(struct mkv_front *f, int fd, int loopback, int crowded, const struct mkv_drv_writer *who)
 {
 	struct mkv_conn *c = MKV_CONTAINER_OF(mkv_list_pop(&f->conn_free), struct mkv_conn, link);
 
@@ -60,6 +60,7 @@ mkv_conn_open(struct mkv_front *f, int fd, int loopback, int crowded)
 	c->fd = fd;
 	c->loopback = loopback != 0;
 	c->crowded = crowded != 0;
+	c->who = *who;
 	c->state = CONN_HELLO;
 	mkv_list_push_tail(&f->conn_used, &c->link);
 	f->n_conns++;

@@ -194,6 +194,23 @@ mkv_front_is_loopback(const struct sockaddr_storage *ss)
 	return (0);
 }
 
+/* Where a connection comes from, for logs. */
+static void
+front_address(struct mkv_drv_writer *who, const struct sockaddr_storage *ss)
+{
+	const struct sockaddr_in *in = (const struct sockaddr_in *)ss;
+	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)ss;
+
+	if (ss->ss_family == AF_INET) {
+		who->addr[10] = who->addr[11] = 0xff;
+		memcpy(who->addr + 12, &in->sin_addr, 4);
+		who->port = ntohs(in->sin_port);
+	} else if (ss->ss_family == AF_INET6) {
+		memcpy(who->addr, &in6->sin6_addr, 16);
+		who->port = ntohs(in6->sin6_port);
+	}
+}
+
 static void
 accept_again(struct mkv_timer *t, uint64_t now_ns)
 {
@@ -211,7 +228,7 @@ accept_done(struct mkv_io *io, int res)
 
 	l->busy = 0;
 	if (res >= 0) {
-		(void)mkv_front_adopt(f, res, mkv_front_is_loopback(&io->addr));
+		(void)mkv_front_adopt(f, res, &io->addr);
 		front_accept(l);
 	} else if (!f->stopping) {
 		/* Descriptors or memory are short, or the peer was gone already: not at once again, or the loop would only do this. */
@@ -247,9 +264,10 @@ mkv_front_listen(struct mkv_front *f, int file)
 }
 
 int
-mkv_front_adopt(struct mkv_front *f, int fd, int loopback)
+mkv_front_adopt(struct mkv_front *f, int fd, const struct sockaddr_storage *from)
 {
-	int crowded = f->n_conns - f->n_crowded >= f->conf.connections_max;
+	int crowded = f->n_conns - f->n_crowded >= f->conf.connections_max, loopback = from == NULL || mkv_front_is_loopback(from);
+	struct mkv_drv_writer who = { 0 };
 
 	MKV_CHECK_OBJ(f, FRONT_MAGIC);
 	if (f->stopping || mkv_list_empty(&f->conn_free)) {
@@ -257,7 +275,9 @@ mkv_front_adopt(struct mkv_front *f, int fd, int loopback)
 		close(fd);
 		return (MKV_E_BUSY);
 	}
-	mkv_conn_open(f, fd, loopback, crowded);
+	if (from != NULL)
+		front_address(&who, from);
+	mkv_conn_open(f, fd, loopback, crowded, &who);
 	return (crowded ? MKV_E_BUSY : 0);
 }
 

@@ -80,10 +80,10 @@ void		mkv_front_reload(struct mkv_front *f, const struct mkv_front_conf *c);		/*
 int		mkv_front_is_loopback(const struct sockaddr_storage *ss);			/* also of a unix socket */
 
 /*
- * Serve a connected, non-blocking socket. The descriptor is taken in any case. 0; MKV_E_BUSY: one too many; if a spare context is free, its HELLO
+ * Serve a connected, non-blocking socket. The descriptor is taken in any case. from: the peer's address; NULL: this host, without one. 0; MKV_E_BUSY: one too many; if a spare context is free, its HELLO
  * is answered with that, else it is closed.
  */
-int		mkv_front_adopt(struct mkv_front *f, int fd, int loopback);
+int		mkv_front_adopt(struct mkv_front *f, int fd, const struct sockaddr_storage *from);
 
 /*
  * One turn: move what rings, sockets and timers woke, begin the sends. To be called after every mkv_ioq_run() and its rings, before the next.

@@ -94,6 +94,7 @@ struct mkv_conn {
 	struct iovec	tx_iov[CONN_TX_IOV];
 	struct mkv_timer rx_timer, tx_timer;
 	struct mkv_session s;
+	struct mkv_drv_writer who;		/* address since accept, client since HELLO, session since CONNECT */
 	struct mkv_out	hs_out;
 	union {
 		struct mkv_hello_frame hello;
@@ -219,7 +220,7 @@ struct mkv_front {
 };
 
 /* conn.c */
-void		mkv_conn_open(struct mkv_front *f, int fd, int loopback, int crowded);
+void		mkv_conn_open(struct mkv_front *f, int fd, int loopback, int crowded, const struct mkv_drv_writer *who);
 void		mkv_conn_close(struct mkv_conn *c);
 void		mkv_conn_received(struct mkv_conn *c, int res);
 void		mkv_conn_kick(struct mkv_conn *c);			/* look at the held frame again in this turn */

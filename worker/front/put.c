@@ -243,6 +243,7 @@ put_fill_part(struct mkv_req *r, const struct mkv_part *p, struct mkv_drv_req *q
 	int drive;
 
 	q->value_bytes = p->bytes;
+	q->writer = r->c->who;
 	q->n_crcs = (uint16_t)p->n_crcs;
 	memcpy(q->crcs, p->crc, p->n_crcs * sizeof(q->crcs[0]));
 	if (!u->multi) {

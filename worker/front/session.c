@@ -105,6 +105,7 @@ mkv_session_hello(struct mkv_conn *c, const struct mkv_hdr *h, const void *body)
 	if ((r = mkv_random(c->s.nonce_s, sizeof(c->s.nonce_s))) != 0)
 		return (r);
 	memcpy(c->s.nonce_c, b->nonce, sizeof(c->s.nonce_c));
+	memcpy(c->who.client, b->client_id, sizeof(c->who.client));
 	session_hello_reply(c);
 	/* The frame as it lies in the receive buffer, header and body in one run. */
 	if ((r = mkv_sha256((const uint8_t *)body - MKV_WIRE_HDR_BYTES, MKV_WIRE_HDR_BYTES + h->body_bytes,
@@ -187,6 +188,8 @@ mkv_session_connect(struct mkv_conn *c, const struct mkv_hdr *h, const void *bod
 	if ((r = session_new_id(&s->id)) != 0)
 		return (r);
 	s->key_id = h->key_id;
+	c->who.session = s->id;
+	c->who.key_id = s->key_id;
 	s->counter_in = h->counter;
 	c->state = CONN_OPEN;
 	c->f->n_sessions++;

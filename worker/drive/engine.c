@@ -116,6 +116,7 @@ eng_gauges(struct mkv_engine *e)
 	mkv_metric_set(m, MKV_M_drive_manifests, 0, e->manifests);
 	mkv_metric_set(m, MKV_M_drive_index_bytes, 0, (uint64_t)e->ix.ents_high * sizeof(struct mkv_ent) +
 	    4ull * (e->ix.buckets + e->ix.split) + (uint64_t)e->ix.sides_high * sizeof(struct mkv_side));
+	mkv_metric_set(m, MKV_M_drive_page_cache_bytes, 0, (uint64_t)e->pg.touched * MKV_BLOCK);
 	mkv_metric_set(m, MKV_M_drive_purged_waiting, 0, e->ns.purged);
 	mkv_metric_set(m, MKV_M_drive_in_flight, 0, e->at_work);
 	mkv_metric_set(m, MKV_M_drive_unverified_objects, 0, e->unproved);

@@ -164,6 +164,7 @@ struct pages {
 	struct frame	*frame;
 	uint8_t		*mem;
 	uint32_t	frames, hand, count, free, cursor, gc_hand;
+	uint32_t	touched;	/* frames that ever held a page: the hand takes them in order, so the memory that they take */
 	uint32_t	open;		/* frame being filled, or FRAME_NIL */
 	uint32_t	writing;
 	uint32_t	held;		/* the scrubber reads it, or PAGE_NIL */

@@ -112,6 +112,7 @@ page_frame_take(struct mkv_engine *e, uint32_t page)
 		f->ref = 1;
 		f->tries = 0;
 		p->frame_of[page] = page_frame_no(p, f) + 1;
+		p->touched = MKV_MAX(p->touched, p->frame_of[page]);
 		return (f);
 	}
 	return (NULL);

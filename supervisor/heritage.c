@@ -368,11 +368,16 @@ heritage_params_free(Mkv__Ctl__Param **list, size_t n)
 	}
 }
 
+/* others: room for CONFIG_DRIVES_MAX, as long as c is used. */
 static void
-heritage_drive_part(const struct proc *p, Mkv__Ctl__Configure *c)
+heritage_drive_part(const struct proc *p, Mkv__Ctl__Configure *c, ProtobufCBinaryData *others)
 {
-	struct mkv_map_row *row = pool_row(p->sup, p->index);
+	struct mkv_map_row *row = pool_row(p->sup, p->index), *o;
 
+	c->other_uuids = others;
+	for (uint32_t i = 0; i < p->sup->drive_count; i++)
+		if ((o = pool_row(p->sup, i)) != row && o->known)
+			others[c->n_other_uuids++] = (ProtobufCBinaryData){ .len = sizeof(o->uuid), .data = o->uuid };
 	c->media = (char *)(uintptr_t)p->sup->conf->drive[p->index].media;
 	c->max_size = p->sup->conf->drive[p->index].max_size;
 	if (row->known && row->state != MKV_DRIVE_REMOVED)
@@ -383,6 +388,7 @@ heritage_drive_part(const struct proc *p, Mkv__Ctl__Configure *c)
 void
 heritage_configure(struct proc *p)
 {
+	ProtobufCBinaryData others[CONFIG_DRIVES_MAX];
 	Mkv__Ctl__Param *params[256];
 	struct mkv_sup *s = p->sup;
 	Mkv__Ctl__Configure c = MKV__CTL__CONFIGURE__INIT;
@@ -400,7 +406,7 @@ heritage_configure(struct proc *p)
 	c.params = params;
 	c.n_params = heritage_params(&s->config->params, params, MKV_ARRAY_LEN(params));
 	if (proc_is_drive(p))
-		heritage_drive_part(p, &c);
+		heritage_drive_part(p, &c, others);
 	else
 		c.front_id = p->index + 1;
 	proc_send(p, &m, NULL, 0);

@@ -314,16 +314,6 @@ peers_on_broken(struct proc *p)
 	peers_arm_drain(p);
 }
 
-/* A copied drive file would be two places for the same keys. */
-static int
-peers_uuid_taken(const struct mkv_sup *s, uint32_t drive, const uint8_t *uuid)
-{
-	for (uint32_t i = 0; i < s->drive_count; i++)
-		if (i != drive && pool_row(s, i)->known && pool_row(s, i)->state != MKV_DRIVE_REMOVED && memcmp(pool_row(s, i)->uuid, uuid, 16) == 0)
-			return (1);
-	return (0);
-}
-
 int
 peers_on_ready(struct proc *drive, const Mkv__Ctl__Ready *r)
 {
@@ -333,9 +323,13 @@ peers_on_ready(struct proc *drive, const Mkv__Ctl__Ready *r)
 		proc_break(drive, "READY without uuid or size");
 		return (0);
 	}
-	if (peers_uuid_taken(s, drive->index, r->drive_uuid.data)) {
+	/* A copied drive would be two places for the same keys. Known ones are refused before they are opened; these two are new. */
+	if (moved_taken(drive, r->drive_uuid.data)) {
+		char why[sizeof(drive->why)];
+
+		memcpy(why, drive->why, sizeof(why));
 		drive->child.final = 1;
-		proc_break(drive, "its medium has the uuid of another drive: a copy?");
+		proc_break(drive, why);
 		return (0);
 	}
 	peers_saw_epoch(s, r->epoch_seen);

@@ -489,6 +489,7 @@ pool_adopt(struct mkv_sup *s, const Mkv__Ctl__PoolMap *m)
 		row->former = from->former;
 		s->pool[i].log_lost |= mkv_drive_away(row->state);
 	}
+	s->map_adopted = 1;
 	s->state.map_version = m->version;
 	pool_decided(s, &s->served);
 	for (uint32_t i = 0; i < s->drive_count; i++)
@@ -528,6 +529,7 @@ pool_on_ready(struct proc *drive, const Mkv__Ctl__Ready *r)
 	changed = pool_learn(s, drive->index, r);
 	d->ready = 1;
 	d->forgot = drive->life->forget_all;
+	d->found = 0;
 	d->kept = r->map != NULL ? r->map->version : 0;
 	if (changed && pool_serves(s, drive->index))
 		pool_decide(s);
@@ -604,6 +606,17 @@ pool_drain(struct mkv_sup *s, uint32_t i)
 	return (NULL);
 }
 
+void
+pool_bring_back(struct mkv_sup *s, uint32_t i)
+{
+	struct mkv_map_row *row = pool_row(s, i);
+
+	row->state = MKV_DRIVE_ABSENT;
+	row->since = MKV_MAX(row->since, 1ull);
+	s->pool[i].wanted = 1;
+	s->pool[i].log_lost = 1;
+}
+
 /* A new row, or that of a drive that was removed. The caller makes its process. */
 int
 pool_add(struct mkv_sup *s, const char *media, uint64_t max_size, double factor, uint32_t *idx, const char **why)
@@ -621,11 +634,8 @@ pool_add(struct mkv_sup *s, const char *media, uint64_t max_size, double factor,
 	sd->added = 1;
 	sd->max_size = max_size;
 	sd->factor = factor;
-	sd->row.state = MKV_DRIVE_ABSENT;
-	sd->row.since = MKV_MAX(sd->row.since, 1ull);
+	pool_bring_back(s, *idx);
 	pool_configure(s, *idx);
-	s->pool[*idx].wanted = 1;
-	s->pool[*idx].log_lost = 1;
 	return (0);
 }
 

@@ -197,6 +197,8 @@ proc_on_fail(struct proc *p, const Mkv__Ctl__Fail *f)
 {
 	snprintf(p->why, sizeof(p->why), "%s", f->why);
 	p->child.final = f->final && f->epoch_seen == 0;
+	if (proc_is_drive(p) && f->uuid_seen.len == 16)
+		moved_found(p, f->uuid_seen.data);
 	if (f->epoch_seen != 0 && f->epoch_seen >= p->epoch && p->forgiven_count++ < PROC_FORGIVEN_MAX) {
 		peers_saw_epoch(p->sup, f->epoch_seen);
 		p->child.forgiven = 1;

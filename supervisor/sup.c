@@ -200,6 +200,7 @@ sup_fatal(struct mkv_sup *s, const char *why)
 void
 sup_on_change(struct mkv_sup *s)
 {
+	moved_step(s);
 	sup_gauges(s);
 	if (s->phase == SUP_STARTING)
 		sup_check_ready(s);

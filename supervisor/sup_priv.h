@@ -4,7 +4,7 @@
  *	main.c		command line; run.c: start and end; sup.c: ready, reload, orderly stop
  *	proc.c		one row of the table: process, control socket, log pipe, liveness		(child.c: its states)
  *	spawn.c		fork and exec							heritage.c: segments, and what a child is given
- *	peers.c		deaths told to the neighbours, DRAINED, the epoch		pool.c: the pool map
+ *	peers.c		deaths told to the neighbours, DRAINED, the epoch		pool.c: the pool map	moved.c: drives at another path
  *	operator.c	memkvctl's socket						admin/: HTTP
  *
  * Everything here is touched by the loop thread alone. The supervisor holds every segment and never reads a block.
@@ -108,6 +108,7 @@ struct pool_drive {
 	uint64_t	kept;			/* that it is known to have kept in any life */
 	int		log_lost;		/* away: what was written meanwhile is not known to the others */
 	int		asked;			/* its log is waited for */
+	uint32_t	found;			/* row + 1 of the drive that its medium turned out to be; 0: nothing known (moved.c) */
 	uint32_t	replaces;		/* row + 1 of the drive that is drained when this one is online */
 	uint64_t	total_bytes, used_bytes;
 	uint32_t	drained_epoch;		/* no I/O of it is left up to here, whoever it was for */
@@ -150,6 +151,7 @@ struct mkv_sup {
 	struct mkv_map	served;			/* what fronts go by; at start: what they went by in the last life */
 	int		pool_open;		/* fronts of this life go by it */
 	int		pool_changed;		/* since the last life */
+	int		map_adopted;		/* a medium's map was later than the state file's */
 	uint64_t	place_version;		/* of the first version with the present placement */
 	enum pool_join	join;
 	uint32_t	joiner;
@@ -289,7 +291,13 @@ int		pool_served(const struct mkv_sup *s);			/* fronts go by what is decided */
 void		pool_remove(struct mkv_sup *s, uint32_t i);
 const char *	pool_drain(struct mkv_sup *s, uint32_t i);		/* NULL, or why not */
 int		pool_add(struct mkv_sup *s, const char *media, uint64_t max_size, double factor, uint32_t *idx, const char **why);
+void		pool_bring_back(struct mkv_sup *s, uint32_t i);		/* one that was removed, or is new: it is to be started, and begins empty */
 int		pool_locate(const struct mkv_sup *s, const char *ns, const char *key, int *former);	/* row, -1: nowhere */
+
+/* moved.c: media that turn out to be another row's drive */
+int		moved_taken(struct proc *p, const uint8_t *uuid);	/* another row has it: then why says so */
+void		moved_found(struct proc *p, const uint8_t *uuid);	/* its process says so and ends */
+void		moved_step(struct mkv_sup *s);
 
 /* notify_*.c: the service manager, if there is one */
 void		notify_ready(struct mkv_sup *s);

@@ -20,6 +20,7 @@
 
 #include "common/base/assert.h"
 #include "common/base/ioq.h"
+#include "common/base/place.h"
 #include "common/base/timer.h"
 #include "common/shm/ring.h"
 #include "proto/control.pb-c.h"
@@ -86,6 +87,8 @@ struct mkv_worker {
 	Mkv__Ctl__Kind	kind;
 	uint32_t	index, epoch, front_id, front_count, drive_count;
 	uint8_t		server_id[16], store_secret[32], drive_uuid[16];
+	uint8_t		other_uuid[MKV_MAP_DRIVES_MAX][16];
+	uint32_t	other_count;
 	int		loopback_only, has_drive_uuid, forget_all;
 	char		media[256];
 	uint64_t	max_size;
@@ -141,6 +144,8 @@ void		mkv_worker_stopped(struct mkv_worker *w);				/* STOPPED, then exit 0 */
 int		mkv_worker_fail(struct mkv_worker *w, int final, const char *fmt, ...) MKV_PRINTF(3, 4);
 /* The medium has seen an epoch that is not below ours: start us again with a later one. */
 int		mkv_worker_fail_epoch(struct mkv_worker *w, uint32_t epoch_seen);
+/* The medium is this server's and another drive than it should be. */
+int		mkv_worker_fail_uuid(struct mkv_worker *w, uint8_t uuid_seen[16], char *why);
 
 struct mkv_peer *mkv_worker_peer(struct mkv_worker *w, Mkv__Ctl__PeerKind kind, uint32_t index);	/* NULL: never heard of */
 /* Push; the peer's bell is rung once, at the end of the turn. 0; MKV_E_AGAIN full; MKV_E_CLOSED down (also after damage: peer_down follows). */

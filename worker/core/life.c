@@ -203,17 +203,13 @@ mkv_worker_stopped(struct mkv_worker *w)
 }
 
 static int
-life_fail(struct mkv_worker *w, int final, uint32_t epoch_seen, char *why)
+life_fail(struct mkv_worker *w, Mkv__Ctl__Fail *f)
 {
-	Mkv__Ctl__Fail f = MKV__CTL__FAIL__INIT;
-	MKV_CTL_MESSAGE(m, FAIL, fail, &f);
+	MKV_CTL_MESSAGE(m, FAIL, fail, f);
 
 	if (w->state == MKV_WORKER_ENDED)
 		return (MKV_E_CANCELLED);
-	mkv_log(MKV_EV_WORKER_FAILED, "final=%d why=\"%s\"", final, why);
-	f.why = why;
-	f.final = final;
-	f.epoch_seen = epoch_seen;
+	mkv_log(MKV_EV_WORKER_FAILED, "final=%d why=\"%s\"", f->final, f->why);
 	mkv_worker_say(w, &m);
 	mkv_worker_end(w, 1);
 	return (MKV_E_CANCELLED);
@@ -222,22 +218,39 @@ life_fail(struct mkv_worker *w, int final, uint32_t epoch_seen, char *why)
 int
 mkv_worker_fail(struct mkv_worker *w, int final, const char *fmt, ...)
 {
+	Mkv__Ctl__Fail f = MKV__CTL__FAIL__INIT;
 	char why[512];
 	va_list ap;
 
 	va_start(ap, fmt);
 	(void)vsnprintf(why, sizeof(why), fmt, ap);
 	va_end(ap);
-	return (life_fail(w, final, 0, why));
+	f.why = why;
+	f.final = final;
+	return (life_fail(w, &f));
 }
 
 int
 mkv_worker_fail_epoch(struct mkv_worker *w, uint32_t epoch_seen)
 {
+	Mkv__Ctl__Fail f = MKV__CTL__FAIL__INIT;
 	char why[96];
 
 	(void)snprintf(why, sizeof(why), "the medium has seen epoch %" PRIu32 ", this process got %" PRIu32, epoch_seen, w->epoch);
-	return (life_fail(w, 0, epoch_seen, why));
+	f.why = why;
+	f.epoch_seen = epoch_seen;
+	return (life_fail(w, &f));
+}
+
+int
+mkv_worker_fail_uuid(struct mkv_worker *w, uint8_t uuid_seen[16], char *why)
+{
+	Mkv__Ctl__Fail f = MKV__CTL__FAIL__INIT;
+
+	f.why = why;
+	f.final = 1;
+	f.uuid_seen = (ProtobufCBinaryData){ .len = 16, .data = uuid_seen };
+	return (life_fail(w, &f));
 }
 
 /* ---- from the supervisor ---- */
@@ -313,6 +326,16 @@ life_params(struct mkv_worker *w, const Mkv__Ctl__Configure *c)
 }
 
 static int
+life_others(struct mkv_worker *w, const Mkv__Ctl__Configure *c)
+{
+	int r = c->n_other_uuids > MKV_ARRAY_LEN(w->other_uuid) ? MKV_E_PROTO : 0;
+
+	for (size_t i = 0; i < c->n_other_uuids && r == 0; i++)
+		r = life_copy(w->other_uuid[w->other_count++], sizeof(w->other_uuid[0]), &c->other_uuids[i]);
+	return (r);
+}
+
+static int
 life_configure_first(struct mkv_worker *w, const Mkv__Ctl__Configure *c)
 {
 	int r;
@@ -337,7 +360,7 @@ life_configure_first(struct mkv_worker *w, const Mkv__Ctl__Configure *c)
 	w->forget_all = c->forget_all;
 	if ((r = life_copy(w->server_id, sizeof(w->server_id), &c->server_id)) != 0 ||
 	    (r = life_copy(w->store_secret, sizeof(w->store_secret), &c->store_secret)) != 0 ||
-	    (w->has_drive_uuid && (r = life_copy(w->drive_uuid, sizeof(w->drive_uuid), &c->drive_uuid)) != 0) ||
+	    (w->has_drive_uuid && (r = life_copy(w->drive_uuid, sizeof(w->drive_uuid), &c->drive_uuid)) != 0) || (r = life_others(w, c)) != 0 ||
 	    (r = life_params(w, c)) != 0)
 		return (r);
 	return (w->ops->init(w));

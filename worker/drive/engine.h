@@ -65,6 +65,9 @@ struct mkv_engine_opts {
 	uint8_t		server_id[16];		/* zero: not checked */
 	uint8_t		store_secret[32];	/* names the pieces of striped values */
 	uint8_t		drive_uuid[16];		/* zero: any; else the medium must have it, or gets it when it is formatted */
+	const uint8_t	(*other_uuid)[16];	/* what the medium must not have: those of other drives */
+	uint32_t	other_count;
+	uint8_t		*uuid_seen;		/* not NULL: gets the uuid of this server's store that is refused for it */
 	int		may_format;		/* an empty medium is formatted */
 	int		offline;		/* no server: drive_idx is the kept pool map's, nothing leaves because of that map, no piece for its age */
 	int		look_only;		/* recovery in memory, not one byte is written; the engine is read-only */

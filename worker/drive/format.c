@@ -119,6 +119,23 @@ format_new(struct mkv_engine *e, char *why, size_t n)
 	return (0);
 }
 
+/* Of this server, but the drive that is expected here? */
+static int
+format_is_it(struct mkv_engine *e, char *why, size_t n)
+{
+	const uint8_t *uuid = e->sb.uuid;
+	int other = !format_is_zero(e->o.drive_uuid) && memcmp(uuid, e->o.drive_uuid, 16) != 0;
+
+	for (uint32_t i = 0; i < e->o.other_count; i++)
+		other |= memcmp(uuid, e->o.other_uuid[i], 16) == 0;
+	if (!other)
+		return (0);
+	if (e->o.uuid_seen != NULL)
+		memcpy(e->o.uuid_seen, uuid, 16);
+	snprintf(why, n, "%s is not the drive that was expected: its uuid is another", e->o.name);
+	return (MKV_E_CONFIG);
+}
+
 /* Is the store on the medium the one we were told to serve? */
 static int
 format_fits(struct mkv_engine *e, char *why, size_t n)
@@ -139,15 +156,12 @@ format_fits(struct mkv_engine *e, char *why, size_t n)
 		    "anew with memkv setup --force", e->o.name, sb->extent_bytes, e->o.extent_bytes, sb->extent_bytes);
 		return (MKV_E_CONFIG);
 	}
-	if (!format_is_zero(e->o.drive_uuid) && memcmp(sb->uuid, e->o.drive_uuid, 16) != 0) {
-		snprintf(why, n, "%s is not the drive that was expected: its uuid is another", e->o.name);
-		return (MKV_E_CONFIG);
-	}
 	if (!format_is_zero(e->o.server_id) && !format_is_zero(sb->server_id) && memcmp(sb->server_id, e->o.server_id, 16) != 0) {
-		snprintf(why, n, "%s belongs to another server: its keys cannot be read here", e->o.name);
+		snprintf(why, n, "%s belongs to another server: its keys cannot be read here. memkv setup --force --drives %s makes an empty drive of it",
+		    e->o.name, e->o.name);
 		return (MKV_E_CONFIG);
 	}
-	return (0);
+	return (format_is_it(e, why, n));
 }
 
 static int

@@ -77,6 +77,8 @@ drive_fill_opts(struct drive *d)
 	memcpy(o->store_secret, w->store_secret, 32);
 	if (w->has_drive_uuid)
 		memcpy(o->drive_uuid, w->drive_uuid, 16);
+	o->other_uuid = (const uint8_t (*)[16])w->other_uuid;
+	o->other_count = w->other_count;
 	o->may_format = 1;
 	o->forget_all = w->forget_all;
 	o->drain_ns = p->drive_drain_time * MKV_NS_PER_US;
@@ -215,13 +217,17 @@ static void
 drive_open_store(struct drive *d)
 {
 	struct mkv_worker *w = d->w;
+	static const uint8_t nobody[16];
+	uint8_t uuid[16] = { 0 };
 	uint32_t seen = 0;
 	char why[512];
 	int r;
 
 	d->opening = 0;
 	drive_fill_opts(d);
+	d->opts.uuid_seen = uuid;
 	r = mkv_engine_open(&d->e, &d->opts, &seen, why, sizeof(why));
+	d->opts.uuid_seen = NULL;
 	if (r == 0) {
 		drive_say_ready(d, seen);
 		return;
@@ -231,6 +237,8 @@ drive_open_store(struct drive *d)
 	mkv_log(MKV_EV_DRIVE_REFUSED, "media=%s why=\"%s\"", w->media, why);
 	if (r == MKV_E_STALE)
 		(void)mkv_worker_fail_epoch(w, seen);
+	else if (memcmp(uuid, nobody, sizeof(uuid)) != 0)
+		(void)mkv_worker_fail_uuid(w, uuid, why);
 	else
 		(void)mkv_worker_fail(w, r == MKV_E_CONFIG || r == MKV_E_VERSION || r == MKV_E_NOSPACE, "%s", why);
 }

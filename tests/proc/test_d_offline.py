@@ -2,6 +2,7 @@
 import fcntl
 import json
 import os
+import pty
 import shutil
 import struct
 import subprocess
@@ -36,13 +37,13 @@ def loop(place):
     """Loop devices over files of the test: a function that makes one."""
     made = []
 
-    def make(size=128 * MIB):
+    def make(size=128 * MIB, sector=512):
         path = os.path.join(place, f"disk{len(made)}")
         with open(path, "wb") as f:
             f.truncate(size)
         if not ROOT or shutil.which("losetup") is None:
             pytest.skip("loop devices need root and losetup (util-linux)")
-        r = subprocess.run(["losetup", "-f", "--show", path], capture_output=True, text=True, timeout=30)
+        r = subprocess.run(["losetup", "-b", str(sector), "-f", "--show", path], capture_output=True, text=True, timeout=30)
         if r.returncode != 0:
             pytest.skip("no loop devices here: " + r.stderr.strip())
         made.append(r.stdout.strip())
@@ -75,7 +76,10 @@ def test_files_are_set_up_and_the_server_takes_the_configuration(place):
             assert c.get(b"k", 9 * MIB) == content(b"k", 1, 9 * MIB)
         busy = memkv("drive", "check", files[0])
         assert busy.returncode == 1 and "stop the server" in busy.stderr, busy.stderr
-        assert memkv("drive", "wipe", "--yes", files[0]).returncode == 1
+        for command in (["wipe", "--yes"], ["repair"], ["clear-failures"]):
+            no = memkv("drive", *command, files[0])
+            assert no.returncode == 1 and "stop the server" in no.stderr, (command, no.stderr)
+        assert memkv("drive", "info", files[0]).returncode == 0, "it only looks"
         assert rows(memkv("drive", "list", "--json", files[0]))[0]["state"] == "in-use"
         again = memkv("setup", "--drives", ",".join(files), "--file-size", "64MiB", "--idempotent")
         assert again.returncode == 0 and again.stdout == r.stdout, again.stderr
@@ -179,6 +183,73 @@ def test_devices_are_set_up_and_foreign_ones_refused(loop, place):
     f = os.path.join(place, "f.dat")
     assert memkv("setup", "--drives", f"{a},{f}", "--idempotent").returncode == 2, "files and devices do not mix"
     assert not os.path.exists(f)
+
+
+def test_progress_is_shown_on_a_terminal(place):
+    f = [os.path.join(place, n) for n in "ab"]
+    ours, theirs = pty.openpty()
+    r = subprocess.run([MEMKV, "setup", "--drives", ",".join(f), "--file-size", "64MiB"], stdout=subprocess.PIPE, stderr=theirs, text=True, timeout=60,
+                       stdin=subprocess.DEVNULL, check=False)
+    os.close(theirs)
+    said = b""
+    try:
+        while piece := os.read(ours, 4096):
+            said += piece
+    except OSError:             # EIO: nobody has the other end any more
+        pass
+    os.close(ours)
+    assert r.returncode == 0 and b"formatting: " in said and b"2 of 2 done, 100 %" in said, said
+    assert "formatting" not in r.stdout
+
+
+@pytest.mark.parametrize("sector, odd", [(512, 0), (512, 512), (512, 3584), (4096, 0)])
+def test_sectors_and_sizes(loop, place, sector, odd):
+    """Sizes need be no multiple of anything; a device with sectors of 4096 bytes is as good. Set up, served, killed, recovered, checked."""
+    dev = loop(64 * MIB + odd, sector)
+    r = memkv("setup", "--drives", dev, "--shard-size", "1MiB", "--config-out", os.path.join(place, "config.yaml"))
+    assert r.returncode == 0, r.stderr
+    with started(os.path.join(place, "config.yaml"), place) as s:
+        with mkv.Client(s.addr) as c:
+            for i, n in enumerate((1, 4097, 700001, 3 * MIB + 5)):
+                c.put(b"k%d" % i, content(b"k%d" % i, 1, n), 20)
+        s.kill()
+        s.start()
+        with mkv.Client(s.addr) as c:
+            for i, n in enumerate((1, 4097, 700001, 3 * MIB + 5)):
+                assert c.get(b"k%d" % i, n, 20) == content(b"k%d" % i, 1, n)
+        assert s.stop() == 0
+    r = memkv("drive", "check", "--data", dev)
+    assert r.returncode == 0, r.stdout + r.stderr
+
+
+def test_a_device_that_is_too_small_keeps_what_it_has(loop):
+    good, small = loop(), loop(8 * MIB)
+    with open(small, "r+b") as f:
+        f.write(b"somebody's letter")
+    r = memkv("setup", "--drives", f"{good},{small}", "--force")
+    assert r.returncode == 1 and "too few" in r.stderr and small in r.stderr and "nothing was changed" in r.stderr, r.stderr
+    assert rows(memkv("drive", "list", "--json", good))[0]["state"] == "empty"
+    with open(small, "rb") as f:
+        assert f.read(17) == b"somebody's letter"
+    assert memkv("setup", "--drives", small, "--force", "--shard-size", "256KiB").returncode == 0
+
+
+def test_a_device_that_changed_its_size_is_refused(loop, place):
+    """Say, an image that was copied to a larger drive: nothing is written there."""
+    dev = loop(64 * MIB)
+    assert memkv("setup", "--drives", dev, "--shard-size", "1MiB", "--config-out", os.path.join(place, "config.yaml")).returncode == 0
+    with open(os.path.join(place, "disk0"), "r+b") as f:
+        f.truncate(80 * MIB)
+    subprocess.run(["losetup", "-c", dev], check=True, timeout=30)
+    before = read(dev)
+    s = started(os.path.join(place, "config.yaml"), place)
+    try:
+        assert s.start(expect_fail=True) == 1
+        assert f"formatted with {64 * MIB} bytes and has {80 * MIB} now" in s.log_tail(100), s.log_tail(100)
+    finally:
+        s.close()
+    assert memkv("setup", "--drives", dev, "--idempotent").returncode == 1
+    assert read(dev) == before
 
 
 def test_partitions_are_refused(loop):

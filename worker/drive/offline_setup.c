@@ -125,6 +125,23 @@ setup_judge(struct setup *s, struct setup_drive *d)
 		setup_refuse(d, "it has partitions", "--force formats the whole device, and all it holds is lost");
 }
 
+/* Before anything is erased: can there be a store on it at all? */
+static void
+setup_judge_size(const struct setup *s, struct setup_drive *d)
+{
+	struct mkv_layout_want w = { .total_bytes = (d->p.is_block ? d->p.bytes : s->file_bytes) & ~4095ull, .extent_bytes = s->extent_bytes };
+	struct mkv_sb sb = { 0 };
+	char why[200];
+
+	if (d->failed || d->keep)
+		return;
+	if (d->p.sector_bytes > MKV_BLOCK) {
+		snprintf(why, sizeof(why), "its sectors have %u bytes", d->p.sector_bytes);
+		setup_refuse(d, why, "sectors of at most 4096 bytes are supported");
+	} else if (mkv_layout_plan(&sb, &w, why, sizeof(why)) != 0)
+		setup_refuse(d, why, "take a larger one, or a smaller --shard-size");
+}
+
 /* The same medium twice, under whatever names. */
 static void
 setup_judge_twice(struct setup *s, unsigned i)
@@ -151,6 +168,7 @@ setup_look(struct setup *s)
 		probe_settled(&s->d[i].p, s->o->media[i], head, until);
 		setup_judge(s, &s->d[i]);
 		setup_judge_twice(s, i);
+		setup_judge_size(s, &s->d[i]);
 		files += !s->d[i].p.is_block && s->d[i].p.state != PROBE_UNUSABLE;
 		bad += s->d[i].failed;
 	}
@@ -294,9 +312,12 @@ setup_end(struct setup *s, struct setup_drive *d)
 		offline_say(s->o, "%s", d->why);
 		if (d->made)
 			(void)unlink(d->p.path);
-	} else if (!s->o->quiet)
+	} else if (!s->o->quiet) {
+		if (s->shown_ns != 0)
+			fputs("\r\033[K", stderr);
 		offline_say(s->o, "%s: formatted, %s, %s of it for values", d->p.path, mkv_size_human(size, sizeof(size), d->bytes),
 		    mkv_size_human(data, sizeof(data), d->data_bytes));
+	}
 }
 
 static void
@@ -323,13 +344,14 @@ setup_take(struct setup *s, struct setup_drive *d)
 		d->have = 0;			/* no report is so long */
 }
 
+/* last: what it came to is shown, however soon after the line before. */
 static void
-setup_show(struct setup *s)
+setup_show(struct setup *s, int last)
 {
 	unsigned done = 0, of = 0, pct = 0;
 	uint64_t now = mkv_now_ns();
 
-	if (s->o->quiet || !isatty(STDERR_FILENO) || now - s->shown_ns < SETUP_SHOW_NS)
+	if (s->o->quiet || !isatty(STDERR_FILENO) || (!last && now - s->shown_ns < SETUP_SHOW_NS))
 		return;
 	s->shown_ns = now;
 	for (unsigned i = 0; i < s->n; i++) {
@@ -339,7 +361,8 @@ setup_show(struct setup *s)
 		done += s->d[i].done;
 		pct += s->d[i].done ? 100 : s->d[i].pct;
 	}
-	fprintf(stderr, "\rformatting: %u of %u done, %u %%\033[K%s", done, of, of ? pct / of : 100, done == of ? "\n" : "\r");
+	if (of > 0)
+		fprintf(stderr, "\rformatting: %u of %u done, %u %%\033[K%s", done, of, pct / of, last ? "\n" : "\r");
 }
 
 static int
@@ -370,8 +393,9 @@ setup_format(struct setup *s)
 			if (pfd[i].revents != 0)
 				setup_take(s, of[i]);
 		}
-		setup_show(s);
+		setup_show(s, 0);
 	}
+	setup_show(s, 1);
 	for (unsigned i = 0; i < s->n; i++)
 		failed += (unsigned)s->d[i].failed;
 	if (failed > 0)

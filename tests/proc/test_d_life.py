@@ -204,6 +204,60 @@ def test_drives_come_and_go_under_load(five):
     life.end()
 
 
+def test_locate_names_the_drive_that_has_the_key(five):
+    """Without it just these keys are gone."""
+    fill(five, 60)
+    homes = {i: drive(five, "locate", f"k{i}")["home"] for i in range(60)}
+    away = homes[0]
+    ctl(five, "stop", f"drive:{away}")
+    wait_states(five, {away: "absent"})
+    with mkv.Client(five.addr) as c:
+        for i in range(60):
+            try:
+                c.get(f"k{i}".encode(), 65536, 20.0)
+                assert homes[i] != away
+            except mkv.Miss as e:
+                assert homes[i] == away and e.reason == OFFLINE
+    a = drive(five, "locate", "k0")
+    assert a["home"] != away and a["former"] == away
+
+
+def test_replaced_under_load_to_its_end(server_factory):
+    """The old drive empties and goes by itself, the new one has its share, nobody hears anything but misses for what went with it."""
+    s = server_factory(drives=3, drive_bytes="128MiB", sets=["drive.drain_time=3s"])
+    old, new = os.path.join(s.data, "drive1.dat"), os.path.join(s.data, "new.dat")
+    life = Life(s)
+    life.go_on()
+    drive(s, "replace", old, new, "--size", "128MiB")
+    wait_states(s, {3: "online", 1: "removed"}, timeout=60)
+    life.go_on()
+    os.unlink(old)                  # it may be pulled
+    life.go_on()
+    life.end()
+    fill(s, 120, version=2)
+    assert read_all(s, 120, versions=(2,))[0] == 120
+    assert 3 in {drive(s, "locate", f"k{i}")["home"] for i in range(120)} and 1 not in {drive(s, "locate", f"k{i}")["home"] for i in range(120)}
+    assert "no drive is called" in drive(s, "replace", "9", new, "--size", "128MiB", ok=False)["error"]
+    assert "in the map already" in drive(s, "replace", "0", new, "--size", "128MiB", ok=False)["error"]
+
+
+def test_a_removed_drive_is_brought_back_empty(five):
+    """Its own number, nothing of what it had: also what nobody wrote since."""
+    fill(five, 200)
+    drive(five, "remove", "4", "--now")
+    wait_states(five, {4: "removed"})
+    hits, reasons = read_all(five, 200)
+    assert 0 < hits < 200 and set(reasons) <= {OFFLINE, 1}, reasons
+    fill(five, 60, version=2)
+    drive(five, "add", os.path.join(five.data, "drive4.dat"), "--size", "128MiB")
+    assert set(wait_states(five, {4: "online"})) == {0, 1, 2, 3, 4}
+    assert read_all(five, 60, versions=(2,))[0] == 60
+    assert read_all(five, 200, versions=(1, 2))[0] <= hits + 60
+    with mkv.Client(five.addr) as c:
+        gone = [i for i in range(60, 200) if not c.exists_batch([f"k{i}".encode()], 20.0)[0][0]]
+    assert len(gone) >= 200 - hits - 60, "what it had is not there again"
+
+
 def test_added_drive_is_there_after_a_restart(five):
     drive(five, "add", os.path.join(five.data, "new.dat"), "--size", "128MiB")
     wait_states(five, {5: "online"})

@@ -151,8 +151,10 @@ drive_pool_message(struct drive *d, const Mkv__Ctl__Control *m)
 		pool_say_log(d, m->away_ask->since);
 		return (0);
 	case MKV__CTL__CONTROL__BODY_FORGET:
-		if (d->e == NULL || m->forget->digests.len % sizeof(struct mkv_digest) != 0)
+		if (m->forget->digests.len % sizeof(struct mkv_digest) != 0)
 			return (MKV_E_PROTO);
+		if (d->e == NULL)
+			return (0);			/* it is closing: its next life takes the way back anew */
 		return (mkv_engine_forget(d->e, m->forget->digests.data, m->forget->digests.len / sizeof(struct mkv_digest)));
 	case MKV__CTL__CONTROL__BODY_PURGE:
 		return (pool_purge(d, m->purge));

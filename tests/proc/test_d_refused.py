@@ -2,9 +2,13 @@
 import fcntl
 import os
 import re
+import subprocess
+
+import pytest
 
 import mkv
-from harness import Server, content
+from harness import MIB, Server, content
+from test_d_offline import loop, place      # noqa: F401 - fixtures
 
 
 def server_with(*names):
@@ -58,3 +62,30 @@ def test_a_drive_that_somebody_else_has_is_told_of_at_once():
         assert s.log_tail(500).count("event=drive_locked") == 1
     finally:
         s.close()
+
+
+def test_a_file_has_its_size_from_the_first_second_or_is_refused(loop, place):
+    """A server that makes its file itself: all of it is there when it serves. Where it does not fit, the start says so and takes no space."""
+    dev, mnt = loop(160 * MIB), os.path.join(place, "mnt")
+    os.mkdir(mnt)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", dev], check=True, timeout=30)
+    if subprocess.run(["mount", dev, mnt], timeout=30, check=False).returncode != 0:
+        pytest.skip("mount is not allowed here")
+    os.chmod(mnt, 0o755)
+    s = Server()
+    try:
+        before = os.statvfs(mnt).f_bavail
+        f = os.path.join(mnt, "a.dat")
+        s.sets.append(f"storage.drives=[{{media: {f}, max_size: 256MiB}}]")
+        assert s.start(expect_fail=True) == 1
+        text = s.log_tail(100)
+        assert re.search(rf"{f} needs {256 * MIB} bytes and its filesystem has \d+ left: lower max_size, or choose another place", text), text
+        assert os.statvfs(mnt).f_bavail >= before - 64, "what was begun is given back"
+        s.sets[-1] = f"storage.drives=[{{media: {f}, max_size: 96MiB}}]"
+        s.start()
+        st = os.stat(f)
+        assert st.st_size == 96 * MIB and st.st_blocks * 512 >= 96 * MIB
+        assert s.stop() == 0
+    finally:
+        s.close()
+        subprocess.run(["umount", mnt], check=True, timeout=30)

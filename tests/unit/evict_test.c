@@ -75,13 +75,16 @@ static void
 test_policy_none(void **state)
 {
 	struct rig *r = up(24 * MIB, MKV_POLICY_NONE);
+	uint64_t begin;
 	unsigned n = 0;
 
 	(void)state;
 	while (put(r, "k", n, 500000, 0) == 0)
 		n++;
 	assert_in_range(n, 20, 48);
+	begin = r->now_ns;
 	assert_int_equal(put(r, "k", n, 500000, 0), MKV_E_NOSPACE);
+	assert_true(r->now_ns - begin < MKV_NS_PER_SEC);			/* at once: it had ten seconds */
 	for (unsigned k = 0; k < n; k++)
 		assert_true(there(r, "k", k, NULL));
 	/* A reload lets it go on. */
@@ -235,6 +238,110 @@ test_not_admitted(void **state)
 	assert_true(there(r, "pinned", 0, NULL));
 	assert_true(there(r, "absent", 0, NULL));
 	rig_destroy(&r);
+}
+
+static unsigned
+used_pct(struct rig *r)
+{
+	struct mkv_engine_info info;
+
+	mkv_engine_info(r->e, &info);
+	return ((unsigned)(info.used_bytes * 100 / info.total_bytes));
+}
+
+/* Nothing leaves below the high watermark; from there on as much as the low one wants, and no more. */
+static void
+test_watermarks(void **state)
+{
+	struct rig *r = rig_create(RIG_SIM, 64 * MIB, 1);
+	unsigned n = 0, left = 0;
+
+	(void)state;
+	r->o.policy = MKV_POLICY_FIFO;
+	r->o.evict_high_pct = 60;
+	r->o.evict_low_pct = 40;
+	assert_int_equal(rig_open(r), 0);
+	while (used_pct(r) < 58)
+		assert_int_equal(put(r, "k", n++, 500000, 0), 0);
+	pass(r, 3000);
+	for (unsigned k = 0; k < n; k++)
+		assert_true(there(r, "k", k, NULL));
+	for (unsigned k = 0; k < 4; k++)					/* 0.85 % each */
+		assert_int_equal(put(r, "k", n++, 500000, 0), 0);
+	pass(r, 3000);
+	assert_in_range(used_pct(r), 36, 43);				/* some came when it had ended */
+	for (unsigned k = 0; k < n; k++)
+		left += there(r, "k", k, NULL);
+	assert_true(there(r, "k", n - 1, NULL));
+	assert_false(there(r, "k", 0, NULL));
+	pass(r, 3000);
+	assert_in_range(left, n * 35 / 60, n * 45 / 60);
+	rig_destroy(&r);
+}
+
+/* What other policies would have hit is reported: a loop over more than there is room for is nothing to lru, and something to those that do not take everything. */
+static void
+test_shadows_report(void **state)
+{
+	struct rig *r = rig_create(RIG_SIM, 48 * MIB, 1);
+	uint64_t looked, lru, second;
+	struct mkv_metrics *m;
+
+	(void)state;
+	assert_int_equal(mkv_metrics_open_private(&m), 0);
+	r->o.metrics = m;
+	r->o.policy = MKV_POLICY_ADAPTIVE;
+	assert_int_equal(rig_open(r), 0);
+	for (unsigned round = 0; round < 12; round++) {
+		for (unsigned k = 0; k < 120; k++) {
+			if (get(r, "k", k, 500000) != 0)
+				assert_int_equal(put(r, "k", k, 500000, 0), 0);
+		}
+	}
+	assert_int_equal(rig_close(r, 0), 0);
+	looked = mkv_metric_get(m, MKV_M_drive_shadow_accesses, 0);
+	lru = mkv_metric_get(m, MKV_M_drive_shadow_lru_hits, 0);
+	second = mkv_metric_get(m, MKV_M_drive_shadow_second_touch_hits, 0);
+	assert_true(looked > 1000 && second < looked);
+	assert_true(lru < looked / 50);
+	assert_true(second > looked / 4);
+	rig_destroy(&r);
+	mkv_metrics_close(&m);
+}
+
+/* Each block of a prompt names the one before it: the end leaves before the beginning, whatever order lru would have. */
+static void
+test_chain_leaves_from_its_end(void **state)
+{
+	(void)state;
+	for (int chained = 0; chained < 2; chained++) {
+		struct rig *r = up(24 * MIB, MKV_POLICY_LRU);
+		struct mkv_digest before = { 0, 0 };
+		unsigned first = 0, last = 0;
+
+		for (unsigned n = 0; n < 20; n++) {
+			struct mkv_drv_req q;
+			char key[16];
+
+			snprintf(key, sizeof(key), "c%u", n);
+			rig_put_req(r, &q, 0, key, 500000, n);
+			if (chained)
+				q.parent = before;
+			before = q.digest;
+			q.deadline_ns = r->now_ns + 10 * MKV_NS_PER_SEC;
+			rig_submit(r, 0, &q);
+			assert_int_equal(rig_wait(r, 0)->status, 0);
+		}
+		for (unsigned k = 0; first + last < 10 && k < 60; k++) {
+			assert_int_equal(put(r, "new", k, 500000, 0), 0);
+			first = last = 0;
+			for (unsigned n = 0; n < 20; n++)
+				*(n < 10 ? &first : &last) += !there(r, "c", n, NULL);
+		}
+		assert_true(first + last >= 10);
+		assert_true(chained ? last > first : first > last);
+		rig_destroy(&r);
+	}
 }
 
 /* Puts at a rate: room is made before they ask for it. */
@@ -446,7 +553,8 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_policy_none), cmocka_unit_test(test_pin_share), cmocka_unit_test(test_pin_by_touch),
 		cmocka_unit_test(test_pin_of_a_stripe),
-		cmocka_unit_test(test_order_survives), cmocka_unit_test(test_not_admitted), cmocka_unit_test(test_ahead_of_need),
+		cmocka_unit_test(test_order_survives), cmocka_unit_test(test_not_admitted), cmocka_unit_test(test_watermarks),
+		cmocka_unit_test(test_shadows_report), cmocka_unit_test(test_chain_leaves_from_its_end), cmocka_unit_test(test_ahead_of_need),
 		cmocka_unit_test(test_expired_leave), cmocka_unit_test(test_pins_of_two_owners), cmocka_unit_test(test_lease), cmocka_unit_test(test_lease_share),
 		cmocka_unit_test(test_lease_survives),
 	};

@@ -167,9 +167,17 @@ static void
 adapt_choose(struct mkv_policy *p, enum mkv_adapt_candidate c)
 {
 	p->adapt->chosen = c;
+	if (p->kind != MKV_POLICY_ADAPTIVE)
+		return;					/* only watched */
 	p->ops = &mkv_policy_table[adapt_candidate[c].kind];
 	p->second_touch = adapt_candidate[c].second_touch;
 	p->ghost_turns = ADAPT_GHOST_TURNS;
+}
+
+void
+mkv_adapt_follow(struct mkv_policy *p)
+{
+	adapt_choose(p, p->adapt->chosen);
 }
 
 static void

@@ -256,7 +256,8 @@ eng_alloc_store(struct mkv_engine *e)
 	/* Slots beyond objects_max: entries that are gone but still read, and those of puts under way. */
 	if ((r = mkv_index_init(&e->ix, e->sb.objects_max + PENDING_MAX + e->o.queue_depth)) != 0)
 		return (r);
-	if ((r = mkv_policy_init(&e->pol, &e->ix, MKV_MIN(e->sb.objects_max, GHOSTS_MAX / 8) * 8, (enum mkv_policy_kind)e->o.policy)) != 0)
+	if ((r = mkv_policy_init(&e->pol, &e->ix, MKV_MIN(e->sb.objects_max, GHOSTS_MAX / 8) * 8, (enum mkv_policy_kind)e->o.policy)) != 0 ||
+	    (r = mkv_policy_watch(&e->pol)) != 0)
 		return (r);
 	if ((r = writer_init(e)) != 0 || (r = lease_init(e)) != 0)
 		return (r);

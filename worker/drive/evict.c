@@ -424,7 +424,7 @@ evict_gauges(struct mkv_engine *e)
 	mkv_metric_set(m, MKV_M_drive_pinned_bytes, 0, e->pin_units * e->sb.unit_bytes);
 	mkv_metric_set(m, MKV_M_drive_leases, 0, e->lease.count);
 	mkv_metric_set(m, MKV_M_drive_evict_ahead_bytes, 0, e->ahead_units * e->sb.unit_bytes);
-	mkv_metric_set(m, MKV_M_drive_policy_chosen, 0, e->pol.adapt != NULL ? mkv_adapt_chosen(&e->pol) : 0);
+	mkv_metric_set(m, MKV_M_drive_policy_chosen, 0, mkv_adapt_chosen(&e->pol));
 	mkv_metric_set(m, MKV_M_drive_shadow_bytes, 0, mkv_adapt_bytes(&e->pol));
 	mkv_metric_set(m, MKV_M_drive_shadow_accesses, 0, looked);
 	mkv_metric_set(m, MKV_M_drive_shadow_clock_hits, 0, hits[MKV_ADAPT_CLOCK]);

@@ -294,15 +294,24 @@ mkv_policy_set(struct mkv_policy *p, enum mkv_policy_kind kind)
 	MKV_ASSERT(kind < MKV_POLICY_KINDS);
 	if (kind == p->kind)
 		return (0);
-	if (kind == MKV_POLICY_ADAPTIVE && (r = mkv_adapt_init(p)) != 0)
+	if (kind == MKV_POLICY_ADAPTIVE && p->adapt == NULL && (r = mkv_adapt_init(p)) != 0)
 		return (r);
-	if (kind != MKV_POLICY_ADAPTIVE)
+	if (kind != MKV_POLICY_ADAPTIVE && !p->watched)
 		mkv_adapt_fini(p);
 	p->kind = kind;
 	p->ops = &mkv_policy_table[kind];
 	p->ghost_turns = S3_GHOST_TURNS;
 	p->second_touch = 0;
+	if (kind == MKV_POLICY_ADAPTIVE && p->watched)
+		mkv_adapt_follow(p);
 	return (0);
+}
+
+int
+mkv_policy_watch(struct mkv_policy *p)
+{
+	p->watched = 1;
+	return (p->adapt != NULL ? 0 : mkv_adapt_init(p));
 }
 
 int

@@ -61,7 +61,8 @@ struct mkv_policy {
 		uint32_t	ent, at;
 	} fresh[MKV_POLICY_FRESH];
 	uint32_t	moves;			/* to a young end */
-	struct mkv_adapt *adapt;		/* NULL but for the adaptive one */
+	struct mkv_adapt *adapt;		/* NULL but for the adaptive one, and where it is watched */
+	int		watched;
 };
 
 int	mkv_policy_init(struct mkv_policy *p, struct mkv_index *ix, uint32_t ghosts, enum mkv_policy_kind kind);	/* ghosts: room. MKV_E_NOMEM */
@@ -98,12 +99,16 @@ mkv_policy_count(const struct mkv_policy *p)
 	return (p->q[MKV_PQ_SMALL].count + p->q[MKV_PQ_MAIN].count);
 }
 
+/* Shadows beside a fixed policy, too: they say what others would have hit. MKV_E_NOMEM */
+int	mkv_policy_watch(struct mkv_policy *p);
+
 /* adapt.c */
 enum mkv_adapt_candidate { MKV_ADAPT_CLOCK, MKV_ADAPT_LRU, MKV_ADAPT_S3FIFO, MKV_ADAPT_SECOND, MKV_ADAPT_CANDIDATES };
 
 int	mkv_adapt_init(struct mkv_policy *p);
 void	mkv_adapt_fini(struct mkv_policy *p);
 void	mkv_adapt_access(struct mkv_policy *p, struct mkv_digest d);		/* it was read or put */
+void	mkv_adapt_follow(struct mkv_policy *p);					/* go by what was best so far */
 void	mkv_adapt_pressure(struct mkv_policy *p);				/* something has to leave */
 /* Hits of each candidate so far, and how many accesses were looked at. */
 uint64_t mkv_adapt_counts(const struct mkv_policy *p, uint64_t hits[MKV_ADAPT_CANDIDATES]);

@@ -346,6 +346,26 @@ rig_put(struct rig *r, const char *key, uint64_t bytes, uint64_t seed, unsigned 
 	return (p == NULL ? MKV_E_CLOSED : p->status);
 }
 
+void
+rig_piece_req(struct rig *r, struct mkv_drv_req *q, unsigned slot, struct mkv_set_id set, uint32_t no, uint64_t bytes, const uint8_t *secret)
+{
+	rig_put_req(r, q, slot, "", bytes, no);
+	q->flags = MKV_DRV_F_PIECE;
+	q->set = set;
+	q->piece_no = no;
+	q->digest = mkv_piece_digest(secret, set, no);
+}
+
+int
+rig_put_piece(struct rig *r, struct mkv_set_id set, uint32_t no, uint64_t bytes, const uint8_t *secret)
+{
+	struct mkv_drv_req q;
+
+	rig_piece_req(r, &q, 0, set, no, bytes, secret);
+	rig_submit(r, 0, &q);
+	return (rig_wait(r, 0)->status);
+}
+
 /* Copy what was delivered together: from the buffers, or from the arena's runs. */
 static const uint8_t *
 rig_delivered(struct rig *r, const struct mkv_drv_rep *p)

@@ -69,6 +69,9 @@ int	rig_value_is(const uint8_t *p, uint64_t off, uint64_t bytes, uint64_t seed);
 /* Whole operations in slot 0: status. */
 void	rig_put_req(struct rig *r, struct mkv_drv_req *q, unsigned slot, const char *key, uint64_t bytes, uint64_t seed);
 int	rig_put(struct rig *r, const char *key, uint64_t bytes, uint64_t seed, unsigned flags);
+/* A piece of a set, its bytes in `slot`: filled; put and waited for, in slot 0. secret: of pieces' digests. */
+void	rig_piece_req(struct rig *r, struct mkv_drv_req *q, unsigned slot, struct mkv_set_id set, uint32_t no, uint64_t bytes, const uint8_t *secret);
+int	rig_put_piece(struct rig *r, struct mkv_set_id set, uint32_t no, uint64_t bytes, const uint8_t *secret);
 /* The range [off, off+len) is there, byte for byte and by its CRCs; returns status, 1 for wrong bytes. */
 int	rig_get(struct rig *r, const char *key, uint64_t off, uint64_t len, uint64_t seed);
 /* Purge and wait: what it answered; MKV_E_TIMEOUT: the medium died. */

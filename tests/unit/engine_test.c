@@ -524,21 +524,6 @@ test_moved_record_is_the_newest(void **state)
 }
 
 static void
-put_piece(struct rig *r, struct mkv_set_id set, uint32_t no, const uint8_t *secret)
-{
-	struct mkv_drv_req q;
-
-	rig_put_req(r, &q, 0, "x", 500000, no);
-	q.key_bytes = 0;
-	q.flags = MKV_DRV_F_PIECE;
-	q.set = set;
-	q.piece_no = no;
-	q.digest = mkv_piece_digest(secret, set, no);
-	rig_submit(r, 0, &q);
-	assert_int_equal(rig_wait(r, 0)->status, 0);
-}
-
-static void
 put_manifest(struct rig *r, struct mkv_set_id set, const char *key)
 {
 	struct mkv_drv_req q;
@@ -570,7 +555,7 @@ test_set(void **state)
 	assert_int_equal(rig_op(r, MKV_DRV_SET_NEW, "v", NULL), 0);
 	set = r->slot[0].rep.set;
 	for (uint32_t i = 0; i < 3; i++)
-		put_piece(r, set, i, secret);
+		assert_int_equal(rig_put_piece(r, set, i, 500000, secret), 0);
 	put_manifest(r, set, "v");
 	assert_int_equal(r->peers, 1);
 	assert_int_equal(r->peer[0].op, MKV_DRV_SET_COMMITTED);

@@ -44,18 +44,8 @@ turns(struct rig *r, uint64_t seconds)
 static inline void
 put_pieces(struct rig *r, struct mkv_set_id set, uint32_t from, uint32_t to)
 {
-	for (uint32_t no = from; no < to; no++) {
-		struct mkv_drv_req q;
-
-		rig_put_req(r, &q, 0, "x", 5000, no);
-		q.key_bytes = 0;
-		q.flags = MKV_DRV_F_PIECE;
-		q.set = set;
-		q.piece_no = no;
-		q.digest = mkv_piece_digest(secret, set, no);
-		rig_submit(r, 0, &q);
-		assert_int_equal(rig_wait(r, 0)->status, 0);
-	}
+	for (uint32_t no = from; no < to; no++)
+		assert_int_equal(rig_put_piece(r, set, no, 5000, secret), 0);
 }
 
 static inline int

@@ -200,12 +200,7 @@ put_all_pieces(struct rig *r, struct mkv_set_id set)
 	for (uint32_t no = 0; no < PIECES; no++) {
 		struct mkv_drv_req q;
 
-		rig_put_req(r, &q, SLOT + no, "x", MIB, no);
-		q.key_bytes = 0;
-		q.flags = MKV_DRV_F_PIECE;
-		q.set = set;
-		q.piece_no = no;
-		q.digest = mkv_piece_digest(secret, set, no);
+		rig_piece_req(r, &q, SLOT + no, set, no, MIB, secret);
 		rig_submit(r, SLOT + no, &q);
 	}
 	for (uint32_t no = 0; no < PIECES; no++)

@@ -96,16 +96,6 @@ world_free(struct world **wp)
 	*wp = NULL;
 }
 
-static void
-world_restore(struct world *w)
-{
-	if (w->r->e != NULL)
-		rig_close(w->r, 1);
-	sim_reboot(w->r->sim, SIM_KEEP);
-	memcpy(w->r->sim->now, w->image, BYTES);
-	memcpy(w->r->sim->durable, w->image, BYTES);
-}
-
 struct seen {
 	unsigned	whole, missing, corrupt;
 };
@@ -211,7 +201,7 @@ damage_one(struct world *w, enum region g, uint64_t at, uint8_t bits, int stop)
 	struct mkv_engine_info info;
 	struct seen s;
 
-	world_restore(w);
+	rig_restore(w->r, w->image);
 	flip(w, at, bits);
 	if (rig_open(w->r) != 0) {
 		CHECK(0, "%s@%" PRIu64 ": %s", what, at, w->r->why);
@@ -251,12 +241,12 @@ damage_one(struct world *w, enum region g, uint64_t at, uint8_t bits, int stop)
 static void
 damage_both_superblocks(struct world *w)
 {
-	world_restore(w);
+	rig_restore(w->r, w->image);
 	flip(w, MKV_SB_OFF_A + 40, 1);
 	flip(w, MKV_SB_OFF_B + 40, 1);
 	CHECK(rig_open(w->r) == MKV_E_CONFIG, "both superblocks damaged");
 	CHECK(strstr(w->r->why, "both superblocks") != NULL && strstr(w->r->why, "memkv setup --force") != NULL, "%s", w->r->why);
-	world_restore(w);
+	rig_restore(w->r, w->image);
 	flip(w, MKV_SB_OFF_A + 8, 4);		/* version: a CRC error as well, so it is damage */
 	CHECK(rig_open(w->r) == 0, "one version byte: %s", w->r->why);
 }
@@ -295,7 +285,7 @@ damage_ranges(struct world *w, struct rnd *rnd)
 		at = from + rnd_u64(rnd) % (to - from - len);
 		if (at <= newest_block(w) + MKV_BLOCK && at + len >= newest_block(w))
 			continue;
-		world_restore(w);
+		rig_restore(w->r, w->image);
 		for (uint64_t k = 0; k < len; k++)
 			flip(w, at + k, 0xa5);
 		CHECK(rig_open(w->r) == 0, "range@%" PRIu64 ": %s", at, w->r->why);

@@ -233,6 +233,17 @@ rig_close(struct rig *r, int abandon)
 }
 
 void
+rig_restore(struct rig *r, const uint8_t *image)
+{
+	if (r->e != NULL)
+		rig_close(r, 1);
+	sim_reboot(r->sim, SIM_KEEP);
+	memset(r->sim->bad, 0, sizeof(r->sim->bad));
+	memcpy(r->sim->now, image, r->bytes);
+	memcpy(r->sim->durable, image, r->bytes);
+}
+
+void
 rig_turn(struct rig *r)
 {
 	uint64_t next = mkv_engine_step(r->e);

@@ -51,6 +51,8 @@ void	rig_destroy(struct rig **r);
 /* Open or open again; abandon: as after a crash (files: the process died; sim: call sim_reboot() between). 0 or what open said. */
 int	rig_open(struct rig *r);
 int	rig_close(struct rig *r, int abandon);
+/* RIG_SIM: the engine is gone, without an end if it was open; the medium has `image` (r->bytes), all of it durable, and is bad nowhere. */
+void	rig_restore(struct rig *r, const uint8_t *image);
 void	rig_turn(struct rig *r);
 
 uint8_t *rig_mem(struct rig *r, unsigned slot);

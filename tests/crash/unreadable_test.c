@@ -113,17 +113,6 @@ world_free(struct world **wp)
 	*wp = NULL;
 }
 
-static void
-world_restore(struct world *w)
-{
-	if (w->r->e != NULL)
-		rig_close(w->r, 1);
-	sim_reboot(w->r->sim, SIM_KEEP);
-	memset(w->r->sim->bad, 0, sizeof(w->r->sim->bad));
-	memcpy(w->r->sim->now, w->image, BYTES);
-	memcpy(w->r->sim->durable, w->image, BYTES);
-}
-
 /* How many are missing. What is there is the last that was acknowledged. */
 static unsigned
 world_missing(struct world *w, const char *what)
@@ -191,17 +180,17 @@ bad_heads(struct world *w, uint32_t area, unsigned copies, unsigned reads)
 static void
 test_superblocks(struct world *w)
 {
-	world_restore(w);
+	rig_restore(w->r, w->image);
 	sim_bad(w->r->sim, MKV_SB_OFF_A, MKV_BLOCK, LONG);
 	(void)opens(w, "superblock A", 0, 1);
-	world_restore(w);
+	rig_restore(w->r, w->image);
 	sim_bad(w->r->sim, MKV_SB_OFF_B, MKV_BLOCK, LONG);
 	(void)opens(w, "superblock B", 0, 1);
-	world_restore(w);
+	rig_restore(w->r, w->image);
 	sim_bad(w->r->sim, MKV_SB_OFF_A, MKV_BLOCK, LONG);
 	sim_bad(w->r->sim, MKV_SB_OFF_B, MKV_BLOCK, LONG);
 	refused(w, "both superblocks");
-	world_restore(w);
+	rig_restore(w->r, w->image);
 	memset(w->r->sim->now, 0, MKV_BLOCK);
 	sim_bad(w->r->sim, MKV_SB_OFF_B, MKV_BLOCK, LONG);
 	CHECK(rig_open(w->r) == MKV_E_IO, "an empty superblock and one that cannot be read are not an empty medium");
@@ -213,20 +202,20 @@ test_heads(struct world *w, int reaches_back)
 	static const char *const copy[] = { "no head", "the first head", "the last head", "both heads" };
 
 	for (unsigned c = 1; c <= 2; c++) {
-		world_restore(w);
+		rig_restore(w->r, w->image);
 		bad_heads(w, w->newest, c, LONG);
 		(void)opens(w, copy[c], 0, 1);
 	}
-	world_restore(w);
+	rig_restore(w->r, w->image);
 	bad_heads(w, w->newest, 3, LONG);
 	if (reaches_back)
 		(void)opens(w, "both heads, the journal reaches back", 0, 1);
 	else
 		refused(w, "both heads, the journal does not reach back");
-	world_restore(w);
+	rig_restore(w->r, w->image);
 	bad_heads(w, w->newest ^ 1, 3, LONG);
 	(void)opens(w, "both heads of the older", 0, 1);
-	world_restore(w);
+	rig_restore(w->r, w->image);
 	bad_heads(w, 0, 3, LONG);
 	bad_heads(w, 1, 3, LONG);
 	refused(w, "all heads");
@@ -238,11 +227,11 @@ test_body(struct world *w)
 	uint64_t body = w->sb.ckpt_off[w->newest] + MKV_BLOCK;
 	unsigned n;
 
-	world_restore(w);
+	rig_restore(w->r, w->image);
 	sim_bad(w->r->sim, body + MKV_BLOCK, MKV_BLOCK, LONG);
 	n = opens(w, "a block of the body", 102, 1);
 	CHECK(n > 0, "a block of the body costs something");
-	world_restore(w);
+	rig_restore(w->r, w->image);
 	sim_bad(w->r->sim, body, (uint64_t)(w->sb.ckpt_blocks - 2) * MKV_BLOCK, 2);
 	(void)opens(w, "a moment in the body", 0, 0);
 }
@@ -252,7 +241,7 @@ test_journal(struct world *w, int quiet)
 {
 	CHECK(w->last >= w->first + 8, "journal %" PRIu64 " to %" PRIu64, w->first, w->last);
 	for (uint64_t s = w->first; s + (quiet ? 2 : 3) < w->last; s++) {
-		world_restore(w);
+		rig_restore(w->r, w->image);
 		sim_bad(w->r->sim, mkv_sb_journal_at(&w->sb, s), MKV_BLOCK, LONG);
 		(void)opens(w, "a journal block", 100, 1);
 	}
@@ -260,7 +249,7 @@ test_journal(struct world *w, int quiet)
 	for (unsigned reads = 1; reads < 40; reads++) {
 		int err;
 
-		world_restore(w);
+		rig_restore(w->r, w->image);
 		sim_bad(w->r->sim, w->sb.journal_off, (uint64_t)w->sb.journal_blocks * MKV_BLOCK, reads);
 		err = rig_open(w->r);
 		if (err != 0)
@@ -268,10 +257,10 @@ test_journal(struct world *w, int quiet)
 		else
 			(void)world_missing(w, "away for a moment");
 	}
-	world_restore(w);
+	rig_restore(w->r, w->image);
 	sim_bad(w->r->sim, w->sb.journal_off, (uint64_t)w->sb.journal_blocks * MKV_BLOCK, LONG);
 	refused(w, "the whole journal");
-	world_restore(w);
+	rig_restore(w->r, w->image);
 	sim_bad(w->r->sim, mkv_sb_journal_at(&w->sb, w->last + 1), MKV_BLOCK, LONG);
 	(void)opens(w, "the block behind the journal", 0, 1);
 }
@@ -280,7 +269,7 @@ static void
 test_pool_map(struct world *w)
 {
 	for (unsigned c = 1; c < 4; c++) {
-		world_restore(w);
+		rig_restore(w->r, w->image);
 		for (unsigned k = 0; k < MKV_POOLMAP_COPIES; k++) {
 			if (c & (1u << k))
 				sim_bad(w->r->sim, MKV_POOLMAP_OFF + (uint64_t)k * MKV_BLOCK, MKV_BLOCK, LONG);
@@ -304,7 +293,7 @@ test_registry(struct world *w)
 {
 	struct mkv_fail_sum before, after;
 
-	world_restore(w);
+	rig_restore(w->r, w->image);
 	w->r->sim->now[MKV_SB_OFF_B + 100] ^= 1;
 	CHECK(rig_open(w->r) == 0, "%s", w->r->why);
 	rig_close(w->r, 0);

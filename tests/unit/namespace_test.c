@@ -383,6 +383,43 @@ test_table(void **state)
 	rig_destroy(&r);
 }
 
+/* Replay meets more objects than the index has room for, because those of purged namespaces leave it late. */
+static void
+test_replay_full(void **state)
+{
+	struct rig *r = rig_create(RIG_SIM, 48 * MIB, 1);
+	char key[32];
+	int held = 0;
+
+	(void)state;
+	r->o.objects_max = 1024;
+	r->o.evict = 0;
+	r->o.journal_bytes = 8 * MIB;
+	r = eng_opened(r);
+	for (int i = 0; i < 900 * 20; i++) {
+		if (i > 0 && i % 900 == 0)
+			assert_int_equal(rig_purge(r, "a"), 0);
+		if (!held && r->e->ck.state == CK_SCAN) {
+			r->e->ck.ios++;			/* it never ends, so all is in the journal */
+			held = 1;
+		}
+		snprintf(key, sizeof(key), "k%d", i);
+		put_begin(r, 0, "a", key, 0, MKV_DRV_F_ACCEPTED);
+		assert_int_equal(rig_wait(r, 0)->status, 0);
+	}
+	mkv_engine_sync(r->e);
+	for (int i = 0; i < 1000 && r->e->jn.flushed < r->e->jn.last_record; i++)
+		rig_turn(r);
+	r->e->ck.ios -= (unsigned)held;
+	crash(r);
+	assert_int_equal(objects_of(r, "a", NULL), 900);
+	for (int i = 900 * 19; i < 900 * 20; i++) {
+		snprintf(key, sizeof(key), "k%d", i);
+		assert_int_equal(missing(r, "a", key), 0);
+	}
+	rig_destroy(&r);
+}
+
 /* The space of a purge is due: nobody is evicted for a put that waits for it, and pins and leases do not keep what is purged. */
 static void
 test_space(void **state)
@@ -436,6 +473,7 @@ main(void)
 		cmocka_unit_test(test_checkpoints),
 		cmocka_unit_test(test_scan),
 		cmocka_unit_test(test_table),
+		cmocka_unit_test(test_replay_full),
 		cmocka_unit_test(test_space),
 	};
 

@@ -347,7 +347,7 @@ struct nspace {				/* a slot: a namespace with objects, or what is left of a pur
 	uint64_t	units, bytes;	/* on this drive; of the values */
 	uint64_t	purge_seq;	/* block of the record that purges it; 0: it is open */
 	uint16_t	next;		/* open: with the same hash */
-	uint8_t		used, condemned;	/* condemned: recovery: its checkpoint says purged */
+	uint8_t		used, condemned;	/* condemned: recovery: the reason for which its objects leave; 0: they stay */
 	uint8_t		name_bytes, name[MKV_DRV_NS_MAX];
 };
 
@@ -362,6 +362,8 @@ struct ns_purge {			/* the one under way */
 struct nspaces {
 	struct nspace	*slot;		/* 1 to count */
 	uint32_t	count, hand;
+	uint32_t	listed;		/* entries below it are in their lists; during recovery not all are */
+	uint32_t	condemned;	/* recovery: slots whose objects leave */
 	uint32_t	purged;		/* objects of closed slots */
 	uint64_t	purged_units;
 	uint16_t	head[NS_HEADS];	/* open slots by name */
@@ -839,6 +841,9 @@ int	ns_ckpt_item(const struct mkv_engine *e, uint32_t slot, struct mkv_ckpt_item
 /* Recovery: a name of the checkpoint; may an object have this slot; all are read; a purge; a hash that a damaged block named. */
 void	ns_replay_item(struct mkv_engine *e, const struct mkv_ckpt_item *it);
 int	ns_replay_known(const struct mkv_engine *e, uint32_t slot, int piece);
+int	ns_replay_sweep(struct mkv_engine *e);
+int	ns_replay_settle(struct mkv_engine *e, uint32_t i);
+void	ns_replay_settled(struct mkv_engine *e);
 void	ns_replay_named(struct mkv_engine *e);
 void	ns_replay_purge(struct mkv_engine *e, const void *name, size_t bytes);
 void	ns_replay_touched(struct mkv_engine *e, uint64_t lo);

@@ -87,6 +87,18 @@ mkv_index_find(const struct mkv_index *ix, struct mkv_digest d)
 	return (MKV_ENT_NIL);
 }
 
+uint32_t
+mkv_index_find_next(const struct mkv_index *ix, uint32_t i)
+{
+	const struct mkv_digest d = ix->ent[i].digest;
+
+	for (i = ix->ent[i].next; i != 0; i = ix->ent[i - 1].next) {
+		if (mkv_digest_eq(ix->ent[i - 1].digest, d))
+			return (i - 1);
+	}
+	return (MKV_ENT_NIL);
+}
+
 void
 mkv_index_prefetch(const struct mkv_index *ix, struct mkv_digest d, unsigned step)
 {

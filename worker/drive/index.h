@@ -98,6 +98,8 @@ void	mkv_index_expect(struct mkv_index *ix, uint32_t n);
 void	mkv_index_expected(struct mkv_index *ix);
 
 uint32_t mkv_index_find(const struct mkv_index *ix, struct mkv_digest d);
+/* The next with the digest of linked entry i, behind it in its bucket. MKV_ENT_NIL: none. */
+uint32_t mkv_index_find_next(const struct mkv_index *ix, uint32_t i);
 /* As many look-ups at once (n <= MKV_INDEX_MANY); out[k] as mkv_index_find() of d[k]. */
 void	mkv_index_find_many(const struct mkv_index *ix, const struct mkv_digest *d, unsigned n, uint32_t *out);
 /* Ask for the memory of a look-up, or a link, that comes soon: step 0 the bucket, later step 1 its first entry, later step 2 the second, and so on. */

@@ -8,7 +8,8 @@
  * On the medium a purge is a name: replay drops what bears it. Numbers of slots mean something within one checkpoint only, which has the names as well; so
  * no slot gets another name while a checkpoint is written.
  *
- * Invariants: an open slot is found by its name, a closed one is not; each linked object but pieces is in the list of one slot; pieces have slot 0.
+ * Invariants: an open slot is found by its name, a closed one is not; each linked object but pieces is in the list of one slot, except while a recovery reads;
+ * pieces have slot 0.
  * What fails: a put of yet another namespace when all slots are taken (busy).
  */
 #include "config.h"
@@ -106,7 +107,9 @@ ns_release(struct mkv_engine *e, uint32_t slot)
 
 	if (s->objects > 0 || s->coming > 0 || e->ck.state == CK_SCAN || (s->purge_seq != 0 && s->purge_seq > e->jn.flushed))
 		return (0);
-	if (s->purge_seq == 0 && s->used)
+	if (s->condemned != 0)
+		e->ns.condemned--;
+	else if (s->purge_seq == 0 && s->used)
 		ns_unname(e, slot);
 	memset(s, 0, sizeof(*s));
 	return (1);
@@ -122,6 +125,8 @@ ns_take(struct mkv_engine *e, const void *name, size_t bytes)
 		return (i);
 	for (i = 1; i <= e->ns.count && e->ns.slot[i].used; i++)
 		continue;
+	if (i > e->ns.count)
+		(void)ns_replay_sweep(e);
 	for (uint32_t k = 1; i > e->ns.count && k <= e->ns.count; k++)
 		if (ns_release(e, k))
 			i = k;
@@ -154,6 +159,33 @@ ns_count(struct mkv_engine *e, struct nspace *s, const struct mkv_ent *en, int d
 	}
 }
 
+static void
+ns_list(struct mkv_engine *e, uint32_t i)
+{
+	struct mkv_ent *en = eng_ent(e, i);
+	struct nspace *s = &e->ns.slot[en->slot];
+
+	en->ns_prev = 0;
+	en->ns_next = s->first;
+	if (s->first != 0)
+		eng_ent(e, s->first - 1)->ns_prev = i + 1;
+	s->first = i + 1;
+}
+
+static void
+ns_unlist(struct mkv_engine *e, uint32_t i)
+{
+	struct mkv_ent *en = eng_ent(e, i);
+
+	if (en->ns_prev != 0)
+		eng_ent(e, en->ns_prev - 1)->ns_next = en->ns_next;
+	else
+		e->ns.slot[en->slot].first = en->ns_next;
+	if (en->ns_next != 0)
+		eng_ent(e, en->ns_next - 1)->ns_prev = en->ns_prev;
+	en->ns_prev = en->ns_next = 0;
+}
+
 void
 ns_add(struct mkv_engine *e, uint32_t i)
 {
@@ -162,12 +194,9 @@ ns_add(struct mkv_engine *e, uint32_t i)
 
 	if (en->slot == 0)
 		return;
-	en->ns_prev = 0;
-	en->ns_next = s->first;
-	if (s->first != 0)
-		eng_ent(e, s->first - 1)->ns_prev = i + 1;
-	s->first = i + 1;
 	ns_count(e, s, en, 1);
+	if (i < e->ns.listed)
+		ns_list(e, i);
 }
 
 void
@@ -178,13 +207,8 @@ ns_remove(struct mkv_engine *e, uint32_t i)
 
 	if (en->slot == 0)
 		return;
-	if (en->ns_prev != 0)
-		eng_ent(e, en->ns_prev - 1)->ns_next = en->ns_next;
-	else
-		s->first = en->ns_next;
-	if (en->ns_next != 0)
-		eng_ent(e, en->ns_next - 1)->ns_prev = en->ns_prev;
-	en->ns_prev = en->ns_next = 0;
+	if (i < e->ns.listed)
+		ns_unlist(e, i);
 	ns_count(e, s, en, -1);
 }
 
@@ -364,6 +388,24 @@ ns_ckpt_item(const struct mkv_engine *e, uint32_t slot, struct mkv_ckpt_item *it
 	return (1);
 }
 
+/*
+ * While a recovery reads, no entry is in a list: most of them would leave it again, each time with three misses. A purge condemns its slot; the objects of it
+ * leave at the end, in the pass that lists the others (ns_replay_settle()), or when somebody needs their room before (ns_replay_sweep()).
+ */
+
+static void
+ns_condemn(struct mkv_engine *e, uint32_t slot, unsigned reason)
+{
+	struct nspace *s = &e->ns.slot[slot];
+
+	if (s->condemned != 0)
+		return;
+	if (ns_find(e, s->name, s->name_bytes) == slot)
+		ns_unname(e, slot);
+	s->condemned = (uint8_t)reason;
+	e->ns.condemned++;
+}
+
 /* Twice in a checkpoint: before its objects and behind them. What was purged in between is so for good. */
 void
 ns_replay_item(struct mkv_engine *e, const struct mkv_ckpt_item *it)
@@ -374,7 +416,8 @@ ns_replay_item(struct mkv_engine *e, const struct mkv_ckpt_item *it)
 		return;
 	if (!s->used)
 		ns_name(s, it->body, it->units);
-	s->condemned |= (it->flags & MKV_SLOT_PURGED) != 0;
+	if (it->flags & MKV_SLOT_PURGED)
+		ns_condemn(e, it->slot, MKV_REASON_DELETED);
 }
 
 int
@@ -383,29 +426,21 @@ ns_replay_known(const struct mkv_engine *e, uint32_t slot, int piece)
 	return (piece ? slot == 0 : slot != 0 && slot <= e->ns.count);
 }
 
-static void
-ns_drop_all(struct mkv_engine *e, uint32_t slot, unsigned reason)
-{
-	while (e->ns.slot[slot].first != 0) {
-		recover_drop(e, e->ns.slot[slot].first - 1, reason);
-		e->rec.lost_objects += reason == MKV_REASON_LOST;
-	}
-}
-
-/* The checkpoint has been read. Objects of slots whose name is lost cannot be purged any more: they go now. */
+/* The checkpoint has been read. Objects of slots whose name is lost cannot be purged any more: they go. */
 void
 ns_replay_named(struct mkv_engine *e)
 {
 	for (uint32_t i = 1; i <= e->ns.count; i++) {
 		struct nspace *s = &e->ns.slot[i];
 
-		if (s->used && !s->condemned && ns_find(e, s->name, s->name_bytes) == 0) {
-			ns_open(e, i);
+		if (s->condemned != 0)
 			continue;
+		if (s->used && ns_find(e, s->name, s->name_bytes) == 0)
+			ns_open(e, i);
+		else if (s->used || s->objects > 0) {
+			s->used = 1;
+			ns_condemn(e, i, MKV_REASON_LOST);
 		}
-		if (s->used || s->first != 0)
-			ns_drop_all(e, i, s->condemned ? MKV_REASON_DELETED : MKV_REASON_LOST);
-		memset(s, 0, sizeof(*s));
 	}
 }
 
@@ -415,7 +450,7 @@ ns_replay_purge(struct mkv_engine *e, const void *name, size_t bytes)
 	uint32_t slot = ns_find(e, name, bytes);
 
 	if (slot != 0)
-		ns_drop_all(e, slot, MKV_REASON_DELETED);
+		ns_condemn(e, slot, MKV_REASON_DELETED);
 }
 
 /* A damaged block named something with this hash: perhaps it purged one of these. */
@@ -425,7 +460,61 @@ ns_replay_touched(struct mkv_engine *e, uint64_t lo)
 	for (uint32_t i = 1; i <= e->ns.count; i++) {
 		const struct nspace *s = &e->ns.slot[i];
 
-		if (s->used && s->first != 0 && ns_hash(s->name, s->name_bytes) == lo)
-			ns_drop_all(e, i, MKV_REASON_LOST);
+		if (s->used && ns_hash(s->name, s->name_bytes) == lo)
+			ns_condemn(e, i, MKV_REASON_LOST);
 	}
+}
+
+/* 1: an object of a condemned slot; it is gone. */
+static int
+ns_replay_drop(struct mkv_engine *e, uint32_t i)
+{
+	unsigned reason = e->ns.slot[eng_ent(e, i)->slot].condemned;
+
+	if (reason == 0)
+		return (0);
+	recover_drop(e, i, reason);
+	e->rec.lost_objects += reason == MKV_REASON_LOST;
+	return (1);
+}
+
+/* Slots of which no object is left. */
+static void
+ns_replay_pardon(struct mkv_engine *e)
+{
+	for (uint32_t i = 1; i <= e->ns.count && e->ns.condemned > 0; i++)
+		if (e->ns.slot[i].condemned != 0)
+			(void)ns_release(e, i);
+}
+
+/* In the middle of a replay: room is wanted. 1: objects of condemned slots gave theirs. */
+int
+ns_replay_sweep(struct mkv_engine *e)
+{
+	if (e->ns.condemned == 0)
+		return (0);
+	for (uint32_t i = 0; i < e->ix.ents_high; i++)
+		if (eng_ent(e, i)->flags & MKV_ENT_LINKED)
+			(void)ns_replay_drop(e, i);
+	ns_replay_pardon(e);
+	return (1);
+}
+
+/* Entry i of the final index, in order; those below it are listed. 1: it was of a condemned slot and is gone. */
+int
+ns_replay_settle(struct mkv_engine *e, uint32_t i)
+{
+	if (e->ns.condemned != 0 && ns_replay_drop(e, i))
+		return (1);
+	e->ns.listed = i + 1;
+	if (eng_ent(e, i)->slot != 0)
+		ns_list(e, i);
+	return (0);
+}
+
+void
+ns_replay_settled(struct mkv_engine *e)
+{
+	e->ns.listed = UINT32_MAX;
+	ns_replay_pardon(e);
 }

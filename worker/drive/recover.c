@@ -86,6 +86,25 @@ recover_link(struct mkv_engine *e, uint32_t i)
 	ns_add(e, i);
 }
 
+/*
+ * Most records of a journal overwrite: the new object gets the slot of the old one, and with it the place in the chain. MKV_ENT_NIL: there is none, or it has
+ * a side record.
+ */
+static uint32_t
+recover_reuse(struct mkv_engine *e, struct mkv_digest d)
+{
+	uint32_t i = mkv_index_find(&e->ix, d), twin;
+	struct mkv_ent *en = eng_ent(e, i != MKV_ENT_NIL ? i : 0);
+
+	if (i == MKV_ENT_NIL || (en->flags & (MKV_ENT_MANIFEST | MKV_ENT_MULTI)))
+		return (MKV_ENT_NIL);
+	while ((twin = mkv_index_find_next(&e->ix, i)) != MKV_ENT_NIL)
+		recover_drop(e, twin, MKV_REASON_NONE);
+	ns_remove(e, i);
+	*en = (struct mkv_ent){ .digest = d, .next = en->next, .flags = MKV_ENT_USED | MKV_ENT_LINKED };
+	return (i);
+}
+
 static void
 recover_set(struct mkv_side *s, struct mkv_set_id set, uint64_t mask, uint32_t piece_count)
 {
@@ -109,7 +128,7 @@ int
 recover_ent(struct mkv_engine *e, const struct mkv_obj_view *v, uint32_t page)
 {
 	const struct mkv_obj *o = v->o;
-	int manifest = (o->flags & MKV_OBJ_MANIFEST) != 0;
+	int manifest = (o->flags & MKV_OBJ_MANIFEST) != 0, side = manifest || o->n_runs > 1, reused;
 	struct mkv_ent *en;
 	uint64_t mask = 0;
 	uint32_t i, slot = 0;
@@ -118,7 +137,11 @@ recover_ent(struct mkv_engine *e, const struct mkv_obj_view *v, uint32_t page)
 		return (MKV_E_CORRUPT);
 	if ((o->flags & MKV_OBJ_PIECE) == 0 && (slot = ns_take(e, v->ns, o->ns_bytes)) == 0)
 		return (MKV_E_NOMEM);
-	if ((i = recover_slot(e, o->digest, manifest || o->n_runs > 1)) == MKV_ENT_NIL)
+	i = side ? MKV_ENT_NIL : recover_reuse(e, o->digest);
+	reused = i != MKV_ENT_NIL;
+	if (!reused && (i = recover_slot(e, o->digest, side)) == MKV_ENT_NIL && ns_replay_sweep(e))
+		i = recover_slot(e, o->digest, side);
+	if (i == MKV_ENT_NIL)
 		return (MKV_E_NOMEM);
 	en = eng_ent(e, i);
 	en->page = page;
@@ -135,7 +158,10 @@ recover_ent(struct mkv_engine *e, const struct mkv_obj_view *v, uint32_t page)
 		recover_set(&e->ix.side[en->run], v->set->set, mask, v->set->piece_count);
 	} else
 		recover_runs(e, en, v->runs, o->n_runs);
-	recover_link(e, i);
+	if (reused)
+		ns_add(e, i);
+	else
+		recover_link(e, i);
 	return (0);
 }
 
@@ -529,7 +555,7 @@ recover_settle(struct mkv_engine *e)
 
 		if (i + RECOVER_AHEAD < e->ix.ents_high)
 			recover_settle_prefetch(e, i + RECOVER_AHEAD);
-		if ((en->flags & MKV_ENT_LINKED) == 0)
+		if ((en->flags & MKV_ENT_LINKED) == 0 || ns_replay_settle(e, i))
 			continue;
 		if (recover_claim(e, i, &clash) != 0) {
 			if (clash.len != 0 && (uint64_t)clash.off + clash.len <= e->al.units)
@@ -540,6 +566,7 @@ recover_settle(struct mkv_engine *e)
 		e->pg.live[en->page]++;
 		ent_count(e, en, 1);
 	}
+	ns_replay_settled(e);
 	mkv_alloc_marked(&e->al);
 	recover_pages(e);
 }

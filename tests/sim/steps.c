@@ -54,6 +54,7 @@ struct history {
 	unsigned	n_script;
 	unsigned	drives, clients;
 	int		evict, memory, accepted;
+	uint32_t	set_step;		/* pieces looked for in one turn; 0: all of these few */
 };
 
 #define PUT(key_, bytes_, ...)	{ .op = MKV_WIRE_PUT, .key = (key_), .bytes = (bytes_), __VA_ARGS__ }
@@ -86,16 +87,17 @@ static const struct history history[] = {
 	{ "put", LEN(look_on), LEN(do_put), .drives = 2, .clients = 1 },
 	{ "put-parts", LEN(look_on), LEN(do_put_parts), .drives = 3, .clients = 1 },
 	{ "overwrite", LEN(old_value), LEN(do_overwrite), .drives = 2, .clients = 1 },
-	{ "overwrite-small", LEN(old_value), LEN(do_small), .drives = 3, .clients = 1 },
+	{ "overwrite-small", LEN(old_value), LEN(do_small), .drives = 3, .clients = 1, .set_step = 1 },
 	{ "overwrite-large", LEN(old_small), LEN(do_overwrite), .drives = 2, .clients = 1 },
 	{ "delete", LEN(old_value), LEN(do_delete), .drives = 2, .clients = 1 },
+	{ "delete-slowly", LEN(old_value), LEN(do_delete), .drives = 2, .clients = 1, .set_step = 1 },
 	{ "absent", LEN(look_on), LEN(do_absent), .drives = 2, .clients = 1 },
 	{ "absent-there", LEN(old_small), LEN(do_absent), .drives = 2, .clients = 1 },
 	{ "evict", LEN(full), LEN(do_evict), .drives = 2, .clients = 1, .evict = 1 },
 	{ "purge", LEN(old_mates), LEN(do_purge), .drives = 2, .clients = 1 },
 	{ "get", LEN(old_value), LEN(do_get), .drives = 2, .clients = 2 },
 	{ "get-delete", LEN(old_value), LEN(do_get_delete), .drives = 3, .clients = 2 },
-	{ "hang-up", LEN(old_value), LEN(do_hang_up), .drives = 2, .clients = 1 },
+	{ "hang-up", LEN(old_value), LEN(do_hang_up), .drives = 2, .clients = 1, .set_step = 2 },
 	{ "abort", LEN(look_on), LEN(do_abort), .drives = 2, .clients = 1 },
 	{ "deadline", LEN(old_value), LEN(do_deadline), .drives = 2, .clients = 1 },
 	{ "race", LEN(look_on), LEN(do_race), .drives = 2, .clients = 2 },
@@ -230,7 +232,7 @@ conf_of(const struct history *h, struct sim_conf *c)
 {
 	*c = (struct sim_conf){
 		.drives = h->drives, .fronts = 1, .clients = h->clients, .keys = KEYS, .phases = 1, .memory_mode = h->memory, .evict = h->evict,
-		.accepted = h->accepted, .medium_bytes = h->evict ? 5u << 20 : 8u << 20, .stage_bytes = 2u << 20, .slots = 64, .queue_depth = 32, .objects_max = 64,
+		.accepted = h->accepted, .set_step = h->set_step, .medium_bytes = h->evict ? 5u << 20 : 8u << 20, .stage_bytes = 2u << 20, .slots = 64, .queue_depth = 32, .objects_max = 64,
 		.journal_bytes = 128 * 4096, .page_cache_bytes = 1u << 20, .value_max = 5 * E, .evict_high = h->evict ? 30 : 97, .evict_low = h->evict ? 20 : 95,
 		.disk = { .sector = 512, .lat_min_ns = 5 * US, .lat_max_ns = 200 * US },
 	};

@@ -19,7 +19,10 @@
 static uint64_t
 rig_now(void *arg)
 {
-	return (((struct rig *)arg)->now_ns);
+	struct rig *r = arg;
+
+	r->now_ns += r->look_ns;
+	return (r->now_ns);
 }
 
 static uint64_t

@@ -33,6 +33,7 @@ struct rig {
 	uint8_t		*stage;
 	struct rig_slot	slot[RIG_CALLS];
 	uint64_t	now_ns, wall_ms;	/* virtual: moved by rig_turn() and the test */
+	uint64_t	look_ns;		/* time that a look at the clock takes; 0: a turn is a moment */
 	int		readonly, client_done, dead;
 	unsigned	peers;			/* messages to other drives */
 	struct mkv_desc	peer[16];

@@ -233,7 +233,8 @@ trim_due(struct mkv_engine *e, uint64_t now)
 
 	if (t->left > 0 || t->inside)
 		return (1);
-	if (t->extents > 0 && (t->extents >= TRIM_EXTENTS || now - t->since_ns >= trim_wait_ns(e))) {
+	/* What was freed in this turn is younger than `now`. */
+	if (t->extents > 0 && (t->extents >= TRIM_EXTENTS || now >= t->since_ns + trim_wait_ns(e))) {
 		t->left = t->extents;
 		t->since_ns = now;
 		return (1);
@@ -277,6 +278,7 @@ trim_step(struct mkv_engine *e, uint64_t now)
 	sched_begin(e, MKV_IO_TRIM, 0);
 	if ((res = m->ops->discard(m, trim_at(e, t->claim.off), (uint64_t)t->claim.len * e->sb.unit_bytes)) != 0)
 		trim_end(e, res, now);
+	trim_gauges(e);				/* nothing turns the loop before its end */
 }
 
 uint64_t

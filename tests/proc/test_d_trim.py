@@ -3,14 +3,17 @@ d: free space is discarded, on a device for real: the file behind a loop device 
 """
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
 import time
 
 import pytest
 
 import mkv
 from harness import MIB, Server, content
+from test_d_life import Frozen
 
 VALUE = MIB
 KEPT, GONE = 8, 40
@@ -157,3 +160,70 @@ def test_punch_gives_up_the_reservation_and_says_so(place):
         assert blocks(path) < 64 * MIB
         assert "event=drive_trim_punch" in s.log_tail(1000)
         assert "storage.trim: punch" in s.status_rows()["drive:0"]["detail"]
+
+
+def task_states(pid):
+    """Of the threads of a process: letters of the kernel, none when it is gone."""
+    states = ""
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/stat") as f:
+                states += f.read().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        pass
+    return states
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("fsfreeze"), reason="needs root and fsfreeze")
+def test_drained_waits_for_a_discard_under_way():
+    """
+    A drive is killed while the kernel is at a discard of its, and the server with it. The call holds the dead process, and so the lock of the medium: the
+    next worker says DRAINED when it is over, not before. (The discard is a hole in a file of a filesystem that is frozen; nothing else is under way there.)
+    """
+    fz, s, starts = Frozen(), None, None
+    try:
+        if not fz.mounted:
+            pytest.skip("no filesystem can be mounted here")
+        path = os.path.join(fz.mnt, "drive.dat")
+        s = Server(drives=0, sets=[f"storage.drives=[{{media: {path}, max_size: 128MiB}}]", "storage.trim=punch", "storage.scrub.rate=0",
+                                   "drive.io_timeout=10m", "drive.drain_timeout=2m"])
+        s.sets.remove("storage.drives=[]")
+        s.start()
+        s.pin_ports()
+        assert settled(s), s.log_tail()
+        fill(s)
+        with mkv.Client(s.addr) as c:
+            assert c.delete(key("gone", 1), 20) == 0
+        time.sleep(1)                                   # what goes with the delete is written
+        fz.freeze(True)
+        old = s.children("drive")[0]
+        assert wait_for(lambda: "D" in task_states(old) and trim(s, "in_flight_bytes") > 0, 60), s.log_tail()
+        killed = time.time()
+        os.kill(old, signal.SIGKILL)
+        os.kill(s.supervisor_pid, signal.SIGKILL)
+        s.proc.wait(20)
+        starts = threading.Thread(target=s.start, kwargs={"timeout": 120})
+        starts.start()
+        assert wait_for(lambda: any(t >= killed and proc.startswith("drive:") for t, _, proc in s.events("child_start")), 60)
+        time.sleep(3)
+        assert "D" in task_states(old)
+        assert not [t for t, _, _ in s.events("drained") if t >= killed], s.log_tail()
+        thawed = time.time()
+        fz.freeze(False)
+        starts.join(150)
+        drained = [t for t, _, _ in s.events("drained") if t >= killed]
+        assert len(drained) == 1 and drained[0] >= thawed - 0.1, s.log_tail()       # the log has milliseconds
+        assert task_states(old).strip("Z") == ""
+        with mkv.Client(s.addr) as c:
+            for kind, i in kinds():
+                if i != 1:
+                    assert c.get(key(kind, i), VALUE, 60) == content(key(kind, i), 1, VALUE), i
+        assert s.stop() == 0
+    finally:
+        if fz.frozen:
+            fz.freeze(False)
+        if starts is not None:
+            starts.join(150)
+        if s is not None:
+            s.kill()                # who has a file open there keeps the mount
+        fz.close()

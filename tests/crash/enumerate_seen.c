@@ -13,6 +13,7 @@
 #include "common/base/err.h"
 
 #define EPOCH		1000u			/* of the checker: above all of the history */
+#define CUT_STEPS	24u
 #define LATER		1000000u		/* versions of puts after a recovery */
 #define GOLDEN		0x9e3779b97f4a7c15ull	/* of rig_value() */
 #define GOLDEN_INV	0xf1de83e19937733dull
@@ -201,6 +202,20 @@ seen_find(const struct history *h, uint64_t hash, uint64_t now_ms)
 	return (s);
 }
 
+/* A recovery that dies itself, at one of its own boundaries. */
+static void
+seen_cut(struct history *h, uint64_t by)
+{
+	struct rig *c = h->check;
+
+	c->dead = 0;
+	c->sim->steps = 0;
+	c->sim->crash_at = 1 + by % CUT_STEPS;
+	if (rig_open(c) == 0)
+		rig_close(c, 1);
+	sim_reboot(c->sim, (enum sim_policy)(by / CUT_STEPS % SIM_POLICIES));
+}
+
 const struct seen *
 seen_add(struct history *h, uint64_t hash, uint64_t now_ms)
 {
@@ -216,6 +231,8 @@ seen_add(struct history *h, uint64_t hash, uint64_t now_ms)
 	c->o.epoch = EPOCH;
 	c->sim->rnd.state = hash;
 	h->recovered++;
+	if (hash % 4 == 1)
+		seen_cut(h, hash / 4);
 	bad = seen_open(h, "first") != 0 || seen_keys(h, s->key) != 0 || seen_books(h, s->key) != 0 || seen_again(h, s) != 0 ||
 	    (hash % 4 == 0 && seen_serves(h, s) != 0);
 	if (c->e != NULL)

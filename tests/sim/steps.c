@@ -32,6 +32,7 @@
 #define STEPS_MAX	16384u
 #define QUIET_MAX_NS	(1500 * MS)		/* after the last answer: SET_FREE is said again after a second */
 #define DEADLINE_NS	(2 * SEC)		/* of a request of a script */
+#define FORMATTED_NS	(4 * AUDIT_INTERVAL_NS + 2 * SEC)
 #define OPEN_GRACE_NS	(10 * SEC)		/* so long a set is open after its put's deadline */
 #define RUN_SECONDS	60u			/* of real time, for one point */
 #define PROCESSES_MAX	16u
@@ -386,7 +387,8 @@ run_point(const struct point *p, struct counted *c, int counting, int trace)
 	while (!server_all_up())
 		SIM_CHECK(sim_run_one(), "the server does not start");
 	do_script(h->before, h->n_before, "what was before");
-	sim_run_until(sim->now + 2 * SEC);
+	/* A drive that was just formatted has all pieces looked at for some intervals: that would hide what is not said. */
+	sim_run_until(sim->now + FORMATTED_NS);
 	SIM_CHECK(world_quiet(), "it is not quiet before it begins");
 	run.home = find_home();
 	sim_trace("BEGIN: home %u, pieces on %u", run.home, run.piece);

@@ -142,6 +142,41 @@ def test_wrong_usage(place):
         assert back.read() == "somebody's letter"
 
 
+def test_the_configuration_is_not_written_over_a_drive(place):
+    f, conf = os.path.join(place, "a.dat"), os.path.join(place, "c.yaml")
+    alias = os.path.join(place, ".", "a.dat")
+    for drive, out in ((f, f), (conf + ".new", conf), (f, alias)):
+        r = memkv("setup", "--drives", drive, "--file-size", "64MiB", "--config-out", out)
+        assert r.returncode == 2 and "one of the drives" in r.stderr and os.listdir(place) == [], (drive, out, r.stderr)
+    assert memkv("setup", "--drives", f, "--file-size", "64MiB").returncode == 0
+    os.link(f, conf + ".new")
+    for out in (f, alias, conf):
+        r = memkv("setup", "--drives", f, "--idempotent", "--config-out", out)
+        assert r.returncode == 2 and "one of the drives" in r.stderr, (out, r.stderr)
+        assert memkv("drive", "check", f).returncode == 0
+
+
+def test_names_that_no_configuration_can_hold(place):
+    for name in ("a\nb", "a\tb", "a\x7fb"):
+        r = memkv("setup", "--drives", os.path.join(place, name))
+        assert r.returncode == 1 and "control character" in r.stderr and os.listdir(place) == [], r.stderr
+    r = memkv("setup", "")
+    assert r.returncode == 1 and "without a name" in r.stderr, r.stderr
+    with open("/dev/full", "w") as full:
+        r = subprocess.run([MEMKV, "setup", "-q", "--file-size", "64MiB", "--drives", os.path.join(place, "a.dat")], stdout=full,
+                           stderr=subprocess.PIPE, text=True, timeout=60)
+    assert r.returncode == 1 and "standard output" in r.stderr, r.stderr
+
+
+def test_the_registry_of_a_store_that_was_cut_off(place):
+    f = os.path.join(place, "a.dat")
+    assert memkv("setup", "--drives", f, "--file-size", "64MiB").returncode == 0
+    for size in (4096, 64 * 1024, 32 * MIB):
+        os.truncate(f, size)
+        r = memkv("drive", "clear-failures", f)
+        assert r.returncode == 1 and "give it its size back" in r.stderr, (size, r.returncode, r.stderr)
+
+
 def test_wipe_asks_and_makes_it_empty(place):
     f = os.path.join(place, "a.dat")
     assert memkv("setup", "--drives", f, "--file-size", "64MiB").returncode == 0

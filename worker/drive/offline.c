@@ -200,7 +200,10 @@ offline_main(int argc, char **argv)
 			return (OFFLINE_USAGE);
 		}
 		status = offline_commands[k].run(&o);
-		return (fflush(stdout) != 0 && status == OFFLINE_DONE ? OFFLINE_FAILED : status);
+		if (fflush(stdout) == 0 && !ferror(stdout))
+			return (status);
+		offline_say(&o, "the standard output cannot be written: %s", strerror(errno));
+		return (status == OFFLINE_DONE ? OFFLINE_FAILED : status);
 	}
 	fprintf(stderr, "memkv drive: unknown command %s; there are list, info, check, repair, clear-failures and wipe\n", o.command);
 	return (OFFLINE_USAGE);

@@ -288,6 +288,12 @@ clear_one(struct look *l, const char *path)
 		offline_say(l->o, "%s", why);
 		return (-1);
 	}
+	if (s.bytes < l->p.sb.total_bytes) {		/* the registry may lie beyond its end */
+		offline_say(l->o, "%s was formatted with %llu bytes and has %llu now: give it its size back, or begin anew with memkv setup --force", path,
+		    (unsigned long long)l->p.sb.total_bytes, (unsigned long long)s.bytes);
+		offline_close(&s);
+		return (-1);
+	}
 	if ((r = offline_zero(&s, MKV_FAILREG_BLOCKS * MKV_BLOCK, MKV_FAILREG_OFF)) == 0)
 		r = offline_flush(&s);
 	offline_close(&s);

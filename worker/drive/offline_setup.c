@@ -30,6 +30,7 @@
 #define SETUP_AT_ONCE	16u
 #define SETUP_FILE	(1ull << 30)		/* as a server makes it by default */
 #define SETUP_EXTENT	(4u << 20)
+#define SETUP_NEW	"%s.new"		/* --config-out before it is whole */
 #define SETUP_SHOW_NS	(200 * MKV_NS_PER_MS)
 
 struct setup_drive {
@@ -142,6 +143,22 @@ setup_judge_size(const struct setup *s, struct setup_drive *d)
 		setup_refuse(d, why, "take a larger one, or a smaller --shard-size");
 }
 
+/* A configuration has one line for a name, and names no medium by nothing. */
+static void
+setup_judge_name(struct setup_drive *d)
+{
+	const char *c = d->p.path;
+
+	while ((unsigned char)*c >= ' ' && *c != 0x7f)
+		c++;
+	if (d->failed || (*c == '\0' && c > d->p.path))
+		return;
+	if (*c == '\0')
+		setup_refuse(d, "(nothing): a medium without a name", "name a device or a file");
+	else
+		setup_refuse(d, "its name has a control character, which a configuration cannot hold", "give it another name, or a symbolic link");
+}
+
 /* The same medium twice, under whatever names. */
 static void
 setup_judge_twice(struct setup *s, unsigned i)
@@ -153,6 +170,39 @@ setup_judge_twice(struct setup *s, unsigned i)
 		if (same)
 			setup_refuse(&s->d[i], "it is named twice", "name each medium once");
 	}
+}
+
+/* Is it one of the drives, under whatever name? What is not there yet has only its name. */
+static int
+setup_is_drive(const struct setup *s, const char *path)
+{
+	struct stat a, b;
+
+	for (unsigned i = 0; i < s->n; i++) {
+		const char *drive = s->d[i].p.path;
+
+		if (strcmp(drive, path) == 0 || (stat(path, &a) == 0 && stat(drive, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino))
+			return (1);
+	}
+	return (0);
+}
+
+/* The configuration, or what it is before it is whole, would be written over a store. */
+static int
+setup_config_hits(const struct setup *s)
+{
+	char tmp[PATH_MAX];
+
+	if (s->o->config_out == NULL)
+		return (0);
+	if (snprintf(tmp, sizeof(tmp), SETUP_NEW, s->o->config_out) >= (int)sizeof(tmp))
+		tmp[0] = '\0';
+	if (!setup_is_drive(s, s->o->config_out) && !setup_is_drive(s, tmp))
+		return (0);
+	offline_say(s->o, "--config-out %s: it, or " SETUP_NEW " where it is written first, is one of the drives: give the configuration a file of its own",
+	    s->o->config_out, s->o->config_out);
+	offline_say(s->o, "nothing was changed");
+	return (1);
 }
 
 static int
@@ -167,6 +217,7 @@ setup_look(struct setup *s)
 	for (unsigned i = 0; i < s->n; i++) {
 		probe_settled(&s->d[i].p, s->o->media[i], head, until);
 		setup_judge(s, &s->d[i]);
+		setup_judge_name(&s->d[i]);
 		setup_judge_twice(s, i);
 		setup_judge_size(s, &s->d[i]);
 		files += !s->d[i].p.is_block && s->d[i].p.state != PROBE_UNUSABLE;
@@ -178,6 +229,8 @@ setup_look(struct setup *s)
 			offline_say(s->o, "%s", s->d[i].why);
 	}
 	s->is_file = files > 0;
+	if (bad == 0 && setup_config_hits(s))
+		return (OFFLINE_USAGE);
 	if (bad == 0 && files > 0 && files < (int)s->n) {
 		offline_say(s->o, "files and block devices do not go together in one server: name one kind");
 		return (OFFLINE_USAGE);
@@ -221,17 +274,21 @@ setup_reserve_one(struct setup *s, struct setup_drive *d)
 static int
 setup_reserve(struct setup *s)
 {
-	for (unsigned i = 0; i < s->n; i++) {
+	int status = OFFLINE_DONE;
+
+	for (unsigned i = 0; i < s->n && status == OFFLINE_DONE; i++) {
 		if (s->d[i].keep || setup_reserve_one(s, &s->d[i]) == 0)
 			continue;
 		offline_say(s->o, "%s", s->d[i].why);
-		for (unsigned k = 0; k <= i; k++) {
-			if (s->d[k].made)
-				(void)unlink(s->d[k].p.path);
-		}
-		return (OFFLINE_FAILED);
+		status = OFFLINE_FAILED;
 	}
-	return (OFFLINE_DONE);
+	if (status == OFFLINE_DONE && setup_config_hits(s))	/* by another name of a file that was not there before */
+		status = OFFLINE_USAGE;
+	for (unsigned i = 0; i < s->n && status != OFFLINE_DONE; i++) {
+		if (s->d[i].made)
+			(void)unlink(s->d[i].p.path);
+	}
+	return (status);
 }
 
 /* ---- formatting ---- */
@@ -480,7 +537,7 @@ setup_config_file(const struct setup *s, const char *text)
 {
 	char tmp[PATH_MAX];
 	size_t n = strlen(text);
-	int fd = -1, bad = snprintf(tmp, sizeof(tmp), "%s.new", s->o->config_out) >= (int)sizeof(tmp);
+	int fd = -1, bad = snprintf(tmp, sizeof(tmp), SETUP_NEW, s->o->config_out) >= (int)sizeof(tmp);
 
 	bad = bad || (fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644)) < 0;
 	bad = bad || write(fd, text, n) != (ssize_t)n || fsync(fd) != 0;

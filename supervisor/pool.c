@@ -561,9 +561,10 @@ pool_on_state(struct proc *p)
 		pool_on_death(s, p->index);
 	if (s->phase >= SUP_STOPPING_FRONTS)
 		return;
-	if (p->child.state == CHILD_FATAL)
+	if (p->child.state == CHILD_FATAL) {
 		pool_out(s, p->index, MKV_DRIVE_FAILED);
-	else if (p->child.state == CHILD_STOPPED && !p->child.start_again)
+		pool_step(s);			/* it may have been the last that a start waited for, and out already in its life before */
+	} else if (p->child.state == CHILD_STOPPED && !p->child.start_again)
 		pool_out(s, p->index, MKV_DRIVE_ABSENT);
 }
 
@@ -586,6 +587,7 @@ void
 pool_remove(struct mkv_sup *s, uint32_t i)
 {
 	s->pool[i].wanted = 0;
+	s->pool[i].replaces = 0;		/* withdrawn: it would drain the other one if it were added again */
 	pool_out(s, i, MKV_DRIVE_REMOVED);
 	child_stop(&sup_drive(s, i)->child);
 	sup_on_change(s);
@@ -624,11 +626,11 @@ pool_add(struct mkv_sup *s, const char *media, uint64_t max_size, double factor,
 	struct state_drive *sd;
 	uint32_t before = s->state.drive_count;
 
-	*why = "there are 64 drives already, counting those that were removed";
+	*why = "there are 64 drives already, counting those that were removed; of them only one that never served makes room when it is removed";
 	if ((sd = state_drive(&s->state, media)) == NULL)
 		return (MKV_E_NOSPACE);
 	*idx = (uint32_t)(sd - s->state.drive);
-	*why = "it is in the map already";
+	*why = "it is in the map already: memkvctl drive list shows it; memkvctl start tries it again, drive remove takes it out";
 	if (*idx < before && s->pool[*idx].wanted)
 		return (MKV_E_EXISTS);
 	sd->added = 1;
@@ -689,7 +691,8 @@ pool_init_row(struct mkv_sup *s, const struct config_drive *c, int first, char *
 	uint32_t row;
 
 	if (sd == NULL) {
-		snprintf(why, why_bytes, "too many drives: the pool map keeps a row for each that ever was, at most %u", STATE_DRIVES_MAX);
+		snprintf(why, why_bytes, "%s: too many drives: the pool map keeps a row for each that ever served, at most %u; take it out of the configuration", c->media,
+		    STATE_DRIVES_MAX);
 		return (MKV_E_NOSPACE);
 	}
 	row = (uint32_t)(sd - s->state.drive);

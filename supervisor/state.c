@@ -324,18 +324,38 @@ state_take_map(struct state *s)
 		s->drive[i].saved = s->drive[i].row;
 }
 
+/* A row that nobody misses: its drive was never opened, a mistyped name for one, and was removed. Without these so many mistakes would fill the map. */
+static struct state_drive *
+state_drive_free(struct state *s)
+{
+	for (uint32_t i = 0; i < s->drive_count; i++) {
+		struct state_drive *d = &s->drive[i];
+
+		if (d->row.state == MKV_DRIVE_REMOVED && !d->row.known && !d->saved.known)
+			return (d);
+	}
+	return (NULL);
+}
+
 struct state_drive *
 state_drive(struct state *s, const char *media)
 {
 	struct state_drive *d;
+	uint64_t since = 0;
 
 	for (uint32_t i = 0; i < s->drive_count; i++)
 		if (strcmp(s->drive[i].media, media) == 0)
 			return (&s->drive[i]);
-	if (s->drive_count == STATE_DRIVES_MAX || strlen(media) >= STATE_MEDIA_MAX)
+	if (strlen(media) >= STATE_MEDIA_MAX)
 		return (NULL);
-	d = &s->drive[s->drive_count++];
+	if (s->drive_count < STATE_DRIVES_MAX)
+		d = &s->drive[s->drive_count++];
+	else if ((d = state_drive_free(s)) != NULL)
+		since = d->row.since;			/* never goes back for a number */
+	else
+		return (NULL);
 	memset(d, 0, sizeof(*d));
 	strcpy(d->media, media);
+	d->row.since = since;
 	return (d);
 }

@@ -241,6 +241,32 @@ def test_replaced_under_load_to_its_end(server_factory):
     assert "in the map already" in drive(s, "replace", "0", new, "--size", "128MiB", ok=False)["error"]
 
 
+def test_a_replacement_that_was_withdrawn_drains_nobody(five):
+    new = os.path.join(five.data, "later", "new.dat")
+    drive(five, "replace", "0", new, "--size", "128MiB", ok=False)      # there is no such directory
+    wait_states(five, {5: "failed"})
+    drive(five, "remove", "5")
+    os.mkdir(os.path.dirname(new))
+    drive(five, "add", new, "--size", "128MiB")
+    assert wait_states(five, {5: "online"})[0] == "online"
+
+
+def test_mistyped_drives_do_not_fill_the_map(five):
+    for i in range(5, 64):
+        drive(five, "add", os.path.join(five.data, "none", str(i)), "--size", "64MiB", ok=False)
+    new = os.path.join(five.data, "new.dat")
+    assert "64 drives already" in drive(five, "add", new, "--size", "64MiB", ok=False)["error"]
+    drive(five, "remove", "40")
+    drive(five, "add", new, "--size", "64MiB")
+    wait_states(five, {40: "online"})
+    fill(five, 60)
+    assert read_all(five, 60)[0] == 60
+    assert five.stop() == 0
+    five.start()                    # some of the failed ones fail again when all others have come: nothing waits for them
+    wait_states(five, {40: "online"})
+    assert read_all(five, 60)[0] == 60
+
+
 def test_a_removed_drive_is_brought_back_empty(five):
     """Its own number, nothing of what it had: also what nobody wrote since."""
     fill(five, 200)

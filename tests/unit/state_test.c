@@ -218,6 +218,15 @@ too_many_drives(void **state)
 		assert_non_null(state_drive(&st, media));
 	}
 	assert_null(state_drive(&st, "/one more"));
+	st.drive[4].row = st.drive[4].saved = (struct mkv_map_row){ .state = MKV_DRIVE_REMOVED, .known = 1 };
+	assert_null(state_drive(&st, "/one more"));
+	/* Removed before anybody opened it: its row is free, and its versions do not go back. */
+	st.drive[7].row = (struct mkv_map_row){ .state = MKV_DRIVE_REMOVED, .since = 9 };
+	assert_ptr_equal(state_drive(&st, "/one more"), &st.drive[7]);
+	assert_int_equal(st.drive[7].row.since, 9);
+	assert_int_not_equal(st.drive[7].row.state, MKV_DRIVE_REMOVED);
+	assert_ptr_equal(state_drive(&st, "/one more"), &st.drive[7]);
+	assert_null(state_drive(&st, "/and another"));
 	assert_int_equal(state_save(&st, why, sizeof(why)), 0);
 	state_close(&st, 1);
 	open_it();

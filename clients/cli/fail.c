@@ -25,8 +25,8 @@ fail_hint(const struct cli *c, int status, char *dst, size_t dst_bytes)
 		    servers != NULL && servers[0] != '\0' ? servers : "127.0.0.1:9900");
 		break;
 	case MKV_ERR_BUSY:
-		snprintf(dst, dst_bytes, "all connections or requests that the server allows are in use: raise its network.max_connections or "
-		    "network.max_inflight");
+		snprintf(dst, dst_bytes, "try again; if it stays so, the server is at a limit: network.max_connections, network.max_inflight, or as many "
+		    "namespaces as its drives can have (memkvctl namespace list)");
 		break;
 	case MKV_ERR_TIMEOUT:
 	case MKV_ERR_RETRY:

@@ -306,8 +306,12 @@ def test_kill_drive_with_slow_disk(server_factory, victim):
     if th.dir is None:
         pytest.skip("no cgroup with a limit on disk writes here")
     try:
-        for i in range(SLOW_ROUNDS):
-            slow_round(s, th, victim, i)
+        shown = rounds = 0
+        # A busy machine may not let the test look while something is held back: then the round is repeated.
+        while rounds < SLOW_ROUNDS or (not shown and rounds < SLOW_ROUNDS + 4):
+            shown += slow_round(s, th, victim, rounds)
+            rounds += 1
+        assert shown, f"so little was held back, or waited for, that it shows nothing\n{s.log_tail()}"
     finally:
         for ld in getattr(s, "loads", []):      # or they would slow all tests behind a failed one
             ld.stop_flag.set()
@@ -316,6 +320,7 @@ def test_kill_drive_with_slow_disk(server_factory, victim):
 
 
 def slow_round(s, th, victim, i):
+    """1: buffers were seen in quarantine, or the next worker was seen waiting (it takes 0.3 s at most without I/O in flight)."""
     since = time.time()
     # The drive keeps little under way at a slow disk (1 MiB where gets wait, too): the next worker must see it.
     th.limit((16 if victim == "drive" else 2) * MIB)
@@ -332,14 +337,14 @@ def slow_round(s, th, victim, i):
         held = watch.most_until_drained(killed)
         watch.close()
         print(f"round {i}: {held / MIB:.0f} MiB in quarantine, drained {time.time() - killed:.2f} s after the kill")
-        assert held >= 8 * MIB, f"so little was held back that it shows nothing\n{s.log_tail()}"
+        shown = held >= 8 * MIB
     else:
         os.kill(s.supervisor_pid, signal.SIGKILL)
         s.proc.wait(20)
         s.start()                                # ready means drained: the disk is slow until then
         waited = lock_wait(s, killed)
         print(f"round {i}: the next worker waited for the lock for {waited:.2f} s")
-        assert waited >= 0.5, f"the next worker did not wait (0.3 s at most without I/O in flight)\n{s.log_tail()}"
+        shown = waited >= 0.5
     th.limit(0)
     assert wait_progress(loads, time.monotonic(), 40), s.log_tail()
     end_load(s, loads)
@@ -347,6 +352,7 @@ def slow_round(s, th, victim, i):
         check_return(s, loads, since)
     assert sum(t >= killed for t, _, _ in s.events("drained")) == 1, s.log_tail()
     assert s.metric_sum("memkv_front_stage_quarantined_bytes") == 0
+    return int(shown)
 
 
 def test_stopped_server_calls_end_at_their_deadline(server_factory):

@@ -149,6 +149,7 @@ def test_reads_return_wrong_bytes(blank_drives, mapped, servers):
     m.flakey(0, 60, "corrupt_bio_byte", "4100", "r", "90", "0")
     whole(s)
     storm.go_on(3.0)
+    assert s.metric_sum("memkv_drive_corrupt_total") > 0, "no wrong byte was met"
     m.good()
     come_back(s, bad)
     storm.go_on()

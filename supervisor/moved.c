@@ -30,7 +30,7 @@ moved_row(const struct mkv_sup *s, uint32_t not, const uint8_t *uuid)
 	return (-1);
 }
 
-/* Certainly not where it is looked for, and nobody looks. One that was removed is looked for nowhere, and begins empty. */
+/* Certainly not at its place, and nobody is looking. One that was removed has no place, and begins empty. */
 static int
 moved_away(const struct mkv_sup *s, uint32_t i)
 {

@@ -8,7 +8,7 @@ import time
 
 import lab
 import mkv
-from harness import MEMKV, MIB, Load, content
+from harness import MEMKV, MIB, Load, content, unmount
 from test_d_life import OFFLINE, Life, ctl, drive, fill, read_all, states, wait_states
 
 
@@ -75,7 +75,7 @@ def test_foreign_mounted_and_partitioned_drives(blank_drives):
     lab.sh("mount", d, mnt)
     r = memkv("setup", "--drives", d, "--force")
     assert r.returncode == 1 and f"mounted at {mnt}" in r.stderr, r.stderr
-    lab.sh("umount", mnt)
+    unmount(mnt)
     lab.blank(0)
     entry = struct.pack("<BBBBBBBBII", 0, 0, 2, 0, 0x83, 0, 0, 0, 2048, 200000)
     with open(d, "r+b") as f:
@@ -88,7 +88,7 @@ def test_foreign_mounted_and_partitioned_drives(blank_drives):
     lab.sh("mount", part, mnt)
     r = memkv("setup", "--drives", d, "--force")
     assert r.returncode == 1 and f"{part} is mounted at {mnt}" in r.stderr, r.stderr
-    lab.sh("umount", mnt)
+    unmount(mnt)
     r = memkv("setup", "--drives", d, "--force")
     assert r.returncode == 0, r.stderr
 

@@ -9,7 +9,7 @@ import time
 
 import lab
 import mkv
-from harness import MIB, Load, content
+from harness import MIB, Load, content, unmount
 from test_d_life import ctl, drive, fill, states, wait_states
 from test_drives import memkv, set_up
 
@@ -174,8 +174,8 @@ def test_a_file_is_cut(blank_drives, servers):
         s.stop()
     finally:
         s.kill()
-        lab.sh("umount", place)
-        lab.sh("umount", other)
+        unmount(place)
+        unmount(other)
 
 
 def test_no_space_behind_a_file(blank_drives, servers):
@@ -201,8 +201,8 @@ def test_no_space_behind_a_file(blank_drives, servers):
         assert s.stop() == 0
     finally:
         s.kill()
-        lab.sh("umount", place)
-        lab.sh("umount", other)
+        unmount(place)
+        unmount(other)
 
 
 def mounted(device):

@@ -60,6 +60,16 @@ def alive(pid):
         return False
 
 
+def unmount(place):
+    """Unmounts it. An ended process may hold its files a moment longer than waitpid says: the kernel gives an io_uring's files back from a thread of its own."""
+    for _ in range(300):
+        r = subprocess.run(["umount", place], capture_output=True, text=True, timeout=30, check=False)
+        if r.returncode == 0:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{place} stays mounted: {r.stderr}")
+
+
 class Server:
     def __init__(self, sets=(), data=None, mode="file", drives=1, drive_bytes="1GiB", wrap=(), env=None, config=None):
         self.own_dir = data is None

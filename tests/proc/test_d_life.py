@@ -12,7 +12,7 @@ import time
 import pytest
 
 import mkv
-from harness import MEMKVCTL, MIB, Load, Server, content
+from harness import MEMKVCTL, MIB, Load, Server, content, unmount
 
 OFFLINE, EVICTED = 6, 2
 
@@ -383,10 +383,8 @@ class Frozen:
     def close(self):
         if self.frozen:
             self.freeze(False)
-        for _ in range(100):
-            if not self.mounted or subprocess.run(["umount", self.mnt], capture_output=True).returncode == 0:
-                break
-            time.sleep(0.1)
+        if self.mounted:
+            unmount(self.mnt)
         shutil.rmtree(self.dir, ignore_errors=True)
 
 

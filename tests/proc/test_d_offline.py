@@ -12,7 +12,7 @@ import threading
 import pytest
 
 import mkv
-from harness import MEMKV, MEMKVCTL, MIB, Server, content
+from harness import MEMKV, MEMKVCTL, MIB, Server, content, unmount
 
 ROOT = os.geteuid() == 0
 
@@ -202,7 +202,7 @@ def test_devices_are_set_up_and_foreign_ones_refused(loop, place):
             r = memkv("setup", "--drives", f"{a},{b}", "--force")
             assert r.returncode == 1 and f"mounted at {mnt}" in r.stderr, r.stderr
         finally:
-            subprocess.run(["umount", mnt], check=True, timeout=30)
+            unmount(mnt)
     r = memkv("setup", "--drives", f"{a},{b}", "--force")
     assert r.returncode == 0 and "mode: direct" in r.stdout, r.stderr
     config = os.path.join(place, "config.yaml")
@@ -316,7 +316,7 @@ def test_a_full_filesystem_keeps_nothing(loop, place):
         r = memkv("setup", "--drives", dev, "--force")
         assert r.returncode == 1 and f"mounted at {mnt}" in r.stderr
     finally:
-        subprocess.run(["umount", mnt], check=True, timeout=30)
+        unmount(mnt)
 
 
 def test_a_mounted_partition_protects_its_disk(place, loop):
@@ -338,7 +338,7 @@ def test_a_mounted_partition_protects_its_disk(place, loop):
                 r = memkv("setup", "--drives", dev, *force)
                 assert r.returncode == 1 and f"{part} is mounted at {mnt}" in r.stderr, r.stderr
         finally:
-            subprocess.run(["umount", mnt], check=True, timeout=30)
+            unmount(mnt)
     finally:
         subprocess.run(["partx", "-d", dev], capture_output=True, timeout=30, check=False)
 

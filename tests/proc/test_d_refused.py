@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 import mkv
-from harness import MIB, Server, content
+from harness import MIB, Server, content, unmount
 from test_d_offline import loop, place      # noqa: F401 - fixtures
 
 
@@ -88,4 +88,4 @@ def test_a_file_has_its_size_from_the_first_second_or_is_refused(loop, place):
         assert s.stop() == 0
     finally:
         s.close()
-        subprocess.run(["umount", mnt], check=True, timeout=30)
+        unmount(mnt)

@@ -14,6 +14,15 @@
  * of its own payload. Part i covers [i * part_bytes, ...). Only the first PUT part carries namespace, key and parent. The server answers a PUT once: after the last part, or
  * early with an error, and then drops the parts that still come. Likewise a list; a client that ends one in the middle sends a last part without keys. A GET is answered by as many parts as it takes; an error in the middle is a last part with a status.
  */
+/*
+ * RDMA (docs/internals/rdma.md). HELLO's reply lists the rails of a server. A client that wants one opens a connection with HELLO{rail}; the socket is passed to
+ * that rail's front, and after CONNECT (channel 0, the tether) the session is like any other. ATTACH both ways exchanges queue pairs; the queue
+ * pair is a channel of the session with keys and counters of its own (channel 1, the next one 2, ...). There a message is a frame of at most recv_bytes, and payload
+ * is by reference: flag REMOTE, payload_bytes says how much, the rest of the body is a list of struct mkv_wire_seg of the client's memory. PUT: the server
+ * READs them and answers each part but the last with MORE and no body once it has the bytes. GET: the server WRITEs each part to where it belongs in the
+ * segments and then sends the part's reply (flags as on TCP, REMOTE instead of bytes behind it) on the same queue pair. What does not fit a message goes by the
+ * tether; so does everything when there is no queue pair.
+ */
 #ifndef MKV_PROTO_WIRE_H
 #define MKV_PROTO_WIRE_H
 
@@ -32,6 +41,9 @@
 #define MKV_WIRE_VALUE_MAX	(1ull << 48)
 #define MKV_WIRE_SIZE_UNKNOWN	UINT64_MAX	/* PUT parts but the last: size not known yet */
 #define MKV_WIRE_DEADLINE_MAX_US 3600000000u
+#define MKV_WIRE_RAILS_MAX	11u		/* of one server: what fits a HELLO reply */
+#define MKV_WIRE_RDMA_BYTES	4096u		/* a message on a queue pair is no longer */
+#define MKV_WIRE_SEGS_MAX	128u		/* of one request on a queue pair */
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "the wire structs are used in place: little-endian hosts only"
@@ -52,7 +64,8 @@ enum {					/* mkv_hdr.flags */
 	MKV_WIRE_F_PAYLOAD	= 8,
 	MKV_WIRE_F_RESEND	= 16,
 	MKV_WIRE_F_ABORT	= 32,	/* PUT: last part, drop everything; no payload */
-	MKV_WIRE_F_KNOWN	= 63
+	MKV_WIRE_F_REMOTE	= 64,	/* on a queue pair: payload is in the client's memory */
+	MKV_WIRE_F_KNOWN	= 127
 };
 
 struct mkv_hdr {
@@ -125,6 +138,28 @@ struct mkv_wire_connect {		/* CONNECT, both directions */
 	uint32_t	credits;	/* reply */
 };
 _Static_assert(sizeof(struct mkv_wire_connect) == 16, "connect");
+
+struct mkv_wire_attach {		/* ATTACH, both directions */
+	uint16_t	transport;	/* MKV_FEATURE_RDMA_RC or _DC */
+	uint16_t	channel;	/* of this queue pair: one more than the last; the same in both directions */
+	uint32_t	qpn;		/* RC: queue pair; DC: the client's target */
+	uint32_t	psn;		/* first packet number, 24 bits */
+	uint32_t	mtu_bytes;	/* of the path, as this end sees it */
+	uint32_t	recv_bytes;	/* of its receives */
+	uint16_t	rd_atomic_in, rd_atomic_out;	/* READs that it answers at once; that it may have under way */
+	uint64_t	dc_key;
+	uint8_t		gid[16];
+	uint16_t	lid;
+	uint16_t	credits;	/* reply: requests without an answer on this channel */
+	uint32_t	pad;
+};
+_Static_assert(sizeof(struct mkv_wire_attach) == 56, "attach");
+
+struct mkv_wire_seg {			/* of the client's memory */
+	uint64_t	addr;
+	uint32_t	bytes, rkey;
+};
+_Static_assert(sizeof(struct mkv_wire_seg) == 16, "seg");
 
 struct mkv_wire_cancel {
 	uint64_t	request_id;

@@ -1,0 +1,49 @@
+/*
+ * What a loop thread has of a device: one completion queue, the channel that it sleeps on, one shared receive queue with its buffers, its queue pairs.
+ * All calls from that thread.
+ */
+#ifndef MKV_RDMA_HUB_H
+#define MKV_RDMA_HUB_H
+
+#include "common/base/list.h"
+#include "common/rdma/dev.h"
+
+struct mkv_rdma_hub;
+struct mkv_rdma_qp;
+
+struct mkv_rdma_hub_conf {
+	uint32_t	recvs;			/* receives that are posted */
+	uint32_t	recv_bytes;		/* of each */
+	uint32_t	sends_max;		/* work requests of all its queue pairs together: sizes the completion queue, which never overruns */
+};
+
+struct mkv_rdma_rx {				/* a receive that came */
+	uint8_t		*buf;			/* 64-aligned */
+	uint32_t	bytes;
+};
+
+struct mkv_rdma_count {
+	uint64_t	wrs, doorbells, completions, empty_polls, events, recvs;
+};
+
+/* 0; MKV_E_NOMEM; MKV_E_SYSTEM; MKV_E_CONFIG: more than the device has. why as in dev.h. */
+int		mkv_rdma_hub_open(struct mkv_rdma_hub **out, struct mkv_rdma_dev *d, const struct mkv_rdma_hub_conf *c, char *why, size_t why_bytes);
+/* All its queue pairs must be destroyed. Accepts NULL. */
+void		mkv_rdma_hub_close(struct mkv_rdma_hub **h);
+/* Readable after mkv_rdma_hub_arm() when completions wait. */
+int		mkv_rdma_hub_fd(const struct mkv_rdma_hub *h);
+/*
+ * Take up to max completions and call the queue pairs' callbacks. Returns how many; 0: none waits. Callbacks may post, fail and connect queue pairs, not
+ * destroy them.
+ */
+unsigned	mkv_rdma_hub_poll(struct mkv_rdma_hub *h, unsigned max);
+/* Before sleeping on the descriptor: 1: nothing waits, it will wake; 0: something came meanwhile, poll again. Also takes back what made the descriptor readable. */
+int		mkv_rdma_hub_arm(struct mkv_rdma_hub *h);
+/* Ring the doorbells of everything that was queued: once a turn. */
+void		mkv_rdma_hub_flush(struct mkv_rdma_hub *h);
+/* A receive that a callback kept (or got) may be used for the next. */
+void		mkv_rdma_rx_back(struct mkv_rdma_hub *h, struct mkv_rdma_rx *rx);
+const struct mkv_rdma_count *mkv_rdma_hub_count(const struct mkv_rdma_hub *h);
+uint32_t	mkv_rdma_hub_recv_bytes(const struct mkv_rdma_hub *h);
+
+#endif

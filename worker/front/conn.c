@@ -38,6 +38,8 @@ conn_reset(struct mkv_conn *c)
 	c->rx_part = NULL;
 	c->pay_left = 0;
 	c->pay_ask = 0;
+	c->remote = NULL;
+	c->remote_channel = 0;
 	memset(&c->s, 0, sizeof(c->s));
 	memset(&c->rx_io, 0, sizeof(c->rx_io));
 	memset(&c->tx_io, 0, sizeof(c->tx_io));
@@ -76,7 +78,7 @@ conn_try_free(struct mkv_conn *c)
 {
 	struct mkv_front *f = c->f;
 
-	if (c->state != CONN_CLOSING || c->rx_busy || c->tx_busy)
+	if (c->state != CONN_CLOSING || c->rx_busy || c->tx_busy || !mkv_chan_gone(c))
 		return;
 	MKV_ASSERT(mkv_list_empty(&c->reqs) && mkv_list_empty(&c->txq) && mkv_list_empty(&c->tx_flight));
 	c->tr->close(c);
@@ -125,6 +127,7 @@ mkv_conn_close(struct mkv_conn *c)
 	mkv_timer_disarm(f->timers, &c->rx_timer);
 	mkv_timer_disarm(f->timers, &c->tx_timer);
 	c->tr->stop(c);
+	mkv_chan_close(c);
 	/* A recv that is under way still writes into the part's buffers: they go when it has ended. */
 	if (!c->rx_busy)
 		(void)conn_drop_payload(c);
@@ -163,8 +166,8 @@ conn_rx_fire(struct mkv_timer *t, uint64_t now_ns)
 	struct mkv_conn *c = MKV_CONTAINER_OF(t, struct mkv_conn, rx_timer);
 
 	MKV_CHECK_OBJ(c, CONN_MAGIC);
-	if (c->state == CONN_OPEN && c->rx == RX_HDR && c->rx_head == c->rx_tail && (c->n_reqs != 0 || c->tx_busy)) {
-		/* Silent because it waits for us. */
+	if (c->state == CONN_OPEN && c->rx == RX_HDR && c->rx_head == c->rx_tail && (c->n_reqs != 0 || c->tx_busy || mkv_chan_heard(c))) {
+		/* Silent because it waits for us, or speaks by its channel. */
 		mkv_timer_arm(c->f->timers, t, now_ns + c->f->conf.idle_ns);
 		return;
 	}
@@ -278,8 +281,6 @@ conn_frame_used(struct mkv_conn *c, enum mkv_take t)
 	MKV_ASSERT(c->rx_head <= c->rx_tail);
 	c->pay_left = c->hdr.payload_bytes;
 	c->pay_pos = 0;
-	c->crc = 0;
-	c->crc_fill = 0;
 	if (t == MKV_TAKE_PAYLOAD)
 		c->rx = c->rx_part->state == PART_RECV ? RX_PAYLOAD : RX_WAIT;
 	else
@@ -345,23 +346,9 @@ conn_frame(struct mkv_conn *c)
 static void
 conn_crc(struct mkv_conn *c, const uint8_t *p, uint32_t n)
 {
-	struct mkv_part *part = c->rx_part;
-
-	while (n != 0) {
-		uint32_t k = MKV_MIN(n, MKV_CRC_CHUNK - c->crc_fill);
-
-		c->crc = mkv_crc32c(c->crc, p, k);
-		c->crc_fill += k;
-		c->pay_pos += k;
-		c->pay_left -= k;
-		p += k;
-		n -= k;
-		if (c->crc_fill == MKV_CRC_CHUNK || c->pay_left == 0) {
-			mkv_part_crc_done(part, (c->pay_pos - 1) / MKV_CRC_CHUNK, c->crc);
-			c->crc = 0;
-			c->crc_fill = 0;
-		}
-	}
+	mkv_part_crc_add(c->rx_part, p, n);
+	c->pay_pos += n;
+	c->pay_left -= n;
 }
 
 static enum mkv_next
@@ -452,6 +439,7 @@ mkv_conn_run(struct mkv_conn *c)
 	enum mkv_next nxt = MKV_NEXT_AGAIN;
 
 	MKV_CHECK_OBJ(c, CONN_MAGIC);
+	mkv_chan_run(c);
 	while (nxt == MKV_NEXT_AGAIN && mkv_conn_alive(c) && !c->rx_busy) {
 		switch ((enum mkv_rx_state)c->rx) {
 		case RX_HDR:		nxt = conn_header(c); break;

@@ -402,6 +402,10 @@ mkv_front_arena(struct mkv_front *f, uint32_t drive, int fd, uint64_t bytes)
 		return (0);		/* the same one again: the supervisor keeps it for its life */
 	if ((r = mkv_os_shm_map(fd, bytes, 1, 1, &p)) != 0)
 		return (r);
+	if (f->rail != NULL && (r = mkv_rail_arena(f->rail, drive, p, bytes)) != 0) {
+		mkv_os_shm_unmap(p, bytes);
+		return (r);
+	}
 	v->arena = p;
 	v->arena_bytes = bytes;
 	return (0);

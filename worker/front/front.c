@@ -386,7 +386,7 @@ front_send(struct mkv_front *f)
 unsigned
 mkv_front_turn(struct mkv_front *f)
 {
-	unsigned n = 0;
+	unsigned n = 0, came = f->rail != NULL ? mkv_rail_turn(f->rail) : 0;
 
 	MKV_CHECK_OBJ(f, FRONT_MAGIC);
 	mkv_drives_pending(f);
@@ -403,7 +403,9 @@ mkv_front_turn(struct mkv_front *f)
 	front_send(f);
 	if (f->stopping == 1)
 		front_close_conns(f, 0);
-	return (n);
+	if (f->rail != NULL && !mkv_rail_flush(f->rail))
+		came = 1;
+	return (n + came);
 }
 
 void
@@ -429,6 +431,8 @@ mkv_front_gauges(struct mkv_front *f)
 	mkv_metric_set(f->m, MKV_M_front_stage_quarantined_bytes, 0, st.quarantined_bytes);
 	mkv_metric_set(f->m, MKV_M_front_stage_words_bad, 0, st.words_bad);
 	mkv_metric_set(f->m, MKV_M_front_slots_free, 0, st.slots_free);
+	if (f->rail != NULL)
+		mkv_rail_gauges(f->rail);
 	/* A counter that outlives this process: only what is new. */
 	mkv_metric_add(f->m, MKV_M_front_loop_enters_total, 0, enters - f->enters_told);
 	f->enters_told = enters;

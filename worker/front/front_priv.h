@@ -13,6 +13,7 @@
 #include "common/base/hash.h"
 #include "common/shm/drv.h"
 #include "proto/wire.h"
+#include "worker/front/rail.h"
 #include "worker/front/req.h"
 #include "worker/front/transport.h"
 
@@ -88,7 +89,9 @@ struct mkv_conn {
 	uint64_t	pay_left;
 	uint32_t	pay_pos, pay_ask;	/* bytes placed; bytes asked for in the recv under way */
 	uint8_t		*pay_to;
-	uint32_t	crc, crc_fill;
+	/* a message of its channel that is being dispatched; NULL: a frame of the stream */
+	struct mkv_remote *remote;
+	uint16_t	remote_channel;
 	/* send */
 	struct mkv_list	txq, tx_flight;
 	struct iovec	tx_iov[CONN_TX_IOV];
@@ -186,6 +189,7 @@ struct mkv_front {
 	struct mkv_timers *timers;
 	struct mkv_stage *stage;
 	struct mkv_metrics *m;
+	struct mkv_rail	*rail;			/* NULL: sockets only */
 	uint8_t		running, stopping;
 	uint64_t	start_ns;
 	uint64_t	enters_told;

@@ -30,6 +30,11 @@ get_start(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
 	r->u.get.off = w->off;
 	r->u.get.len = w->len;
 	r->u.get.flags = w->flags;
+	if (r->channel != 0) {
+		r->remote = *r->c->remote;
+		r->c->remote->rx = NULL;
+		r->u.get.len = MKV_MIN(w->len, r->remote.bytes);
+	}
 	if (w->off > MKV_WIRE_VALUE_MAX)
 		return (MKV_E_INVAL);
 	return (0);

@@ -17,6 +17,7 @@ mkv_part_init(struct mkv_req *r, struct mkv_part *p, uint32_t no, uint32_t bytes
 {
 	MKV_ASSERT(p->state == PART_FREE);
 	memset(p, 0, offsetof(struct mkv_part, out));
+	mkv_list_init(&p->x.link);
 	memset(&p->out, 0, offsetof(struct mkv_out, pay));
 	p->req = r;
 	p->no = no;
@@ -138,14 +139,29 @@ mkv_part_seg(const struct mkv_req *r, const struct mkv_part *p, uint32_t pos, ui
 	return (MKV_E_INVAL);
 }
 
-void
-mkv_part_crc_done(struct mkv_part *p, uint32_t idx, uint32_t crc)
+static void
+part_crc_done(struct mkv_part *p, uint32_t idx, uint32_t crc)
 {
 	MKV_ASSERT(idx < p->n_crcs);
 	if (p->crc_make)
 		p->crc[idx] = crc;
 	else if (p->crc[idx] != crc)
 		p->crc_bad = 1;
+}
+
+void
+mkv_part_crc_add(struct mkv_part *p, const uint8_t *at, uint32_t bytes)
+{
+	MKV_ASSERT(bytes <= p->bytes - p->crc_pos);
+	for (uint32_t n; bytes != 0; at += n, bytes -= n) {
+		n = MKV_MIN(bytes, MKV_CRC_CHUNK - p->crc_pos % MKV_CRC_CHUNK);
+		p->crc_run = mkv_crc32c(p->crc_run, at, n);
+		p->crc_pos += n;
+		if (p->crc_pos % MKV_CRC_CHUNK != 0 && p->crc_pos != p->bytes)
+			continue;
+		part_crc_done(p, (p->crc_pos - 1) / MKV_CRC_CHUNK, p->crc_run);
+		p->crc_run = 0;
+	}
 }
 
 /* ---- To a drive ------------------------------------------------------------------------------------------------------------ */
@@ -241,6 +257,7 @@ mkv_part_clear(struct mkv_req *r, struct mkv_part *p)
 		p->dop = NULL;
 	}
 	mkv_part_drop_bufs(r, p);
+	mkv_chan_part_done(p);
 	p->state = PART_FREE;
 	if (r->c != NULL)
 		mkv_conn_kick(r->c);
@@ -269,9 +286,12 @@ part_uses_arena(const struct mkv_conn *c, unsigned drive)
 	MKV_LIST_FOREACH(it, &c->reqs) {
 		const struct mkv_req *r = MKV_CONTAINER_OF(it, struct mkv_req, link);
 
-		for (unsigned i = 0; i < REQ_PARTS; i++)
-			if (r->part[i].state == PART_SEND && r->part[i].has_hold && r->part[i].drive == drive)
+		for (unsigned i = 0; i < REQ_PARTS; i++) {
+			const struct mkv_part *p = &r->part[i];
+
+			if (p->drive == drive && ((p->state == PART_SEND && p->has_hold) || (p->state == PART_RECV && p->n_run != 0)))
 				return (1);
+		}
 	}
 	return (0);
 }

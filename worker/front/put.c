@@ -137,11 +137,31 @@ put_take_crcs(struct mkv_part *p, struct mkv_wire_in *in, const uint8_t *body, c
 
 	if (!mkv_wire_skip_pad(in, body) || (crcs = mkv_wire_take(in, (size_t)w->n_crcs * 4)) == NULL)
 		return (MKV_E_PROTO);
-	if (!mkv_wire_skip_pad(in, body) || in->p != in->end)
+	if (!mkv_wire_skip_pad(in, body))
 		return (MKV_E_PROTO);
 	memcpy(p->crc, crcs, (size_t)w->n_crcs * 4);
 	p->n_crcs = mkv_crc_chunks(p->bytes);
 	p->crc_make = (w->flags & MKV_WIRE_PUT_NO_CRC) != 0;
+	return (0);
+}
+
+/* Where a part that came by a channel lies. The message is the part's from here on. */
+static int
+put_take_segs(struct mkv_req *r, struct mkv_part *p, struct mkv_wire_in *in)
+{
+	struct mkv_remote *m = r->c->remote;
+	int e;
+
+	p->check = m == NULL || p->crc_make || r->f->conf.verify_put;
+	if ((e = mkv_chan_take_segs(r->c, in)) != 0 || m == NULL)
+		return (e);
+	if (m->bytes != p->bytes)
+		return (MKV_E_PROTO);
+	if (!p->check)
+		r->u.put.drv_flags &= (uint16_t)~MKV_DRV_F_VERIFIED;
+	p->ack = r->u.put.more;
+	p->remote = *m;
+	m->rx = NULL;
 	return (0);
 }
 
@@ -194,10 +214,10 @@ put_part(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
 	if ((p = put_free_part(r)) == NULL)
 		return (MKV_TAKE_HOLD);
 	mkv_part_init(r, p, u->next_no, (uint32_t)h->payload_bytes);
-	if ((e = put_take_crcs(p, &in, body, w)) != 0)
+	u->more = (h->flags & MKV_WIRE_F_MORE) != 0;
+	if ((e = put_take_crcs(p, &in, body, w)) != 0 || (e = put_take_segs(r, p, &in)) != 0)
 		return (put_bad_part(r, h, e));
 	u->next_no++;
-	u->more = (h->flags & MKV_WIRE_F_MORE) != 0;
 	u->value_bytes += h->payload_bytes;
 	if (p->bytes == 0) {
 		p->state = PART_FULL;
@@ -205,6 +225,10 @@ put_part(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
 		return (MKV_TAKE_DONE);
 	}
 	p->state = PART_WAIT;
+	if (r->channel != 0) {
+		mkv_req_run(r);
+		return (MKV_TAKE_DONE);
+	}
 	r->c->rx_req = r;
 	r->c->rx_part = p;
 	return (MKV_TAKE_PAYLOAD);
@@ -380,13 +404,20 @@ static void
 put_begin_recv(struct mkv_req *r, struct mkv_part *p)
 {
 	p->state = PART_RECV;
-	mkv_conn_payload(r->c);
+	if (r->channel != 0)
+		mkv_chan_read(r, p);
+	else
+		mkv_conn_payload(r->c);
 }
 
 /* Bytes are in. 0: parked, or the request has ended. */
 static int
 put_full(struct mkv_req *r, struct mkv_part *p)
 {
+	if (p->unread) {
+		mkv_req_end(r, MKV_E_CLOSED, MKV_REASON_NONE, NULL, 0);
+		return (0);
+	}
 	if (p->crc_bad) {
 		mkv_metric_add(r->f->m, MKV_M_front_crc_failures_total, 0, 1);
 		mkv_req_end(r, MKV_E_CORRUPT, MKV_REASON_NONE, NULL, 0);

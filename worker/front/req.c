@@ -18,7 +18,7 @@
 
 static const struct mkv_req_ops *const req_ops[] = {
 	&mkv_put_ops, &mkv_get_ops, &mkv_exists_ops, &mkv_match_ops, &mkv_delete_ops, &mkv_touch_ops,
-	&mkv_list_ops, &mkv_info_ops, &mkv_stat_ops, &mkv_report_ops, &mkv_ping_ops, &mkv_cancel_ops,
+	&mkv_list_ops, &mkv_info_ops, &mkv_stat_ops, &mkv_report_ops, &mkv_ping_ops, &mkv_cancel_ops, &mkv_attach_ops,
 };
 
 /* From -> to that can be; a bit for each state. */
@@ -95,6 +95,7 @@ mkv_req_pool_init(struct mkv_front *f)
 		r->f = f;
 		mkv_list_init(&r->park_link);
 		mkv_list_init(&r->hold_link);
+		mkv_list_init(&r->xfer_wait);
 		mkv_list_push_tail(&f->req_free, &r->link);
 	}
 }
@@ -147,6 +148,7 @@ req_take(struct mkv_conn *c, const struct mkv_hdr *h)
 	r->ending = 0;
 	r->c = c;
 	r->id = h->request_id;
+	r->channel = c->remote_channel;
 	r->born_ns = r->stage_ns = c->hdr_ns;
 	r->deadline_ns = c->frame_until_ns;
 	r->tries = 0;
@@ -174,6 +176,8 @@ req_free(struct mkv_req *r)
 	MKV_ASSERT(r->ending && r->n_dops == 0 && !r->out.busy && r->parked == NULL);
 	for (unsigned i = 0; i < REQ_PARTS; i++)
 		MKV_ASSERT(r->part[i].state == PART_FREE);
+	MKV_ASSERT(r->xfer_now == NULL && mkv_list_empty(&r->xfer_wait));
+	mkv_chan_req_done(r);
 	mkv_timer_disarm(f->timers, &r->timer);
 	req_set_state(r, REQ_FREE);
 	mkv_metric_time(f->m, MKV_M_front_request_seconds, r->stage_ns - r->born_ns);
@@ -234,8 +238,12 @@ mkv_req_reply(struct mkv_req *r, struct mkv_out *o, unsigned flags, int status, 
 		h->deadline_us = 10000;		/* when to come again */
 	o->body = body;
 	o->until_ns = r->deadline_ns;
-	if (r->c != NULL && mkv_conn_alive(r->c))
+	if (r->c == NULL || !mkv_conn_alive(r->c))
+		return;
+	if (r->channel == 0)
 		mkv_conn_send(r->c, o);
+	else
+		(void)mkv_chan_reply(r, o);	/* a channel that broke has ended the request */
 }
 
 static void
@@ -270,6 +278,9 @@ mkv_req_end(struct mkv_req *r, int status, unsigned reason, const void *body, ui
 	r->status = status;
 	r->reason = reason;
 	req_count_end(r);
+	/* What is out goes before the answer; nothing comes behind it. */
+	if (status != 0)
+		mkv_chan_stop(r);
 	if (body_bytes != 0)
 		memcpy(r->body, body, body_bytes);
 	r->out.owner = r;
@@ -358,7 +369,7 @@ req_fire(struct mkv_timer *t, uint64_t now_ns)
 		return;
 	}
 	for (unsigned i = 0; i < REQ_PARTS; i++)
-		if (r->part[i].state == PART_RECV) {
+		if (r->part[i].state == PART_RECV && r->channel == 0) {
 			mkv_metric_add(r->f->m, MKV_M_front_expired_total, 0, 1);
 			mkv_conn_close(r->c);
 			return;
@@ -411,11 +422,11 @@ mkv_req_on_dop_lost(struct mkv_req *r, struct mkv_dop *d)
 
 /* Flags that this op can have. */
 static int
-req_flags_ok(const struct mkv_hdr *h, const struct mkv_wire_op_row *row)
+req_flags_ok(const struct mkv_conn *c, const struct mkv_hdr *h, const struct mkv_wire_op_row *row)
 {
 	int lists = (row->flags & MKV_OPF_LISTS) != 0;
 
-	if ((h->flags & MKV_WIRE_F_LONG_BODY) != 0)
+	if ((h->flags & MKV_WIRE_F_LONG_BODY) != 0 || ((h->flags & MKV_WIRE_F_REMOTE) != 0 && c->remote == NULL))
 		return (0);
 	if ((h->flags & MKV_WIRE_F_MORE) != 0 && !lists && h->op != MKV_WIRE_PUT)
 		return (0);
@@ -483,11 +494,11 @@ mkv_req_dispatch(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *bod
 {
 	struct mkv_req *r = mkv_req_find(c->f, c, h->request_id);
 
-	if (!req_flags_ok(h, mkv_wire_op_row(h->op)))
+	if (!req_flags_ok(c, h, mkv_wire_op_row(h->op)))
 		return (MKV_TAKE_BREAK);
 	if (r == NULL)
 		return (req_is_late_part(h, body) ? MKV_TAKE_DISCARD : req_start(c, h, body));
-	if (r->op != h->op || req_ops_of(r->op)->part == NULL)
+	if (r->op != h->op || req_ops_of(r->op)->part == NULL || r->channel != c->remote_channel)
 		return (MKV_TAKE_BREAK);	/* an id in use */
 	return (req_ops_of(r->op)->part(r, h, body));
 }
@@ -528,7 +539,7 @@ mkv_req_take_get(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body
 	if ((e = mkv_req_take_key(r, &in, w->ns_bytes, w->key_bytes)) != 0)
 		return (e);
 	*out = w;
-	return (mkv_wire_skip_pad(&in, body) && in.p == in.end ? 0 : MKV_E_PROTO);
+	return (mkv_wire_skip_pad(&in, body) ? mkv_chan_take_segs(r->c, &in) : MKV_E_PROTO);
 }
 
 void

@@ -17,6 +17,7 @@
 #include "common/shm/drv.h"
 #include "common/shm/stage.h"
 #include "proto/wire.h"
+#include "worker/front/rail.h"
 
 #define REQ_MAGIC		0x3e91c07bu
 #define REQ_PARTS		4u		/* parts of one value in flight */
@@ -70,6 +71,8 @@ struct mkv_part {			/* of a value, up to one extent */
 	struct mkv_req	*req;
 	uint8_t		state;
 	uint8_t		crc_bad, crc_make, has_txn, has_hold, drive, try_no, drop;
+	uint8_t		check;		/* put: its CRCs are made of what came */
+	uint8_t		ack, unread;	/* put by a channel: the client waits for a word before it goes on; the bytes did not come */
 	uint32_t	no;
 	uint32_t	bytes;
 	uint32_t	skip;		/* get: first byte in the buffers */
@@ -81,6 +84,9 @@ struct mkv_part {			/* of a value, up to one extent */
 	struct mkv_drv_run run[MKV_DRV_RUNS_MAX];
 	uint32_t	epoch;		/* of txn and hold */
 	uint64_t	txn, hold;
+	uint32_t	crc_run, crc_pos;	/* put: CRC of the chunk that is coming; bytes that have come */
+	struct mkv_remote remote;	/* put by a channel: where the payload lies */
+	struct mkv_xfer	x;
 	uint32_t	crc[MKV_DRV_CRCS_MAX + 2];
 	struct mkv_out	out;
 	_Alignas(8) uint8_t body[PART_BODY_BYTES];
@@ -206,6 +212,10 @@ struct mkv_req {
 	struct mkv_list	hold_link;	/* front.hold_wait: a full ring takes no RELEASE */
 	struct mkv_park_queue *parked;
 	uint64_t	id;
+	uint16_t	channel;	/* it came by, and its answers leave by; 0: the stream */
+	struct mkv_remote remote;	/* get by a channel: where the payload is wanted */
+	struct mkv_xfer	*xfer_now;	/* of its parts: the one whose turn it is; those behind it */
+	struct mkv_list	xfer_wait;
 	uint64_t	born_ns, stage_ns, deadline_ns;
 	struct mkv_timer timer;
 	unsigned	n_dops;		/* with drives or on their way there */
@@ -255,7 +265,7 @@ struct mkv_req_ops {
 };
 
 extern const struct mkv_req_ops mkv_put_ops, mkv_get_ops, mkv_exists_ops, mkv_match_ops, mkv_delete_ops, mkv_touch_ops;
-extern const struct mkv_req_ops mkv_list_ops, mkv_info_ops, mkv_stat_ops, mkv_report_ops, mkv_ping_ops, mkv_cancel_ops;
+extern const struct mkv_req_ops mkv_list_ops, mkv_info_ops, mkv_stat_ops, mkv_report_ops, mkv_ping_ops, mkv_cancel_ops, mkv_attach_ops;
 
 enum mkv_take	mkv_req_dispatch(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body);
 void		mkv_req_run(struct mkv_req *r);
@@ -300,7 +310,7 @@ void		mkv_part_drop_bufs(struct mkv_req *r, struct mkv_part *p);
 int		mkv_part_clear(struct mkv_req *r, struct mkv_part *p);	/* 1: it is free now; 0: its drive's answer or a ring is waited for */
 void		mkv_part_sent(struct mkv_out *o, int res);
 int		mkv_part_seg(const struct mkv_req *r, const struct mkv_part *p, uint32_t pos, uint8_t **ptr, uint32_t *len);
-void		mkv_part_crc_done(struct mkv_part *p, uint32_t idx, uint32_t crc);
+void		mkv_part_crc_add(struct mkv_part *p, const uint8_t *at, uint32_t bytes);	/* the next bytes of it have come, and lie here */
 int		mkv_part_runs(const struct mkv_req *r, struct mkv_part *p, const struct mkv_drv_run *runs, unsigned n, uint64_t bytes);	/* 0; MKV_E_PEER */
 void		mkv_part_push(struct mkv_req *r, struct mkv_part *p, int drive, unsigned op);
 int		mkv_buf_take_parked(struct mkv_req *r, uint32_t bytes, struct mkv_buf *b);	/* one run; 0; MKV_E_AGAIN: r is parked; MKV_E_TOOBIG */

@@ -1,0 +1,616 @@
+/*
+ * memkv-front, loop thread: a rail: the device, ATTACH, messages that come by a channel. rail.h has the states and who owns what.
+ *
+ * A message is checked when it comes (size, header, MAC, counter: in order, like frames of a stream) and shown to the same dispatch as frames are. One that
+ * cannot be taken now is held, and with it those behind it, but for CANCEL and PING: they are what ends a wait.
+ * What fails: the client (its channel breaks, counted; its tether stays), the path (the same), the device (every channel breaks; main.c ends the process).
+ */
+#include "config.h"
+
+#include "worker/front/rail_priv.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/err.h"
+#include "common/base/log.h"
+
+static void	chan_recv(struct mkv_rdma_qp *qp, struct mkv_rdma_rx *rx);
+static void	chan_broken(struct mkv_rdma_qp *qp, const char *why);
+
+static const struct mkv_rdma_qp_ops chan_ops = { .recv = chan_recv, .done = xfer_done, .broken = chan_broken };
+
+/* ---- The device ------------------------------------------------------------------------------------------------------------ */
+
+static int
+rail_memory(struct mkv_rail *r, char *why, size_t why_bytes)
+{
+	uint64_t bytes;
+	void *base = mkv_stage_base(r->f->stage, &bytes);
+
+	return (mkv_rdma_mem_add(&r->stage, r->dev, base, bytes, MKV_RDMA_LOCAL, why, why_bytes));
+}
+
+/* All that can be out is what the completion queue is made for: a device with a small one has fewer and shorter queue pairs. */
+static int
+rail_hub(struct mkv_rail *r, char *why, size_t why_bytes)
+{
+	struct mkv_rdma_hub_conf h = { .recvs = r->conf.srq_depth, .recv_bytes = MKV_WIRE_RDMA_BYTES };
+	uint32_t cqe = (uint32_t)MKV_MAX(r->dev->attr.max_cqe, 0), most = r->f->conf.connections_max * CHAN_SENDS_MAX;
+
+	h.recvs = MKV_MIN(h.recvs, MKV_MIN((uint32_t)MKV_MAX(r->dev->attr.max_srq_wr, 0), cqe / 4));
+	h.sends_max = MKV_MIN(most, cqe - h.recvs);
+	r->credits_all = r->credits_left = h.recvs - h.recvs / 8;
+	r->sends_left = h.sends_max;
+	return (mkv_rdma_hub_open(&r->hub, r->dev, &h, why, why_bytes));
+}
+
+static int
+rail_chans(struct mkv_rail *r)
+{
+	uint32_t n = r->f->conf.connections_max + FRONT_SPARE_CONNS;
+
+	if ((r->chans = calloc(n, sizeof(*r->chans))) == NULL)
+		return (MKV_E_NOMEM);
+	for (uint32_t i = 0; i < n; i++) {
+		struct mkv_chan *ch = &r->chans[i];
+
+		ch->magic = CHAN_MAGIC;
+		ch->rail = r;
+		mkv_list_init(&ch->dirty);
+		mkv_list_init(&ch->xfers);
+		mkv_list_init(&ch->outs);
+	}
+	return (0);
+}
+
+int
+mkv_rail_open(struct mkv_rail **out, struct mkv_front *f, const struct mkv_verbs *v, const struct mkv_rail_conf *c, char *why, size_t why_bytes)
+{
+	struct mkv_rdma_conf d = {
+		.device = c->device, .port = c->port, .gid_index = c->gid_index, .traffic_class = c->traffic_class, .service_level = c->service_level,
+		.mtu = c->mtu,
+	};
+	struct mkv_rail *r = calloc(1, sizeof(*r));
+	int e;
+
+	*out = NULL;
+	if (r == NULL)
+		return (MKV_E_NOMEM);
+	r->magic = RAIL_MAGIC;
+	r->f = f;
+	r->conf = *c;
+	mkv_list_init(&r->dirty);
+	mkv_list_init(&r->broken);
+	if ((e = mkv_rdma_dev_open(&r->dev, v, &d, why, why_bytes)) == 0 && (e = rail_hub(r, why, why_bytes)) == 0 &&
+	    (e = rail_memory(r, why, why_bytes)) == 0)
+		e = rail_chans(r);
+	if (e != 0) {
+		mkv_rail_close(&r);
+		return (e);
+	}
+	r->up = mkv_rdma_dev_is_up(r->dev);
+	f->rail = r;
+	*out = r;
+	return (0);
+}
+
+void
+mkv_rail_close(struct mkv_rail **rp)
+{
+	struct mkv_rail *r = *rp;
+
+	if (r == NULL)
+		return;
+	MKV_CHECK_OBJ(r, RAIL_MAGIC);
+	for (unsigned i = 0; i < MKV_FRONT_DRIVES_MAX; i++)
+		mkv_rdma_mem_drop(&r->arena[i]);
+	mkv_rdma_mem_drop(&r->stage);
+	mkv_rdma_hub_close(&r->hub);
+	mkv_rdma_dev_close(&r->dev);
+	free(r->chans);
+	if (r->f->rail == r)
+		r->f->rail = NULL;
+	r->magic = 0;
+	free(r);
+	*rp = NULL;
+}
+
+int
+mkv_rail_arena(struct mkv_rail *r, unsigned drive, void *base, uint64_t bytes)
+{
+	char why[256];
+
+	mkv_rdma_mem_drop(&r->arena[drive]);
+	return (mkv_rdma_mem_add(&r->arena[drive], r->dev, base, bytes, MKV_RDMA_LOCAL, why, sizeof(why)));
+}
+
+void
+mkv_rail_describe(const struct mkv_rail *r, struct mkv_wire_rail *out)
+{
+	const struct mkv_rdma_dev *d = r->dev;
+
+	memset(out, 0, sizeof(*out));
+	out->rail = (uint16_t)r->conf.rail;
+	out->state = r->up != 0;
+	out->transports = MKV_FEATURE_RDMA_RC;
+	out->speed_mbit = d->speed_mbit;
+	out->mtu = d->mtu_bytes;
+	memcpy(out->gid, d->gid.raw, sizeof(out->gid));
+	memcpy(out->address, d->address, sizeof(out->address));
+	memcpy(out->device, d->name, MKV_MIN(strlen(d->name), sizeof(out->device) - 1));
+}
+
+int
+mkv_rail_fd(const struct mkv_rail *r)
+{
+	return (mkv_rdma_hub_fd(r->hub));
+}
+
+int
+mkv_rail_event_fd(const struct mkv_rail *r)
+{
+	return (mkv_rdma_dev_event_fd(r->dev));
+}
+
+int
+mkv_rail_event(struct mkv_rail *r)
+{
+	int was = r->up;
+
+	for (;;)
+		switch (mkv_rdma_dev_event(r->dev)) {
+		case MKV_RDMA_EV_NONE:
+			return (r->up != was);
+		case MKV_RDMA_EV_PORT_DOWN:
+			r->up = 0;
+			break;
+		case MKV_RDMA_EV_PORT_UP:
+			r->up = 1;
+			break;
+		case MKV_RDMA_EV_SRQ_LIMIT:
+			mkv_metric_add(r->f->m, MKV_M_front_receives_short_total, 0, 1);
+			break;
+		case MKV_RDMA_EV_GONE:
+			return (2);
+		case MKV_RDMA_EV_GID_CHANGED:	/* queue pairs that this cuts break by themselves */
+		case MKV_RDMA_EV_QP:
+		case MKV_RDMA_EV_OTHER:
+			break;
+		}
+}
+
+/* ---- A channel's end ------------------------------------------------------------------------------------------------------- */
+
+static struct mkv_chan *
+chan_of(struct mkv_conn *c)
+{
+	return (c->f->rail == NULL ? NULL : &c->f->rail->chans[c->idx]);
+}
+
+static void
+chan_drop_held(struct mkv_chan *ch)
+{
+	for (; ch->held_n > 0; ch->held_n--)
+		mkv_rdma_rx_back(ch->rail->hub, ch->held[ch->held_head++ % CHAN_HELD_MAX].rx);
+}
+
+/* Their client has lost this channel and asks again by another. */
+static void
+chan_end_requests(struct mkv_chan *ch)
+{
+	MKV_LIST_FOREACH_SAFE(it, tmp, &ch->c->reqs) {
+		struct mkv_req *r = MKV_CONTAINER_OF(it, struct mkv_req, link);
+
+		if (r->channel != ch->number)
+			continue;
+		if (!r->ending)
+			mkv_req_end(r, MKV_E_CLOSED, MKV_REASON_NONE, NULL, 0);
+		mkv_req_run(r);
+	}
+}
+
+void
+chan_break(struct mkv_chan *ch, const char *why)
+{
+	if (ch->state != CHAN_OPEN)
+		return;
+	ch->state = CHAN_BROKEN;
+	mkv_rdma_qp_fail(ch->qp);
+	ch->rail->n_open--;
+	ch->rail->credits_left += ch->credits + CHAN_CREDITS_MORE;
+	if (why != NULL) {
+		mkv_metric_add(ch->rail->f->m, MKV_M_front_channels_broken_total, 0, 1);
+		mkv_log(MKV_EV_CHANNEL_BROKEN, "session=%" PRIx64 " channel=%u why=%s", ch->c->s.id, ch->number, why);
+	}
+	chan_drop_held(ch);
+	xfer_break(ch);
+	chan_end_requests(ch);
+	mkv_list_remove(&ch->dirty);
+	mkv_list_push_tail(&ch->rail->broken, &ch->dirty);
+}
+
+static void
+chan_broken(struct mkv_rdma_qp *qp, const char *why)
+{
+	chan_break(mkv_rdma_qp_owner(qp), why);
+}
+
+/* Nothing is with the NIC any more. */
+static void
+chan_free(struct mkv_chan *ch)
+{
+	MKV_ASSERT(ch->rec_head == ch->rec_tail && ch->window == 0 && ch->reads == 0);
+	mkv_rdma_qp_destroy(&ch->qp);
+	mkv_mac_destroy(&ch->mac_in);
+	mkv_mac_destroy(&ch->mac_out);
+	ch->rail->sends_left += ch->sends;
+	ch->state = CHAN_NONE;
+	mkv_list_remove(&ch->dirty);
+	mkv_conn_kick(ch->c);
+}
+
+void
+mkv_chan_close(struct mkv_conn *c)
+{
+	struct mkv_chan *ch = chan_of(c);
+
+	if (ch != NULL)
+		chan_break(ch, NULL);
+}
+
+int
+mkv_chan_gone(struct mkv_conn *c)
+{
+	struct mkv_chan *ch = chan_of(c);
+
+	if (ch == NULL)
+		return (1);
+	if (ch->state != CHAN_NONE)
+		return (0);
+	ch->number = 0;				/* the next session begins anew */
+	return (1);
+}
+
+int
+mkv_chan_heard(struct mkv_conn *c)
+{
+	struct mkv_chan *ch = chan_of(c);
+	int heard = ch != NULL && ch->state == CHAN_OPEN && ch->heard;
+
+	if (heard)
+		ch->heard = 0;
+	return (heard);
+}
+
+/* ---- ATTACH ---------------------------------------------------------------------------------------------------------------- */
+
+static int
+attach_start(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
+{
+	if (h->body_bytes != sizeof(struct mkv_wire_attach) || r->channel != 0)
+		return (MKV_E_PROTO);
+	if (r->f->rail == NULL)
+		return (MKV_E_UNSUPPORTED);
+	memcpy(r->body, body, sizeof(struct mkv_wire_attach));
+	return (0);
+}
+
+/* What one session gets of what is left; 0: nothing to give. */
+static uint32_t
+attach_share(uint32_t left, uint32_t all, uint32_t most, uint32_t least)
+{
+	uint32_t n = left > all / 2 ? most : left > all / 4 ? MKV_MAX(most / 4, least) : least;
+
+	return (left >= n + CHAN_CREDITS_MORE ? n : 0);
+}
+
+static int
+attach_keys(struct mkv_chan *ch)
+{
+	const struct mkv_session *s = &ch->c->s;
+	const struct mkv_front *f = ch->c->f;
+	const struct mkv_front_key_row *k = mkv_auth_key(f, s->key_id, ch->c->loopback);
+	uint8_t key[MKV_KEY_BYTES];
+	int e;
+
+	if (k == NULL)
+		return (MKV_E_AUTH);			/* revoked since */
+	if ((e = mkv_key_session(k->key, s->nonce_c, s->nonce_s, MKV_DIR_C2S, ch->number, f->conf.front_id, s->transcript, key)) == 0)
+		e = mkv_mac_create(&ch->mac_in, key);
+	if (e == 0 && (e = mkv_key_session(k->key, s->nonce_c, s->nonce_s, MKV_DIR_S2C, ch->number, f->conf.front_id, s->transcript, key)) == 0)
+		e = mkv_mac_create(&ch->mac_out, key);
+	mkv_wipe(key, sizeof(key));
+	return (e);
+}
+
+static int
+attach_connect(struct mkv_chan *ch, const struct mkv_wire_attach *w)
+{
+	struct mkv_rdma_qp_conf q = { .sends = ch->sends, .send_bytes = MKV_MIN(w->recv_bytes, MKV_WIRE_RDMA_BYTES), .ops = &chan_ops, .owner = ch };
+	struct mkv_rdma_peer p = {
+		.lid = w->lid, .qpn = w->qpn, .psn = w->psn, .mtu_bytes = w->mtu_bytes,
+		.rd_atomic_in = (uint8_t)MKV_MIN(w->rd_atomic_in, UINT8_MAX), .rd_atomic_out = (uint8_t)MKV_MIN(w->rd_atomic_out, UINT8_MAX),
+	};
+	int e;
+
+	memcpy(p.gid, w->gid, sizeof(p.gid));
+	if ((e = mkv_rdma_qp_create(&ch->qp, ch->rail->hub, &q)) != 0)
+		return (e);
+	return (mkv_rdma_qp_connect(ch->qp, &p));
+}
+
+static void
+attach_reply(struct mkv_req *r, const struct mkv_chan *ch)
+{
+	const struct mkv_rdma_dev *d = ch->rail->dev;
+	struct mkv_wire_attach a = {
+		.transport = MKV_FEATURE_RDMA_RC, .channel = ch->number, .qpn = mkv_rdma_qp_number(ch->qp), .psn = mkv_rdma_qp_psn(ch->qp),
+		.mtu_bytes = d->mtu_bytes, .recv_bytes = MKV_WIRE_RDMA_BYTES, .rd_atomic_in = d->rd_atomic_in, .rd_atomic_out = d->rd_atomic_out,
+		.lid = d->lid, .credits = ch->credits,
+	};
+
+	memcpy(a.gid, d->gid.raw, sizeof(a.gid));
+	mkv_req_end(r, 0, MKV_REASON_NONE, &a, sizeof(a));
+}
+
+/* Nothing of it has been told the client. */
+static void
+attach_undo(struct mkv_chan *ch)
+{
+	mkv_rdma_qp_fail(ch->qp);
+	mkv_rdma_qp_destroy(&ch->qp);
+	mkv_mac_destroy(&ch->mac_in);
+	mkv_mac_destroy(&ch->mac_out);
+	ch->rail->sends_left += ch->sends;
+}
+
+static int
+attach(struct mkv_req *r, struct mkv_chan *ch, const struct mkv_wire_attach *w)
+{
+	struct mkv_rail *rail = ch->rail;
+	uint32_t credits, sends;
+	int e;
+
+	if (w->transport != MKV_FEATURE_RDMA_RC)
+		return (MKV_E_UNSUPPORTED);
+	if (w->channel != ch->number + 1u || w->recv_bytes < MKV_WIRE_HDR_BYTES + PART_BODY_BYTES || w->pad != 0)
+		return (MKV_E_PROTO);
+	chan_break(ch, NULL);			/* the client has given it up */
+	if (ch->state != CHAN_NONE)
+		return (MKV_E_BUSY);
+	credits = attach_share(rail->credits_left, rail->credits_all, MKV_MIN(CHAN_CREDITS_MAX, r->f->conf.inflight_max), CHAN_CREDITS_MIN);
+	sends = attach_share(rail->sends_left, rail->f->conf.connections_max * CHAN_SENDS_MAX, CHAN_SENDS_MAX, CHAN_SENDS_MIN);
+	if (credits == 0 || sends == 0 || !rail->up)
+		return (MKV_E_BUSY);
+	ch->c = r->c;
+	ch->number = w->channel;
+	ch->sends = sends;
+	ch->credits = (uint16_t)credits;
+	ch->recv_bytes = w->recv_bytes;
+	ch->counter_in = ch->counter_out = 0;
+	ch->window = 0;
+	ch->rec_head = ch->rec_tail = 0;
+	rail->sends_left -= sends;
+	if ((e = attach_keys(ch)) != 0 || (e = attach_connect(ch, w)) != 0) {
+		attach_undo(ch);
+		return (e);
+	}
+	rail->credits_left -= credits + CHAN_CREDITS_MORE;
+	rail->n_open++;
+	ch->state = CHAN_OPEN;
+	mkv_metric_add(rail->f->m, MKV_M_front_channels_opened_total, 0, 1);
+	return (0);
+}
+
+static enum mkv_next
+attach_step(struct mkv_req *r)
+{
+	struct mkv_chan *ch = chan_of(r->c);
+	struct mkv_wire_attach w;
+	int e;
+
+	memcpy(&w, r->body, sizeof(w));
+	if ((e = attach(r, ch, &w)) != 0)
+		mkv_req_end(r, e, MKV_REASON_NONE, NULL, 0);
+	else
+		attach_reply(r, ch);
+	return (MKV_NEXT_AGAIN);
+}
+
+static void
+attach_on_dop(struct mkv_req *r MKV_UNUSED, struct mkv_dop *d MKV_UNUSED, const struct mkv_drv_rep *rep MKV_UNUSED, int status MKV_UNUSED)
+{
+	MKV_ASSERT(!"asks no drive");
+}
+
+const struct mkv_req_ops mkv_attach_ops = { .op = MKV_WIRE_ATTACH, .start = attach_start, .step = attach_step, .on_dop = attach_on_dop };
+
+/* ---- Messages -------------------------------------------------------------------------------------------------------------- */
+
+static const struct mkv_hdr *
+rx_hdr(const struct mkv_rdma_rx *rx)
+{
+	return ((const struct mkv_hdr *)(const void *)rx->buf);
+}
+
+/* 0; MKV_E_PROTO, MKV_E_VERSION, MKV_E_AUTH. */
+static int
+message_check(struct mkv_chan *ch, const struct mkv_rdma_rx *rx)
+{
+	const struct mkv_hdr *h = rx_hdr(rx);
+	int e;
+
+	if (rx->bytes < sizeof(*h))
+		return (MKV_E_PROTO);
+	if ((e = mkv_wire_hdr_check(h, 0, 1)) != 0)
+		return (e);
+	if (h->body_bytes != rx->bytes - sizeof(*h) || ((h->flags & MKV_WIRE_F_REMOTE) == 0 && h->payload_bytes != 0))
+		return (MKV_E_PROTO);
+	if ((e = mkv_mac_check(ch->mac_in, h, MKV_WIRE_SIGNED_BYTES, h + 1, h->body_bytes, h->mac)) != 0)
+		return (e);
+	if (h->counter != ch->counter_in + 1 || h->session_id != ch->c->s.id || h->channel != ch->number)
+		return (MKV_E_AUTH);
+	ch->counter_in++;
+	return (0);
+}
+
+/* Lists may be longer than a message, and so may their answers: they go by the tether. */
+static int
+message_may(unsigned op)
+{
+	return (op == MKV_WIRE_PUT || op == MKV_WIRE_GET || op == MKV_WIRE_STAT || op == MKV_WIRE_REPORT || op == MKV_WIRE_INFO ||
+	    op == MKV_WIRE_PING || op == MKV_WIRE_CANCEL);
+}
+
+static void
+chan_refuse(struct mkv_chan *ch, enum mkv_metric why, const char *what)
+{
+	mkv_metric_add(ch->rail->f->m, why, 0, 1);
+	chan_break(ch, what);
+}
+
+/* 1: taken; 0: it has to wait. */
+static int
+message_dispatch(struct mkv_chan *ch, const struct chan_held *m)
+{
+	struct mkv_remote remote = { .rx = m->rx };
+	const struct mkv_hdr *h = rx_hdr(m->rx);
+	struct mkv_conn *c = ch->c;
+	uint64_t hdr_ns = c->hdr_ns, until_ns = c->frame_until_ns;
+	enum mkv_take t;
+
+	/* The stream may be in the middle of a frame of its own. */
+	c->hdr_ns = m->came_ns;
+	c->frame_until_ns = m->until_ns;
+	c->remote = &remote;
+	c->remote_channel = ch->number;
+	t = mkv_req_dispatch(c, h, (const uint8_t *)(h + 1));
+	c->remote = NULL;
+	c->remote_channel = 0;
+	c->hdr_ns = hdr_ns;
+	c->frame_until_ns = until_ns;
+	if (t == MKV_TAKE_HOLD)
+		return (0);
+	if (remote.rx != NULL)
+		mkv_rdma_rx_back(ch->rail->hub, remote.rx);
+	if (t == MKV_TAKE_BREAK)
+		chan_refuse(ch, MKV_M_front_bad_frames_total, "a message that its request does not allow");
+	return (1);
+}
+
+static void
+chan_hold(struct mkv_chan *ch, const struct chan_held *m)
+{
+	if (ch->held_n == CHAN_HELD_MAX) {
+		mkv_rdma_rx_back(ch->rail->hub, m->rx);
+		chan_refuse(ch, MKV_M_front_bad_frames_total, "more messages than were granted");
+		return;
+	}
+	ch->held[(ch->held_head + ch->held_n++) % CHAN_HELD_MAX] = *m;
+}
+
+static void
+chan_recv(struct mkv_rdma_qp *qp, struct mkv_rdma_rx *rx)
+{
+	struct mkv_chan *ch = mkv_rdma_qp_owner(qp);
+	const struct mkv_hdr *h = rx_hdr(rx);
+	struct chan_held m = { .rx = rx, .came_ns = mkv_now_ns() };
+	int e;
+
+	MKV_CHECK_OBJ(ch, CHAN_MAGIC);
+	if (ch->state != CHAN_OPEN || ch->c->f->stopping) {
+		mkv_rdma_rx_back(ch->rail->hub, rx);
+		return;
+	}
+	if ((e = message_check(ch, rx)) != 0 || !message_may(h->op)) {
+		mkv_rdma_rx_back(ch->rail->hub, rx);
+		chan_refuse(ch, e == MKV_E_AUTH ? MKV_M_front_auth_failures_total : MKV_M_front_bad_frames_total, mkv_err_name(e != 0 ? e : MKV_E_PROTO));
+		return;
+	}
+	ch->heard = 1;
+	m.until_ns = m.came_ns + MKV_MIN(h->deadline_us, MKV_WIRE_DEADLINE_MAX_US) * MKV_NS_PER_US;
+	if ((ch->held_n > 0 && h->op != MKV_WIRE_CANCEL && h->op != MKV_WIRE_PING) || !message_dispatch(ch, &m))
+		chan_hold(ch, &m);
+}
+
+void
+mkv_chan_run(struct mkv_conn *c)
+{
+	struct mkv_chan *ch = chan_of(c);
+
+	while (ch != NULL && ch->state == CHAN_OPEN && ch->held_n > 0) {
+		struct chan_held m = ch->held[ch->held_head % CHAN_HELD_MAX];
+
+		ch->held_head++;
+		ch->held_n--;
+		if (!message_dispatch(ch, &m)) {
+			ch->held_head--;
+			ch->held_n++;
+			return;
+		}
+	}
+}
+
+/* What is left of a body are segments; none where the payload comes by the stream. */
+int
+mkv_chan_take_segs(struct mkv_conn *c, struct mkv_wire_in *in)
+{
+	struct mkv_remote *m = c->remote;
+	size_t left = (size_t)(in->end - in->p);
+
+	if (m == NULL)
+		return (left == 0 ? 0 : MKV_E_PROTO);
+	m->n_seg = (unsigned)(left / sizeof(*m->seg));
+	m->bytes = 0;
+	if (left % sizeof(*m->seg) != 0 || m->n_seg > MKV_WIRE_SEGS_MAX)
+		return (MKV_E_PROTO);
+	m->seg = mkv_wire_take(in, left);
+	for (unsigned i = 0; i < m->n_seg; i++) {
+		if (m->seg[i].bytes == 0 || m->seg[i].addr > UINT64_MAX - m->seg[i].bytes)
+			return (MKV_E_PROTO);
+		m->bytes += m->seg[i].bytes;
+	}
+	return (0);
+}
+
+/* ---- The turn -------------------------------------------------------------------------------------------------------------- */
+
+unsigned
+mkv_rail_turn(struct mkv_rail *r)
+{
+	unsigned n = mkv_rdma_hub_poll(r->hub, RAIL_POLL_BATCH);
+
+	MKV_LIST_FOREACH_SAFE(it, tmp, &r->broken) {
+		struct mkv_chan *ch = MKV_CONTAINER_OF(it, struct mkv_chan, dirty);
+
+		if (mkv_rdma_qp_idle(ch->qp))
+			chan_free(ch);
+	}
+	return (n);
+}
+
+int
+mkv_rail_flush(struct mkv_rail *r)
+{
+	struct mkv_list *l;
+
+	while ((l = mkv_list_pop(&r->dirty)) != NULL)
+		xfer_pump(MKV_CONTAINER_OF(l, struct mkv_chan, dirty));
+	mkv_rdma_hub_flush(r->hub);
+	return (mkv_rdma_hub_arm(r->hub));
+}
+
+void
+mkv_rail_gauges(struct mkv_rail *r)
+{
+	const struct mkv_rdma_count *n = mkv_rdma_hub_count(r->hub);
+	struct mkv_metrics *m = r->f->m;
+
+	mkv_metric_set(m, MKV_M_front_channels, 0, r->n_open);
+	mkv_metric_add(m, MKV_M_front_work_requests_total, 0, n->wrs - r->told.wrs);
+	mkv_metric_add(m, MKV_M_front_doorbells_total, 0, n->doorbells - r->told.doorbells);
+	mkv_metric_add(m, MKV_M_front_completions_total, 0, n->completions - r->told.completions);
+	r->told = *n;
+}

@@ -1,0 +1,97 @@
+/*
+ * Inside the rail: rail.c (device, ATTACH, messages in) and rail_xfer.c (pieces, answers out, completions). One loop thread.
+ */
+#ifndef MKV_WORKER_FRONT_RAIL_PRIV_H
+#define MKV_WORKER_FRONT_RAIL_PRIV_H
+
+#include "worker/front/front_priv.h"
+#include "worker/front/rail.h"
+
+#include "common/rdma/mem.h"
+#include "common/rdma/qp.h"
+
+#define RAIL_MAGIC		0x2b7f10c6u
+#define CHAN_MAGIC		0x71d3e85au
+
+#define CHAN_SENDS_MAX		64u		/* work requests of one queue pair */
+#define CHAN_SENDS_MIN		16u
+#define CHAN_CREDITS_MAX	64u		/* messages of a session without an answer */
+#define CHAN_CREDITS_MIN	4u
+#define CHAN_CREDITS_MORE	2u		/* a CANCEL and a PING get through when all others are out */
+#define CHAN_HELD_MAX		(CHAN_CREDITS_MAX + CHAN_CREDITS_MORE)
+#define RAIL_POLL_BATCH		64u
+
+enum chan_state {
+	CHAN_NONE,		/* ATTACH moves it on */
+	CHAN_OPEN,		/* its first error, or the end of the session */
+	CHAN_BROKEN,		/* the last completion of its queue pair */
+};
+
+enum chan_rec_kind { REC_READ, REC_WRITE, REC_SEND };
+struct chan_rec {		/* a work request that is out */
+	uint8_t		kind;
+	uint32_t	bytes;
+	struct mkv_part	*part;		/* READ, WRITE */
+	struct mkv_out	*o;		/* SEND of an answer that somebody waits for; may be NULL */
+};
+
+struct chan_held {
+	struct mkv_rdma_rx *rx;
+	uint64_t	came_ns, until_ns;
+};
+
+struct mkv_chan {
+	uint32_t	magic;
+	struct mkv_conn	*c;		/* while it is not NONE */
+	struct mkv_rail	*rail;
+	uint8_t		state, heard;
+	uint16_t	number;		/* on the wire; of the last one while NONE */
+	uint16_t	credits;
+	uint32_t	recv_bytes;	/* of the client's receives */
+	struct mkv_rdma_qp *qp;
+	uint64_t	counter_in, counter_out;
+	struct mkv_mac	*mac_in, *mac_out;
+	struct mkv_list	dirty;		/* rail.dirty */
+	struct mkv_list	xfers;		/* one of each request that has pieces to post, in turns */
+	struct mkv_list	outs;		/* answers without payload */
+	uint32_t	window;		/* bytes of pieces that are out */
+	unsigned	reads;		/* READs that are out */
+	uint32_t	sends;		/* of rec[] */
+	uint32_t	rec_head, rec_tail;
+	struct chan_rec	rec[CHAN_SENDS_MAX];
+	uint32_t	held_head, held_n;
+	struct chan_held held[CHAN_HELD_MAX];
+};
+
+struct mkv_rail {
+	uint32_t	magic;
+	struct mkv_front *f;
+	struct mkv_rail_conf conf;
+	char		device[MKV_RDMA_NAME_BYTES];
+	struct mkv_rdma_dev *dev;
+	struct mkv_rdma_hub *hub;
+	struct mkv_rdma_mem *stage, *arena[MKV_FRONT_DRIVES_MAX];
+	struct mkv_chan	*chans;		/* one a connection */
+	struct mkv_list	dirty, broken;	/* chan.dirty: something to post; broken and not gone yet */
+	uint32_t	credits_all, credits_left, sends_left;
+	uint32_t	n_open;
+	int		up;
+	struct mkv_rdma_count told;
+};
+
+static inline void
+chan_touch(struct mkv_chan *ch)
+{
+	if (mkv_list_empty(&ch->dirty))
+		mkv_list_push_tail(&ch->rail->dirty, &ch->dirty);
+}
+
+/* rail.c */
+void		chan_break(struct mkv_chan *ch, const char *why);
+/* rail_xfer.c */
+void		xfer_done(struct mkv_rdma_qp *qp, void *cookie, int status);
+void		xfer_pump(struct mkv_chan *ch);
+void		xfer_break(struct mkv_chan *ch);		/* what is not posted ends now; what is out comes back */
+int		chan_send(struct mkv_chan *ch, struct mkv_hdr *h, const void *body, struct mkv_out *o);	/* number, sign, post; 0; MKV_E_AGAIN: no room */
+
+#endif

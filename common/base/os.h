@@ -66,6 +66,9 @@ int	mkv_os_memory(struct mkv_os_memory *out);		/* 0 or MKV_E_SYSTEM */
 
 int	mkv_os_cpu_count(void);
 int	mkv_os_listen_tcp(const char *host, uint16_t port, int reuseport, uint16_t *bound_port);	/* bound, listening, non-blocking */
+/* Tells of entries that leave a directory. A descriptor (non-blocking, readable when there is news) or MKV_E_*. */
+int	mkv_os_watch_dir(const char *path);
+int	mkv_os_watch_left(int fd, const char *name);		/* takes all news: 1: an entry of this name left */
 int	mkv_os_close_from(int lowest);				/* closes every descriptor >= lowest */
 /*
  * For the first line of a program: descriptors 0 to 2 that its parent left closed are taken by something that fails on use, lest the first socket or

@@ -426,6 +426,18 @@ mkv_os_cpu_count(void)
 }
 
 int
+mkv_os_watch_dir(const char *path MKV_UNUSED)
+{
+	return (MKV_E_UNSUPPORTED);
+}
+
+int
+mkv_os_watch_left(int fd MKV_UNUSED, const char *name MKV_UNUSED)
+{
+	return (0);
+}
+
+int
 mkv_os_close_from(int lowest)
 {
 	MKV_ASSERT(lowest >= 0);

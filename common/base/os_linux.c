@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -500,6 +501,37 @@ mkv_os_cpu_count(void)
 		return (CPU_COUNT(&set));
 	n = sysconf(_SC_NPROCESSORS_ONLN);	/* more CPUs than the set has room for */
 	return (n > 0 ? (int)n : 1);
+}
+
+int
+mkv_os_watch_dir(const char *path)
+{
+	int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC), e;
+
+	if (fd < 0)
+		return (mkv_err_from_errno(errno));
+	if (inotify_add_watch(fd, path, IN_DELETE | IN_MOVED_FROM | IN_ONLYDIR) >= 0)
+		return (fd);
+	e = mkv_err_from_errno(errno);
+	close(fd);
+	return (e);
+}
+
+int
+mkv_os_watch_left(int fd, const char *name)
+{
+	_Alignas(struct inotify_event) char buf[4096];
+	int left = 0;
+	ssize_t n;
+
+	while ((n = read(fd, buf, sizeof(buf))) > 0)
+		for (const char *p = buf; p < buf + n;) {
+			const struct inotify_event *ev = (const struct inotify_event *)(const void *)p;
+
+			left |= ev->len > 0 && strcmp(ev->name, name) == 0;
+			p += sizeof(*ev) + ev->len;
+		}
+	return (left);
 }
 
 int

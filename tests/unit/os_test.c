@@ -339,6 +339,38 @@ test_descriptors(void **state MKV_UNUSED)
 }
 
 static void
+test_watch(void **state MKV_UNUSED)
+{
+	char dir[] = "/tmp/memkv-watch-XXXXXX", path[64];
+	int fd;
+
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/b", dir);
+	assert_true((fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600)) >= 0);
+	close(fd);
+	if ((fd = mkv_os_watch_dir(dir)) == MKV_E_UNSUPPORTED)
+		skip();
+	assert_true(fd >= 0);
+	assert_int_equal(mkv_os_watch_left(fd, "b"), 0);
+	for (unsigned i = 0; i < 100; i++) {		/* more news than one read takes */
+		char other[64];
+		int o;
+
+		snprintf(other, sizeof(other), "%s/o%u", dir, i);
+		assert_true((o = open(other, O_CREAT | O_WRONLY | O_CLOEXEC, 0600)) >= 0);
+		close(o);
+		assert_int_equal(unlink(other), 0);
+	}
+	assert_int_equal(mkv_os_watch_left(fd, "b"), 0);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(mkv_os_watch_left(fd, "b"), 1);
+	assert_int_equal(mkv_os_watch_left(fd, "b"), 0);
+	close(fd);
+	assert_int_equal(rmdir(dir), 0);
+	assert_true(mkv_os_watch_dir(path) < 0);
+}
+
+static void
 test_poll_wait(void **state MKV_UNUSED)
 {
 	uint64_t t0 = mkv_now_ns(), took;
@@ -382,6 +414,7 @@ main(void)
 		cmocka_unit_test(test_medium),
 		cmocka_unit_test(test_listen),
 		cmocka_unit_test(test_descriptors),
+		cmocka_unit_test(test_watch),
 		cmocka_unit_test(test_poll_wait),
 		cmocka_unit_test(test_socket_mode),
 	};

@@ -10,8 +10,10 @@
 #include "worker/front/rail_priv.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/base/err.h"
 #include "common/base/log.h"
@@ -140,6 +142,22 @@ mkv_rail_describe(const struct mkv_rail *r, struct mkv_wire_rail *out)
 	memcpy(out->gid, d->gid.raw, sizeof(out->gid));
 	memcpy(out->address, d->address, sizeof(out->address));
 	memcpy(out->device, d->name, MKV_MIN(strlen(d->name), sizeof(out->device) - 1));
+}
+
+const char *
+mkv_rail_node(const struct mkv_rail *r)
+{
+	return (r->dev->ctx->device->dev_name);
+}
+
+/* Soft devices sit on a network device and say so. */
+int
+mkv_rail_is_soft(const struct mkv_rail *r)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "/sys/class/infiniband/%s/parent", r->dev->name);
+	return (access(path, F_OK) == 0);
 }
 
 int

@@ -65,6 +65,8 @@ int		mkv_rail_open(struct mkv_rail **out, struct mkv_front *f, const struct mkv_
 void		mkv_rail_close(struct mkv_rail **r);		/* no channel is left. Accepts NULL */
 int		mkv_rail_arena(struct mkv_rail *r, unsigned drive, void *base, uint64_t bytes);	/* memory mode: another place of payload */
 void		mkv_rail_describe(const struct mkv_rail *r, struct mkv_wire_rail *out);
+const char *	mkv_rail_node(const struct mkv_rail *r);		/* of the device, below /dev/infiniband */
+int		mkv_rail_is_soft(const struct mkv_rail *r);	/* 1: it posts by write(), which wants the credentials that opened the device */
 int		mkv_rail_fd(const struct mkv_rail *r);		/* readable: completions wait */
 int		mkv_rail_event_fd(const struct mkv_rail *r);	/* readable: the device has news */
 /* 1: the description changed; 2: the device is going away: end. */

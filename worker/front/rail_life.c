@@ -1,0 +1,179 @@
+/*
+ * memkv-front, loop thread: the process as a rail. Owns the rail and what it listens to: completions, the device's events, and the directory of device nodes,
+ * since a soft device that is deleted says nothing to those who have it open (docs/internals/rdma.md): its node is gone, and the command that deleted it waits.
+ *
+ *	watched --node gone, or the device says so--> leaving: no new sessions, what is in flight gets 1 s --> FAIL absent, exit: that closes the device
+ *
+ * The supervisor starts the next life when there is a device again. What fails at start is told in words, with what mends it.
+ */
+#include "config.h"
+
+#include "worker/front/rail_life.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "common/base/os.h"
+#include "common/base/params.h"
+#include "common/rdma/verbs.h"
+#include "worker/front/rail.h"
+
+#define LIFE_LEAVE_NS	MKV_NS_PER_SEC
+
+static struct {
+	struct mkv_rail	*rail;
+	struct mkv_front *f;
+	int		leaving;
+	int		nodes;			/* tells of device nodes that come and go; -1: nothing does */
+	int		file, event_file, nodes_file;
+	struct mkv_io	io, event_io, nodes_io;
+	uint64_t	looked_ns;
+} life = { .nodes = -1 };
+
+static void
+life_conf(const struct mkv_worker *w, struct mkv_rail_conf *c)
+{
+	const struct mkv_params *p = w->params;
+
+	memset(c, 0, sizeof(*c));
+	c->rail = w->rail;
+	c->device = w->device;
+	c->port = p->rdma_port;
+	c->gid_index = p->rdma_gid_index;
+	c->traffic_class = p->rdma_traffic_class;
+	c->service_level = p->rdma_service_level;
+	c->mtu = 256u << p->rdma_mtu;
+	c->piece_bytes = (uint32_t)p->rdma_piece_size;
+	c->window_bytes = (uint32_t)p->rdma_window;
+	c->srq_depth = p->rdma_srq_depth;
+}
+
+static int
+life_files(struct mkv_worker *w)
+{
+	if ((life.file = mkv_ioq_register_file(w->q, mkv_rail_fd(life.rail))) < 0)
+		return (life.file);
+	if ((life.event_file = mkv_ioq_register_file(w->q, mkv_rail_event_fd(life.rail))) < 0)
+		return (life.event_file);
+	/* Without it the node is looked for once a second only while there is a file system to look at: so not in the jail. */
+	if ((life.nodes = mkv_os_watch_dir("/dev/infiniband")) < 0)
+		return (0);
+	life.nodes_file = mkv_ioq_register_file(w->q, life.nodes);
+	return (life.nodes_file < 0 ? life.nodes_file : 0);
+}
+
+int
+mkv_rail_begin(struct mkv_worker *w, struct mkv_front *f, struct mkv_wire_rail *row)
+{
+	const struct mkv_verbs *v;
+	struct mkv_rail_conf c;
+	char why[512] = "";
+	int r;
+
+	life.f = f;
+	if ((v = mkv_verbs_load(why, sizeof(why))) == NULL)
+		return (mkv_worker_fail(w, 1, "%s", why));
+	life_conf(w, &c);
+	r = mkv_rail_open(&life.rail, f, v, &c, why, sizeof(why));
+	if (r == MKV_E_UNSUPPORTED)
+		return (mkv_worker_fail_absent(w, "%s", why));
+	if (r != 0)
+		return (mkv_worker_fail(w, r == MKV_E_CONFIG, "%s: %s", w->device, why[0] != '\0' ? why : mkv_err(r)));
+	if ((r = life_files(w)) != 0)
+		return (mkv_worker_fail(w, 0, "%s: %s", w->device, mkv_err(r)));
+	mkv_rail_describe(life.rail, row);
+	return (0);
+}
+
+/* ---- What it hears --------------------------------------------------------------------------------------------------------- */
+
+static void
+life_leave(struct mkv_worker *w, const char *why)
+{
+	if (life.leaving)
+		return;
+	life.leaving = 1;
+	mkv_log(MKV_EV_RAIL_LEAVES, "device=%s why=%s", w->device, why);
+	mkv_front_stop(life.f, LIFE_LEAVE_NS);
+}
+
+/* The turn takes what waits. */
+static void
+life_on_completions(struct mkv_io *io MKV_UNUSED, int res MKV_UNUSED)
+{
+}
+
+static struct mkv_worker *life_worker;
+
+static void
+life_on_event(struct mkv_io *io MKV_UNUSED, int res)
+{
+	Mkv__Ctl__Rail m = MKV__CTL__RAIL__INIT;
+	struct mkv_wire_rail row;
+
+	if (res < 0)
+		return;
+	switch (mkv_rail_event(life.rail)) {
+	case 1:
+		mkv_rail_describe(life.rail, &row);
+		mkv_rail_message(&m, &row);
+		(void)mkv_front_rail(life.f, &row, -1);
+		mkv_worker_report_rail(life_worker, &m, row.state ? "port is active" : "port is down: look at the cable, the switch and `ip link`");
+		break;
+	case 2:
+		life_leave(life_worker, "the device fails or is being removed");
+		break;
+	}
+}
+
+static void
+life_on_nodes(struct mkv_io *io MKV_UNUSED, int res)
+{
+	if (res >= 0 && mkv_os_watch_left(life.nodes, mkv_rail_node(life.rail)))
+		life_leave(life_worker, "the device is being removed");
+}
+
+void
+mkv_rail_watch(struct mkv_worker *w)
+{
+	life_worker = w;
+	life.io.done = life_on_completions;
+	life.event_io.done = life_on_event;
+	life.nodes_io.done = life_on_nodes;
+	mkv_ioq_poll(w->q, &life.io, life.file, 1);
+	mkv_ioq_poll(w->q, &life.event_io, life.event_file, 1);
+	if (life.nodes >= 0)
+		mkv_ioq_poll(w->q, &life.nodes_io, life.nodes_file, 1);
+}
+
+void
+mkv_rail_look(struct mkv_worker *w)
+{
+	if (life.leaving && w->state != MKV_WORKER_ENDED && mkv_front_idle(life.f))
+		(void)mkv_worker_fail_absent(w, "%s was removed", w->device);
+}
+
+void
+mkv_rail_end(void)
+{
+	mkv_rail_close(&life.rail);
+	if (life.nodes >= 0)
+		close(life.nodes);
+	life.nodes = -1;
+}
+
+void
+mkv_rail_message(Mkv__Ctl__Rail *m, struct mkv_wire_rail *row)
+{
+	m->rail = row->rail;
+	m->up = row->state != 0;
+	m->transports = row->transports;
+	m->speed_mbit = row->speed_mbit;
+	m->mtu = row->mtu;
+	m->gid = (ProtobufCBinaryData){ .len = sizeof(row->gid), .data = row->gid };
+	m->address = (ProtobufCBinaryData){ .len = sizeof(row->address), .data = row->address };
+	m->device = row->device;
+}

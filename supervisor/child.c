@@ -120,7 +120,7 @@ static void
 child_on_death(struct child *c)
 {
 	if (c->held)
-		c->barren_count++;
+		c->barren_count = c->ready_ns != 0 ? 0 : c->barren_count + 1;
 	else if (!c->forgiven)
 		child_count_death(c);
 	if (c->final || (c->death_count >= c->policy->crash_limit && !c->forgiven && !c->held)) {

@@ -48,7 +48,7 @@ struct child {
 	const struct child_ops *ops;
 	const struct child_policy *policy;
 	void		*owner;
-	char		name[32];
+	char		name[48];
 	uint64_t	since_ns;			/* of the present state */
 	uint64_t	ready_ns;			/* of the present life; 0: never */
 	uint64_t	death_ns[CHILD_DEATHS_MAX];	/* of deaths that count, oldest first */
@@ -59,7 +59,8 @@ struct child {
 	int		killed;				/* SIGKILL was sent in this life */
 	int		final;				/* the child said that another start would fail as well */
 	int		forgiven;			/* its end is not its fault: start again at once */
-	int		held;				/* spawn: nothing can be started now. Tried again with a growing pause, counts as no death */
+	int		held;				/* spawn: nothing can be started now; or the child: what it serves is not there now. Tried again
+							   with a growing pause, counts as no death */
 };
 
 void		child_init(struct child *c, const char *name, const struct child_ops *ops, const struct child_policy *policy, void *owner);

@@ -164,6 +164,31 @@ derive_addresses(struct config *c, struct config_errors *e)
 		COMPLAIN(c, e, "network.tls_key", "key \"network.tls_key\": \"%s\": %s", p->network_tls_key, strerror(errno));
 }
 
+/* A device's name becomes part of its front's, which is typed in a shell and ends a log line's word. */
+static int
+derive_device_name(const char *name)
+{
+	return (strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") == strlen(name) && strlen(name) < CONFIG_DEVICE_BYTES);
+}
+
+static void
+derive_rails(struct config *c, struct config_errors *e)
+{
+	const struct mkv_param_list *l = &c->params.rdma_devices;
+
+	if (l->count > CONFIG_RAILS_MAX)
+		COMPLAIN(c, e, "rdma.devices", "key \"rdma.devices\": %u devices; one server has at most %u", l->count, CONFIG_RAILS_MAX);
+	for (unsigned i = 0; i < l->count; i++) {
+		if (!derive_device_name(l->item[i]))
+			COMPLAIN(c, e, "rdma.devices", "key \"rdma.devices\": \"%s\" is not the name of a device: at most %u letters, digits, _ . -",
+			    l->item[i], CONFIG_DEVICE_BYTES - 1);
+		for (unsigned j = 0; j < i; j++)
+			if (strcmp(l->item[i], l->item[j]) == 0)
+				COMPLAIN(c, e, "rdma.devices", "key \"rdma.devices\": \"%s\" is given twice", l->item[i]);
+	}
+	c->derived.rail_count = MKV_MIN(l->count, CONFIG_RAILS_MAX);
+}
+
 static void
 derive_fronts(struct config *c, struct config_errors *e)
 {
@@ -172,15 +197,18 @@ derive_fronts(struct config *c, struct config_errors *e)
 	uint32_t cpus = (uint32_t)MKV_MAX(mkv_os_cpu_count(), 1);
 	uint64_t need;
 
-	d->front_count = p->network_shards;
-	if (d->front_count == 0)
-		d->front_count = MKV_MAX(1, MKV_MIN(4, cpus / 4));
+	derive_rails(c, e);
+	d->shard_count = p->network_shards;
+	if (d->shard_count == 0)
+		d->shard_count = MKV_MAX(1, MKV_MIN(4, cpus / 4));
+	d->front_count = d->shard_count + d->rail_count;
 	d->stage_data_bytes = p->memory_max_size / d->front_count / p->memory_block_size * p->memory_block_size;
 	need = STAGE_EXTENTS_MIN * MKV_MAX(p->storage_block_size, p->memory_block_size);
 	if (d->stage_data_bytes < need)
-		COMPLAIN(c, e, "memory.max_size memory.block_size storage.block_size network.shards",
-		    "key \"memory.max_size\": %" PRIu64 " bytes for %u front processes are too little; with storage.block_size %" PRIu64
-		    " at least %" PRIu64 " are needed", p->memory_max_size, d->front_count, p->storage_block_size, need * d->front_count);
+		COMPLAIN(c, e, "memory.max_size memory.block_size storage.block_size network.shards rdma.devices",
+		    "key \"memory.max_size\": %" PRIu64 " bytes for %u front processes (%u for TCP, %u for rdma.devices) are too little; with "
+		    "storage.block_size %" PRIu64 " at least %" PRIu64 " are needed", p->memory_max_size, d->front_count, d->shard_count,
+		    d->rail_count, p->storage_block_size, need * d->front_count);
 }
 
 static void

@@ -12,6 +12,8 @@
 #include "common/base/params.h"
 
 #define CONFIG_FRONTS_MAX	64u
+#define CONFIG_RAILS_MAX	11u	/* as many as a HELLO reply lists (MKV_WIRE_RAILS_MAX) */
+#define CONFIG_DEVICE_BYTES	32u	/* of an RDMA device's name, with the terminator */
 #define CONFIG_DRIVES_MAX	MKV_PARAM_DRIVES_MAX
 #define CONFIG_SETS_MAX		256u
 #define CONFIG_ERRORS_MAX	64u	/* told in one go; the rest is counted */
@@ -46,7 +48,9 @@ struct config_derived {
 	struct mkv_param_addr data, admin;	/* port 0: any */
 	int		loopback;		/* the data address is */
 	int		explicit_key;
-	uint32_t	front_count, drive_count;
+	uint32_t	shard_count, rail_count;	/* fronts for TCP; for RDMA devices: params.rdma_devices, in that order */
+	uint32_t	front_count;		/* of both kinds */
+	uint32_t	drive_count;
 	uint64_t	stage_data_bytes;	/* of one front */
 	struct config_drive drive[CONFIG_DRIVES_MAX];
 };

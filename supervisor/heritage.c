@@ -4,7 +4,8 @@
  * What a child is given is exactly what heritage_give() sends, in that order, on its control socket; nothing is inherited by fork but descriptors
  * 0 to 3.
  *
- *	front	own stage, own bell, bells of all drives, rings with all drives, arenas (data), its listener, keys derived for it
+ *	front	own stage, own bell, bells of all drives, rings with all drives, arenas (data), keys derived for it; for TCP: its listener and
+ *		the doors of all rails; for RDMA: its own door (rails.c)
  *	drive	stages of all fronts, own bell, bells of all fronts and drives, rings with all of them, its own arena (data and metadata)
  *
  * Invariants: bells, stages, arenas and metric pages outlive their process; a ring belongs to one pair of lives and is made anew when either end
@@ -145,14 +146,14 @@ static int
 heritage_listen(struct mkv_sup *s, char *why, unsigned why_bytes)
 {
 	const struct config_derived *d = s->conf;
-	int shared = s->front_count > 1, fd, r;
+	int shared = s->shard_count > 1, fd, r;
 
 	/* A shared port would let a second server of this user in beside us, unseen: first take it for ourselves alone. */
 	fd = heritage_listen_first(s, d);
 	r = MKV_MIN(fd, 0);
 	if (shared && fd >= 0)
 		close(fd);
-	for (uint32_t i = 0; i < s->front_count && r == 0; i++) {
+	for (uint32_t i = 0; i < s->shard_count && r == 0; i++) {
 		if (shared)
 			fd = mkv_os_listen_tcp(d->data.host, s->data_port, 1, NULL);
 		r = MKV_MIN(fd, 0);
@@ -217,6 +218,7 @@ heritage_destroy(struct mkv_sup *s)
 		heritage_close(&p->bell_wait);
 		heritage_close(&p->stage_fd);
 		heritage_close(&p->listen_fd);
+		heritage_close(&p->rail.door_fd);
 		heritage_close(&p->arena_fd);
 		heritage_close(&p->arena_meta_fd);
 	}
@@ -409,6 +411,10 @@ heritage_configure(struct proc *p)
 		heritage_drive_part(p, &c, others);
 	else
 		c.front_id = p->index + 1;
+	if (proc_is_rail(p)) {
+		c.device = (char *)(uintptr_t)rail_device(p);
+		c.rail = p->rail.number;
+	}
 	proc_send(p, &m, NULL, 0);
 	heritage_params_free(params, c.n_params);
 }
@@ -525,8 +531,14 @@ heritage_give(struct proc *p)
 	for (uint32_t i = 0; i < s->proc_count; i++)
 		if (heritage_neighbours(p, &s->proc[i]))
 			heritage_tell_ring(p, &s->proc[i]);
-	if (!proc_is_drive(p))
+	if (p->kind == SUP_FRONT_TCP) {
 		heritage_tell_listener(p);
+		rails_tell_all(p);
+	}
+	if (proc_is_rail(p) && rails_open_door(p) != 0) {
+		proc_break(p, "no descriptors for its door");
+		return;
+	}
 	heritage_tell_start(p);
 }
 

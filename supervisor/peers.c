@@ -287,6 +287,8 @@ peers_on_death(struct proc *p, uint32_t epoch_died, int clean)
 	p->died_epoch = epoch_died;
 	heritage_drop_rings(p);
 	peers_tell_died(p, epoch_died);
+	if (proc_is_rail(p))
+		rails_on_end(p);
 	if (!proc_is_drive(p))
 		return;
 	uv_timer_stop(&p->sup->pool[p->index].drain_timer);	/* nobody asks for the lock until its next life is configured */
@@ -305,6 +307,8 @@ peers_on_state(struct proc *p, enum child_state from MKV_UNUSED)
 void
 peers_on_broken(struct proc *p)
 {
+	if (proc_is_rail(p))
+		rails_on_end(p);
 	if (!proc_is_drive(p))
 		return;
 	p->died_epoch = p->sup->state.epoch;

@@ -80,7 +80,7 @@ proc_say_end(struct proc *p, const struct life *l, int status)
 	mkv_log(ev, "child=%s child_pid=%d why=%s last=%s", p->child.name, (int)l->pid, p->why, last != NULL ? last : "");
 	if (p->child.state == CHILD_FATAL)
 		mkv_log(MKV_EV_CHILD_FATAL, "child=%s why=%s", p->child.name, p->why);
-	if (ev == MKV_EV_CHILD_DIED)
+	if (ev == MKV_EV_CHILD_DIED && !p->child.held)
 		mkv_metric_add(p->sup->metrics, MKV_M_supervisor_child_deaths_total, 0, 1);
 }
 
@@ -184,7 +184,7 @@ proc_on_ready(struct proc *p, const Mkv__Ctl__Ready *r)
 		return;				/* it was asked to stop meanwhile */
 	mkv_log(MKV_EV_CHILD_READY, "child=%s child_pid=%d io=%s jail_missing=%s detail=%s", p->child.name, (int)p->life->pid, p->io,
 	    p->jail_missing, p->detail);
-	if (proc_is_drive(p) && !peers_on_ready(p, r))
+	if (proc_is_drive(p) ? !peers_on_ready(p, r) : !rails_on_ready(p, r->rail))
 		return;
 	child_on_ready(&p->child);
 	if (proc_is_drive(p))
@@ -203,6 +203,8 @@ proc_on_fail(struct proc *p, const Mkv__Ctl__Fail *f)
 		peers_saw_epoch(p->sup, f->epoch_seen);
 		p->child.forgiven = 1;
 	}
+	if (f->absent && proc_is_rail(p) && !f->final)
+		p->child.held = 1;
 }
 
 /*
@@ -235,6 +237,8 @@ proc_on_state(struct proc *p, const Mkv__Ctl__State *st)
 	snprintf(p->detail, sizeof(p->detail), "%s", st->detail);
 	if (proc_is_drive(p) && (st->failed || st->hangs || st->readonly))
 		proc_on_drive_bad(p, st);
+	if (st->rail != NULL)
+		rails_on_state(p, st->rail);
 }
 
 static void
@@ -529,6 +533,8 @@ proc_init(struct mkv_sup *s, uint32_t number, enum sup_kind kind, uint32_t index
 
 	memset(p, 0, sizeof(*p));
 	snprintf(name, sizeof(name), "%s:%u", proc_names[kind], index);
+	if (kind == SUP_FRONT_RDMA)
+		snprintf(name, sizeof(name), "%s:%s", proc_names[kind], s->params->rdma_devices.item[index - s->shard_count]);
 	child_init(&p->child, name, &proc_ops, &s->policy, p);
 	p->sup = s;
 	p->kind = kind;
@@ -536,6 +542,8 @@ proc_init(struct mkv_sup *s, uint32_t number, enum sup_kind kind, uint32_t index
 	p->number = number;
 	(void)uv_timer_init(s->loop, &p->timer);
 	p->timer.data = p;
+	p->rail.number = kind == SUP_FRONT_RDMA ? index - s->shard_count + 1 : 0;
+	p->rail.door_fd = -1;
 	p->bell_shm = p->bell_wait = p->bell_ring = p->metrics_fd = p->stage_fd = p->listen_fd = p->arena_fd = p->arena_meta_fd = -1;
 }
 

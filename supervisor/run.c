@@ -37,7 +37,11 @@ run_limits(void)
 {
 	struct rlimit all = { RLIM_INFINITY, RLIM_INFINITY }, files;
 
-	(void)setrlimit(RLIMIT_MEMLOCK, &all);	/* refused without privileges: buffers then stay unregistered */
+	/* Refused without privileges: then as much as there may be. Buffers stay unregistered; an RDMA front says what it lacks. */
+	if (setrlimit(RLIMIT_MEMLOCK, &all) != 0 && getrlimit(RLIMIT_MEMLOCK, &all) == 0) {
+		all.rlim_cur = all.rlim_max;
+		(void)setrlimit(RLIMIT_MEMLOCK, &all);
+	}
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
 		files.rlim_cur = files.rlim_max;
 		(void)setrlimit(RLIMIT_NOFILE, &files);
@@ -124,8 +128,9 @@ run_procs(struct mkv_sup *s, char *why)
 	if ((r = budget_pool(s, 0, 0, why, WHY_MAX)) != 0)
 		return (r);
 	s->front_count = s->conf->front_count;
+	s->shard_count = s->conf->shard_count;
 	for (uint32_t i = 0; i < s->front_count; i++)
-		proc_init(s, n++, SUP_FRONT_TCP, i);
+		proc_init(s, n++, i < s->shard_count ? SUP_FRONT_TCP : SUP_FRONT_RDMA, i);
 	for (uint32_t i = 0; i < s->drive_count; i++)
 		proc_init(s, n++, SUP_DRIVE, i);
 	s->proc_count = n;
@@ -162,6 +167,8 @@ run_on_ping(uv_timer_t *t)
 	s->pinged_ns = now;
 	pool_tick(s);
 	peers_save_late(s);
+	if (s->phase == SUP_STARTING)
+		sup_on_change(s);		/* time alone makes it ready: a rail is not waited for for ever */
 }
 
 static void
@@ -237,9 +244,9 @@ run_say_notes(const struct config *c)
 static void
 run_start(struct mkv_sup *s)
 {
-	mkv_log(MKV_EV_START, "version=%s epoch=%" PRIu32 " data_dir=%s config=%s key=%s fronts=%u drives=%u", PACKAGE_VERSION, s->state.epoch,
+	mkv_log(MKV_EV_START, "version=%s epoch=%" PRIu32 " data_dir=%s config=%s key=%s fronts=%u rails=%u drives=%u", PACKAGE_VERSION, s->state.epoch,
 	    s->conf->data_dir, s->config->file[0] != '\0' ? s->config->file : "-", s->keys.now.dev ? "dev" : "explicit", s->front_count,
-	    s->drive_count);
+	    s->front_count - s->shard_count, s->drive_count);
 	run_say_notes(s->config);
 	/* Drives first: they have more to do before they are ready. */
 	for (uint32_t i = 0; i < s->drive_count; i++)

@@ -2,7 +2,7 @@
  * Process: supervisor, loop thread.
  * The server as a whole: when it is ready, how it stops, what a reload changes. run.c makes it and takes it apart.
  *
- *	STARTING ---(fronts run, each drive runs or is settled, one at least runs)---> SERVING: the ready line
+ *	STARTING ---(fronts run, each drive runs or is settled, one at least runs, rails had their chance)---> SERVING: the ready line
  *	  any    ---(TERM, INT, shutdown)---> STOPPING_FRONTS ---(no front left)---> STOPPING_DRIVES ---(no drive left)---> DONE
  *
  * Fronts end first: what they have in flight still needs the drives. server.stop_timeout covers both; then SIGKILL, and what the kernel still
@@ -49,7 +49,7 @@ sup_count(const struct mkv_sup *s, uint32_t first, uint32_t count, enum child_st
 int
 sup_serving(const struct mkv_sup *s)
 {
-	return (s->phase == SUP_SERVING && sup_count(s, 0, s->front_count, CHILD_RUNNING) > 0 && pool_online(s) > 0);
+	return (s->phase == SUP_SERVING && sup_count(s, 0, s->shard_count, CHILD_RUNNING) > 0 && pool_online(s) > 0);
 }
 
 static void
@@ -89,12 +89,24 @@ sup_say_ready(struct mkv_sup *s)
 	notify_ready(s);
 }
 
+/* A client that comes with the ready line finds the rails that there are; one that cannot be had, or is slow, delays nobody. */
+static int
+sup_rails_settled(const struct mkv_sup *s)
+{
+	if (mkv_now_ns() - s->started_ns >= SUP_RAIL_PATIENCE_NS)
+		return (1);
+	for (uint32_t i = s->shard_count; i < s->front_count; i++)
+		if (s->proc[i].child.state == CHILD_STARTING && s->proc[i].child.restart_count == 0)
+			return (0);
+	return (1);
+}
+
 static void
 sup_check_ready(struct mkv_sup *s)
 {
 	uint32_t settled = 0, wanted = 0;
 
-	if (sup_count(s, 0, s->front_count, CHILD_FATAL) == s->front_count) {
+	if (sup_count(s, 0, s->shard_count, CHILD_FATAL) == s->shard_count) {
 		sup_fatal(s, sup_front(s, 0)->why);
 		return;
 	}
@@ -108,7 +120,9 @@ sup_check_ready(struct mkv_sup *s)
 		settled += pool_state(s, i) != MKV_DRIVE_RESTARTING;
 	if (settled < s->drive_count || pool_online(s) == 0 || !pool_served(s))
 		return;
-	if (sup_count(s, 0, s->front_count, CHILD_RUNNING) + sup_count(s, 0, s->front_count, CHILD_FATAL) < s->front_count)
+	if (sup_count(s, 0, s->shard_count, CHILD_RUNNING) + sup_count(s, 0, s->shard_count, CHILD_FATAL) < s->shard_count)
+		return;
+	if (!sup_rails_settled(s))
 		return;
 	s->phase = SUP_SERVING;
 	sup_say_ready(s);

@@ -33,6 +33,7 @@
 #define PROC_FORGIVEN_MAX	3u
 #define PROC_ACCUSE_MAX		3u			/* neighbours that a child's word ends within server.crash_window */
 #define PROC_START_PATIENCE	6u			/* times server.ping_timeout, until it is ready */
+#define SUP_RAIL_PATIENCE_NS	(3 * MKV_NS_PER_SEC)	/* the start does not wait longer for RDMA devices */
 #define SUP_KILL_LIMIT_MS	2000u			/* at the end: SIGKILL to giving up on a process that the kernel holds */
 
 struct mkv_sup;
@@ -59,6 +60,15 @@ struct life {
 	int		reaped;			/* its pid may be another's by now */
 	int		broken;			/* its control socket ended or it talked nonsense: SIGKILL is on its way */
 	uint64_t	ping_nonce, ping_sent_ns, pong_ns;	/* ping_sent_ns 0: none is open */
+};
+
+/* Of a front:rdma: rails.c. */
+struct sup_rail {
+	uint32_t	number;			/* on the wire, from 1; 0: this process is no rail */
+	int		door_fd;		/* the end that TCP fronts send to, of the present life; -1: none */
+	int		up;			/* what follows is from its own words in this life */
+	uint32_t	transports, speed_mbit, mtu;
+	uint8_t		gid[16], address[16];
 };
 
 /* One row of the table of processes: as long as the supervisor lives. */
@@ -88,7 +98,8 @@ struct proc {
 	uint64_t	stage_bytes;
 	int		stage_huge;
 	uint32_t	stage_epoch;
-	int		listen_fd;		/* front */
+	int		listen_fd;		/* front:tcp */
+	struct sup_rail	rail;			/* front:rdma */
 	int		arena_fd, arena_meta_fd;	/* drive, memory mode */
 	uint64_t	arena_meta_bytes;
 };
@@ -145,6 +156,7 @@ struct mkv_sup {
 	int		exit_status;
 	uint16_t	data_port, admin_port;	/* as bound */
 	uint32_t	front_count, drive_count, proc_count;
+	uint32_t	shard_count;		/* of the fronts: those for TCP, which come first */
 	struct proc	proc[SUP_PROCS_MAX];	/* fronts first */
 	struct sup_ring	*ring;			/* [a * SUP_PROCS_MAX + b], a < b */
 	struct pool_drive pool[CONFIG_DRIVES_MAX];
@@ -199,6 +211,19 @@ pool_row(const struct mkv_sup *s, uint32_t i)
 }
 
 static inline int
+proc_is_rail(const struct proc *p)
+{
+	return (p->kind == SUP_FRONT_RDMA);
+}
+
+/* Its name in rdma.devices. */
+static inline const char *
+rail_device(const struct proc *p)
+{
+	return (p->sup->params->rdma_devices.item[p->rail.number - 1]);
+}
+
+static inline int
 proc_is_drive(const struct proc *p)
 {
 	return (p->kind == SUP_DRIVE);
@@ -247,6 +272,14 @@ uint32_t	heritage_ring_epoch(const struct proc *a, const struct proc *b);	/* of 
 void		heritage_give(struct proc *p);				/* CONFIGURE ... START */
 void		heritage_configure(struct proc *p);			/* CONFIGURE alone: reload */
 void		heritage_key(struct proc *p, const struct key *k, int revoked);
+
+/* rails.c */
+int		rails_open_door(struct proc *rail);			/* of the life that is being configured; the front's end goes to it. MKV_E_* */
+void		rails_tell_all(struct proc *front);			/* a TCP front that is being configured */
+int		rails_on_ready(struct proc *p, const Mkv__Ctl__Rail *r);	/* 0: it is refused. Of every front; r may be NULL */
+void		rails_on_state(struct proc *p, const Mkv__Ctl__Rail *r);
+void		rails_on_end(struct proc *rail);			/* it died, or is on its way out */
+unsigned	rails_up(const struct mkv_sup *s);
 
 /* peers.c */
 int		peers_raise_epoch(struct mkv_sup *s, char *why, unsigned why_bytes);	/* durable when it returns 0 */

@@ -18,6 +18,7 @@
 #include "common/base/clock.h"
 #include "common/base/err.h"
 #include "common/base/hash.h"
+#include "proto/wire.h"
 #include "supervisor/sup_priv.h"
 
 static char *
@@ -49,7 +50,7 @@ admin_health(struct mkv_sup *s, size_t *bytes, int *unhealthy)
 	uint32_t online = pool_online(s), total = s->drive_count - pool_removed(s);
 
 	*unhealthy = strcmp(word, "unhealthy") == 0;
-	return (status_text(json_pack("{s:s,s:b,s:i,s:i,s:i}", "status", word, "rdma_active", 0, "drives_online", (int)online,
+	return (status_text(json_pack("{s:s,s:b,s:i,s:i,s:i}", "status", word, "rdma_active", rails_up(s) > 0, "drives_online", (int)online,
 	    "drives_offline", (int)(total - online), "drives_total", (int)total), bytes));
 }
 
@@ -168,6 +169,21 @@ status_process(const struct proc *p)
 	    status_string(p->detail), "why", status_string(p->why), "last_words", words));
 }
 
+static json_t *
+status_rails(const struct mkv_sup *s)
+{
+	json_t *a = json_array();
+
+	for (uint32_t i = s->shard_count; i < s->front_count; i++) {
+		const struct sup_rail *r = &s->proc[i].rail;
+
+		json_array_append_new(a, json_pack("{s:i,s:s,s:b,s:b,s:b,s:I,s:I}", "rail", (int)r->number, "device", rail_device(&s->proc[i]), "up", r->up,
+		    "rc", (r->transports & MKV_FEATURE_RDMA_RC) != 0, "dc", (r->transports & MKV_FEATURE_RDMA_DC) != 0, "speed_mbit",
+		    (json_int_t)r->speed_mbit, "mtu", (json_int_t)r->mtu));
+	}
+	return (a);
+}
+
 char *
 admin_status(struct mkv_sup *s, size_t *bytes)
 {
@@ -175,8 +191,8 @@ admin_status(struct mkv_sup *s, size_t *bytes)
 
 	for (uint32_t i = 0; i < s->proc_count; i++)
 		json_array_append_new(processes, status_process(&s->proc[i]));
-	return (status_text(json_pack("{s:s,s:o,s:s,s:I,s:I,s:s,s:o,s:o,s:o}", "status", status_health(s), "server_id",
+	return (status_text(json_pack("{s:s,s:o,s:s,s:I,s:I,s:s,s:o,s:o,s:o,s:o}", "status", status_health(s), "server_id",
 	    status_hex(s->state.server_id, sizeof(s->state.server_id)), "version", PACKAGE_VERSION, "epoch", (json_int_t)s->state.epoch,
 	    "uptime_s", (json_int_t)((mkv_now_ns() - s->started_ns) / MKV_NS_PER_SEC), "auth_key", s->keys.now.dev ? "dev" : "explicit",
-	    "memory", status_memory(s), "storage", status_storage(s), "processes", processes), bytes));
+	    "memory", status_memory(s), "storage", status_storage(s), "rails", status_rails(s), "processes", processes), bytes));
 }

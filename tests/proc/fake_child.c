@@ -7,6 +7,8 @@
  *	ready_after=MS (READY so late, silent before) hang_in_start (silent for ever after DRAINED)
  *	linger=MS (stays so long after the end of the supervisor, with its listening socket)
  *	no_front_drained (a drive: never answers PEER_DIED of a front)
+ *	absent (a front of an RDMA device: the device is not there) no_rail other_rail (its READY describes none, another one's)
+ *	rail_down (READY, then STATE: its port is down)
  *	accuse (calls each ring that it gets damaged) accuse_stale (one of an epoch that is over) accuse_nobody (of a neighbour that is none)
  * Each message that it gets is told on stderr: level=info event=note got=ring peer=1 index=0 epoch=3.
  */
@@ -32,7 +34,7 @@
 
 static char behave[512], name[64];
 static int is_drive;
-static uint32_t own_epoch;
+static uint32_t own_epoch, own_rail;
 
 static int
 does(const char *word)
@@ -87,9 +89,38 @@ send_drained(int own, uint32_t front, uint32_t epoch)
 }
 
 static void
+describe_rail(Mkv__Ctl__Rail *r, int up)
+{
+	static uint8_t gid[16] = "fake gid", address[16] = "fake address";
+
+	mkv__ctl__rail__init(r);
+	r->rail = own_rail + (uint32_t)does("other_rail");
+	r->up = up;
+	r->transports = 2;
+	r->speed_mbit = 100000;
+	r->mtu = 4096;
+	r->gid = (ProtobufCBinaryData){ .len = sizeof(gid), .data = gid };
+	r->address = (ProtobufCBinaryData){ .len = sizeof(address), .data = address };
+}
+
+static void
+send_rail_down(void)
+{
+	Mkv__Ctl__State s = MKV__CTL__STATE__INIT;
+	Mkv__Ctl__Rail rail;
+	char detail[] = "the port is down";
+
+	describe_rail(&rail, 0);
+	s.rail = &rail;
+	s.detail = detail;
+	send_body(MKV__CTL__CONTROL__BODY_STATE, &s, NULL, 0);
+}
+
+static void
 send_ready(void)
 {
 	Mkv__Ctl__Ready r = MKV__CTL__READY__INIT;
+	Mkv__Ctl__Rail rail;
 	uint8_t uuid[16] = "fake drive uuid";
 	char io[] = "fake", *missing[] = { (char[]){ "everything" } };
 
@@ -101,6 +132,10 @@ send_ready(void)
 		r.drive_uuid = (ProtobufCBinaryData){ .len = sizeof(uuid), .data = uuid };
 		r.total_bytes = 1 << 30;
 		r.used_bytes = 4096;
+	}
+	if (own_rail != 0 && !does("no_rail")) {
+		describe_rail(&rail, 1);
+		r.rail = &rail;
 	}
 	send_body(MKV__CTL__CONTROL__BODY_READY, &r, NULL, 0);
 }
@@ -138,6 +173,7 @@ send_fail(int final, uint32_t epoch)
 	f.why = why;
 	f.final = final;
 	f.epoch_seen = epoch;
+	f.absent = does("absent");
 	send_body(MKV__CTL__CONTROL__BODY_FAIL, &f, NULL, 0);
 	_exit(1);
 }
@@ -164,6 +200,8 @@ started(void)
 		abort();
 	if (does("fail_final"))
 		send_fail(1, 0);
+	if (does("absent"))
+		send_fail(0, 0);
 	if (does("fail_epoch") && own_epoch < 1000)
 		send_fail(0, 1000);
 	if (does("bad_message"))
@@ -184,6 +222,8 @@ started(void)
 	if (does("die_before_ready"))
 		_exit(7);
 	send_ready();
+	if (does("rail_down"))
+		send_rail_down();
 	for (int i = 0; does("flood") && i < 20000; i++) {
 		mkv_log(MKV_EV_NOTE, "flood=%d", i);
 		if (i % 500 == 499)
@@ -206,6 +246,7 @@ on_message(const Mkv__Ctl__Control *m, unsigned n_fds)
 	switch (m->body_case) {
 	case MKV__CTL__CONTROL__BODY_CONFIGURE:
 		own_epoch = m->configure->epoch;
+		own_rail = m->configure->rail;
 		mkv_log(MKV_EV_NOTE, "got=configure name=%s epoch=%u params=%zu media=%s uuid=%zu level=%s", m->configure->name, own_epoch,
 		    m->configure->n_params, m->configure->media, m->configure->drive_uuid.len, "-");
 		break;
@@ -239,6 +280,10 @@ on_message(const Mkv__Ctl__Control *m, unsigned n_fds)
 		break;
 	case MKV__CTL__CONTROL__BODY_LISTENER:
 		mkv_log(MKV_EV_NOTE, "got=listener fds=%u", n_fds);
+		break;
+	case MKV__CTL__CONTROL__BODY_DOOR:
+		mkv_log(MKV_EV_NOTE, "got=door rail=%u up=%d device=%s transports=%u mtu=%u fds=%u", m->door->rail->rail, m->door->rail->up,
+		    m->door->rail->device, m->door->rail->transports, m->door->rail->mtu, n_fds);
 		break;
 	case MKV__CTL__CONTROL__BODY_START:
 		started();

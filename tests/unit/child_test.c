@@ -280,6 +280,30 @@ held_starts_count_as_no_death(void **state)
 	assert_int_equal(c.state, CHILD_RUNNING);
 }
 
+/* What it serves is away: it may say so as often as it likes, and after a life of service the pause begins small again. */
+static void
+a_child_that_is_held_by_its_own_word(void **state)
+{
+	(void)state;
+	assert_int_equal(child_start(&c), 0);
+	for (unsigned i = 0; i < 50; i++) {
+		child_on_hello(&c);
+		c.held = 1;
+		child_on_end(&c);
+		assert_int_equal(c.state, CHILD_BACKOFF);
+		now += armed;
+		child_on_timer(&c);
+		assert_int_equal(c.state, CHILD_STARTING);
+		assert_false(c.held);
+	}
+	child_on_ready(&c);
+	c.held = 1;
+	child_on_end(&c);
+	assert_int_equal(c.state, CHILD_BACKOFF);
+	assert_true(armed == policy.backoff_min_ns);
+	assert_int_equal(c.death_count, 0);
+}
+
 static void
 forgiven_starts_again_at_once_and_costs_nothing(void **state)
 {
@@ -438,6 +462,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(held_starts_count_as_no_death, fresh),
+		cmocka_unit_test_setup(a_child_that_is_held_by_its_own_word, fresh),
 		cmocka_unit_test_setup(good_life, fresh),
 		cmocka_unit_test_setup(backoff_doubles_up_to_its_limit, fresh),
 		cmocka_unit_test_setup(a_child_that_gets_ready_is_back_soon, fresh),

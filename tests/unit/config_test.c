@@ -255,7 +255,51 @@ yaml_of_other_shapes(void **state)
 	assert_string_equal(conf.note[0]->key, "rdma.num_worker_threads");
 	file("rdma: {devices: [a, b]}\nlocal: {path: /run/x}\n");
 	load();
-	assert_int_equal(conf.n_notes, 2);		/* not taken for RDMA or a local socket that nobody serves */
+	assert_int_equal(conf.n_notes, 1);		/* not taken for a local socket that nobody serves */
+}
+
+/* Each device is a front of its own, and shares the staging memory. */
+static void
+rails(void **state)
+{
+	const struct config_derived *d = &conf.derived;
+	uint64_t alone;
+
+	(void)state;
+	file("network: {shards: 2}\n");
+	load();
+	assert_int_equal(d->shard_count, 2);
+	assert_int_equal(d->front_count, 2);
+	assert_int_equal(d->rail_count, 0);
+	alone = d->stage_data_bytes;
+	file("network: {shards: 2}\nrdma: {devices: [mlx5_0, rocep1s0f0.1]}\n");
+	load();
+	assert_int_equal(d->shard_count, 2);
+	assert_int_equal(d->rail_count, 2);
+	assert_int_equal(d->front_count, 4);
+	assert_true(d->stage_data_bytes == alone / 2);
+	file("network: {shards: 1}\nrdma: {device: mlx5_0}\n");
+	load();
+	assert_int_equal(d->rail_count, 1);
+	file("memory: {max_size: 16MiB}\nnetwork: {shards: 1}\nrdma: {devices: [a, b]}\n");
+	refused(0, "@: ", "3 front processes (1 for TCP, 2 for rdma.devices)");
+	refused(0, "@: ", "at least 25165824");
+	file("rdma: {devices: [a, b, a]}\n");
+	refused(0, "@: ", "\"a\" is given twice");
+	file("rdma: {devices: [\"a b\"]}\n");
+	refused(0, "@: ", "not the name of a device");
+	file("rdma: {devices: [a/b]}\n");
+	refused(0, "@: ", "not the name of a device");
+	file("rdma: {devices: [mlx5_01234567890123456789012345]}\n");
+	load();
+	file("rdma: {devices: [mlx5_012345678901234567890123456]}\n");
+	refused(0, "@: ", "at most 31");
+	file("memory: {max_size: 1GiB}\nrdma: {devices: [a, b, c, d, e, f, g, h, i, j, k]}\n");
+	load();
+	file("memory: {max_size: 1GiB}\nrdma: {devices: [a, b, c, d, e, f, g, h, i, j, k, l]}\n");
+	refused(0, "@: ", "12 devices; one server has at most 11");
+	file("rdma: {piece_size: 32KiB}\n");
+	refused(0, "@:1: ", "64KiB");
 }
 
 static void
@@ -511,6 +555,7 @@ main(void)
 		cmocka_unit_test_setup(variables_that_are_no_keys, fresh),
 		cmocka_unit_test_setup(secrets_do_not_show_in_complaints, fresh),
 		cmocka_unit_test_setup(yaml_of_other_shapes, fresh),
+		cmocka_unit_test_setup(rails, fresh),
 		cmocka_unit_test_setup(yaml_that_is_refused, fresh),
 		cmocka_unit_test_setup(elsewhere_needs_a_key, fresh),
 		cmocka_unit_test_setup(loopback_or_not, fresh),

@@ -520,6 +520,11 @@ test_table(void **state MKV_UNUSED)
 	assert_false(ALLOWED(ARENA, MKV_CTL_SETUP, 0, 2));
 	assert_false(ALLOWED(RING, MKV_CTL_NEW, 0, 2));
 	assert_false(ALLOWED(RING, MKV_CTL_SERVE, 0, 1));
+	assert_true(ALLOWED(DOOR, MKV_CTL_SETUP, 0, 1));
+	assert_true(ALLOWED(DOOR, MKV_CTL_SERVE, 0, 0));
+	assert_false(ALLOWED(DOOR, MKV_CTL_SERVE, 0, 2));
+	assert_false(ALLOWED(DOOR, MKV_CTL_NEW, 0, 0));
+	assert_false(ALLOWED(DOOR, MKV_CTL_SERVE, 1, 0));
 	assert_true(ALLOWED(PING, MKV_CTL_STOPPING, 0, 0));
 	assert_false(ALLOWED(READY, MKV_CTL_SERVE, 0, 0));	/* a worker's own words */
 	assert_false(ALLOWED(FAIL, MKV_CTL_SERVE, 1, 0));

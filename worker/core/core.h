@@ -58,7 +58,7 @@ struct mkv_worker_ops {
 	 * After the first CONFIGURE: w->params and the names are there, nothing else is.
 	 */
 	int		(*init)(struct mkv_worker *w);
-	/* KEY STAGE ARENA LISTENER POOL_MAP PEER_DRAINED, CONFIGURE on reload. Descriptors: keep one by setting its fds[] to -1; the rest is closed. */
+	/* KEY STAGE ARENA LISTENER DOOR POOL_MAP PEER_DRAINED, CONFIGURE on reload. Descriptors: keep one by setting its fds[] to -1; the rest is closed. */
 	int		(*message)(struct mkv_worker *w, const Mkv__Ctl__Control *m, int *fds, unsigned n_fds);
 	int		(*start)(struct mkv_worker *w);
 	/* New rings are open (p->epoch). Comes for a first and for a restarted peer; peer_down came before if there were older ones. */
@@ -91,6 +91,8 @@ struct mkv_worker {
 	uint32_t	other_count;
 	int		loopback_only, has_drive_uuid, forget_all;
 	char		media[256];
+	char		device[64];		/* front of KIND_FRONT_RDMA: its device, ... */
+	uint32_t	rail;			/* ... its number on the wire; 0: no such front */
 	uint64_t	max_size;
 
 	struct mkv_metrics *metrics;		/* NULL until METRICS came; all calls accept NULL */
@@ -134,6 +136,8 @@ void		mkv_worker_ready(struct mkv_worker *w, Mkv__Ctl__Ready *ready);		/* io and
 void		mkv_worker_drained_own(struct mkv_worker *w);
 void		mkv_worker_drained_front(struct mkv_worker *w, uint32_t front, uint32_t epoch);
 void		mkv_worker_report(struct mkv_worker *w, int readonly, int failed, const char *detail);	/* State; -1: as last time */
+/* State of an RDMA front: its port went down, or came back. What stands in Rail replaces what READY said. */
+void		mkv_worker_report_rail(struct mkv_worker *w, Mkv__Ctl__Rail *rail, const char *detail);
 void		mkv_worker_report_hang(struct mkv_worker *w, const char *detail);	/* drive: an I/O request does not end */
 void		mkv_worker_map_stored(struct mkv_worker *w, uint64_t version);
 void		mkv_worker_away_log(struct mkv_worker *w, Mkv__Ctl__AwayLog *part);
@@ -142,6 +146,8 @@ void		mkv_worker_spaces(struct mkv_worker *w, Mkv__Ctl__Spaces *part);
 void		mkv_worker_stopped(struct mkv_worker *w);				/* STOPPED, then exit 0 */
 /* Cannot serve: logs, sends Fail, ends the loop, exit 1. Returns MKV_E_CANCELLED, so that callbacks can return it. */
 int		mkv_worker_fail(struct mkv_worker *w, int final, const char *fmt, ...) MKV_PRINTF(3, 4);
+/* An RDMA front: its device is not there, or went away. Started again with a growing pause until it is there; no fault of this process. */
+int		mkv_worker_fail_absent(struct mkv_worker *w, const char *fmt, ...) MKV_PRINTF(2, 3);
 /* The medium has seen an epoch that is not below ours: start us again with a later one. */
 int		mkv_worker_fail_epoch(struct mkv_worker *w, uint32_t epoch_seen);
 /* The medium is this server's and another drive than it should be. */

@@ -57,6 +57,8 @@ static const struct {
 	ROW(PEER_DIED,		"peer_died",	BOTH,	EVER,			0, 0),
 	ROW(PEER_DRAINED,	"peer_drained",	BOTH,	EVER,			0, 0),
 	ROW(LISTENER,		"listener",	FRONT,	LATER,			1, 0),
+	ROW(DOOR,		"door",		FRONT,	EVER,			1, 0),
+	ROW(DOOR,		"door",		FRONT,	EVER,			0, 0),
 	ROW(POOL_MAP,		"pool_map",	BOTH,	EVER,			0, 0),
 	ROW(AWAY_ASK,		"away_ask",	DRIVE,	EVER,			0, 0),
 	ROW(FORGET,		"forget",	DRIVE,	EVER,			0, 0),
@@ -72,10 +74,9 @@ int
 mkv_ctl_allowed(int body, enum mkv_ctl_phase phase, int is_drive, unsigned n_fds)
 {
 	for (size_t i = 0; i < MKV_ARRAY_LEN(ctl_table); i++)
-		if (ctl_table[i].body == body)
-			return ((ctl_table[i].who & (is_drive ? DRIVE : FRONT)) != 0 &&
-			    (ctl_table[i].when & (int)phase) != 0 &&
-			    n_fds == (is_drive ? ctl_table[i].drive_fds : ctl_table[i].front_fds));
+		if (ctl_table[i].body == body && (ctl_table[i].who & (is_drive ? DRIVE : FRONT)) != 0 &&
+		    (ctl_table[i].when & (int)phase) != 0 && n_fds == (is_drive ? ctl_table[i].drive_fds : ctl_table[i].front_fds))
+			return (1);
 	return (0);
 }
 

@@ -157,6 +157,17 @@ mkv_worker_report_hang(struct mkv_worker *w, const char *detail)
 }
 
 void
+mkv_worker_report_rail(struct mkv_worker *w, Mkv__Ctl__Rail *rail, const char *detail)
+{
+	Mkv__Ctl__State s = MKV__CTL__STATE__INIT;
+	MKV_CTL_MESSAGE(m, STATE, state, &s);
+
+	s.detail = (char *)(uintptr_t)detail;
+	s.rail = rail;
+	mkv_worker_say(w, &m);
+}
+
+void
 mkv_worker_map_stored(struct mkv_worker *w, uint64_t version)
 {
 	Mkv__Ctl__MapStored s = MKV__CTL__MAP_STORED__INIT;
@@ -227,6 +238,21 @@ mkv_worker_fail(struct mkv_worker *w, int final, const char *fmt, ...)
 	va_end(ap);
 	f.why = why;
 	f.final = final;
+	return (life_fail(w, &f));
+}
+
+int
+mkv_worker_fail_absent(struct mkv_worker *w, const char *fmt, ...)
+{
+	Mkv__Ctl__Fail f = MKV__CTL__FAIL__INIT;
+	char why[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(why, sizeof(why), fmt, ap);
+	va_end(ap);
+	f.why = why;
+	f.absent = 1;
 	return (life_fail(w, &f));
 }
 
@@ -344,10 +370,13 @@ life_configure_first(struct mkv_worker *w, const Mkv__Ctl__Configure *c)
 		return (MKV_E_NOMEM);
 	mkv_params_defaults(w->params);
 	if ((c->kind == MKV__CTL__KIND__KIND_DRIVE) != (w->ops->is_drive != 0) || strlen(c->name) >= sizeof(w->name) ||
-	    strlen(c->media) >= sizeof(w->media))
+	    strlen(c->media) >= sizeof(w->media) || strlen(c->device) >= sizeof(w->device) ||
+	    (c->kind == MKV__CTL__KIND__KIND_FRONT_RDMA) != (c->rail != 0))
 		return (MKV_E_PROTO);
 	(void)snprintf(w->name, sizeof(w->name), "%s", c->name);
 	(void)snprintf(w->media, sizeof(w->media), "%s", c->media);
+	(void)snprintf(w->device, sizeof(w->device), "%s", c->device);
+	w->rail = c->rail;
 	w->kind = c->kind;
 	w->index = c->index;
 	w->epoch = c->epoch;

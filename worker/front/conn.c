@@ -50,7 +50,7 @@ conn_reset(struct mkv_conn *c)
 	c->tx_timer.fire = mkv_conn_tx_fire;
 }
 
-void
+struct mkv_conn *
 mkv_conn_open(struct mkv_front *f, int fd, int loopback, int crowded, const struct mkv_drv_writer *who)
 {
 	struct mkv_conn *c = MKV_CONTAINER_OF(mkv_list_pop(&f->conn_free), struct mkv_conn, link);
@@ -70,6 +70,7 @@ mkv_conn_open(struct mkv_front *f, int fd, int loopback, int crowded, const stru
 	mkv_metric_add(f->m, crowded ? MKV_M_front_connections_refused_total : MKV_M_front_connections_accepted_total, 0, 1);
 	mkv_timer_arm(f->timers, &c->rx_timer, mkv_now_ns() + f->conf.handshake_ns);
 	mkv_conn_kick(c);
+	return (c);
 }
 
 /* Both halves have ended: the context may serve another client. */

@@ -133,6 +133,7 @@ mkv_front_create(struct mkv_front **out, const struct mkv_front_conf *conf, stru
 	f->m = m;
 	f->start_ns = mkv_now_ns();
 	front_lists_init(f);
+	mkv_doors_init(f);
 	if ((r = front_alloc(f)) != 0)
 		goto out;
 	if ((r = mkv_hkdf(conf->store_secret, sizeof(conf->store_secret), NULL, 0, MKV_PIECE_INFO, strlen(MKV_PIECE_INFO), f->piece_secret,
@@ -159,6 +160,7 @@ mkv_front_destroy(struct mkv_front **fp)
 	for (unsigned i = 0; i < f->n_listeners; i++)
 		mkv_timer_disarm(f->timers, &f->listener[i].again);
 	mkv_drives_fini(f);
+	mkv_doors_fini(f);
 	mkv_wipe(f->key, sizeof(f->key));
 	mkv_wipe(f->ns, sizeof(f->ns));
 	mkv_wipe(f->piece_secret, sizeof(f->piece_secret));
@@ -263,8 +265,8 @@ mkv_front_listen(struct mkv_front *f, int file)
 	return (0);
 }
 
-int
-mkv_front_adopt(struct mkv_front *f, int fd, const struct sockaddr_storage *from)
+struct mkv_conn *
+mkv_front_open(struct mkv_front *f, int fd, const struct sockaddr_storage *from)
 {
 	int crowded = f->n_conns - f->n_crowded >= f->conf.connections_max, loopback = from == NULL || mkv_front_is_loopback(from);
 	struct mkv_drv_writer who = { 0 };
@@ -273,12 +275,19 @@ mkv_front_adopt(struct mkv_front *f, int fd, const struct sockaddr_storage *from
 	if (f->stopping || mkv_list_empty(&f->conn_free)) {
 		mkv_metric_add(f->m, MKV_M_front_connections_refused_total, 0, 1);
 		close(fd);
-		return (MKV_E_BUSY);
+		return (NULL);
 	}
 	if (from != NULL)
 		front_address(&who, from);
-	mkv_conn_open(f, fd, loopback, crowded, &who);
-	return (crowded ? MKV_E_BUSY : 0);
+	return (mkv_conn_open(f, fd, loopback, crowded, &who));
+}
+
+int
+mkv_front_adopt(struct mkv_front *f, int fd, const struct sockaddr_storage *from)
+{
+	struct mkv_conn *c = mkv_front_open(f, fd, from);
+
+	return (c == NULL || c->crowded ? MKV_E_BUSY : 0);
 }
 
 void
@@ -288,6 +297,7 @@ mkv_front_start(struct mkv_front *f)
 	f->running = 1;
 	for (unsigned i = 0; i < f->n_listeners; i++)
 		front_accept(&f->listener[i]);
+	mkv_doors_start(f);
 }
 
 /* ---- Stopping -------------------------------------------------------------------------------------------------------------- */
@@ -328,6 +338,7 @@ mkv_front_stop(struct mkv_front *f, uint64_t grace_ns)
 		if (f->listener[i].busy)
 			mkv_ioq_cancel(f->q, &f->listener[i].io);
 	}
+	mkv_doors_stop(f);
 	front_close_conns(f, 0);
 }
 
@@ -338,6 +349,8 @@ mkv_front_idle(const struct mkv_front *f)
 	for (unsigned i = 0; i < f->n_listeners; i++)
 		if (f->listener[i].busy)
 			return (0);
+	if (f->door_busy)
+		return (0);
 	/* A drive that hangs keeps what it was asked for: at the end of the grace that is no reason to stay. */
 	return (f->stopping && f->n_conns == 0 && f->n_reqs == 0 && (f->stopping == 2 || mkv_spares_none(f)));
 }

@@ -17,6 +17,8 @@
 #include "common/shm/ring.h"
 #include "common/shm/stage.h"
 
+struct mkv_wire_rail;
+
 #define MKV_FRONT_DRIVES_MAX	MKV_MAP_DRIVES_MAX	/* pool map indexes: 0..63 */
 #define MKV_FRONT_LISTENERS_MAX	8u
 #define MKV_FRONT_KEYS_MAX	16u
@@ -25,6 +27,7 @@ struct mkv_front;
 
 struct mkv_front_conf {
 	uint32_t	front_id;		/* on the wire: in key derivation */
+	uint16_t	rail;			/* of an RDMA front: its own; HELLO must ask for it. 0: a TCP front */
 	uint32_t	epoch;
 	uint8_t		server_id[16];
 	uint8_t		store_secret[32];
@@ -72,6 +75,13 @@ int		mkv_front_desc(struct mkv_front *f, uint32_t drive, const struct mkv_desc *
 /* file: as for mkv_ioq_accept(). Accepting begins with mkv_front_start(). */
 int		mkv_front_listen(struct mkv_front *f, int file);
 void		mkv_front_start(struct mkv_front *f);
+/*
+ * A rail as clients are told of it: new, or what stands there now replaces what stood there. door: where connections that ask for it are passed, taken in
+ * any case; -1: as before. An RDMA front tells its own rail here as well, without a door. 0; MKV_E_INVAL.
+ */
+int		mkv_front_rail(struct mkv_front *f, const struct mkv_wire_rail *row, int door);
+/* An RDMA front, before mkv_front_start(): where passed connections come from. fd is taken; file: the same for mkv_ioq_poll(). */
+void		mkv_front_door(struct mkv_front *f, int fd, int file);
 /* No new connections or requests; what is in flight goes on until it is done or grace_ns from now, then connections are closed. */
 void		mkv_front_stop(struct mkv_front *f, uint64_t grace_ns);
 int		mkv_front_idle(const struct mkv_front *f);	/* 1: stopped, and no connection, request or answer of a drive is left */
@@ -85,6 +95,9 @@ int		mkv_front_is_loopback(const struct sockaddr_storage *ss);			/* also of a un
  * is answered with that, else it is closed.
  */
 int		mkv_front_adopt(struct mkv_front *f, int fd, const struct sockaddr_storage *from);
+
+/* The same for one that another front has read n bytes of, HELLO first (pass.h). */
+int		mkv_front_adopt_passed(struct mkv_front *f, int fd, const struct sockaddr_storage *from, const void *bytes, uint32_t n);
 
 /*
  * One turn: move what rings, sockets and timers woke, begin the sends. To be called after every mkv_ioq_run() and its rings, before the next.

@@ -60,8 +60,11 @@ struct mkv_session {
 struct mkv_hello_frame {
 	struct mkv_hdr	hdr;
 	struct mkv_wire_hello_reply body;
+	struct mkv_wire_rail rail[MKV_WIRE_RAILS_MAX];
 };
-_Static_assert(sizeof(struct mkv_hello_frame) == sizeof(struct mkv_hdr) + sizeof(struct mkv_wire_hello_reply), "hello reply frame is one run");
+_Static_assert(sizeof(struct mkv_hello_frame) == sizeof(struct mkv_hdr) + sizeof(struct mkv_wire_hello_reply) +
+    MKV_WIRE_RAILS_MAX * sizeof(struct mkv_wire_rail), "hello reply frame is one run");
+_Static_assert(sizeof(struct mkv_wire_hello_reply) + MKV_WIRE_RAILS_MAX * sizeof(struct mkv_wire_rail) <= MKV_WIRE_HELLO_MAX, "and a body");
 
 struct mkv_conn {
 	uint32_t	magic;
@@ -175,6 +178,11 @@ struct mkv_ns_row {
 	uint8_t		secret[MKV_SECRET_BYTES];
 };
 
+struct mkv_door {
+	struct mkv_wire_rail row;	/* as it is listed */
+	int		fd;		/* where it is passed; -1: shut */
+};
+
 struct mkv_listener {
 	struct mkv_io	io;
 	struct mkv_timer again;
@@ -217,14 +225,29 @@ struct mkv_front {
 	uint64_t	map_version;
 	struct mkv_listener listener[MKV_FRONT_LISTENERS_MAX];
 	unsigned	n_listeners;
+	/* rails */
+	struct mkv_door	doors[MKV_WIRE_RAILS_MAX];
+	unsigned	n_doors;
+	int		door, door_file, door_busy;	/* a rail's own front: where connections come from; -1: none */
+	struct mkv_io	door_io;
 	struct mkv_front_key_row key[MKV_FRONT_KEYS_MAX];
 	struct mkv_ns_row ns[FRONT_NS_CACHE];
 	unsigned	ns_next;
 	uint8_t		piece_secret[MKV_SECRET_BYTES];
 };
 
+/* door.c */
+void		mkv_doors_init(struct mkv_front *f);
+void		mkv_doors_fini(struct mkv_front *f);
+void		mkv_doors_start(struct mkv_front *f);
+void		mkv_doors_stop(struct mkv_front *f);
+unsigned	mkv_doors_list(const struct mkv_front *f, struct mkv_wire_rail list[MKV_WIRE_RAILS_MAX], uint32_t *features);	/* how many */
+/* Its HELLO lies at rx_head. 0: another front has it, c is closed here. MKV_E_UNSUPPORTED, _UNREACHABLE, _BUSY: what to answer; MKV_E_CLOSED. */
+int		mkv_doors_pass(struct mkv_conn *c, uint16_t rail);
+/* front.c */
+struct mkv_conn *mkv_front_open(struct mkv_front *f, int fd, const struct sockaddr_storage *from);	/* takes fd; NULL: refused */
 /* conn.c */
-void		mkv_conn_open(struct mkv_front *f, int fd, int loopback, int crowded, const struct mkv_drv_writer *who);
+struct mkv_conn *mkv_conn_open(struct mkv_front *f, int fd, int loopback, int crowded, const struct mkv_drv_writer *who);
 void		mkv_conn_close(struct mkv_conn *c);
 void		mkv_conn_received(struct mkv_conn *c, int res);
 void		mkv_conn_kick(struct mkv_conn *c);			/* look at the held frame again in this turn */

@@ -10,6 +10,7 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -21,6 +22,7 @@
 #include "common/base/err.h"
 #include "common/base/params.h"
 #include "common/shm/drv.h"
+#include "proto/wire.h"
 #include "worker/core/core.h"
 
 #define ROOM_GAUGES_NS		(500 * MKV_NS_PER_MS)
@@ -38,6 +40,11 @@ struct room_key {
 	int		dev;
 };
 
+struct room_rail {
+	struct mkv_wire_rail row;
+	int		door;			/* -1: none */
+};
+
 struct room {
 	struct mkv_front *f;			/* NULL until start() */
 	struct mkv_stage *stage;
@@ -51,6 +58,9 @@ struct room {
 	unsigned	n_map;
 	uint64_t	map_version;
 	uint32_t	drained[MKV_FRONT_DRIVES_MAX];	/* epoch, before start(); 0: none */
+	struct room_rail rail[MKV_WIRE_RAILS_MAX];
+	unsigned	n_rails;
+	int		door;			/* of an RDMA front: where connections come from; -1: none yet */
 	uint64_t	gauges_ns, bell_calls_told;
 };
 
@@ -170,6 +180,70 @@ room_drained_message(struct room *m, const Mkv__Ctl__PeerDrained *d)
 	return (0);
 }
 
+static int
+rail_row(struct mkv_wire_rail *row, const Mkv__Ctl__Rail *r)
+{
+	if (r == NULL || r->rail == 0 || r->rail > UINT16_MAX || r->gid.len != sizeof(row->gid) || r->address.len != sizeof(row->address) ||
+	    strlen(r->device) >= sizeof(row->device))
+		return (MKV_E_PROTO);
+	memset(row, 0, sizeof(*row));
+	row->rail = (uint16_t)r->rail;
+	row->state = r->up != 0;
+	row->transports = r->transports;
+	row->speed_mbit = r->speed_mbit;
+	row->mtu = r->mtu;
+	memcpy(row->gid, r->gid.data, sizeof(row->gid));
+	memcpy(row->address, r->address.data, sizeof(row->address));
+	(void)snprintf(row->device, sizeof(row->device), "%s", r->device);
+	return (0);
+}
+
+/* Before start() the latest word about each rail is kept. */
+static int
+room_rail_keep(struct room *m, const struct mkv_wire_rail *row, int *fd)
+{
+	struct room_rail *r = m->rail;
+
+	while (r < m->rail + m->n_rails && r->row.rail != row->rail)
+		r++;
+	if (r == m->rail + MKV_WIRE_RAILS_MAX)
+		return (MKV_E_PROTO);
+	if (r == m->rail + m->n_rails) {
+		m->n_rails++;
+		r->door = -1;
+	}
+	r->row = *row;
+	if (*fd < 0)
+		return (0);
+	if (r->door >= 0)
+		close(r->door);
+	r->door = *fd;
+	*fd = -1;
+	return (0);
+}
+
+static int
+room_door_message(struct room *m, struct mkv_worker *w, const Mkv__Ctl__Door *d, int *fd)
+{
+	struct mkv_wire_rail row;
+	int r, given;
+
+	if ((r = rail_row(&row, d->rail)) != 0)
+		return (r);
+	if (w->rail != 0) {			/* its own, once */
+		if (row.rail != w->rail || m->door >= 0 || m->f != NULL || *fd < 0)
+			return (MKV_E_PROTO);
+		m->door = *fd;
+		*fd = -1;
+		return (0);
+	}
+	if (m->f == NULL)
+		return (room_rail_keep(m, &row, fd));
+	given = *fd;
+	*fd = -1;
+	return (mkv_front_rail(m->f, &row, given));
+}
+
 static void
 conf_times(const struct mkv_params *p, struct mkv_front_conf *c)
 {
@@ -194,8 +268,8 @@ static int
 front_message(struct mkv_worker *w, const Mkv__Ctl__Control *c, int *fds, unsigned n_fds)
 {
 	struct room *m = w->room;
+	int none = -1;
 
-	(void)n_fds;		/* core has checked it for each message */
 	switch (c->body_case) {
 	case MKV__CTL__CONTROL__BODY_KEY:
 		return (room_key_message(m, c->key));
@@ -205,6 +279,8 @@ front_message(struct mkv_worker *w, const Mkv__Ctl__Control *c, int *fds, unsign
 		return (room_arena_message(m, c->arena, &fds[0]));
 	case MKV__CTL__CONTROL__BODY_LISTENER:
 		return (room_listener_message(m, &fds[0]));
+	case MKV__CTL__CONTROL__BODY_DOOR:	/* core has checked for each message how many come with it; this one has one or none */
+		return (room_door_message(m, w, c->door, n_fds > 0 ? &fds[0] : &none));
 	case MKV__CTL__CONTROL__BODY_POOL_MAP:
 		return (room_map_message(m, c->pool_map));
 	case MKV__CTL__CONTROL__BODY_PEER_DRAINED:
@@ -266,7 +342,7 @@ static int
 front_init(struct mkv_worker *w)
 {
 	w->room = &room;
-	room.stage_fd = -1;
+	room.stage_fd = room.door = -1;
 	for (unsigned i = 0; i < MKV_FRONT_DRIVES_MAX; i++)
 		room.arena[i].fd = -1;
 	mkv_crc_init();
@@ -283,6 +359,7 @@ front_conf(struct mkv_worker *w, const struct room *m, struct mkv_front_conf *c)
 
 	memset(c, 0, sizeof(*c));
 	c->front_id = w->front_id;
+	c->rail = (uint16_t)w->rail;
 	c->epoch = w->epoch;
 	memcpy(c->server_id, w->server_id, sizeof(c->server_id));
 	memcpy(c->store_secret, w->store_secret, sizeof(c->store_secret));
@@ -322,7 +399,34 @@ front_catch_up(struct mkv_worker *w, struct room *m)
 		r = mkv_front_map(m->f, m->map_version, m->map, m->n_map);
 	for (unsigned i = 0; i < m->n_listeners && r == 0; i++)
 		r = mkv_front_listen(m->f, MKV_FD(m->listener[i]));
+	for (unsigned i = 0; i < m->n_rails; i++) {
+		r = r != 0 ? r : mkv_front_rail(m->f, &m->rail[i].row, m->rail[i].door);
+		m->rail[i].door = -1;
+	}
 	return (r);
+}
+
+/* Of an RDMA front: its device is opened, its port described. Clients are told what stands in *rail when the supervisor has it from READY. */
+static int
+room_rail_open(struct mkv_worker *w, struct room *m, Mkv__Ctl__Rail *rail)
+{
+	static uint8_t none[16];
+	struct mkv_wire_rail row;
+	int file, r;
+
+	if (m->door < 0)
+		return (mkv_worker_fail(w, 1, "no door came"));
+	rail->rail = w->rail;
+	rail->device = w->device;
+	rail->up = 1;
+	rail->gid = rail->address = (ProtobufCBinaryData){ .len = sizeof(none), .data = none };
+	if ((r = rail_row(&row, rail)) != 0 || (r = mkv_front_rail(m->f, &row, -1)) != 0)
+		return (r);
+	if ((file = mkv_ioq_register_file(w->q, m->door)) < 0)
+		return (file);
+	mkv_front_door(m->f, m->door, file);
+	m->door = -1;
+	return (0);
 }
 
 static int
@@ -330,6 +434,7 @@ front_start(struct mkv_worker *w)
 {
 	struct mkv_ioq_opts q = { .kind = MKV_IOQ_AUTO, .entries = 1024 };
 	Mkv__Ctl__Ready ready = MKV__CTL__READY__INIT;
+	Mkv__Ctl__Rail rail = MKV__CTL__RAIL__INIT;
 	struct room *m = w->room;
 	struct mkv_front_conf c;
 	int r;
@@ -349,6 +454,11 @@ front_start(struct mkv_worker *w)
 	mkv_wipe(&c, sizeof(c));
 	if ((r = front_catch_up(w, m)) != 0)
 		return (mkv_worker_fail(w, 0, "front: %s", mkv_err(r)));
+	if (w->rail != 0) {
+		if ((r = room_rail_open(w, m, &rail)) != 0)
+			return (w->state == MKV_WORKER_ENDED ? r : mkv_worker_fail(w, 0, "%s: %s", w->device, mkv_err(r)));
+		ready.rail = &rail;
+	}
 	mkv_metric_set(w->metrics, MKV_M_front_start_time_seconds, 0, mkv_wall_ms() / 1000);
 	mkv_worker_jail(w, MKV_IOQ_MAY_SOCKET);
 	mkv_front_start(m->f);
@@ -402,6 +512,11 @@ front_fini(struct mkv_worker *w)
 	mkv_front_destroy(&m->f);
 	mkv_stage_close(&m->stage);
 	room_close_listeners(m);
+	for (unsigned i = 0; i < m->n_rails; i++)
+		if (m->rail[i].door >= 0)
+			close(m->rail[i].door);
+	if (m->door >= 0)
+		close(m->door);
 	if (m->stage_fd >= 0)
 		close(m->stage_fd);
 }

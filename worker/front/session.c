@@ -14,6 +14,7 @@
 #include "common/base/log.h"
 
 #define SESSION_FEATURES	MKV_FEATURE_PARTS
+#define SESSION_AGAIN_US	200000u		/* a rail that is away or has its hands full: when to ask again */
 
 static void
 session_hello_sent(struct mkv_out *o, int res)
@@ -53,6 +54,8 @@ session_say_last(struct mkv_conn *c, uint8_t op, int status)
 
 	memset(o, 0, sizeof(*o));
 	session_header(c, &o->hdr, op, 0, status);
+	if (status == MKV_E_UNREACHABLE || status == MKV_E_BUSY)
+		o->hdr.deadline_us = SESSION_AGAIN_US;
 	o->owner = c;
 	o->done = session_last_sent;
 	o->sealed = 1;
@@ -66,11 +69,13 @@ session_hello_reply(struct mkv_conn *c)
 {
 	const struct mkv_front *f = c->f;
 	struct mkv_wire_hello_reply *b = &c->hs.hello.body;
+	uint32_t rdma;
 
 	memset(&c->hs.hello, 0, sizeof(c->hs.hello));
-	session_header(c, &c->hs.hello.hdr, MKV_WIRE_HELLO, sizeof(*b), 0);
+	b->n_rails = (uint16_t)mkv_doors_list(f, c->hs.hello.rail, &rdma);
+	session_header(c, &c->hs.hello.hdr, MKV_WIRE_HELLO, (uint32_t)(sizeof(*b) + b->n_rails * sizeof(struct mkv_wire_rail)), 0);
 	b->version = MKV_WIRE_VERSION;
-	b->features = SESSION_FEATURES;
+	b->features = SESSION_FEATURES | rdma;
 	b->front_id = f->conf.front_id;
 	b->epoch = f->conf.epoch;
 	b->map_version = f->map_version;
@@ -79,6 +84,19 @@ session_hello_reply(struct mkv_conn *c)
 	b->value_max = mkv_front_value_max(f);
 	memcpy(b->server_id, f->conf.server_id, sizeof(b->server_id));
 	memcpy(b->nonce, c->s.nonce_s, sizeof(b->nonce));
+}
+
+/* The client wants a rail, whose front does all the rest; also when this one has no room for another session. */
+static int
+session_other_rail(struct mkv_conn *c, uint16_t rail)
+{
+	int r = mkv_doors_pass(c, rail);
+
+	if (r == MKV_E_CLOSED)
+		mkv_conn_close(c);
+	else if (r != 0)
+		session_say_last(c, MKV_WIRE_HELLO, r);
+	return (0);
 }
 
 int
@@ -90,16 +108,14 @@ mkv_session_hello(struct mkv_conn *c, const struct mkv_hdr *h, const void *body)
 
 	if (h->op != MKV_WIRE_HELLO || h->body_bytes != sizeof(*b) || h->session_id != 0)
 		return (MKV_E_PROTO);
+	if (b->rail != c->f->conf.rail)
+		return (session_other_rail(c, b->rail));
 	if (c->crowded) {
 		session_say_last(c, MKV_WIRE_HELLO, MKV_E_BUSY);
 		return (0);
 	}
 	if (b->version_min > MKV_WIRE_VERSION || b->version_max < MKV_WIRE_VERSION) {
 		session_say_last(c, MKV_WIRE_HELLO, MKV_E_VERSION);
-		return (0);
-	}
-	if (b->rail != 0) {			/* no front of this server has a rail */
-		session_say_last(c, MKV_WIRE_HELLO, MKV_E_UNSUPPORTED);
 		return (0);
 	}
 	if ((r = mkv_random(c->s.nonce_s, sizeof(c->s.nonce_s))) != 0)
@@ -109,7 +125,7 @@ mkv_session_hello(struct mkv_conn *c, const struct mkv_hdr *h, const void *body)
 	session_hello_reply(c);
 	/* The frame as it lies in the receive buffer, header and body in one run. */
 	if ((r = mkv_sha256((const uint8_t *)body - MKV_WIRE_HDR_BYTES, MKV_WIRE_HDR_BYTES + h->body_bytes,
-	    &c->hs.hello, sizeof(c->hs.hello), c->s.transcript)) != 0)
+	    &c->hs.hello, MKV_WIRE_HDR_BYTES + c->hs.hello.hdr.body_bytes, c->s.transcript)) != 0)
 		return (r);
 	memset(o, 0, sizeof(*o));
 	o->hdr = c->hs.hello.hdr;

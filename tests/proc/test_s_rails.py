@@ -1,0 +1,145 @@
+"""
+Fronts of RDMA devices as the supervisor runs them, with fakes (test_s_supervisor.py): one a device, each with its door; none of them ever takes the
+server down.
+"""
+import json
+import os
+import re
+import signal
+import time
+
+import pytest
+
+from test_s_supervisor import Fakes
+
+RAILS = "rdma.devices=[dev0, dev1]"
+
+
+@pytest.fixture
+def rails():
+    made = []
+
+    def make(sets=(), **kw):
+        made.append(Fakes(sets=[RAILS, *sets], **kw))
+        return made[-1]
+
+    yield make
+    for f in made:
+        f.close()
+
+
+def doors(f, to, rail):
+    """What `to` was told of a rail, in order: (up, descriptors)."""
+    return [(int(up), int(fds)) for up, fds in re.findall(rf"proc={to} .*got=door rail={rail} up=(\d) .*fds=(\d)", f.text())]
+
+
+def wait_doors(f, to, rail, want, timeout=10):
+    end = time.monotonic() + timeout
+    while doors(f, to, rail) != want and time.monotonic() < end:
+        time.sleep(0.02)
+    assert doors(f, to, rail) == want, f.text()
+
+
+def test_one_front_a_device(rails):
+    f = rails(fronts=2, drives=2).start()
+    rows = f.rows()
+    assert set(rows) == {"front:tcp:0", "front:tcp:1", "front:rdma:dev0", "front:rdma:dev1", "drive:0", "drive:1"}
+    assert all(r["state"] == "RUNNING" for r in rows.values())
+    for tcp in ("front:tcp:0", "front:tcp:1"):
+        f.wait_log(rf"proc={tcp} .*got=door rail=2 up=1 device=dev1 transports=2 mtu=4096 ")
+    text = f.text()
+    assert not re.search(r"proc=front:rdma:\S+ .*got=listener", text), "it has none"
+    for n, dev in ((1, "dev0"), (2, "dev1")):
+        assert doors(f, f"front:rdma:{dev}", n) == [(0, 1)], "its own, once"
+        assert not doors(f, f"front:rdma:{dev}", 3 - n), "no other's"
+        assert len(re.findall(rf"proc=front:rdma:{dev} .*got=ring peer=1 ", text)) == 2, "rings with all drives"
+        assert re.search(rf"proc=front:rdma:{dev} .*got=key id=1 ", text)
+        for tcp in ("front:tcp:0", "front:tcp:1"):
+            told = doors(f, tcp, n)
+            assert [fds for _, fds in told].count(1) == 1 and told[-1][0] == 1, told
+    epochs = re.findall(r"got=configure name=(\S+) epoch=(\d+)", text)
+    assert len({e for _, e in epochs}) == 6
+    status = json.loads(f.http("/v1/status")[1])
+    assert status["rails"] == [{"rail": n, "device": d, "up": True, "rc": True, "dc": False, "speed_mbit": 100000, "mtu": 4096}
+                               for n, d in ((1, "dev0"), (2, "dev1"))]
+    assert json.loads(f.http("/v1/health")[1])["rdma_active"] is True
+    assert f.stop() == 0
+
+
+def test_a_rail_that_dies_and_comes_back(rails):
+    f = rails(fronts=1, drives=1).start()
+    f.wait_log(r"proc=front:tcp:0 .*got=door rail=1 up=1 ")
+    before = doors(f, "front:tcp:0", 1)
+    pids = {n: r["pid"] for n, r in f.rows().items()}
+    os.kill(pids["front:rdma:dev0"], signal.SIGKILL)
+    f.wait_state("front:rdma:dev0", "RUNNING", other_than_pid=pids["front:rdma:dev0"])
+    wait_doors(f, "front:tcp:0", 1, before + [(0, 0), (0, 1), (1, 0)])
+    f.wait_log(r"proc=drive:0 .*got=peer_died peer=0 index=1 ")
+    assert {n: r["pid"] for n, r in f.rows().items() if n != "front:rdma:dev0"} == {n: p for n, p in pids.items() if n != "front:rdma:dev0"}
+
+
+def test_a_front_that_starts_later_gets_the_doors(rails):
+    f = rails(fronts=2, drives=1).start()
+    pid = f.rows()["front:tcp:1"]["pid"]
+    f.wait_log(r"proc=front:tcp:1 .*got=door rail=2 up=1 ")
+    os.kill(pid, signal.SIGKILL)
+    f.wait_state("front:tcp:1", "RUNNING", other_than_pid=pid)
+    for n in (1, 2):
+        assert doors(f, "front:tcp:1", n)[-1] == (1, 1), f.text()
+
+
+def test_a_device_that_is_not_there(rails):
+    f = rails(fronts=1, drives=1, behave={"front:rdma:dev1": "absent"}, sets=["server.crash_limit=2", "server.backoff_max=50ms"]).start()
+    f.wait_log(r"event=child_start child=front:rdma:dev1 ", count=8)        # however often, it is not given up
+    row = f.rows()["front:rdma:dev1"]
+    assert row["state"] in ("BACKOFF", "STARTING"), row
+    assert json.loads(f.http("/v1/health")[1])["status"] == "degraded"
+    assert f.rows()["front:tcp:0"]["state"] == f.rows()["front:rdma:dev0"]["state"] == "RUNNING"
+    f.behave("front:rdma:dev1", "")
+    f.wait_state("front:rdma:dev1", "RUNNING")
+    f.wait_log(r"proc=front:tcp:0 .*got=door rail=2 up=1 ")
+    assert json.loads(f.http("/v1/health")[1])["status"] == "healthy"
+
+
+@pytest.mark.parametrize("words,state,why", [("fail_final", "FATAL", "does not want to"), ("no_rail", "FATAL", "rail that is none"),
+                                             ("other_rail", "FATAL", "rail that is none"), ("die_on_start", "FATAL", "signal")])
+def test_a_rail_that_cannot_be_had(rails, words, state, why):
+    f = rails(fronts=1, drives=1, behave={"front:rdma:dev0": words}, sets=["server.backoff_max=20ms"]).start()
+    row = f.wait_state("front:rdma:dev0", state)
+    assert why in row["detail"], row
+    assert f.rows()["front:tcp:0"]["state"] == "RUNNING" and f.http("/v1/ready")[0] == 200
+    assert doors(f, "front:tcp:0", 1)[-1] == (0, 0)
+
+
+def test_a_device_that_hangs_does_not_hold_up_the_start(rails):
+    begin = time.monotonic()
+    f = rails(fronts=1, drives=1, behave={"front:rdma:dev0": "hang_in_start"}).start()
+    assert f.rows()["front:rdma:dev0"]["state"] == "STARTING"
+    assert time.monotonic() - begin < 15
+
+
+def test_a_port_that_goes_down(rails):
+    f = rails(fronts=1, drives=1, behave={"front:rdma:dev0": "rail_down"}).start()
+    f.wait_log(r"proc=front:tcp:0 .*got=door rail=1 up=0 device=dev0 transports=2 mtu=4096 ")
+    row = f.rows()["front:rdma:dev0"]
+    assert row["state"] == "RUNNING" and row["detail"] == "the port is down"
+
+
+def test_the_others_go_on_without_a_word_of_a_tcp_front(rails):
+    """Nothing serves without a TCP front, however many rails there are."""
+    f = rails(fronts=1, drives=1, behave={"front:tcp:0": "fail_final"}).start(ready=False)
+    assert f.proc.wait(20) == 1
+    assert "cannot serve" in f.text()
+
+
+def test_a_reload_with_other_devices_needs_a_restart(rails, tmp_path):
+    conf = tmp_path / "c.yaml"
+    conf.write_text("rdma: {devices: [dev0]}\n")
+    f = rails(fronts=1, drives=1)
+    f.sets.remove(RAILS)
+    f.start(args=("--config", str(conf)))
+    assert "front:rdma:dev1" not in f.rows()
+    conf.write_text("rdma: {devices: [dev0, dev1]}\n")
+    f.ask("reload")
+    f.wait_log(r"event=config_note key=rdma.devices running=dev0 configured=dev0,dev1 text=\"taken at the next start\"")
+    assert "front:rdma:dev1" not in f.rows()

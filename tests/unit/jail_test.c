@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -33,6 +34,7 @@
 
 #define LIMIT_NS	(10 * MKV_NS_PER_SEC)
 #define STEP(n, e)	do { if (!(e)) _exit(n); } while (0)
+#define VERBS_IOCTL	0xc0181b01ul	/* RDMA_VERBS_IOCTL of <rdma/rdma_user_ioctl_cmds.h> */
 #define REFUSED(call)	(errno = 0, (call) < 0 && (errno == EPERM || errno == EACCES))
 
 struct fixture {
@@ -170,13 +172,16 @@ static void
 child(const struct fixture *f, unsigned may)
 {
 	struct mkv_ioq_opts opts = { .kind = f->kind, .entries = 8, .depth_max = 8, .threads = 2, .restricted = 1 };
+	unsigned missing = f->expect_missing;
 	struct mkv_ioq *q;
 	int idx;
 
 	STEP(1, mkv_ioq_create(&q, &opts) == 0);
 	STEP(2, (idx = mkv_ioq_register_file(q, f->file)) >= 0);
 	STEP(3, mkv_ioq_register_buffers(q, NULL, 0, 2) == 0);
-	STEP(4, mkv_jail_enter(q, may, "nobody") == f->expect_missing);
+	if (may & MKV_JAIL_KEEP_CREDENTIALS)
+		missing |= MKV_JAIL_LANDLOCK | MKV_JAIL_USER;
+	STEP(4, mkv_jail_enter(q, may, "nobody") == missing);
 	try_forbidden(f);
 	try_allowed(f);
 	if (may & MKV_IOQ_MAY_FILE)
@@ -187,6 +192,9 @@ child(const struct fixture *f, unsigned may)
 		STEP(70, REFUSED(shutdown(f->s[0], SHUT_WR)));
 	if (!(may & MKV_IOQ_MAY_FILE))
 		STEP(71, REFUSED(pread(f->file, &idx, sizeof(idx), 0)));
+	errno = 0;
+	STEP(80, ioctl(f->file, VERBS_IOCTL, NULL) < 0 && errno == (may & MKV_JAIL_MAY_VERBS ? ENOTTY : EPERM));
+	STEP(81, REFUSED(ioctl(f->s[0], TIOCSTI, "x")));
 	mkv_ioq_destroy(&q);
 	_exit(0);
 }
@@ -293,6 +301,14 @@ static void
 test_front_poll(void **state MKV_UNUSED)
 {
 	run(MKV_IOQ_POLL, MKV_IOQ_MAY_SOCKET);
+}
+
+/* With an RDMA device open: its one ioctl; for a soft device also without new credentials. */
+static void
+test_rail(void **state MKV_UNUSED)
+{
+	run(MKV_IOQ_URING, MKV_IOQ_MAY_SOCKET | MKV_JAIL_MAY_VERBS);
+	run(MKV_IOQ_URING, MKV_IOQ_MAY_SOCKET | MKV_JAIL_MAY_VERBS | MKV_JAIL_KEEP_CREDENTIALS);
 }
 
 static void
@@ -402,6 +418,7 @@ main(void)
 		cmocka_unit_test(test_drive_threads),
 		cmocka_unit_test(test_front_uring),
 		cmocka_unit_test(test_front_poll),
+		cmocka_unit_test(test_rail),
 		cmocka_unit_test(test_seen_from_outside),
 		cmocka_unit_test(test_no_such_user),
 		cmocka_unit_test(test_abort_in_jail),

@@ -125,7 +125,7 @@ int		mkv_worker_main(int argc, char **argv, const struct mkv_worker_ops *ops);
 int		mkv_worker_open_queue(struct mkv_worker *w, const struct mkv_ioq_opts *opts, uint32_t timers);
 /*
  * Close the jail (jail.h) with the queue's restrictions; from start(), after every file and buffer is registered and before the first foreign
- * byte is read. What is not possible here is logged and goes into READY. may: MKV_IOQ_MAY_*.
+ * byte is read. What is not possible here is logged and goes into READY. may: MKV_IOQ_MAY_*, MKV_JAIL_MAY_VERBS, ... (jail.h).
  */
 void		mkv_worker_jail(struct mkv_worker *w, unsigned may);
 /* Before the queue exists: answer the supervisor until until_ns or until *wake_fd (if not NULL) is readable. 0, or not 0: leave start() with it. */

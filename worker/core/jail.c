@@ -39,6 +39,7 @@
 
 #define URING_REGISTER_BUFFERS_UPDATE	16	/* IORING_REGISTER_BUFFERS_UPDATE: the one that a jailed ring may still do */
 #define BLOCK_DISCARD			0x1277	/* BLKDISCARD */
+#define VERBS_IOCTL			0xc0181b01u	/* RDMA_VERBS_IOCTL */
 
 /* Memory, time, threads, descriptors that are open: what any worker does. */
 static const int jail_calls_always[] = {
@@ -130,6 +131,7 @@ static int
 jail_allow_may(scmp_filter_ctx f, unsigned may)
 {
 	struct scmp_arg_cmp discard = SCMP_A1(SCMP_CMP_EQ, BLOCK_DISCARD, 0);
+	struct scmp_arg_cmp verbs = SCMP_A1(SCMP_CMP_MASKED_EQ, UINT32_MAX, VERBS_IOCTL);
 	int r = 0;
 
 	if (may & MKV_IOQ_MAY_FILE) {
@@ -139,6 +141,8 @@ jail_allow_may(scmp_filter_ctx f, unsigned may)
 	}
 	if (r == 0 && (may & MKV_IOQ_MAY_SOCKET))
 		r = jail_allow(f, jail_calls_socket, MKV_ARRAY_LEN(jail_calls_socket));
+	if (r == 0 && (may & MKV_JAIL_MAY_VERBS))
+		r = seccomp_rule_add_array(f, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, &verbs);
 	return (r);
 }
 
@@ -162,20 +166,21 @@ jail_seccomp(unsigned may)
 unsigned
 mkv_jail_enter(struct mkv_ioq *q, unsigned may, const char *user)
 {
+	const unsigned queue_may = may & ~(unsigned)(MKV_JAIL_MAY_VERBS | MKV_JAIL_KEEP_CREDENTIALS);
 	struct passwd *pw;
 	unsigned missing = 0;
 
 	pw = user[0] != '\0' ? getpwnam(user) : NULL;	/* reads files: not possible behind Landlock */
 	mkv_assert_prepare();				/* so does the first backtrace */
-	if (q != NULL && mkv_ioq_jail(q, may) != 0)
+	if (q != NULL && mkv_ioq_jail(q, queue_may) != 0)
 		missing |= MKV_JAIL_RING;
 	if (mkv_os_no_new_privs() != 0)
 		missing |= MKV_JAIL_NO_NEW_PRIVS;
 	if (JAIL_SANITIZED)
 		return (missing | MKV_JAIL_LANDLOCK | MKV_JAIL_USER | MKV_JAIL_SECCOMP);
-	if (mkv_os_landlock_deny_all() < 1)
+	if ((may & MKV_JAIL_KEEP_CREDENTIALS) || mkv_os_landlock_deny_all() < 1)
 		missing |= MKV_JAIL_LANDLOCK;
-	if (!jail_user(pw))
+	if ((may & MKV_JAIL_KEEP_CREDENTIALS) || !jail_user(pw))
 		missing |= MKV_JAIL_USER;
 	if (!jail_seccomp(may))
 		missing |= MKV_JAIL_SECCOMP;

@@ -20,9 +20,19 @@ enum mkv_jail_part {
 	MKV_JAIL_ALL		= 31
 };
 
+/* Beside MKV_IOQ_MAY_*, for who has an RDMA device open. */
+enum {
+	MKV_JAIL_MAY_VERBS	= 256,	/* the one ioctl of libibverbs */
+	/*
+	 * The credentials that opened the device stay: no user of its own, no Landlock, both are missing then. A soft device posts by write(), which
+	 * the kernel takes under these credentials alone; entering either part makes new ones.
+	 */
+	MKV_JAIL_KEEP_CREDENTIALS = 512,
+};
+
 /*
  * q     created restricted, all its files and buffers registered, nothing submitted; NULL: no queue.
- * may   MKV_IOQ_MAY_*: also chooses the system calls (sockets, or file calls for the portable back end).
+ * may   MKV_IOQ_MAY_*, MKV_JAIL_*: also chooses the system calls (sockets, or file calls for the portable back end).
  * user  name of the unprivileged user, taken if this process is root.
  * Context: one thread (those made later are born in the jail). Returns the parts that are missing, 0 if all of it holds.
  */

@@ -12,7 +12,7 @@ unsigned
 mkv_jail_enter(struct mkv_ioq *q, unsigned may, const char *user MKV_UNUSED)
 {
 	mkv_assert_prepare();
-	if (q != NULL && mkv_ioq_jail(q, may) != 0)
+	if (q != NULL && mkv_ioq_jail(q, may & ~(unsigned)(MKV_JAIL_MAY_VERBS | MKV_JAIL_KEEP_CREDENTIALS)) != 0)
 		return (MKV_JAIL_ALL);
 	return (MKV_JAIL_ALL & ~(unsigned)MKV_JAIL_RING);
 }

@@ -111,7 +111,10 @@ source_set(void *arg, const char *where, const char *key, const char *value)
 		source_bad(s, key);
 		return;
 	}
-	if (row != NULL && row->scope == MKV_PARAM_IGNORED)
+	if (row == NULL)
+		return;
+	s->c->set[row - mkv_param_rows()] = 1;
+	if (row->scope == MKV_PARAM_IGNORED)
 		source_note(s->c, row);
 }
 
@@ -124,6 +127,7 @@ source_drives_begin(void *arg, const char *where)
 		config_error(s->e, "%s: key \"storage.drives\": given twice", where);
 		source_bad(s, "storage.drives");
 	}
+	s->c->set[mkv_param_find("storage.drives") - mkv_param_rows()] = 1;
 	s->c->params.n_drives = 0;
 }
 
@@ -390,11 +394,18 @@ config_parse_args(struct config_args *a, int argc, char *const argv[], enum conf
 	for (int i = 1; i < argc; i++) {
 		if (args_flag(argv[i], run) == 0)
 			continue;
+		if (strcmp(argv[i], "--json") == 0) {
+			a->json = 1;
+			continue;
+		}
 		r = args_valued(a, argc, argv, &i, why, why_bytes);
 		if (r == 1)
 			snprintf(why, why_bytes, "%s: unknown option; --help lists them", argv[i]);
 		if (r != 0)
 			return (MKV_E_CONFIG);
 	}
-	return (0);
+	if (!a->json || *run == CONFIG_CHECK)
+		return (0);
+	snprintf(why, why_bytes, "--json: goes with --check-config alone");
+	return (MKV_E_CONFIG);
 }

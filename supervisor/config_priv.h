@@ -28,6 +28,7 @@ struct config_args {				/* the command line */
 	const char	*sets[CONFIG_SETS_MAX];	/* --set: "section.key=value" */
 	unsigned	n_sets;
 	int		ready_fd;		/* -1: none */
+	int		json;			/* what is shown, for programs */
 };
 
 struct config_errors {
@@ -69,6 +70,7 @@ struct config {
 	unsigned	n_notes;
 	struct config_stray stray[CONFIG_NOTES_MAX];
 	unsigned	n_stray;
+	uint8_t		set[CONFIG_KEYS_MAX];	/* by row: some source has it */
 	uint8_t		bad[CONFIG_KEYS_MAX];	/* by row: a value was refused, so what the key is now says nothing */
 	int		unread;			/* a file was not read to its end */
 };
@@ -87,6 +89,8 @@ int	config_parse_args(struct config_args *a, int argc, char *const argv[], enum 
 void	config_show_help(FILE *out);
 void	config_show_defaults(FILE *out);	/* as a configuration file with comments */
 void	config_show_markdown(FILE *out);
+/* config_json.c: all that is known of the configuration, and of what is wrong with it, as one object in a line. 0 or -1: the output failed. */
+int	config_show_json(FILE *out, const struct config *c, const struct config_errors *e);
 
 /* config_yaml.c: what it finds; key is "storage.eviction.high", where is "FILE:LINE" or what the caller said. */
 struct config_sink {

@@ -17,7 +17,7 @@ static const char help_text[] =
     "  --config FILE            configuration (default: $MEMKV_CONFIG, then " CONFIG_FILE_DEFAULT " if it is there)\n"
     "  --set SECTION.KEY=VALUE  set one key; may be repeated. Lists as YAML: --set 'storage.drives=[{media: /dev/loop0}]'\n"
     "  --ready-fd N             also write the `ready` line to descriptor N\n"
-    "  --check-config           read the configuration, say what is wrong with it, exit\n"
+    "  --check-config           read the configuration, say what is wrong with it, exit; --json: as one object\n"
     "  --show-defaults          print every key with its default, range and meaning, exit\n"
     "  --show-markdown          the same as the table of docs/operate/configuration.md, exit\n"
     "  --version, --help\n"

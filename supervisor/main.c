@@ -37,6 +37,18 @@ main_say_good(const struct config *c)
 	return (printf("configuration is good%s%s\n", c->file[0] != '\0' ? ": " : "", c->file) < 0);
 }
 
+/* The answer for programs holds the complaints as well. */
+static int
+main_say_json(const struct config *c, struct config_errors *e)
+{
+	int status = e->n + e->more > 0 ? 2 : 0;
+
+	if (config_show_json(stdout, c, e) != 0 || fflush(stdout) != 0)
+		status = 1;
+	config_errors_free(e);
+	return (status);
+}
+
 /* Who waits for the ready line on a descriptor that is not there would wait for ever. */
 static int
 main_ready_fd(int fd)
@@ -59,12 +71,12 @@ main_run(const struct config_args *args, enum config_run run)
 
 	if (run == CONFIG_RUN && (status = main_ready_fd(args->ready_fd)) != 0)
 		return (status);
-	if (config_load(&config, args, &e) != 0)
-		status = main_say_errors(&e);
-	else if (budget_config(&config, why, sizeof(why)) != 0) {
+	if (config_load(&config, args, &e) == 0 && budget_config(&config, why, sizeof(why)) != 0)
 		config_error(&e, "%s", why);
+	if (args->json)
+		status = main_say_json(&config, &e);
+	else if (e.n + e.more > 0)
 		status = main_say_errors(&e);
-	}
 	else if (run == CONFIG_CHECK)
 		status = main_say_good(&config);
 	else

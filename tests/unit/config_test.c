@@ -468,7 +468,8 @@ command_line(void **state)
 {
 	const char *good[] = { "p", "--config", "/f", "--set", "a=b", "--set=c=d", "--ready-fd", "7", "--check-config" };
 	const char *bad[][3] = { { "p", "--what" }, { "p", "--config" }, { "p", "--ready-fd", "x" }, { "p", "--ready-fd", "-1" }, { "p", "--set" },
-		{ "p", "--configx", "y" } };
+		{ "p", "--configx", "y" }, { "p", "--json" }, { "p", "--json", "--show-defaults" } };
+	const char *json[] = { "p", "--json", "--check-config" };
 	enum config_run run_as;
 
 	(void)state;
@@ -478,6 +479,9 @@ command_line(void **state)
 	assert_string_equal(args.sets[1], "c=d");
 	assert_int_equal(args.ready_fd, 7);
 	assert_int_equal(run_as, CONFIG_CHECK);
+	assert_int_equal(args.json, 0);
+	assert_int_equal(parse(3, json, &run_as), 0);
+	assert_int_equal(args.json, 1);
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
 		assert_int_equal(parse(bad[i][2] != NULL ? 3 : 2, bad[i], &run_as), MKV_E_CONFIG);
 }

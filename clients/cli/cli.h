@@ -4,6 +4,7 @@
 #ifndef MKV_CLI_H
 #define MKV_CLI_H
 
+#include <limits.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -38,7 +39,7 @@ struct cli_opts {
 	const char	*servers, *transport, *namespace_, *config_file, *parent, *durability, *output, *range;
 	const char	*drives, *rdma, *config_out, *data_dir;
 	uint64_t	deadline_us, ttl_us, lease_us, limit, extent_bytes, file_bytes;
-	int		hex, if_absent, overwrite, pin, quiet, json, help, force, idempotent, data, yes;
+	int		hex, if_absent, overwrite, pin, quiet, json, help, force, idempotent, data, yes, server, client, verbose;
 };
 
 struct cli_key {
@@ -80,6 +81,9 @@ void		cli_help_command(FILE *to, enum cli_id id);
 
 /* cmd_start.c: run a program of the server in our place; argv[0] is set here. Returns only when that failed: an exit status, with a message. */
 int		cli_exec(const struct cli *c, const char *program, char **argv);
+
+/* Where that program is. 0 or -1. */
+int		cli_program(const char *argv0, const char *program, char out[PATH_MAX]);
 
 /* text.c */
 /* Key from the command line; 0, or an exit status with a message. */

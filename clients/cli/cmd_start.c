@@ -37,8 +37,8 @@ start_candidate(char out[PATH_MAX], const char *dir, const char *below, const ch
 	return (snprintf(out, PATH_MAX, "%s%s/%s", dir, below, program) < PATH_MAX && access(out, X_OK) == 0 ? 0 : -1);
 }
 
-static int
-start_find(const char *argv0, const char *program, char out[PATH_MAX])
+int
+cli_program(const char *argv0, const char *program, char out[PATH_MAX])
 {
 	const char *named = getenv("MEMKV_LIBEXEC");
 	char self[PATH_MAX], *slash;
@@ -58,7 +58,7 @@ cli_exec(const struct cli *c, const char *program, char **argv)
 {
 	char path[PATH_MAX];
 
-	if (start_find(c->argv0, program, path) != 0) {
+	if (cli_program(c->argv0, program, path) != 0) {
 		fprintf(stderr, "memkv %s: %s is not in %s; is memkv installed, or MEMKV_LIBEXEC set to where it is?\n", c->cmd->name, program,
 		    getenv("MEMKV_LIBEXEC") != NULL ? getenv("MEMKV_LIBEXEC") : "../libexec/memkv or " MKV_LIBEXECDIR);
 		return (CLI_FAILED);

@@ -65,6 +65,8 @@ struct mkv_os_memory {
 int	mkv_os_memory(struct mkv_os_memory *out);		/* 0 or MKV_E_SYSTEM */
 
 int	mkv_os_cpu_count(void);
+int	mkv_os_clock_synchronised(void);			/* does something keep the clock right? 1, 0, or -errno: the system does not tell */
+int	mkv_os_uring_try(void);					/* make an io_uring and drop it: 0, or -errno as the system says it */
 int	mkv_os_listen_tcp(const char *host, uint16_t port, int reuseport, uint16_t *bound_port);	/* bound, listening, non-blocking */
 /* Tells of entries that leave a directory. A descriptor (non-blocking, readable when there is news) or MKV_E_*. */
 int	mkv_os_watch_dir(const char *path);

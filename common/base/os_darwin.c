@@ -418,6 +418,18 @@ mkv_os_memory(struct mkv_os_memory *out)
 }
 
 int
+mkv_os_clock_synchronised(void)
+{
+	return (-ENOTSUP);
+}
+
+int
+mkv_os_uring_try(void)
+{
+	return (-ENOTSUP);
+}
+
+int
 mkv_os_cpu_count(void)
 {
 	long n = sysconf(_SC_NPROCESSORS_ONLN);

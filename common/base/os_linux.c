@@ -24,6 +24,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/timex.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -490,6 +491,17 @@ mkv_os_memory(struct mkv_os_memory *out)
 }
 
 /* ---- machine, sockets, descriptors ---- */
+
+int
+mkv_os_clock_synchronised(void)
+{
+	struct timex t = { .modes = 0 };
+	int state = adjtimex(&t);
+
+	if (state < 0)
+		return (-errno);
+	return (state != TIME_ERROR && (t.status & STA_UNSYNC) == 0);
+}
 
 int
 mkv_os_cpu_count(void)

@@ -644,3 +644,14 @@ free_u:
 	free(u);
 	return (r);
 }
+
+int
+mkv_os_uring_try(void)
+{
+	struct io_uring ring;
+	int r = io_uring_queue_init(RING_ENTRIES_MIN, &ring, 0);
+
+	if (r == 0)
+		io_uring_queue_exit(&ring);
+	return (r);
+}

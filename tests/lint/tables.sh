@@ -15,6 +15,8 @@ common/tbl/metrics.def	MKV_METRIC	1 0
 common/tbl/params.def	MKV_PARAM	1 0
 common/tbl/procs.def	MKV_PROC	1 0
 proto/wire_ops.def	MKV_OP		1 2
+clients/cli/doctor.def	DOCTOR_FINDING	2 0
+clients/cli/doctor.def	DOCTOR_CHECK	2 0
 '
 
 # rows FILE MACRO NAME-FIELD NUMBER-FIELD: "LINE NAME NUMBER"

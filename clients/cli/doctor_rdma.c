@@ -1,0 +1,320 @@
+/*
+ * memkv doctor: RDMA devices, their ports and addresses, all from sysfs; no device is opened. Keeps nothing.
+ */
+#include "config.h"
+#include "clients/cli/doctor_priv.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define IB		"/sys/class/infiniband"
+#define RDMA_UVERBS	"/sys/class/infiniband_verbs"
+#define MELLANOX_ID	0x15b3
+#define NETWORK_CLASS	0x02		/* the first byte of a PCI class */
+#define NODE_RNIC	4		/* iWARP, in node_type */
+#define STATE_INIT	2
+#define STATE_ACTIVE	4
+
+/* ---- which devices ---- */
+
+static void
+names_add(struct doctor_names *n, const char *name, size_t bytes)
+{
+	char word[DOCTOR_NAME_BYTES];
+
+	if (bytes == 0 || bytes >= sizeof(word) || n->count == DOCTOR_NAMES_MAX)
+		return;
+	snprintf(word, sizeof(word), "%.*s", (int)bytes, name);
+	for (unsigned i = 0; i < n->count; i++)
+		if (strcmp(n->name[i], word) == 0)
+			return;
+	strcpy(n->name[n->count++], word);
+}
+
+void
+doctor_rdma_names(struct doctor *d, struct doctor_names *n, int *named, const char **key)
+{
+	const char *env = (d->scope & DOCTOR_CLIENT) ? d->ops->env("MEMKV_RDMA_DEVICES") : NULL;
+	size_t bytes;
+
+	n->count = 0;
+	*key = d->params.rdma_devices.count > 0 ? "rdma.devices" : "MEMKV_RDMA_DEVICES";
+	for (unsigned i = 0; i < d->params.rdma_devices.count; i++)
+		names_add(n, d->params.rdma_devices.item[i], strlen(d->params.rdma_devices.item[i]));
+	for (const char *p = env != NULL ? env : ""; *p != '\0'; p += bytes) {
+		p += strspn(p, ", \t");
+		bytes = strcspn(p, ", \t");
+		names_add(n, p, bytes);
+	}
+	*named = n->count > 0;
+	if (!*named)
+		doctor_list(d, n, IB);
+}
+
+/* A name is one directory below IB, nothing else. */
+static int
+rdma_there(struct doctor *d, const char *name)
+{
+	return (strchr(name, '/') == NULL && name[0] != '.' && S_ISDIR(doctor_mode(d, IB "/%s", name)));
+}
+
+/* node_type is "1: CA", "4: RNIC". */
+static int
+rdma_iwarp(struct doctor *d, const char *name)
+{
+	char text[DOCTOR_TEXT_BYTES];
+
+	return (doctor_text(d, text, sizeof(text), IB "/%s/node_type", name) == 0 && strtol(text, NULL, 10) == NODE_RNIC);
+}
+
+/* The network interface of a port: of its first address that has one, else of the device. */
+static void
+rdma_netdev(struct doctor *d, struct doctor_port *p)
+{
+	struct doctor_names n;
+	char text[DOCTOR_TEXT_BYTES];
+
+	doctor_list(d, &n, IB "/%s/ports/%u/gid_attrs/ndevs", p->device, p->port);
+	for (unsigned i = 0; i < n.count && p->netdev[0] == '\0'; i++)
+		if (doctor_text(d, text, sizeof(text), IB "/%s/ports/%u/gid_attrs/ndevs/%s", p->device, p->port, n.name[i]) == 0 &&
+		    strlen(text) < sizeof(p->netdev) && strchr(text, '/') == NULL)
+			snprintf(p->netdev, sizeof(p->netdev), "%.63s", text);
+	if (p->netdev[0] != '\0')
+		return;
+	doctor_list(d, &n, IB "/%s/device/net", p->device);
+	if (n.count > 0)
+		snprintf(p->netdev, sizeof(p->netdev), "%s", n.name[0]);
+}
+
+void
+doctor_rdma_ports(struct doctor *d, void (*fn)(struct doctor *d, const struct doctor_port *p))
+{
+	struct doctor_names devices, ports;
+	char layer[DOCTOR_TEXT_BYTES], *end;
+	const char *key;
+	int named;
+
+	doctor_rdma_names(d, &devices, &named, &key);
+	d->at_most = named ? DOCTOR_FAIL : DOCTOR_WARN;
+	for (unsigned i = 0; i < devices.count; i++) {
+		if (!rdma_there(d, devices.name[i]) || rdma_iwarp(d, devices.name[i]))
+			continue;
+		doctor_list(d, &ports, IB "/%s/ports", devices.name[i]);
+		for (unsigned k = 0; k < ports.count; k++) {
+			struct doctor_port p = { .port = (unsigned)strtoul(ports.name[k], &end, 10) };
+
+			if (*end != '\0' || p.port > 255)
+				continue;
+			strcpy(p.device, devices.name[i]);
+			p.soft = doctor_mode(d, IB "/%s/device", p.device) == 0;
+			p.ethernet = doctor_text(d, layer, sizeof(layer), IB "/%s/ports/%u/link_layer", p.device, p.port) == 0 &&
+			    strcmp(layer, "Ethernet") == 0;
+			rdma_netdev(d, &p);
+			fn(d, &p);
+		}
+	}
+	d->at_most = DOCTOR_FAIL;
+}
+
+/* ---- devices and ports ---- */
+
+/* A card of a maker of RDMA NICs without a device of ours. */
+static int
+rdma_card(struct doctor *d, char slot[DOCTOR_NAME_BYTES])
+{
+	struct doctor_names n;
+	char text[DOCTOR_TEXT_BYTES];
+
+	doctor_list(d, &n, "/sys/bus/pci/devices");
+	for (unsigned i = 0; i < n.count; i++)
+		if (doctor_text(d, text, sizeof(text), "/sys/bus/pci/devices/%s/vendor", n.name[i]) == 0 && strtol(text, NULL, 16) == MELLANOX_ID &&
+		    doctor_text(d, text, sizeof(text), "/sys/bus/pci/devices/%s/class", n.name[i]) == 0 &&
+		    strtol(text, NULL, 16) >> 16 == NETWORK_CLASS) {
+			strcpy(slot, n.name[i]);
+			return (1);
+		}
+	return (0);
+}
+
+/* The file in /dev/infiniband by which programs reach the device. */
+static void
+rdma_uverbs(struct doctor *d, const char *device)
+{
+	char text[DOCTOR_TEXT_BYTES];
+	struct doctor_names n;
+	int r;
+
+	doctor_list(d, &n, RDMA_UVERBS);
+	for (unsigned i = 0; i < n.count; i++) {
+		if (doctor_text(d, text, sizeof(text), RDMA_UVERBS "/%s/ibdev", n.name[i]) != 0 || strcmp(text, device) != 0)
+			continue;
+		r = doctor_may(d, R_OK | W_OK, "/dev/infiniband/%s", n.name[i]);
+		if (r == -EACCES || r == -EPERM)
+			doctor_say(d, DOCTOR_RDMA_DENIED, DOCTOR_ARGS(n.name[i]), "%s: user %d may not open /dev/infiniband/%s", device, d->ops->uid(), n.name[i]);
+		else if (r != 0)
+			doctor_say(d, DOCTOR_RDMA_UVERBS, DOCTOR_ARGS(n.name[i]), "%s: /dev/infiniband/%s: %s", device, n.name[i], strerror(-r));
+		return;
+	}
+	doctor_say(d, DOCTOR_RDMA_UVERBS, DOCTOR_ARGS("uverbs0"), "%s: it has no entry in " RDMA_UVERBS, device);
+}
+
+static void
+rdma_device(struct doctor *d, const char *device, const char *key)
+{
+	char path[PATH_MAX / 4];
+
+	if (!rdma_there(d, device)) {
+		doctor_say(d, DOCTOR_RDMA_MISSING, DOCTOR_ARGS(key), "%s names %s; no such device in " IB, key, device);
+		return;
+	}
+	if (rdma_iwarp(d, device)) {
+		doctor_say(d, DOCTOR_RDMA_IWARP, DOCTOR_ARGS(device, key), "%s: an iWARP device", device);
+		return;
+	}
+	rdma_uverbs(d, device);
+	snprintf(path, sizeof(path), IB "/%s", device);
+	doctor_pcie(d, DOCTOR_RDMA_PCIE, device, path);
+}
+
+static void
+rdma_port(struct doctor *d, const struct doctor_port *p)
+{
+	char state[DOCTOR_TEXT_BYTES], phys[DOCTOR_TEXT_BYTES] = "", rate[DOCTOR_TEXT_BYTES] = "", port[DOCTOR_NAME_BYTES + 16];
+	long v;
+
+	if (doctor_text(d, state, sizeof(state), IB "/%s/ports/%u/state", p->device, p->port) != 0)
+		return;
+	(void)doctor_text(d, phys, sizeof(phys), IB "/%s/ports/%u/phys_state", p->device, p->port);
+	(void)doctor_text(d, rate, sizeof(rate), IB "/%s/ports/%u/rate", p->device, p->port);
+	snprintf(port, sizeof(port), "%s/%u", p->device, p->port);
+	v = strtol(state, NULL, 10);
+	if (v == STATE_ACTIVE)
+		doctor_ok(d, "%s: %s, %s, %s%s%s", port, state, p->ethernet ? "Ethernet" : "InfiniBand", rate[0] != '\0' ? rate : "rate not known",
+		    p->netdev[0] != '\0' ? ", " : "", p->netdev);
+	else if (v == STATE_INIT && !p->ethernet)
+		doctor_say(d, DOCTOR_RDMA_NO_MANAGER, NULL, "%s: state %s", port, state);
+	else
+		doctor_say(d, DOCTOR_RDMA_PORT, DOCTOR_ARGS(p->netdev[0] != '\0' ? p->netdev : "NETDEV", port), "%s: state %s, %s", port, state,
+		    phys[0] != '\0' ? phys : "physical state not known");
+}
+
+void
+doctor_rdma(struct doctor *d)
+{
+	struct doctor_names devices;
+	char slot[DOCTOR_NAME_BYTES];
+	const char *key;
+	int named;
+
+	doctor_rdma_names(d, &devices, &named, &key);
+	d->at_most = named ? DOCTOR_FAIL : DOCTOR_WARN;
+	if (devices.count == 0 && rdma_card(d, slot))
+		doctor_say(d, DOCTOR_RDMA_DRIVER, NULL, "%s is a network card of Mellanox or NVIDIA, and " IB " is empty", slot);
+	else if (devices.count == 0)
+		doctor_say(d, DOCTOR_RDMA_NONE, NULL, "no device in " IB);
+	for (unsigned i = 0; i < devices.count; i++)
+		rdma_device(d, devices.name[i], key);
+	doctor_rdma_ports(d, rdma_port);
+}
+
+/* ---- addresses ---- */
+
+enum gid_worth { GID_NOT, GID_LOCAL, GID_IPV6, GID_IPV4 };	/* the last is taken first */
+
+struct gid {
+	int		there, v2;
+	enum gid_worth	worth;
+	char		text[DOCTOR_TEXT_BYTES], type[DOCTOR_TEXT_BYTES];
+};
+
+/* Eight groups of four digits, as sysfs writes them. */
+static int
+gid_parse(const char *text, unsigned group[8])
+{
+	int end = 0;
+
+	return (sscanf(text, "%4x:%4x:%4x:%4x:%4x:%4x:%4x:%4x%n", &group[0], &group[1], &group[2], &group[3], &group[4], &group[5], &group[6], &group[7],
+	    &end) == 8 && text[end] == '\0');
+}
+
+static void
+gid_read(struct doctor *d, const struct doctor_port *p, const char *index, struct gid *g)
+{
+	unsigned w[8], any = 0;
+
+	*g = (struct gid){ .there = 0 };
+	if (doctor_text(d, g->text, sizeof(g->text), IB "/%s/ports/%u/gids/%s", p->device, p->port, index) != 0 || !gid_parse(g->text, w))
+		return;
+	for (unsigned i = 0; i < 8; i++)
+		any |= w[i];
+	g->there = any != 0;
+	if (!g->there || doctor_text(d, g->type, sizeof(g->type), IB "/%s/ports/%u/gid_attrs/types/%s", p->device, p->port, index) != 0)
+		return;
+	g->v2 = strcmp(g->type, "RoCE v2") == 0;
+	if (!g->v2)
+		g->worth = GID_NOT;
+	else if ((w[0] | w[1] | w[2] | w[3] | w[4]) == 0 && w[5] == 0xffff)
+		g->worth = GID_IPV4;
+	else
+		g->worth = (w[0] & 0xffc0) == 0xfe80 ? GID_LOCAL : GID_IPV6;
+}
+
+/* What rdma.gid_index names. */
+static void
+gid_override(struct doctor *d, const struct doctor_port *p, const struct doctor_names *n, const char *best)
+{
+	char index[16];
+	struct gid g;
+
+	snprintf(index, sizeof(index), "%d", (int)d->params.rdma_gid_index);
+	gid_read(d, p, index, &g);
+	if (!g.there)
+		doctor_say(d, DOCTOR_GID_INDEX, DOCTOR_ARGS(best != NULL ? best : "auto"), "%s/%u: rdma.gid_index is %s; the table has %u entries%s", p->device,
+		    p->port, index, n->count, (unsigned)d->params.rdma_gid_index < n->count ? ", and this one is empty" : "");
+	else if (p->ethernet && !g.v2)
+		doctor_say(d, DOCTOR_GID_TYPE, DOCTOR_ARGS(best != NULL ? best : "auto"), "%s/%u: entry %s is %s (%s)", p->device, p->port, index, g.text,
+		    g.type[0] != '\0' ? g.type : "type not known");
+	else
+		doctor_ok(d, "%s/%u: entry %s is %s", p->device, p->port, index, g.text);
+}
+
+static void
+gid_port(struct doctor *d, const struct doctor_port *p)
+{
+	const char *netdev = p->netdev[0] != '\0' ? p->netdev : "NETDEV", *best = NULL;
+	char number[8], shown[DOCTOR_TEXT_BYTES] = "";
+	enum gid_worth worth = GID_NOT;
+	struct doctor_names n;
+	struct gid g;
+
+	snprintf(number, sizeof(number), "%u", p->port);
+	doctor_list(d, &n, IB "/%s/ports/%u/gids", p->device, p->port);
+	for (unsigned i = 0; i < n.count; i++) {
+		gid_read(d, p, n.name[i], &g);
+		if (g.worth <= worth)
+			continue;
+		worth = g.worth;
+		best = n.name[i];
+		strcpy(shown, g.text);
+	}
+	if (d->params.rdma_gid_index >= 0 && (d->scope & DOCTOR_SERVER))
+		gid_override(d, p, &n, best);
+	else if (!p->ethernet)
+		doctor_ok(d, "%s: %u entries; InfiniBand goes by entry 0", p->device, n.count);
+	else if (worth == GID_NOT)
+		doctor_say(d, DOCTOR_GID_NONE, DOCTOR_ARGS(netdev, p->device, number), "%s/%u: none of %u entries is RoCE v2 with an address", p->device, p->port,
+		    n.count);
+	else if (worth == GID_LOCAL)
+		doctor_say(d, DOCTOR_GID_LINK_LOCAL, DOCTOR_ARGS(netdev), "%s/%u: the best is entry %s, %s", p->device, p->port, best, shown);
+	else
+		doctor_ok(d, "%s/%u: entry %s, %s", p->device, p->port, best, shown);
+}
+
+void
+doctor_gid(struct doctor *d)
+{
+	doctor_rdma_ports(d, gid_port);
+}

@@ -1,0 +1,162 @@
+/*
+ * memkv doctor: what RoCE packets are like: their size, and the class that switches and NICs put them in. From sysfs and configfs. Keeps nothing.
+ */
+#include "config.h"
+#include "clients/cli/doctor_priv.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ROCE_HEADERS		96	/* what the kernel keeps of a netdev's MTU for headers: GRH, UDP, BTH and the longest extensions, ICRC */
+#define ROCE_HEADERS_SOFT	80	/* the same in soft-RoCE */
+#define ROCE_MTU_LEAST		256u
+#define ROCE_MTU_MOST		4096u
+#define ROCE_DSCP		26	/* of packets that must not be lost ... */
+#define ROCE_PRIORITY		3	/* ... and their priority, by custom */
+#define NETDEV_MTU_MAX		1048576
+
+/* ---- MTU ---- */
+
+/* rdma.mtu is one of these, in this order. */
+static unsigned
+mtu_wanted(const struct doctor *d)
+{
+	return (ROCE_MTU_LEAST << MKV_MIN((unsigned)d->params.rdma_mtu, 4u));
+}
+
+/* The largest power of two whose packet fits. */
+static unsigned
+mtu_active(int64_t netdev_mtu, int64_t headers)
+{
+	unsigned mtu = ROCE_MTU_MOST;
+
+	while (mtu > ROCE_MTU_LEAST && (int64_t)mtu + headers > netdev_mtu)
+		mtu /= 2;
+	return (mtu);
+}
+
+static void
+mtu_port(struct doctor *d, const struct doctor_port *p)
+{
+	int64_t netdev_mtu, headers = p->soft ? ROCE_HEADERS_SOFT : ROCE_HEADERS;
+	unsigned active, wanted = mtu_wanted(d);
+	char least[16], now[16];
+
+	if (!p->ethernet) {
+		doctor_ok(d, "%s/%u: InfiniBand; ibv_devinfo -d %s shows the active MTU", p->device, p->port, p->device);
+		return;
+	}
+	if (p->netdev[0] == '\0' || doctor_number(d, &netdev_mtu, "/sys/class/net/%s/mtu", p->netdev) != 0 || netdev_mtu < 0 || netdev_mtu > NETDEV_MTU_MAX)
+		return;
+	active = mtu_active(netdev_mtu, headers);
+	snprintf(least, sizeof(least), "%d", wanted == ROCE_MTU_MOST ? 9000 : (int)wanted + ROCE_HEADERS);
+	snprintf(now, sizeof(now), "%u", active);
+	if (active >= wanted)
+		doctor_ok(d, "%s/%u: %u bytes active, rdma.mtu is %u (%s has %" PRId64 ")", p->device, p->port, active, wanted, p->netdev, netdev_mtu);
+	else if (doctor_is_set(d, "rdma.mtu"))
+		doctor_say(d, DOCTOR_MTU_ABOVE, DOCTOR_ARGS(p->netdev, least, now), "%s/%u: rdma.mtu is %u and the port's active MTU is %u, for %s has %" PRId64,
+		    p->device, p->port, wanted, active, p->netdev, netdev_mtu);
+	else
+		doctor_say(d, DOCTOR_MTU_SMALL, DOCTOR_ARGS(p->netdev, least), "%s/%u: the port's active MTU is %u of %u, for %s has %" PRId64, p->device,
+		    p->port, active, wanted, p->netdev, netdev_mtu);
+}
+
+void
+doctor_mtu(struct doctor *d)
+{
+	doctor_rdma_ports(d, mtu_port);
+}
+
+/* ---- classes ---- */
+
+static unsigned
+qos_ecn(struct doctor *d, const struct doctor_port *p)
+{
+	static const char *const part[] = { "roce_np", "roce_rp" };
+	unsigned seen = 0;
+	int64_t on;
+
+	for (size_t i = 0; i < MKV_ARRAY_LEN(part); i++) {
+		if (doctor_number(d, &on, "/sys/class/net/%s/ecn/%s/enable/%d", p->netdev, part[i], ROCE_PRIORITY) != 0)
+			continue;
+		seen++;
+		if (on == 0)
+			doctor_say(d, DOCTOR_QOS_ECN, DOCTOR_ARGS(p->netdev, part[i]), "%s: ECN is off for priority %d (%s)", p->netdev, ROCE_PRIORITY, part[i]);
+	}
+	return (seen);
+}
+
+static unsigned
+qos_trust(struct doctor *d, const struct doctor_port *p)
+{
+	char trust[DOCTOR_TEXT_BYTES];
+
+	if (doctor_text(d, trust, sizeof(trust), "/sys/class/net/%s/qos/trust", p->netdev) != 0)
+		return (0);
+	if (strstr(trust, "dscp") == NULL)
+		doctor_say(d, DOCTOR_QOS_TRUST, DOCTOR_ARGS(p->netdev), "%s: trust state %s", p->netdev, trust);
+	return (1);
+}
+
+/* "Global tclass=106": the number at the end; -1: none. */
+static long
+qos_last_number(const char *text)
+{
+	const char *at = strrchr(text, '=');
+	char *end;
+	long v;
+
+	at = at != NULL ? at + 1 : text;
+	v = strtol(at, &end, 10);
+	return (end == at || v < 0 || v > 255 ? -1 : v);
+}
+
+static unsigned
+qos_marks(struct doctor *d, const struct doctor_port *p)
+{
+	char text[DOCTOR_TEXT_BYTES], number[8];
+	unsigned seen = 0;
+	long class;
+
+	snprintf(number, sizeof(number), "%u", p->port);
+	if (doctor_text(d, text, sizeof(text), "/sys/class/infiniband/%s/tc/%u/traffic_class", p->device, p->port) == 0 &&
+	    (class = qos_last_number(text)) >= 0) {
+		seen++;
+		if (class >> 2 != ROCE_DSCP)
+			doctor_say(d, DOCTOR_QOS_TRAFFIC_CLASS, DOCTOR_ARGS(p->device, number), "%s: traffic class %ld, which is DSCP %ld", p->device, class, class >> 2);
+	}
+	if (doctor_text(d, text, sizeof(text), "/sys/kernel/config/rdma_cm/%s/ports/%u/default_roce_tos", p->device, p->port) == 0 &&
+	    (class = qos_last_number(text)) >= 0) {
+		seen++;
+		if (class >> 2 != ROCE_DSCP)
+			doctor_say(d, DOCTOR_QOS_CMA, DOCTOR_ARGS(p->device), "%s: default_roce_tos is %ld, which is DSCP %ld", p->device, class, class >> 2);
+	}
+	return (seen);
+}
+
+static void
+qos_port(struct doctor *d, const struct doctor_port *p)
+{
+	unsigned before = d->n_found + d->lost, seen;
+
+	if (!p->ethernet || p->netdev[0] == '\0')
+		return;
+	seen = qos_ecn(d, p) + qos_trust(d, p) + qos_marks(d, p);
+	if (p->soft)
+		return;				/* no queues of its own */
+	if (seen == 0)
+		doctor_say(d, DOCTOR_QOS_UNSEEN, DOCTOR_ARGS(p->netdev), "%s: the driver of %s shows neither trust state nor ECN in sysfs", p->device, p->netdev);
+	else if (d->n_found + d->lost == before)
+		doctor_ok(d, "%s: what can be seen is set for DSCP %d, priority %d", p->device, ROCE_DSCP, ROCE_PRIORITY);
+}
+
+void
+doctor_qos(struct doctor *d)
+{
+	int class = d->params.rdma_traffic_class, level = d->params.rdma_service_level;
+
+	if (class >= 0 && class >> 2 == ROCE_DSCP && level >= 0 && level != ROCE_PRIORITY)
+		doctor_say(d, DOCTOR_QOS_PRIORITY, NULL, "rdma.traffic_class %d is DSCP %d, rdma.service_level is %d", class, class >> 2, level);
+	doctor_rdma_ports(d, qos_port);
+}

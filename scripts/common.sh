@@ -116,6 +116,7 @@ mkv_configure() {
 	shift
 	# What configure leaves out in silence when it is not there yet, and would not look for again.
 	flags="$* cmocka=$(pkg-config --modversion cmocka 2>/dev/null || true) systemd=$(pkg-config --modversion libsystemd 2>/dev/null || true)"
+	flags+=" rdma=$(pkg-config --modversion libibverbs libmlx5 2>/dev/null | tr '\n' ' ' || true)"
 	mkv_as_owner mkdir -p "$dir"
 	if [ ! -f "$dir/config.status" ] || [ "$(cat "$dir/configure-flags" 2>/dev/null)" != "$flags" ]; then
 		(cd "$dir" && mkv_as_owner "$MKV_TOP/configure" "$@") || return 1

@@ -31,6 +31,7 @@ struct mkv_rdma_qp_ops {
 struct mkv_rdma_qp_conf {
 	uint32_t	sends;			/* requests that may be out, power of two */
 	uint32_t	send_bytes;		/* longest send() */
+	uint32_t	msgs;			/* send()s that may be out, where they do not fit into work requests; 0: as many as sends */
 	int		remote_read, remote_write;	/* the far end may; never both 0 at a client, both 0 at a server */
 	const struct mkv_rdma_qp_ops *ops;
 	void		*owner;
@@ -55,6 +56,7 @@ int		mkv_rdma_qp_ready(const struct mkv_rdma_qp *qp);
 int		mkv_rdma_qp_idle(const struct mkv_rdma_qp *qp);
 /* How many requests can be queued now. */
 uint32_t	mkv_rdma_qp_room(const struct mkv_rdma_qp *qp);
+uint32_t	mkv_rdma_qp_send_room(const struct mkv_rdma_qp *qp);	/* of send()s, however long; at most room() */
 /*
  * Queue one request; there must be room and the state READY. READ: remote -> local, WRITE: local -> remote. Memory and cookie until done().
  * send(): the bytes are copied at once, at most send_bytes.

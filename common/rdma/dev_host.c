@@ -1,0 +1,80 @@
+/*
+ * What the host is set up to do with RDMA traffic: read once, when a device is opened, before a process enters its jail. Nothing here fails: what cannot be
+ * read is as if it were not set.
+ *
+ * RoCE in production wants a traffic class, so that switches keep it apart: DSCP 26 and priority 3 by custom. We follow the host: the class that rdma_cm
+ * uses by default, if an administrator set one, or a VLAN whose priorities are mapped to 3.
+ */
+#include "config.h"
+#include "common/rdma/dev_priv.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HOST_CLASS	104u		/* DSCP 26 << 2 */
+#define HOST_PATH_BYTES	512u
+
+/* First line of a small file, without its end. 1: there was one. */
+static int
+host_line(const char *path, char *line, size_t bytes)
+{
+	FILE *f = fopen(path, "re");
+	int ok;
+
+	if (f == NULL)
+		return (0);
+	ok = fgets(line, (int)bytes, f) != NULL;
+	fclose(f);
+	if (ok)
+		line[strcspn(line, "\n")] = '\0';
+	return (ok);
+}
+
+/* 1: a VLAN device that sends some traffic with priority 3. */
+static int
+host_vlan_uses_3(const char *root, const char *netdev)
+{
+	char path[HOST_PATH_BYTES], line[256];
+	int found = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/proc/net/vlan/%s", root, netdev);
+	if ((f = fopen(path, "re")) == NULL)
+		return (0);
+	while (!found && fgets(line, sizeof(line), f) != NULL) {
+		char *map = strstr(line, "EGRESS priority mappings:");
+
+		found = map != NULL && strstr(map, ":3") != NULL && strchr(" \n", strstr(map, ":3")[2]) != NULL;
+	}
+	fclose(f);
+	return (found);
+}
+
+uint8_t
+rdma_host_traffic_class(const char *root, const char *device, unsigned port, const char *netdev)
+{
+	char path[HOST_PATH_BYTES], line[64], *end;
+	unsigned long n;
+
+	snprintf(path, sizeof(path), "%s/sys/kernel/config/rdma_cm/%s/ports/%u/default_roce_tos", root, device, port);
+	if (host_line(path, line, sizeof(line))) {
+		n = strtoul(line, &end, 0);
+		if (end != line && n > 0 && n <= UINT8_MAX)
+			return ((uint8_t)n);
+	}
+	return (netdev[0] != '\0' && host_vlan_uses_3(root, netdev) ? HOST_CLASS : 0);
+}
+
+uint32_t
+rdma_host_rate_mbit(const char *root, const char *device, unsigned port)
+{
+	char path[HOST_PATH_BYTES], line[64], *end;
+	double gbit;
+
+	snprintf(path, sizeof(path), "%s/sys/class/infiniband/%s/ports/%u/rate", root, device, port);
+	if (!host_line(path, line, sizeof(line)))
+		return (0);
+	gbit = strtod(line, &end);		/* "100 Gb/sec (4X EDR)" */
+	return (end != line && gbit > 0 && gbit < 1e6 ? (uint32_t)(gbit * 1000 + 0.5) : 0);
+}

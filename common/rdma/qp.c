@@ -1,0 +1,333 @@
+/*
+ * A queue pair's life: made, broken, drained, destroyed. README.md has the states. Runs in the hub's thread.
+ *
+ * Owns the ibv_qp, the ring of what is out, and the memory of messages that are too long to travel in their work request. Invariants: see struct mkv_rdma_qp.
+ * Every work request that was posted is followed by a signalled one of the same call, so whatever is out is told of by a completion, be it a flushed one;
+ * should one not come (a device that went away), the ibv_qp is destroyed, after which nothing of it can be out.
+ */
+#include "config.h"
+#include "common/rdma/qp.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/assert.h"
+#include "common/base/auth.h"
+#include "common/base/err.h"
+#include "common/rdma/hub_priv.h"
+
+static int
+qp_try_create(struct mkv_rdma_qp *qp, uint32_t max_inline)
+{
+	struct ibv_qp_init_attr a = {
+		.qp_context = qp,
+		.send_cq = qp->hub->cq,
+		.recv_cq = qp->hub->cq,
+		.srq = qp->hub->srq,
+		.cap = { .max_send_wr = qp->conf.sends, .max_send_sge = 1, .max_inline_data = max_inline },
+		.qp_type = IBV_QPT_RC,
+		.sq_sig_all = 0,
+	};
+
+	if ((qp->qp = qp->hub->v->create_qp(qp->hub->d->pd, &a)) == NULL)
+		return (errno);
+	qp->number = qp->qp->qp_num;
+	qp->max_inline = MKV_MIN(a.cap.max_inline_data, max_inline);
+	return (0);
+}
+
+/* The largest inline size that the device takes: it does not say which. */
+static int
+qp_create_verbs(struct mkv_rdma_qp *qp)
+{
+	int e = 0;
+
+	for (uint32_t want = QP_INLINE_WANT; want > 0; want /= 2)
+		if ((e = qp_try_create(qp, want)) == 0 || (e != EINVAL && e != ENOMEM && e != EOPNOTSUPP))
+			return (e);
+	return (qp_try_create(qp, 0));
+}
+
+static int
+qp_to_init(struct mkv_rdma_qp *qp)
+{
+	struct ibv_qp_attr a = { .qp_state = IBV_QPS_INIT, .pkey_index = 0, .port_num = qp->hub->d->port };
+
+	a.qp_access_flags = (qp->conf.remote_read ? IBV_ACCESS_REMOTE_READ : 0) | (qp->conf.remote_write ? IBV_ACCESS_REMOTE_WRITE : 0);
+	return (qp->hub->v->modify_qp(qp->qp, &a, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS));
+}
+
+/* Memory for messages. Without inline data even the shortest needs registered memory. */
+static int
+qp_open_memory(struct mkv_rdma_qp *qp)
+{
+	struct mkv_rdma_hub *h = qp->hub;
+
+	if ((qp->slot = calloc(qp->conf.sends, sizeof(*qp->slot))) == NULL ||
+	    (qp->max_inline > 0 && (qp->stage = malloc((size_t)QP_STAGED * qp->max_inline)) == NULL))
+		return (ENOMEM);
+	if (qp->conf.send_bytes <= qp->max_inline)
+		return (0);
+	qp->slab_n = qp->conf.msgs != 0 ? MKV_MIN(qp->conf.msgs, qp->conf.sends) : qp->conf.sends;
+	qp->slab_stride = (size_t)MKV_ALIGN_UP(qp->conf.send_bytes, 64);
+	qp->slab_bytes = qp->slab_n * qp->slab_stride;
+	if ((qp->slab = rdma_slab_take(qp->slab_bytes)) == NULL)
+		return (ENOMEM);
+	return ((qp->slab_mr = h->v->reg_mr(h->d->pd, qp->slab, qp->slab_bytes, IBV_ACCESS_LOCAL_WRITE)) == NULL ? errno : 0);
+}
+
+static int
+qp_fill(struct mkv_rdma_qp *qp)
+{
+	uint32_t r;
+	int e;
+
+	if ((e = mkv_random(&r, sizeof(r))) != 0)
+		return (e);
+	qp->psn = r & 0xffffff;
+	if ((e = qp_create_verbs(qp)) == 0 && (e = qp_open_memory(qp)) == 0)
+		e = qp_to_init(qp);
+	return (e == 0 ? 0 : e == ENOMEM ? MKV_E_NOMEM : MKV_E_SYSTEM);
+}
+
+/* Ids have 31 bits; one that is still in use after so many is passed over. */
+static uint32_t
+qp_new_id(struct mkv_rdma_hub *h)
+{
+	int taken;
+
+	do {
+		h->next_id = (h->next_id + 1) & 0x7fffffff;
+		taken = 0;
+		for (unsigned i = 0; i < HUB_BUCKETS; i++)
+			MKV_LIST_FOREACH(it, &h->by_number[i])
+				taken |= MKV_CONTAINER_OF(it, struct mkv_rdma_qp, by_number)->id == h->next_id;
+	} while (taken);
+	return (h->next_id);
+}
+
+static void
+qp_free(struct mkv_rdma_qp *qp)
+{
+	struct mkv_rdma_hub *h = qp->hub;
+
+	if (qp->qp != NULL)
+		hub_qp_kill(h, qp);
+	mkv_list_remove(&qp->by_number);
+	mkv_list_remove(&qp->dirty);
+	mkv_list_remove(&qp->broken);
+	if (qp->slab_mr != NULL)
+		h->v->dereg_mr(qp->slab_mr);
+	rdma_slab_drop(qp->slab, qp->slab_bytes);
+	free(qp->stage);
+	free(qp->slot);
+	h->sends_used -= qp->conf.sends;
+	h->qp_n--;
+	qp->magic = 0;
+	free(qp);
+}
+
+int
+mkv_rdma_qp_create(struct mkv_rdma_qp **out, struct mkv_rdma_hub *h, const struct mkv_rdma_qp_conf *c)
+{
+	struct mkv_rdma_qp *qp;
+	int e;
+
+	*out = NULL;
+	MKV_CHECK_OBJ(h, HUB_MAGIC);
+	MKV_ASSERT(c->sends > 0 && (c->sends & (c->sends - 1)) == 0 && c->send_bytes > 0 && c->ops != NULL);
+	if (c->sends > (uint32_t)h->d->attr.max_qp_wr || c->sends > h->conf.sends_max - h->sends_used || (qp = calloc(1, sizeof(*qp))) == NULL)
+		return (MKV_E_NOMEM);
+	qp->magic = QP_MAGIC;
+	qp->hub = h;
+	qp->conf = *c;
+	qp->id = qp_new_id(h);
+	mkv_list_init(&qp->by_number);
+	mkv_list_init(&qp->dirty);
+	mkv_list_init(&qp->broken);
+	h->sends_used += c->sends;
+	h->qp_n++;
+	if ((e = qp_fill(qp)) != 0) {
+		qp_free(qp);
+		return (e);
+	}
+	mkv_list_push_tail(&h->by_number[qp->number % HUB_BUCKETS], &qp->by_number);
+	*out = qp;
+	return (0);
+}
+
+void
+mkv_rdma_qp_destroy(struct mkv_rdma_qp **qpp)
+{
+	struct mkv_rdma_qp *qp = *qpp;
+
+	if (qp == NULL)
+		return;
+	MKV_CHECK_OBJ(qp, QP_MAGIC);
+	MKV_ASSERT(qp->state == QP_NEW || qp->state == QP_IDLE);
+	MKV_ASSERT(!qp->hub->in_poll);
+	*qpp = NULL;
+	qp_free(qp);
+}
+
+/* In ERR, or destroyed, when it returns: nothing of the far end gets through. */
+static void
+qp_shut(struct mkv_rdma_qp *qp)
+{
+	struct ibv_qp_attr a = { .qp_state = IBV_QPS_ERR };
+
+	qp->state = QP_BROKEN;
+	qp->drain_until_ns = mkv_now_ns() + QP_DRAIN_NS;
+	mkv_list_remove(&qp->dirty);
+	if (qp->qp != NULL && qp->hub->v->modify_qp(qp->qp, &a, IBV_QP_STATE) != 0)
+		hub_qp_kill(qp->hub, qp);
+}
+
+void
+qp_break(struct mkv_rdma_qp *qp, const char *why, int is_flush)
+{
+	if (qp->state == QP_BROKEN && qp->say_broken && qp->why_is_flush && !is_flush) {
+		snprintf(qp->why, sizeof(qp->why), "%s", why);
+		qp->why_is_flush = 0;
+	}
+	if (qp->state != QP_READY)
+		return;
+	qp_shut(qp);
+	snprintf(qp->why, sizeof(qp->why), "%s", why);
+	qp->why_is_flush = is_flush;
+	qp->say_broken = 1;
+	mkv_list_push_tail(&qp->hub->broken, &qp->broken);
+}
+
+void
+mkv_rdma_qp_fail(struct mkv_rdma_qp *qp)
+{
+	MKV_CHECK_OBJ(qp, QP_MAGIC);
+	qp->say_broken = 0;
+	if (qp->state != QP_NEW && qp->state != QP_READY)
+		return;
+	qp_shut(qp);
+	if (qp->tail == qp->head)
+		qp->state = QP_IDLE;
+	else
+		mkv_list_push_tail(&qp->hub->broken, &qp->broken);
+}
+
+/* Only counts: callbacks are made by qp_hand_on(). What came unsignalled before a failed one may have failed too: it is not reported as good. */
+void
+qp_on_send(struct mkv_rdma_qp *qp, const struct ibv_wc *wc)
+{
+	uint32_t pos = (uint32_t)wc->wr_id;
+	char why[QP_WHY_BYTES];
+
+	if (pos - qp->seen >= qp->posted - qp->seen)
+		return;
+	if (wc->status == IBV_WC_SUCCESS && qp->ok == qp->seen) {
+		qp->ok = qp->seen = pos + 1;
+		return;
+	}
+	qp->seen = pos + 1;
+	if (wc->status == IBV_WC_SUCCESS)
+		return;
+	snprintf(why, sizeof(why), "%s (status %d, vendor 0x%" PRIx32 ")", rdma_wc_text(wc->status), (int)wc->status, wc->vendor_err);
+	qp_break(qp, why, wc->status == IBV_WC_WR_FLUSH_ERR);
+}
+
+void
+qp_on_recv(struct mkv_rdma_qp *qp, struct mkv_rdma_rx *rx, const struct ibv_wc *wc)
+{
+	char why[QP_WHY_BYTES];
+
+	if (wc->status == IBV_WC_SUCCESS && wc->byte_len <= qp->hub->conf.recv_bytes && qp->state == QP_READY) {
+		rx->bytes = wc->byte_len;
+		qp->conf.ops->recv(qp, rx);
+		return;
+	}
+	mkv_rdma_rx_back(qp->hub, rx);
+	if (wc->status == IBV_WC_SUCCESS)
+		return;
+	snprintf(why, sizeof(why), "%s (receive, status %d, vendor 0x%" PRIx32 ")", rdma_wc_text(wc->status), (int)wc->status, wc->vendor_err);
+	qp_break(qp, why, wc->status == IBV_WC_WR_FLUSH_ERR);
+}
+
+void
+qp_hand_on(struct mkv_rdma_qp *qp)
+{
+	while (qp->tail != (qp->state == QP_READY || qp->say_broken ? qp->ok : qp->seen)) {
+		struct qp_slot *s = &qp->slot[qp->tail & (qp->conf.sends - 1)];
+		int good = qp->ok - qp->tail - 1 < qp->conf.sends;	/* tail is before ok */
+
+		qp->slab_out -= (uint32_t)s->uses_slab;
+		qp->tail++;
+		qp->conf.ops->done(qp, s->cookie, good ? 0 : MKV_E_CLOSED);
+	}
+}
+
+void
+qp_drain(struct mkv_rdma_qp *qp)
+{
+	MKV_ASSERT(qp->state == QP_BROKEN);
+	if (qp->seen != qp->posted && qp->qp != NULL && mkv_now_ns() >= qp->drain_until_ns)
+		hub_qp_kill(qp->hub, qp);
+	if (qp->qp == NULL)
+		qp->seen = qp->posted;
+	if (qp->say_broken && (!qp->why_is_flush || qp->seen == qp->posted)) {
+		qp_hand_on(qp);
+		qp->say_broken = 0;
+		qp->conf.ops->broken(qp, qp->why);
+	}
+	if (qp->say_broken)
+		return;
+	if (qp->seen == qp->posted)
+		qp->seen = qp->posted = qp->head;
+	qp_hand_on(qp);
+	if (qp->tail == qp->head) {
+		qp->state = QP_IDLE;
+		mkv_list_remove(&qp->broken);
+	}
+}
+
+uint32_t
+mkv_rdma_qp_number(const struct mkv_rdma_qp *qp)
+{
+	MKV_CHECK_OBJ(qp, QP_MAGIC);
+	return (qp->number);
+}
+
+uint32_t
+mkv_rdma_qp_psn(const struct mkv_rdma_qp *qp)
+{
+	MKV_CHECK_OBJ(qp, QP_MAGIC);
+	return (qp->psn);
+}
+
+int
+mkv_rdma_qp_ready(const struct mkv_rdma_qp *qp)
+{
+	MKV_CHECK_OBJ(qp, QP_MAGIC);
+	return (qp->state == QP_READY);
+}
+
+int
+mkv_rdma_qp_idle(const struct mkv_rdma_qp *qp)
+{
+	MKV_CHECK_OBJ(qp, QP_MAGIC);
+	return (qp->state == QP_IDLE);
+}
+
+void *
+mkv_rdma_qp_owner(const struct mkv_rdma_qp *qp)
+{
+	MKV_CHECK_OBJ(qp, QP_MAGIC);
+	return (qp->conf.owner);
+}
+
+struct mkv_rdma_hub *
+mkv_rdma_qp_hub(const struct mkv_rdma_qp *qp)
+{
+	MKV_CHECK_OBJ(qp, QP_MAGIC);
+	return (qp->hub);
+}

@@ -1,0 +1,101 @@
+/*
+ * NEW -> READY: the far end's numbers are checked and given to the device. Runs in the hub's thread.
+ *
+ * The numbers are foreign: they came by the wire. What the device makes of them can fail: no route, no neighbour.
+ */
+#include "config.h"
+#include "common/rdma/qp.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "common/base/assert.h"
+#include "common/base/err.h"
+#include "common/rdma/hub_priv.h"
+
+#define CONNECT_HOPS	64u
+
+/* 7 is "for ever" in the specification for receives, and with some devices for the other count and a timeout of 0 as well. */
+_Static_assert(MKV_RDMA_RETRIES <= 6 && MKV_RDMA_RNR_RETRIES <= 6 && MKV_RDMA_TIMEOUT >= 1 && MKV_RDMA_TIMEOUT <= 31, "a lost peer is noticed");
+_Static_assert(MKV_RDMA_RNR_TIMER >= 1 && MKV_RDMA_RNR_TIMER <= 31, "five bits; 0 is the longest");
+
+static int
+connect_numbers_fit(const struct mkv_rdma_dev *d, const struct mkv_rdma_peer *p)
+{
+	static const uint8_t zero[16];
+
+	if (p->qpn < 2 || p->qpn > 0xffffff || p->psn > 0xffffff || rdma_mtu_of(p->mtu_bytes) == 0)
+		return (0);
+	if (d->is_roce)
+		return (memcmp(p->gid, zero, 16) != 0 && p->gid[0] != 0xff);
+	return (p->lid > 0 && p->lid < 0xc000);
+}
+
+static int
+connect_to_rtr(struct mkv_rdma_qp *qp, const struct mkv_rdma_peer *p)
+{
+	const struct mkv_rdma_dev *d = qp->hub->d;
+	struct ibv_qp_attr a = {
+		.qp_state = IBV_QPS_RTR,
+		.path_mtu = MKV_MIN(d->mtu, rdma_mtu_of(p->mtu_bytes)),
+		.dest_qp_num = p->qpn,
+		.rq_psn = p->psn,
+		.max_dest_rd_atomic = MKV_MIN(d->rd_atomic_in, p->rd_atomic_out),
+		.min_rnr_timer = MKV_RDMA_RNR_TIMER,
+		.ah_attr = { .dlid = p->lid, .sl = d->service_level, .port_num = d->port, .is_global = 1,
+		    .grh = { .sgid_index = (uint8_t)d->gid_index, .hop_limit = CONNECT_HOPS, .traffic_class = d->traffic_class } },
+	};
+
+	memcpy(a.ah_attr.grh.dgid.raw, p->gid, sizeof(p->gid));
+	return (qp->hub->v->modify_qp(qp->qp, &a, IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC |
+	    IBV_QP_MIN_RNR_TIMER));
+}
+
+static int
+connect_to_rts(struct mkv_rdma_qp *qp, const struct mkv_rdma_peer *p)
+{
+	struct ibv_qp_attr a = {
+		.qp_state = IBV_QPS_RTS,
+		.sq_psn = qp->psn,
+		.timeout = MKV_RDMA_TIMEOUT,
+		.retry_cnt = MKV_RDMA_RETRIES,
+		.rnr_retry = MKV_RDMA_RNR_RETRIES,
+		.max_rd_atomic = MKV_MIN(qp->hub->d->rd_atomic_out, p->rd_atomic_in),
+	};
+
+	return (qp->hub->v->modify_qp(qp->qp, &a, IBV_QP_STATE | IBV_QP_SQ_PSN | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
+	    IBV_QP_MAX_QP_RD_ATOMIC));
+}
+
+/* errno of a change of state, when the far end's address was looked up. */
+static int
+connect_err(int e)
+{
+	switch (e) {
+	case ENETUNREACH:
+	case EHOSTUNREACH:
+	case EHOSTDOWN:
+	case ENETDOWN:
+	case EADDRNOTAVAIL:
+	case ETIMEDOUT: return (MKV_E_UNREACHABLE);
+	case ENOMEM: return (MKV_E_NOMEM);
+	default: return (MKV_E_SYSTEM);
+	}
+}
+
+int
+mkv_rdma_qp_connect(struct mkv_rdma_qp *qp, const struct mkv_rdma_peer *p)
+{
+	int e;
+
+	MKV_CHECK_OBJ(qp, QP_MAGIC);
+	MKV_ASSERT(qp->state == QP_NEW);
+	if (!connect_numbers_fit(qp->hub->d, p))
+		return (MKV_E_PEER);
+	if ((e = connect_to_rtr(qp, p)) != 0 || (e = connect_to_rts(qp, p)) != 0) {
+		mkv_rdma_qp_fail(qp);
+		return (connect_err(e));
+	}
+	qp->state = QP_READY;
+	return (0);
+}

@@ -1,7 +1,8 @@
 /*
  * What the configuration takes of the machine's memory, added up before anything is taken. Supervisor; owns nothing.
  *
- *   counted       staging segments (touched at start), page caches, arenas of memory mode with the place for their metadata
+ *   counted       staging segments (touched at start), page caches, arenas of memory mode with the place for their metadata; segments that lie in
+ *                 huge pages against those that are free, all else against the memory that is not set aside for them
  *   not counted   the index of a drive. It grows with what is stored, and by how much hangs on the size of values: for the least that a drive is laid
  *                 out for (16 KiB) it would be 1/256 of the capacity, which no server with values of megabytes ever takes, and no key could lower it.
  *
@@ -13,9 +14,11 @@
 #include "supervisor/budget_priv.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "common/base/assert.h"
 #include "common/base/err.h"
+#include "common/base/topo.h"
 #include "common/base/units.h"
 #include "common/shm/stage.h"
 #include "supervisor/sup_priv.h"
@@ -31,29 +34,39 @@ budget_arena_meta(uint64_t arena_bytes)
 	return (MKV_ALIGN_UP(arena_bytes / 8 + BUDGET_META_SPARE, BUDGET_META_ALIGN));
 }
 
+static void
+budget_segment(struct budget *b, enum budget_part part, uint64_t bytes)
+{
+	MKV_ASSERT(b->n_seg < BUDGET_SEGS_MAX);
+	b->seg[b->n_seg++] = (struct pages_seg){ .bytes = bytes, .node = -1, .part = part };
+}
+
 void
 budget_fronts(struct budget *b, const struct mkv_params *p, const struct config_derived *d)
 {
-	*b = (struct budget){ .hugepages = p->memory_hugepages };
-	b->segment = mkv_stage_bytes(d->stage_data_bytes, (uint32_t)p->memory_block_size, p->memory_slots);
-	b->part[BUDGET_STAGE] = d->front_count * b->segment;
+	*b = (struct budget){ .sys = mkv_topo_sys() };
+	for (uint32_t i = 0; i < d->front_count; i++)
+		budget_segment(b, BUDGET_STAGE, mkv_stage_bytes(d->stage_data_bytes, (uint32_t)p->memory_block_size, p->memory_slots));
 }
 
 void
 budget_drive(struct budget *b, const struct mkv_params *p, uint64_t bytes)
 {
 	b->part[BUDGET_PAGES] += p->storage_page_cache;
-	if (p->storage_mode == MKV_STORAGE_MEMORY)
-		b->part[BUDGET_ARENAS] += bytes + budget_arena_meta(bytes);
+	if (p->storage_mode != MKV_STORAGE_MEMORY)
+		return;
+	b->part[BUDGET_ARENAS] += budget_arena_meta(bytes);
+	budget_segment(b, BUDGET_ARENAS, bytes);
 }
 
-/* What of the segments does not come from reserved pages: each is there or here. */
-static uint64_t
-budget_stage(const struct budget *b, const struct mkv_os_memory *m)
+uint64_t
+budget_bytes(const struct budget *b, enum budget_part part)
 {
-	uint64_t there = b->hugepages == MKV_HUGEPAGES_OFF ? 0 : m->huge_free / b->segment * b->segment;
+	uint64_t sum = b->part[part];
 
-	return (b->hugepages == MKV_HUGEPAGES_REQUIRE ? 0 : b->part[BUDGET_STAGE] - MKV_MIN(b->part[BUDGET_STAGE], there));
+	for (unsigned i = 0; i < b->n_seg; i++)
+		sum += b->seg[i].part == part ? b->seg[i].bytes : 0;
+	return (sum);
 }
 
 static uint64_t
@@ -103,16 +116,18 @@ budget_say_fix(const struct budget *b, const struct mkv_params *p, unsigned most
 		    mkv_size_format(t, sizeof(t), fits / 10 * 8 >> 20 << 20));
 }
 
+/* What there is too little of: huge pages. 0: of nothing that is asked for. */
 static int
-budget_check_huge(const struct budget *b, const struct mkv_os_memory *m, char *why, size_t why_bytes)
+budget_check_huge(const struct budget *b, const struct mkv_params *p, const struct mkv_os_memory *m, char *why, size_t why_bytes)
 {
-	char need[32], have[32];
+	char words[768];
 
-	if (b->hugepages != MKV_HUGEPAGES_REQUIRE || b->part[BUDGET_STAGE] <= m->huge_free)
+	if (p->memory_hugepages != MKV_HUGEPAGES_REQUIRE)
 		return (0);
-	snprintf(why, why_bytes, "key \"memory.max_size\": staging takes %s of huge pages (memory.hugepages is require) and %s of them are free; lower it, or "
-	    "reserve more with\n    sysctl vm.nr_hugepages=N", mkv_size_human(need, sizeof(need), b->part[BUDGET_STAGE]),
-	    mkv_size_human(have, sizeof(have), m->huge_free));
+	pages_say(p, b->sys, b->seg, b->n_seg, m->huge_page_bytes, words, sizeof(words));
+	if (words[0] == '\0')
+		return (0);
+	snprintf(why, why_bytes, "key \"memory.hugepages\": is require and too few huge pages are free: %s", words);
 	return (MKV_E_CONFIG);
 }
 
@@ -140,20 +155,60 @@ budget_say(const struct budget *b, const struct mkv_params *p, const struct mkv_
 }
 
 int
-budget_check(const struct budget *given, const struct mkv_params *p, const struct mkv_os_memory *m, char *why, size_t why_bytes)
+budget_check(struct budget *b, const struct mkv_params *p, const struct mkv_os_memory *m, char *why, size_t why_bytes)
 {
-	struct budget b = *given;
 	uint64_t have = budget_have(m), need = 0;
 
-	if (budget_check_huge(&b, m, why, why_bytes) != 0)
+	(void)pages_plan(p, b->sys, b->seg, b->n_seg);
+	if (budget_check_huge(b, p, m, why, why_bytes) != 0)
 		return (MKV_E_CONFIG);
-	b.part[BUDGET_STAGE] = budget_stage(&b, m);
+	for (unsigned i = 0; i < b->n_seg; i++)
+		b->part[b->seg[i].part] += b->seg[i].page_bytes == 0 ? b->seg[i].bytes : 0;
 	for (unsigned i = 0; i < BUDGET_PARTS; i++)
-		need += b.part[i];
+		need += b->part[i];
 	if (need <= have)
 		return (0);
-	budget_say(&b, p, m, need, have, why, why_bytes);
+	budget_say(b, p, m, need, have, why, why_bytes);
 	return (MKV_E_CONFIG);
+}
+
+/* One part: ", 16.0 GiB of arenas in pages of 2 MiB and 1 GiB". dst has words already. */
+static void
+budget_say_part(const struct budget *b, enum budget_part part, const char *what, char *dst, size_t room)
+{
+	struct pages_mem m = { 0 };
+	char text[64], size[32];
+	unsigned kinds = 0;
+	uint64_t sum = 0;
+	size_t n;
+
+	for (unsigned i = 0; i < b->n_seg; i++) {
+		if (b->seg[i].part != part)
+			continue;
+		kinds += sum == 0 || b->seg[i].page_bytes != m.page_bytes;
+		m.page_bytes = b->seg[i].page_bytes;
+		sum += b->seg[i].bytes;
+	}
+	if (sum == 0)
+		return;
+	n = strlen(dst);
+	snprintf(dst + n, room - n, "%s%s of %s in %s", n > 0 ? ", " : "", mkv_size_human(size, sizeof(size), sum), what,
+	    kinds > 1 ? "pages of several sizes" : pages_text(&m, text, sizeof(text)));
+}
+
+void
+budget_say_pages(const struct budget *b, const struct mkv_params *p, const struct mkv_os_memory *m, char *dst, size_t dst_bytes)
+{
+	char words[768];
+	size_t n;
+
+	dst[0] = '\0';
+	budget_say_part(b, BUDGET_STAGE, "staging", dst, dst_bytes);
+	budget_say_part(b, BUDGET_ARENAS, "arenas", dst, dst_bytes);
+	pages_say(p, b->sys, b->seg, b->n_seg, m->huge_page_bytes, words, sizeof(words));
+	n = strlen(dst);
+	if (words[0] != '\0')
+		snprintf(dst + n, dst_bytes - n, "; of huge pages %s", words);
 }
 
 int
@@ -162,26 +217,45 @@ budget_config(const struct config *c, char *why, size_t why_bytes)
 	struct mkv_os_memory m;
 	struct budget b;
 
+	why[0] = '\0';
 	if (mkv_os_memory(&m) != 0)
 		return (0);			/* a system that does not tell: its word is the one that counts, later */
 	budget_fronts(&b, &c->params, &c->derived);
 	for (uint32_t i = 0; i < c->derived.drive_count; i++)
 		budget_drive(&b, &c->params, c->derived.drive[i].max_size);
-	return (budget_check(&b, &c->params, &m, why, why_bytes));
+	if (budget_check(&b, &c->params, &m, why, why_bytes) != 0)
+		return (MKV_E_CONFIG);
+	budget_say_pages(&b, &c->params, &m, why, why_bytes);
+	return (0);
+}
+
+/* What has a descriptor is there, and takes no more. */
+static void
+budget_held(struct pages_seg *seg, int fd, const struct pages_mem *mem)
+{
+	seg->held = fd >= 0;
+	seg->page_bytes = mem->page_bytes;
 }
 
 int
 budget_pool(const struct mkv_sup *s, uint64_t more_bytes, int more, char *why, size_t why_bytes)
 {
+	int memory = s->params->storage_mode == MKV_STORAGE_MEMORY, made = s->proc_count > 0;
 	struct mkv_os_memory m;
 	struct budget b;
 
 	if (mkv_os_memory(&m) != 0)
 		return (0);
 	budget_fronts(&b, s->params, s->conf);
-	for (uint32_t i = 0; i < s->drive_count; i++)
-		if (s->pool[i].wanted)
-			budget_drive(&b, s->params, s->conf->drive[i].max_size);
+	for (uint32_t i = 0; i < s->front_count && made; i++)
+		budget_held(&b.seg[i], s->proc[i].stage_fd, &s->proc[i].stage);
+	for (uint32_t i = 0; i < s->drive_count; i++) {
+		if (!s->pool[i].wanted)
+			continue;
+		budget_drive(&b, s->params, s->conf->drive[i].max_size);
+		if (made && memory)
+			budget_held(&b.seg[b.n_seg - 1], s->proc[s->front_count + i].arena_fd, &s->proc[s->front_count + i].arena);
+	}
 	if (more)
 		budget_drive(&b, s->params, more_bytes);
 	return (budget_check(&b, s->params, &m, why, why_bytes));

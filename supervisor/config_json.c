@@ -83,15 +83,15 @@ json_derived(json_t *j, const struct config *c)
 	for (uint32_t i = 0; i < d->drive_count; i++)
 		budget_drive(&b, &c->params, d->drive[i].max_size);
 	for (unsigned i = 0; i < BUDGET_PARTS; i++)
-		sum += (json_int_t)b.part[i];
+		sum += (json_int_t)budget_bytes(&b, i);
 	json_object_set_new(j, "drives", json_drives(d));
 	json_object_set_new(j, "data", json_pack("{s:s, s:i}", "host", d->data.host, "port", (int)d->data.port));
 	json_object_set_new(j, "admin", json_pack("{s:s, s:i}", "host", d->admin.host, "port", (int)d->admin.port));
 	json_object_set_new(j, "data_dir", json_string(d->data_dir));
 	json_object_set_new(j, "control", json_string(d->control_path));
 	json_object_set_new(j, "fronts", json_integer(d->front_count));
-	json_object_set_new(j, "segment_bytes", json_integer((json_int_t)b.segment));
-	json_object_set_new(j, "staging_bytes", json_integer((json_int_t)b.part[BUDGET_STAGE]));
+	json_object_set_new(j, "segment_bytes", json_integer(d->front_count > 0 ? (json_int_t)(budget_bytes(&b, BUDGET_STAGE) / d->front_count) : 0));
+	json_object_set_new(j, "staging_bytes", json_integer((json_int_t)budget_bytes(&b, BUDGET_STAGE)));
 	json_object_set_new(j, "memory_bytes", json_integer((json_int_t)sum));
 	json_object_set_new(j, "auth_key", json_boolean(d->explicit_key));
 }

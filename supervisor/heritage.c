@@ -27,6 +27,7 @@
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/os.h"
+#include "common/base/topo.h"
 #include "common/shm/ring.h"
 #include "common/shm/stage.h"
 #include "supervisor/budget_priv.h"
@@ -77,47 +78,32 @@ heritage_metrics(struct proc *p)
 	return (mkv_metrics_open(&p->metrics, p->metrics_fd, 0));
 }
 
-/* huge as in mkv_os_shm_create(). */
 static int
-heritage_stage_try(struct proc *p, int huge)
+heritage_stage(struct proc *p)
 {
-	uint64_t data_bytes = p->sup->conf->stage_data_bytes;
+	uint64_t data_bytes = p->sup->conf->stage_data_bytes, bytes;
 	uint32_t chunk_bytes = (uint32_t)p->sup->params->memory_block_size, slots = p->sup->params->memory_slots;
 	int r;
 
-	p->stage_bytes = mkv_stage_bytes(data_bytes, chunk_bytes, slots);
-	MKV_ASSERT(p->stage_bytes > 0);		/* the parameters' ranges lie within the segment's */
-	p->stage_huge = huge != 0;
-	p->stage_fd = mkv_os_shm_create("memkv-stage", p->stage_bytes, huge);
+	bytes = mkv_stage_bytes(data_bytes, chunk_bytes, slots);
+	MKV_ASSERT(bytes > 0);			/* the parameters' ranges lie within the segment's */
+	p->stage_fd = pages_create(p->sup->params, mkv_topo_sys(), "memkv-stage", bytes, p->node, &p->stage);
 	if (p->stage_fd < 0)
 		return (p->stage_fd);
-	r = mkv_stage_format(p->stage_fd, data_bytes, chunk_bytes, slots, huge);
+	r = mkv_stage_format(p->stage_fd, data_bytes, chunk_bytes, slots, p->stage.page_bytes == 0);
 	if (r != 0)
 		heritage_close(&p->stage_fd);
 	return (r);
 }
 
-/* Reserved huge pages if there are any, else a plain memfd with advice; "require" is content with the first alone. */
-static int
-heritage_stage(struct proc *p)
-{
-	int want = p->sup->params->memory_hugepages;
-	int r;
-
-	if (want == MKV_HUGEPAGES_OFF)
-		return (heritage_stage_try(p, 0));
-	r = heritage_stage_try(p, 2);
-	return (r == 0 || want == MKV_HUGEPAGES_REQUIRE ? r : heritage_stage_try(p, 1));
-}
-
-/* The memory is there only once it is used. */
+/* Small pages are there only once they are used. What rounding up makes more of it the drive has, too. */
 static int
 heritage_arena(struct proc *p)
 {
 	uint64_t bytes = p->sup->conf->drive[p->index].max_size;
 
 	p->arena_meta_bytes = budget_arena_meta(bytes);
-	p->arena_fd = mkv_os_shm_create("memkv-arena", bytes, 1);
+	p->arena_fd = pages_create(p->sup->params, mkv_topo_sys(), "memkv-arena", bytes, p->node, &p->arena);
 	if (p->arena_fd < 0)
 		return (p->arena_fd);
 	p->arena_meta_fd = mkv_os_shm_create("memkv-arena-meta", p->arena_meta_bytes, 0);
@@ -165,6 +151,16 @@ heritage_listen(struct mkv_sup *s, char *why, unsigned why_bytes)
 	return (r);
 }
 
+/* budget.c found enough: since then somebody else took them, or they are there and are not for us. */
+static void
+heritage_say_memory(const struct proc *p, int r, const char *what, uint64_t bytes, char *why, unsigned why_bytes)
+{
+	const char *huge = p->sup->params->memory_hugepages == MKV_HUGEPAGES_REQUIRE ? " in huge pages (memory.hugepages is require)" : "";
+
+	snprintf(why, why_bytes, "%s: cannot have %" PRIu64 " bytes of %s%s: %s", p->child.name, bytes, what, huge,
+	    r != MKV_E_DENIED ? mkv_err(r) : "the kernel promised the pages and withheld them: a limit of the cgroup (hugetlb.*.max), or of the NUMA node's own");
+}
+
 static int
 heritage_one(struct proc *p, char *why, unsigned why_bytes)
 {
@@ -175,12 +171,55 @@ heritage_one(struct proc *p, char *why, unsigned why_bytes)
 		return (r);
 	}
 	if (!proc_is_drive(p) && (r = heritage_stage(p)) != 0)
-		snprintf(why, why_bytes, "%s: cannot have %" PRIu64 " bytes of staging memory (memory.max_size, memory.hugepages): %s",
-		    p->child.name, p->stage_bytes, mkv_err(r));
+		heritage_say_memory(p, r, "staging memory (memory.max_size)", p->stage.bytes, why, why_bytes);
 	if (proc_is_drive(p) && p->sup->params->storage_mode == MKV_STORAGE_MEMORY && (r = heritage_arena(p)) != 0)
-		snprintf(why, why_bytes, "%s: cannot have an arena of %" PRIu64 " bytes (storage.drives, max_size): %s", p->child.name,
-		    p->sup->conf->drive[p->index].max_size, mkv_err(r));
+		heritage_say_memory(p, r, "arena (storage.drives, max_size)", p->arena.bytes, why, why_bytes);
 	return (r);
+}
+
+/* The segment of a process that others map; NULL: it has none. */
+const struct pages_mem *
+heritage_memory(const struct proc *p)
+{
+	return (p->stage_fd >= 0 ? &p->stage : p->arena_fd >= 0 ? &p->arena : NULL);
+}
+
+/* "with\n    sysctl ..." as part of a line. */
+static void
+heritage_one_line(char *words)
+{
+	for (char *at = words; (at = strchr(at, '\n')) != NULL;) {
+		size_t more = strspn(at + 1, " ");
+
+		*at = ' ';
+		memmove(at + 1, at + 1 + more, strlen(at + 1 + more) + 1);
+	}
+}
+
+/* One line for all staging, one for all arenas. With small pages: how many huge ones it would take. */
+static void
+heritage_say_pages(const struct mkv_sup *s, const char *what, uint32_t first, uint32_t count)
+{
+	struct pages_seg seg[SUP_PROCS_MAX];
+	struct mkv_os_memory m = { 0 };
+	const struct pages_mem *mem, *last = NULL;
+	char words[768], text[64];
+	uint64_t bytes = 0;
+	unsigned n = 0;
+
+	for (uint32_t i = first; i < first + count; i++) {
+		if ((mem = heritage_memory(&s->proc[i])) == NULL)
+			continue;
+		seg[n++] = (struct pages_seg){ .bytes = mem->bytes, .node = s->proc[i].node, .page_bytes = mem->page_bytes, .held = mem->page_bytes > 0 };
+		bytes += mem->bytes;
+		last = last == NULL || mem->page_bytes < last->page_bytes ? mem : last;
+	}
+	if (last == NULL)
+		return;
+	(void)mkv_os_memory(&m);
+	pages_say(s->params, mkv_topo_sys(), seg, n, m.huge_page_bytes, words, sizeof(words));
+	heritage_one_line(words);
+	mkv_log(MKV_EV_PAGES, "what=%s bytes=%" PRIu64 " pages=%s text=%s", what, bytes, pages_text(last, text, sizeof(text)), words);
 }
 
 int
@@ -197,6 +236,8 @@ heritage_create(struct mkv_sup *s, char *why, unsigned why_bytes)
 		r = heritage_one(&s->proc[i], why, why_bytes);
 	if (r != 0)
 		return (r);
+	heritage_say_pages(s, "staging", 0, s->front_count);
+	heritage_say_pages(s, "arenas", s->front_count, s->drive_count);
 	for (uint32_t i = 0; i < s->front_count; i++)
 		sup_front(s, i)->stage_epoch = s->state.epoch;
 	return (heritage_listen(s, why, why_bytes));
@@ -454,9 +495,9 @@ heritage_tell_stage(struct proc *p, const struct proc *front)
 	CTL_MESSAGE(m, Stage, STAGE, stage, &body);
 
 	body.front = front->index;
-	body.bytes = front->stage_bytes;
+	body.bytes = front->stage.bytes;
 	body.epoch = front->stage_epoch;
-	body.huge = front->stage_huge;
+	body.huge = front->stage.page_bytes == 0 && p->sup->params->memory_hugepages != MKV_HUGEPAGES_OFF;
 	proc_send(p, &m, &front->stage_fd, 1);
 }
 
@@ -470,7 +511,7 @@ heritage_tell_arena(struct proc *p, const struct proc *drive)
 	if (drive->arena_fd < 0)
 		return;
 	body.drive = drive->index;
-	body.bytes = p->sup->conf->drive[drive->index].max_size;
+	body.bytes = drive->arena.bytes;
 	body.meta_bytes = drive->arena_meta_bytes;
 	proc_send(p, &m, fds, p == drive ? 2 : 1);
 }

@@ -26,7 +26,7 @@ main_say_errors(struct config_errors *e)
 }
 
 static int
-main_say_good(const struct config *c)
+main_say_good(const struct config *c, const char *pages)
 {
 	char why[256];
 
@@ -34,7 +34,7 @@ main_say_good(const struct config *c)
 		config_stray_text(&c->stray[i], why, sizeof(why));
 		fprintf(stderr, "%s\n", why);
 	}
-	return (printf("configuration is good%s%s\n", c->file[0] != '\0' ? ": " : "", c->file) < 0);
+	return (printf("configuration is good%s%s\n%s%s", c->file[0] != '\0' ? ": " : "", c->file, pages, pages[0] != '\0' ? "\n" : "") < 0);
 }
 
 /* The answer for programs holds the complaints as well. */
@@ -66,7 +66,7 @@ main_run(const struct config_args *args, enum config_run run)
 {
 	static struct config config;		/* large */
 	struct config_errors e = { .n = 0 };
-	char why[1024];
+	char why[1536];
 	int status;
 
 	if (run == CONFIG_RUN && (status = main_ready_fd(args->ready_fd)) != 0)
@@ -78,7 +78,7 @@ main_run(const struct config_args *args, enum config_run run)
 	else if (e.n + e.more > 0)
 		status = main_say_errors(&e);
 	else if (run == CONFIG_CHECK)
-		status = main_say_good(&config);
+		status = main_say_good(&config, why);
 	else
 		status = sup_run(args, &config);
 	config_wipe(&config);

@@ -151,11 +151,14 @@ op_row(const struct proc *p)
 	const struct child *ch = &p->child;
 	uint64_t up = ch->state == CHILD_RUNNING ? (mkv_now_ns() - ch->ready_ns) / MKV_NS_PER_SEC : 0;
 	const char *detail = proc_words(p), *jail = ch->state == CHILD_RUNNING ? p->jail_missing : "";
+	char pages[64];
 
 	json_t *row = json_pack("{s:s,s:s,s:i,s:I,s:i,s:s,s:s%}", "name", ch->name, "state", child_state_name(ch->state), "pid",
 	    p->life != NULL ? (int)p->life->pid : 0, "uptime_s", (json_int_t)up, "restarts", (int)ch->restart_count, "jail_missing",
 	    jail, "detail", detail, strlen(detail));
 
+	if (row != NULL && heritage_memory(p) != NULL)
+		json_object_set_new(row, "pages", json_string(pages_text(heritage_memory(p), pages, sizeof(pages))));
 	/* What the drive's own registry counts; memkv drive info has the rows. */
 	if (row != NULL && proc_is_drive(p) && p->metrics != NULL) {
 		json_object_set_new(row, "failures", json_integer((json_int_t)mkv_metric_get(p->metrics, MKV_M_drive_failures, 0)));

@@ -540,6 +540,7 @@ proc_init(struct mkv_sup *s, uint32_t number, enum sup_kind kind, uint32_t index
 	p->kind = kind;
 	p->index = index;
 	p->number = number;
+	p->node = -1;
 	(void)uv_timer_init(s->loop, &p->timer);
 	p->timer.data = p;
 	p->rail.number = kind == SUP_FRONT_RDMA ? index - s->shard_count + 1 : 0;

@@ -55,10 +55,16 @@ sup_serving(const struct mkv_sup *s)
 static void
 sup_gauges(struct mkv_sup *s)
 {
+	const struct pages_mem *mem;
 	uint32_t should = 0;
+	uint64_t huge = 0;
 
-	for (uint32_t i = 0; i < s->proc_count; i++)
+	for (uint32_t i = 0; i < s->proc_count; i++) {
+		mem = heritage_memory(&s->proc[i]);
+		huge += mem != NULL && mem->page_bytes > 0 ? mem->bytes : 0;
 		should += child_coming_back(&s->proc[i].child) || s->proc[i].child.state == CHILD_FATAL;
+	}
+	mkv_metric_set(s->metrics, MKV_M_supervisor_huge_bytes, 0, huge);
 	mkv_metric_set(s->metrics, MKV_M_supervisor_children, 0, should);
 	mkv_metric_set(s->metrics, MKV_M_supervisor_children_running, 0, sup_count(s, 0, s->proc_count, CHILD_RUNNING));
 	mkv_metric_set(s->metrics, MKV_M_supervisor_children_fatal, 0, sup_count(s, 0, s->proc_count, CHILD_FATAL));

@@ -3,7 +3,7 @@
  *
  *	main.c		command line; run.c: start and end; sup.c: ready, reload, orderly stop
  *	proc.c		one row of the table: process, control socket, log pipe, liveness		(child.c: its states)
- *	spawn.c		fork and exec							heritage.c: segments, and what a child is given
+ *	spawn.c		fork and exec							heritage.c: segments (pages.c: in which pages), and what a child is given
  *	peers.c		deaths told to the neighbours, DRAINED, the epoch		pool.c: the pool map	moved.c: drives at another path
  *	operator.c	memkvctl's socket						admin/: HTTP
  *
@@ -24,6 +24,7 @@
 #include "supervisor/control_priv.h"
 #include "supervisor/keys_priv.h"
 #include "supervisor/logs_priv.h"
+#include "supervisor/pages_priv.h"
 #include "supervisor/state_priv.h"
 
 #define SUP_MAGIC		0xe7035a41u
@@ -79,6 +80,7 @@ struct proc {
 	uint32_t	index;			/* among its kind: front index, pool map index */
 	uint32_t	number;			/* in sup->proc[] */
 	uint32_t	epoch;			/* of the present life, or of the last */
+	int		node;			/* NUMA node that it and its memory are kept on; -1: none */
 	uint32_t	died_epoch;		/* the server's epoch when the last life ended; 0: none did */
 	uv_timer_t	timer;
 	struct life	*life;
@@ -95,12 +97,12 @@ struct proc {
 	int		metrics_fd;
 	struct mkv_metrics *metrics;
 	int		stage_fd;		/* front */
-	uint64_t	stage_bytes;
-	int		stage_huge;
+	struct pages_mem stage;
 	uint32_t	stage_epoch;
 	int		listen_fd;		/* front:tcp */
 	struct sup_rail	rail;			/* front:rdma */
 	int		arena_fd, arena_meta_fd;	/* drive, memory mode */
+	struct pages_mem arena;
 	uint64_t	arena_meta_bytes;
 };
 
@@ -266,6 +268,7 @@ const char *	spawn_program(enum sup_kind kind);
 int		heritage_create(struct mkv_sup *s, char *why, unsigned why_bytes);	/* segments, listeners: at start */
 void		heritage_destroy(struct mkv_sup *s);
 int		heritage_add(struct proc *p, char *why, unsigned why_bytes);	/* of a drive that comes while the server runs */
+const struct pages_mem *heritage_memory(const struct proc *p);		/* what others map of it; NULL: nothing */
 int		heritage_rings(struct proc *p);				/* fresh rings with all living neighbours, told to those configured */
 void		heritage_drop_rings(struct proc *p);
 uint32_t	heritage_ring_epoch(const struct proc *a, const struct proc *b);	/* of their present ring; 0: there is none */

@@ -280,6 +280,8 @@ ctl_show_row(FILE *to, const json_t *row)
 	if (json_integer_value(json_object_get(scrub, "pass")) > 0)
 		fprintf(to, ", scrub %lld%% of pass %lld", (long long)json_integer_value(json_object_get(scrub, "percent")),
 		    (long long)json_integer_value(json_object_get(scrub, "pass")));
+	if (ctl_text(row, "pages")[0] != '\0')
+		fprintf(to, ", memory in %s", ctl_text(row, "pages"));
 	fprintf(to, "%s%s%s%s\n", jail[0] != '\0' ? ", jail lacks " : "", jail, detail[0] != '\0' ? ", " : "", detail);
 }
 

@@ -11,8 +11,20 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
-/* Shared memory of exactly `bytes`, zeroed, sealed against shrinking and growing. huge: 0 off, 1 advise (memfd + MADV_HUGEPAGE), 2 hugetlb or fail. */
+/*
+ * Shared memory of exactly `bytes`, zeroed, sealed against shrinking and growing. huge: 0 off, 1 advise (memfd + MADV_HUGEPAGE), 2 reserved pages of
+ * 2 MiB or fail (mkv_os_shm_create_huge()).
+ */
 int	mkv_os_shm_create(const char *name, uint64_t bytes, int huge);
+/*
+ * The same in huge pages of page_bytes that the system has set aside; bytes is a multiple of them. All of them are taken here, so that nobody gets a
+ * signal for one that is missing later. node: the NUMA node they are to be of, -1: any.
+ * Returns: a descriptor; MKV_E_UNSUPPORTED there are no pages of that size here; MKV_E_NOMEM not so many are free; MKV_E_DENIED they were promised and then
+ * withheld: by a limit of the cgroup, or the node has not so many.
+ */
+int	mkv_os_shm_create_huge(const char *name, uint64_t bytes, uint64_t page_bytes, int node);
+/* Pages that nobody has touched yet come from this node as long as it has any. 0, MKV_E_UNSUPPORTED, or why not. */
+int	mkv_os_shm_prefer(int fd, uint64_t bytes, int node);
 /* Ask for memory behind [p, p+bytes) that is mapped writable, before it is used; what is there stays as it is. Only advice. */
 void	mkv_os_populate(void *p, uint64_t bytes);
 int	mkv_os_shm_map(int fd, uint64_t bytes, int writable, int huge, void **out);	/* fd's size must be >= bytes: MKV_E_INVAL */
@@ -59,7 +71,8 @@ int	mkv_os_punch(int fd, uint64_t off, uint64_t bytes);	/* a hole in a file, its
 /* What this process and its children may have. */
 struct mkv_os_memory {
 	uint64_t	total;			/* of the machine */
-	uint64_t	huge_total, huge_free;	/* of that reserved as huge pages, and not yet taken */
+	uint64_t	huge_total;		/* of that set aside as huge pages of any size */
+	uint64_t	huge_page_bytes;	/* the size that vm.nr_hugepages counts; 0: there are none */
 	uint64_t	limit;			/* of the memory cgroup and those above it; UINT64_MAX: none */
 };
 int	mkv_os_memory(struct mkv_os_memory *out);		/* 0 or MKV_E_SYSTEM */

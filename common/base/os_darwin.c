@@ -70,6 +70,18 @@ mkv_os_shm_create(const char *name MKV_UNUSED, uint64_t bytes, int huge)
 	return (fd);
 }
 
+int
+mkv_os_shm_create_huge(const char *name MKV_UNUSED, uint64_t bytes MKV_UNUSED, uint64_t page_bytes MKV_UNUSED, int node MKV_UNUSED)
+{
+	return (MKV_E_UNSUPPORTED);
+}
+
+int
+mkv_os_shm_prefer(int fd MKV_UNUSED, uint64_t bytes MKV_UNUSED, int node MKV_UNUSED)
+{
+	return (MKV_E_UNSUPPORTED);
+}
+
 void
 mkv_os_populate(void *p, uint64_t bytes)
 {

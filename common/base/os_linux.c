@@ -45,49 +45,124 @@ const int mkv_os_msg_nosignal = MSG_NOSIGNAL;
 
 /* ---- shared memory ---- */
 
-/* hugetlb promises pages when they are mapped: ask now, not at the first touch (which would be SIGBUS). */
+#define POLICY_PREFERRED	1		/* of linux/mempolicy.h */
+#define POLICY_BIND		2
+#define POLICY_NODES		1024u		/* that a mask has room for; the kernel reads one bit less than it is told */
+#define HUGE_SHIFT		26		/* MFD_HUGE_SHIFT: there stands the logarithm of the page's size */
+
 static int
-shm_reserve_huge(int fd, uint64_t bytes)
+shm_policy(void *p, uint64_t bytes, int mode, int node)
 {
-	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	unsigned long mask[POLICY_NODES / (8 * sizeof(unsigned long))] = { 0 };
+
+	if (node < 0 || (unsigned)node >= POLICY_NODES)
+		return (MKV_E_INVAL);
+	mask[(unsigned)node / (8 * sizeof(mask[0]))] = 1ul << (unsigned)node % (8 * sizeof(mask[0]));
+	if (syscall(SYS_mbind, p, (unsigned long)bytes, mode, mask, (unsigned long)POLICY_NODES + 1, 0u) == 0)
+		return (0);
+	return (errno == ENOSYS || errno == EPERM ? MKV_E_UNSUPPORTED : os_err());
+}
+
+/* Kernels before 5.14 do not know it: there the promise has to do. */
+static int
+shm_touch(void *p, uint64_t bytes)
+{
+	int r;
+
+	do
+		r = madvise(p, bytes, MADV_POPULATE_WRITE);
+	while (r != 0 && errno == EINTR);
+	return (r == 0 || errno == EINVAL ? 0 : MKV_E_DENIED);
+}
+
+/*
+ * Mapping promises the pages, touching them gets them: by the kernel's hand, for which a limit of the cgroup is an error (EFAULT) and no signal. Where
+ * memory policy is out of reach (containers) pages come from any node.
+ */
+static int
+shm_take_huge(int fd, uint64_t bytes, uint64_t page_bytes, int node)
+{
+	uint8_t *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	int r = 0;
 
 	if (p == MAP_FAILED)
 		return (MKV_E_NOMEM);
+	if (node >= 0 && (r = shm_policy(p, bytes, POLICY_BIND, node)) == MKV_E_UNSUPPORTED)
+		r = 0;
+	for (uint64_t at = 0; at < bytes && r == 0; at += page_bytes)
+		r = shm_touch(p + at, page_bytes);
 	(void)munmap(p, bytes);
-	return (0);
+	return (r);
 }
 
-int
-mkv_os_shm_create(const char *name, uint64_t bytes, int huge)
+/* Its size is final, and so is whatever it holds. fd is closed if that fails. */
+static int
+shm_seal(int fd)
 {
-	int fd, r;
-
-	MKV_ASSERT(bytes > 0);
-	if (huge == 2 && bytes % HUGE_BYTES != 0)
-		return (MKV_E_INVAL);
-	fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | (huge == 2 ? MFD_HUGETLB : 0));
-	if (fd < 0)
-		return (os_err());
-	if (ftruncate(fd, (off_t)bytes) != 0)
-		return (os_close_err(fd, os_err()));
-	if (huge == 2 && (r = shm_reserve_huge(fd, bytes)) != 0)
-		return (os_close_err(fd, r));
 	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
 		return (os_close_err(fd, os_err()));
 	return (fd);
 }
 
-/* Address space for a mapping that begins at a multiple of 2 MiB: else the kernel has no place for huge pages. */
-static void *
-shm_reserve_aligned(uint64_t bytes)
+int
+mkv_os_shm_create_huge(const char *name, uint64_t bytes, uint64_t page_bytes, int node)
 {
-	uint64_t total = bytes + HUGE_BYTES;
+	int fd, r;
+
+	MKV_ASSERT(bytes > 0);
+	if (page_bytes < HUGE_BYTES || (page_bytes & (page_bytes - 1)) != 0 || bytes % page_bytes != 0)
+		return (MKV_E_INVAL);
+	fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB | (unsigned)__builtin_ctzll(page_bytes) << HUGE_SHIFT);
+	if (fd < 0)
+		return (errno == EMFILE || errno == ENFILE ? os_err() : errno == ENOMEM ? MKV_E_NOMEM : MKV_E_UNSUPPORTED);
+	if (ftruncate(fd, (off_t)bytes) != 0)
+		return (os_close_err(fd, os_err()));
+	if ((r = shm_take_huge(fd, bytes, page_bytes, node)) != 0)
+		return (os_close_err(fd, r));
+	return (shm_seal(fd));
+}
+
+int
+mkv_os_shm_create(const char *name, uint64_t bytes, int huge)
+{
+	int fd;
+
+	MKV_ASSERT(bytes > 0);
+	if (huge == 2)
+		return (mkv_os_shm_create_huge(name, bytes, HUGE_BYTES, -1));
+	fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0)
+		return (os_err());
+	if (ftruncate(fd, (off_t)bytes) != 0)
+		return (os_close_err(fd, os_err()));
+	return (shm_seal(fd));
+}
+
+/* The policy stays with the memory, whoever maps it. */
+int
+mkv_os_shm_prefer(int fd, uint64_t bytes, int node)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	int r;
+
+	if (p == MAP_FAILED)
+		return (os_err());
+	r = shm_policy(p, bytes, POLICY_PREFERRED, node);
+	(void)munmap(p, bytes);
+	return (r);
+}
+
+/* Address space for a mapping that begins at a multiple of a huge page: else the kernel has no place for them. */
+static void *
+shm_reserve_aligned(uint64_t bytes, uint64_t align)
+{
+	uint64_t total = bytes + align;
 	char *p = mmap(NULL, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	char *at;
 
 	if (p == MAP_FAILED)
 		return (NULL);
-	at = (char *)(uintptr_t)MKV_ALIGN_UP((uintptr_t)p, HUGE_BYTES);
+	at = (char *)(uintptr_t)MKV_ALIGN_UP((uintptr_t)p, align);
 	if (at > p)
 		(void)munmap(p, (size_t)(at - p));
 	if (at + bytes < p + total)
@@ -107,7 +182,8 @@ mkv_os_shm_map(int fd, uint64_t bytes, int writable, int huge, void **out)
 		return (os_err());
 	if (bytes == 0 || st.st_size < 0 || (uint64_t)st.st_size < bytes)
 		return (MKV_E_INVAL);
-	if (huge == 1 && bytes % HUGE_BYTES == 0 && (at = shm_reserve_aligned(bytes)) != NULL)
+	/* Of reserved pages st_blksize is the size. */
+	if (huge == 1 && bytes % HUGE_BYTES == 0 && (at = shm_reserve_aligned(bytes, MKV_MAX(HUGE_BYTES, (uint64_t)st.st_blksize))) != NULL)
 		flags |= MAP_FIXED;
 	p = mmap(at, bytes, prot, flags, fd, 0);
 	if (p == MAP_FAILED) {
@@ -475,16 +551,13 @@ int
 mkv_os_memory(struct mkv_os_memory *out)
 {
 	FILE *f = fopen("/proc/meminfo", "re");
-	uint64_t page;
 
 	*out = (struct mkv_os_memory){ .limit = UINT64_MAX };
 	if (f == NULL)
 		return (MKV_E_SYSTEM);
 	out->total = memory_field(f, "MemTotal:") << 10;
-	page = memory_field(f, "Hugepagesize:") << 10;
-	out->huge_total = memory_field(f, "HugePages_Total:") * page;
-	/* What is reserved is promised to somebody already. */
-	out->huge_free = (memory_field(f, "HugePages_Free:") - MKV_MIN(memory_field(f, "HugePages_Rsvd:"), memory_field(f, "HugePages_Free:"))) * page;
+	out->huge_total = memory_field(f, "Hugetlb:") << 10;
+	out->huge_page_bytes = memory_field(f, "Hugepagesize:") << 10;
 	fclose(f);
 	out->limit = memory_limit();
 	return (out->total > 0 ? 0 : MKV_E_SYSTEM);

@@ -64,19 +64,25 @@ mkv_stage_format(int fd, uint64_t data_bytes, uint32_t chunk_bytes, uint32_t slo
 {
 	struct stage_layout lay;
 	struct stage_shm *head;
+	struct stat st;
 	void *p;
 	int r;
 
 	if ((r = stage_lay_out(&lay, data_bytes, chunk_bytes, slots)) != 0)
 		return (r);
-	if ((r = mkv_os_shm_map(fd, lay.total_bytes, 1, huge, &p)) != 0)
+	if (fstat(fd, &st) != 0)
+		return (MKV_E_SYSTEM);
+	if (st.st_size < (off_t)lay.total_bytes)
+		return (MKV_E_INVAL);
+	/* As large as it is: pages of 1 GiB are mapped as a whole. */
+	if ((r = mkv_os_shm_map(fd, (uint64_t)st.st_size, 1, huge, &p)) != 0)
 		return (r);
 	head = p;				/* the segment is new: its owner words are zero, which is FREE */
 	head->chunk_bytes = lay.chunk_bytes;
 	head->data_bytes = lay.data_bytes;
 	head->slots = lay.slots;
 	head->magic = MKV_STAGE_MAGIC;
-	mkv_os_shm_unmap(p, lay.total_bytes);
+	mkv_os_shm_unmap(p, (uint64_t)st.st_size);
 	return (0);
 }
 

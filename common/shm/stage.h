@@ -40,7 +40,8 @@ struct mkv_buf {
 
 /* Segment size for so many data bytes (rounded up to chunks) and slots; a multiple of 2 MiB. 0: a number is out of its range. */
 uint64_t	mkv_stage_bytes(uint64_t data_bytes, uint32_t chunk_bytes, uint32_t slots);
-int		mkv_stage_format(int fd, uint64_t data_bytes, uint32_t chunk_bytes, uint32_t slots, int huge);	/* supervisor, once */
+/* Supervisor, once. The segment may be larger than that. huge as in mkv_os_shm_map(). */
+int		mkv_stage_format(int fd, uint64_t data_bytes, uint32_t chunk_bytes, uint32_t slots, int huge);
 /*
  * Front: takes over what a former front left (see above). Drive: maps, writes data and answers, never owner words. fd stays the caller's.
  * MKV_E_PEER no stage or damaged; MKV_E_NOMEM; MKV_E_SYSTEM.

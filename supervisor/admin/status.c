@@ -122,11 +122,23 @@ status_storage(const struct mkv_sup *s)
 	    "devices", devices));
 }
 
+/* The smallest pages that any of them lies in. */
+static json_t *
+status_pages(const struct mkv_sup *s, uint32_t first, uint32_t count)
+{
+	const struct pages_mem *least = NULL, *mem;
+	char text[64];
+
+	for (uint32_t i = first; i < first + count; i++)
+		if ((mem = heritage_memory(&s->proc[i])) != NULL && (least == NULL || mem->page_bytes < least->page_bytes))
+			least = mem;
+	return (least != NULL ? json_string(pages_text(least, text, sizeof(text))) : json_null());
+}
+
 static json_t *
 status_memory(const struct mkv_sup *s)
 {
-	uint64_t total = 0, unused = 0, held = 0;
-	int huge = 0;
+	uint64_t total = 0, unused = 0, held = 0, huge = mkv_metric_get(s->metrics, MKV_M_supervisor_huge_bytes, 0);
 
 	for (uint32_t i = 0; i < s->front_count; i++) {
 		const struct mkv_metrics *m = s->proc[i].metrics;
@@ -134,10 +146,10 @@ status_memory(const struct mkv_sup *s)
 		total += s->conf->stage_data_bytes;
 		unused += mkv_metric_get(m, MKV_M_front_stage_free_bytes, 0);
 		held += mkv_metric_get(m, MKV_M_front_stage_quarantined_bytes, 0);
-		huge += s->proc[i].stage_huge;
 	}
-	return (json_pack("{s:I,s:I,s:I,s:b}", "staging_bytes_total", (json_int_t)total, "staging_bytes_free", (json_int_t)unused,
-	    "staging_bytes_quarantined", (json_int_t)held, "huge_pages", huge > 0));
+	return (json_pack("{s:I,s:I,s:I,s:b,s:I,s:o,s:o}", "staging_bytes_total", (json_int_t)total, "staging_bytes_free", (json_int_t)unused,
+	    "staging_bytes_quarantined", (json_int_t)held, "huge_pages", huge > 0, "huge_bytes",
+	    (json_int_t)huge, "staging_pages", status_pages(s, 0, s->front_count), "arena_pages", status_pages(s, s->front_count, s->drive_count)));
 }
 
 static json_t *

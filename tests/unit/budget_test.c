@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "common/base/err.h"
+#include "tests/lib/sysfs.h"
 
 #define GIB	(1ull << 30)
 #define MIB	(1ull << 20)
@@ -21,13 +22,15 @@
 static struct mkv_params p;
 static struct config_derived d;
 static struct mkv_os_memory m;
-static char why[1024];
+static char why[1024], sys[256];
 
 /* 24 GiB; a front with 256 MiB, a drive in a file. */
 static int
 fresh(void **state)
 {
 	(void)state;
+	if (sys[0] == '\0')
+		sysfs_make(sys, sizeof(sys));
 	memset(&p, 0, sizeof(p));
 	memset(&d, 0, sizeof(d));
 	p.memory_max_size = 256 * MIB;
@@ -39,8 +42,27 @@ fresh(void **state)
 	d.front_count = d.drive_count = 1;
 	d.stage_data_bytes = p.memory_max_size;
 	d.drive[0].max_size = GIB;
-	m = (struct mkv_os_memory){ .total = 24 * GIB, .limit = UINT64_MAX };
+	m = (struct mkv_os_memory){ .total = 24 * GIB, .huge_page_bytes = 2 * MIB, .limit = UINT64_MAX };
+	sysfs_pages(sys, -1, 2 * MIB, 0, 0);
+	sysfs_pages(sys, -1, GIB, 0, 0);
 	return (0);
+}
+
+static int
+done(void **state)
+{
+	(void)state;
+	sysfs_remove(sys);
+	return (0);
+}
+
+/* Pages of 2 MiB and 1 GiB; of as many bytes the machine's memory has less. */
+static void
+set_aside(uint64_t small, uint64_t large)
+{
+	sysfs_pages(sys, -1, 2 * MIB, small, small);
+	sysfs_pages(sys, -1, GIB, large, large);
+	m.huge_total = small * 2 * MIB + large * GIB;
 }
 
 static int
@@ -50,9 +72,13 @@ check(void)
 
 	why[0] = '\0';
 	budget_fronts(&b, &p, &d);
+	b.sys = sys;
 	for (uint32_t i = 0; i < d.drive_count; i++)
 		budget_drive(&b, &p, d.drive[i].max_size);
-	return (budget_check(&b, &p, &m, why, sizeof(why)));
+	if (budget_check(&b, &p, &m, why, sizeof(why)) != 0)
+		return (MKV_E_CONFIG);
+	budget_say_pages(&b, &p, &m, why, sizeof(why));
+	return (0);
 }
 
 static void
@@ -157,19 +183,71 @@ huge_pages_are_a_store_of_their_own(void **state)
 {
 	(void)state;
 	stage(20 * GIB);
-	m.huge_total = m.huge_free = 22 * GIB;
+	set_aside(11 * 1024, 0);
 	assert_int_equal(check(), 0);		/* the segment comes from there */
+	assert_string_equal(why, "20.0 GiB of staging in pages of 2 MiB");
 	p.memory_hugepages = MKV_HUGEPAGES_OFF;
 	refused("of it 22.0 GiB reserved as huge pages");
 	p.memory_hugepages = MKV_HUGEPAGES_AUTO;
-	m.huge_free = GIB;			/* others have them */
+	sysfs_pages(sys, -1, 2 * MIB, 11 * 1024, 512);	/* others have them */
 	refused("of it 22.0 GiB reserved as huge pages");
 	p.memory_hugepages = MKV_HUGEPAGES_REQUIRE;
-	refused("of huge pages (memory.hugepages is require) and 1.0 GiB of them are free");
-	m.huge_free = 22 * GIB;
+	set_aside(11 * 1024, 0);
 	assert_int_equal(check(), 0);
 	p.storage_page_cache = 4 * GIB;		/* what is no segment lives beside them */
 	refused("key \"storage.page_cache\"");
+}
+
+static void
+too_few_of_what_is_required(void **state)
+{
+	(void)state;
+	p.memory_hugepages = MKV_HUGEPAGES_REQUIRE;
+	set_aside(100, 0);
+	refused("key \"memory.hugepages\": is require and too few huge pages are free: of 2 MiB 133 needed and 100 free; set them aside with\n"
+	    "    sysctl vm.nr_hugepages=133");
+	sysfs_pages(sys, -1, 2 * MIB, 100, 20);		/* 80 are another's, who keeps them */
+	refused("133 needed and 20 free; set them aside with\n    sysctl vm.nr_hugepages=213");
+	p.memory_hugepage_size = MKV_HUGEPAGE_1G;
+	refused(": of 1 GiB 1 needed and 0 free; set them aside with\n    echo 1 >");
+	refused("hugepages-1048576kB/nr_hugepages\nor, where memory is too scattered for that by now, on the kernel's command line\n    hugepagesz=1G hugepages=1");
+	m.huge_page_bytes = GIB;			/* default_hugepagesz=1G */
+	refused("\n    sysctl vm.nr_hugepages=1\n");
+	p.memory_hugepage_size = MKV_HUGEPAGE_2M;
+	refused("needed and 20 free; set them aside with\n    echo 213 >");
+	p.memory_hugepage_size = MKV_HUGEPAGE_AUTO;
+	stage(4 * GIB - 16 * MIB);			/* goes well into 1 GiB, so both are named; the smaller is the way out */
+	refused(": of 1 GiB 4 needed and 0 free, of 2 MiB 2045 needed and 20 free; set them aside with\n    echo 2125 >");
+}
+
+/* Fronts first, then arenas, each in the best pages that are left for it. */
+static void
+all_segments_share_what_there_is(void **state)
+{
+	(void)state;
+	p.storage_mode = MKV_STORAGE_MEMORY;
+	d.front_count = 2;
+	stage(512 * MIB);
+	d.drive_count = 2;
+	d.drive[0].max_size = d.drive[1].max_size = GIB;
+	set_aside(0, 2);
+	assert_int_equal(check(), 0);		/* the arenas fill one each; for a front it would be too much rounding */
+	assert_string_equal(why, "532.0 MiB of staging in small pages, 2.0 GiB of arenas in pages of 1 GiB; of huge pages of 2 MiB 266 needed and 0 free; "
+	    "set them aside with\n    sysctl vm.nr_hugepages=266");
+	set_aside(266, 1);
+	assert_int_equal(check(), 0);
+	assert_string_equal(why, "532.0 MiB of staging in pages of 2 MiB, 2.0 GiB of arenas in pages of several sizes; of huge pages of 1 GiB 2 needed and "
+	    "1 free, of 2 MiB 778 needed and 266 free; set them aside with\n    sysctl vm.nr_hugepages=778");
+	set_aside(266 + 512, 1);
+	assert_int_equal(check(), 0);
+	assert_string_equal(why, "532.0 MiB of staging in pages of 2 MiB, 2.0 GiB of arenas in pages of several sizes");
+	p.memory_hugepages = MKV_HUGEPAGES_REQUIRE;
+	assert_int_equal(check(), 0);
+	set_aside(266 + 511, 1);
+	refused("of 2 MiB 778 needed and 777 free");
+	sysfs_write(sys, "kernel/mm/hugepages/hugepages-2048kB/nr_overcommit_hugepages", "1");
+	assert_int_equal(check(), 0);		/* the kernel may make one more */
+	sysfs_write(sys, "kernel/mm/hugepages/hugepages-2048kB/nr_overcommit_hugepages", "0");
 }
 
 static void
@@ -179,7 +257,7 @@ this_machine_says_what_it_has(void **state)
 
 	(void)state;
 	assert_int_equal(mkv_os_memory(&here), 0);
-	assert_true(here.total > 64 * MIB && here.huge_free <= here.huge_total && here.huge_total <= here.total && here.limit > 0);
+	assert_true(here.total > 64 * MIB && here.huge_total <= here.total && here.limit > 0);
 }
 
 int
@@ -193,8 +271,10 @@ main(void)
 		cmocka_unit_test_setup(page_caches_of_each_drive, fresh),
 		cmocka_unit_test_setup(the_cgroup_counts, fresh),
 		cmocka_unit_test_setup(huge_pages_are_a_store_of_their_own, fresh),
+		cmocka_unit_test_setup(too_few_of_what_is_required, fresh),
+		cmocka_unit_test_setup(all_segments_share_what_there_is, fresh),
 		cmocka_unit_test_setup(this_machine_says_what_it_has, fresh),
 	};
 
-	return (cmocka_run_group_tests(tests, NULL, NULL));
+	return (cmocka_run_group_tests(tests, NULL, done));
 }

@@ -91,6 +91,36 @@ test_shm_huge(void **state MKV_UNUSED)
 	close(r);
 }
 
+/* What cannot be is said at once, without a page taken. */
+static void
+test_shm_huge_refused(void **state MKV_UNUSED)
+{
+	assert_int_equal(mkv_os_shm_create_huge("test", 2 << 20, 4096, -1), MKV_E_INVAL);
+	assert_int_equal(mkv_os_shm_create_huge("test", 6 << 20, 3 << 20, -1), MKV_E_INVAL);
+	assert_int_equal(mkv_os_shm_create_huge("test", 3 << 20, 2 << 20, -1), MKV_E_INVAL);
+	assert_int_equal(mkv_os_shm_create_huge("test", 1ull << 42, 1ull << 42, -1), MKV_E_UNSUPPORTED);	/* no such pages */
+	assert_true(mkv_os_shm_create_huge("test", 1ull << 40, 1ull << 30, -1) < 0);
+}
+
+static void
+test_shm_prefer(void **state MKV_UNUSED)
+{
+	int fd = mkv_os_shm_create("test", 1 << 20, 0), r;
+	void *p;
+
+	assert_true(fd >= 0);
+	r = mkv_os_shm_prefer(fd, 1 << 20, 0);
+	assert_true(r == 0 || r == MKV_E_UNSUPPORTED);
+	assert_int_equal(mkv_os_shm_prefer(fd, 1 << 20, -1), MKV_E_INVAL);
+	assert_int_equal(mkv_os_shm_prefer(fd, 1 << 20, 1024), MKV_E_INVAL);
+	if (r == 0)
+		assert_true(mkv_os_shm_prefer(fd, 1 << 20, 1023) < 0);		/* no such node */
+	assert_int_equal(mkv_os_shm_map(fd, 1 << 20, 1, 0, &p), 0);
+	memset(p, 1, 1 << 20);
+	mkv_os_shm_unmap(p, 1 << 20);
+	close(fd);
+}
+
 static void
 test_bell(void **state MKV_UNUSED)
 {
@@ -405,6 +435,8 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_shm),
 		cmocka_unit_test(test_shm_huge),
+		cmocka_unit_test(test_shm_huge_refused),
+		cmocka_unit_test(test_shm_prefer),
 		cmocka_unit_test(test_bell),
 		cmocka_unit_test(test_ctl),
 		cmocka_unit_test(test_ctl_full),

@@ -1,0 +1,246 @@
+/*
+ * Process: supervisor, at start and when a drive is added. In which pages the segments lie that fronts, drives and NICs share.
+ *
+ *	memory.hugepages  off      small pages
+ *	                  auto     1 GiB, else 2 MiB, else small ones with the advice to make huge ones of them
+ *	                  require  1 GiB, else 2 MiB, else the server does not start
+ *	memory.hugepage_size       which of the two sizes; auto: 1 GiB only where at most 1/16 of the segment is rounded up
+ *
+ * Huge pages are those that the operator set aside: they stay whole, and nobody else gets them. Planning and making go by the same order, so what
+ * budget.c reckoned with is what heritage.c gets, unless somebody else takes pages in between.
+ * Owns: nothing. What can fail: memory; see pages_create().
+ */
+#include "config.h"
+
+#include "supervisor/pages_priv.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/assert.h"
+#include "common/base/err.h"
+#include "common/base/os.h"
+#include "common/base/topo.h"
+
+#define PAGES_2M	(2ull << 20)
+#define PAGES_1G	(1ull << 30)
+#define PAGES_WASTE	16u		/* this part of a segment may be rounding, at most */
+
+unsigned
+pages_sizes(const struct mkv_params *p, uint64_t bytes, uint64_t size[PAGES_SIZES])
+{
+	uint64_t waste = MKV_ALIGN_UP(bytes, PAGES_1G) - bytes;
+	unsigned n = 0;
+
+	if (p->memory_hugepages == MKV_HUGEPAGES_OFF)
+		return (0);
+	if (p->memory_hugepage_size == MKV_HUGEPAGE_1G || (p->memory_hugepage_size == MKV_HUGEPAGE_AUTO && waste <= bytes / PAGES_WASTE))
+		size[n++] = PAGES_1G;
+	if (p->memory_hugepage_size != MKV_HUGEPAGE_1G)
+		size[n++] = PAGES_2M;
+	return (n);
+}
+
+static const char *
+pages_size_text(uint64_t page_bytes)
+{
+	return (page_bytes == PAGES_1G ? "1 GiB" : "2 MiB");
+}
+
+/* ---- planning ---- */
+
+static uint64_t
+pages_count(uint64_t bytes, uint64_t page_bytes)
+{
+	return (MKV_DIV_UP(bytes, page_bytes));
+}
+
+/* Pages of that size that the plan has given away so far; node -1: on any. */
+static uint64_t
+pages_taken(const struct pages_seg *seg, unsigned n, int node, uint64_t page_bytes)
+{
+	uint64_t taken = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		if (!seg[i].held && seg[i].page_bytes == page_bytes && (node < 0 || seg[i].node == node))
+			taken += pages_count(seg[i].bytes, page_bytes);
+	return (taken);
+}
+
+static int
+pages_fit(const char *sys, const struct pages_seg *seg, unsigned n, int node, uint64_t page_bytes, uint64_t need)
+{
+	struct mkv_topo_pages have;
+
+	return (mkv_topo_pages(sys, node, page_bytes, &have) == 0 && pages_taken(seg, n, node, page_bytes) + need <= have.free + have.more);
+}
+
+unsigned
+pages_plan(const struct mkv_params *p, const char *sys, struct pages_seg *seg, unsigned n)
+{
+	uint64_t size[PAGES_SIZES], need;
+	unsigned small = 0, sizes;
+
+	for (unsigned i = 0; i < n; i++) {
+		if (seg[i].held)
+			continue;
+		seg[i].page_bytes = 0;
+		sizes = pages_sizes(p, seg[i].bytes, size);
+		for (unsigned k = 0; k < sizes && seg[i].page_bytes == 0; k++) {
+			need = pages_count(seg[i].bytes, size[k]);
+			if (pages_fit(sys, seg, i, -1, size[k], need) && (seg[i].node < 0 || pages_fit(sys, seg, i, seg[i].node, size[k], need)))
+				seg[i].page_bytes = size[k];
+		}
+		small += seg[i].page_bytes == 0;
+	}
+	return (small);
+}
+
+/* ---- what is short ---- */
+
+/* Could it lie in pages of that size? last: and in nothing smaller. */
+static int
+pages_wants(const struct mkv_params *p, const struct pages_seg *seg, uint64_t page_bytes, int last)
+{
+	uint64_t size[PAGES_SIZES];
+	unsigned n = pages_sizes(p, seg->bytes, size);
+
+	for (unsigned k = last && n > 0 ? n - 1 : 0; k < n; k++)
+		if (size[k] == page_bytes)
+			return (1);
+	return (0);
+}
+
+/* Pages of that size on that node that would be enough: those of the plan, and of the segments that it left out. 0: it left none out. */
+static uint64_t
+pages_needed(const struct mkv_params *p, const struct pages_seg *seg, unsigned n, int node, uint64_t page_bytes, int last)
+{
+	uint64_t left_out = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		if (!seg[i].held && seg[i].page_bytes == 0 && seg[i].node == node && pages_wants(p, &seg[i], page_bytes, last))
+			left_out += pages_count(seg[i].bytes, page_bytes);
+	return (left_out > 0 ? left_out + pages_taken(seg, n, node, page_bytes) : 0);
+}
+
+struct pages_words {
+	char		*dst;
+	size_t		room;
+	unsigned	said;
+};
+
+static void
+pages_add(struct pages_words *w, const char *text)
+{
+	size_t n = strlen(w->dst);
+
+	snprintf(w->dst + n, w->room - n, "%s", text);
+}
+
+static void
+pages_say_size(struct pages_words *w, int node, uint64_t page_bytes, uint64_t need, uint64_t free)
+{
+	char text[160], where[40] = "";
+
+	if (node >= 0)
+		snprintf(where, sizeof(where), " on NUMA node %d", node);
+	snprintf(text, sizeof(text), "%sof %s%s %" PRIu64 " needed and %" PRIu64 " free", w->said++ > 0 ? ", " : "", pages_size_text(page_bytes), where, need, free);
+	pages_add(w, text);
+}
+
+static void
+pages_say_fix(struct pages_words *w, const char *sys, int node, uint64_t page_bytes, uint64_t count, uint64_t default_bytes)
+{
+	char text[512], file[384];
+
+	if (node < 0 && page_bytes == default_bytes)
+		snprintf(text, sizeof(text), "\n    sysctl vm.nr_hugepages=%" PRIu64, count);
+	else
+		snprintf(text, sizeof(text), "\n    echo %" PRIu64 " >%s", count, mkv_topo_pages_file(sys, node, page_bytes, file, sizeof(file)));
+	pages_add(w, text);
+	if (page_bytes < PAGES_1G)
+		return;
+	snprintf(text, sizeof(text), "\nor, where memory is too scattered for that by now, on the kernel's command line\n    hugepagesz=1G hugepages=%" PRIu64, count);
+	pages_add(w, text);
+}
+
+/* For each node and size once: fixes 0, numbers; 1, the lines that mend them. */
+static void
+pages_walk(struct pages_words *w, const struct mkv_params *p, const char *sys, const struct pages_seg *seg, unsigned n, uint64_t default_bytes, int fixes)
+{
+	static const uint64_t size[PAGES_SIZES] = { PAGES_1G, PAGES_2M };
+	struct mkv_topo_pages have;
+	uint64_t need, free;
+
+	for (unsigned i = 0; i < n; i++) {
+		int again = 0;
+
+		for (unsigned j = 0; j < i; j++)
+			again |= seg[j].node == seg[i].node;
+		for (unsigned k = 0; k < PAGES_SIZES && !again; k++) {
+			if ((need = pages_needed(p, seg, n, seg[i].node, size[k], fixes)) == 0)
+				continue;
+			(void)mkv_topo_pages(sys, seg[i].node, size[k], &have);
+			free = have.free + have.more;
+			if (fixes)
+				pages_say_fix(w, sys, seg[i].node, size[k], have.reserved + need - MKV_MIN(free, need), default_bytes);
+			else
+				pages_say_size(w, seg[i].node, size[k], need, free);
+		}
+	}
+}
+
+void
+pages_say(const struct mkv_params *p, const char *sys, const struct pages_seg *seg, unsigned n, uint64_t default_bytes, char *dst, size_t dst_bytes)
+{
+	struct pages_words w = { dst, dst_bytes, 0 };
+
+	dst[0] = '\0';
+	pages_walk(&w, p, sys, seg, n, default_bytes, 0);
+	if (w.said == 0)
+		return;
+	pages_add(&w, "; set them aside with");
+	pages_walk(&w, p, sys, seg, n, default_bytes, 1);
+}
+
+/* ---- making ---- */
+
+static int
+pages_create_small(const struct mkv_params *p, const char *sys, const char *name, uint64_t bytes, int node, struct pages_mem *out)
+{
+	int advise = p->memory_hugepages != MKV_HUGEPAGES_OFF, fd;
+
+	*out = (struct pages_mem){ .bytes = bytes, .advised = advise && mkv_topo_shmem_huge(sys) };
+	fd = mkv_os_shm_create(name, bytes, advise);
+	if (fd >= 0 && node >= 0)
+		(void)mkv_os_shm_prefer(fd, bytes, node);	/* another node's memory is slower, nothing else */
+	return (fd);
+}
+
+int
+pages_create(const struct mkv_params *p, const char *sys, const char *name, uint64_t bytes, int node, struct pages_mem *out)
+{
+	uint64_t size[PAGES_SIZES];
+	unsigned n = pages_sizes(p, bytes, size);
+	int fd = MKV_E_NOMEM, r;
+
+	for (unsigned k = 0; k < n; k++) {
+		*out = (struct pages_mem){ .bytes = MKV_ALIGN_UP(bytes, size[k]), .page_bytes = size[k] };
+		r = mkv_os_shm_create_huge(name, out->bytes, size[k], node);
+		if (r >= 0)
+			return (r);
+		fd = r == MKV_E_UNSUPPORTED ? fd : r;
+	}
+	return (p->memory_hugepages == MKV_HUGEPAGES_REQUIRE ? fd : pages_create_small(p, sys, name, bytes, node, out));
+}
+
+char *
+pages_text(const struct pages_mem *m, char *dst, size_t dst_bytes)
+{
+	if (m->page_bytes > 0)
+		snprintf(dst, dst_bytes, "pages of %s", pages_size_text(m->page_bytes));
+	else
+		snprintf(dst, dst_bytes, "small pages%s", m->advised ? ", huge ones where the kernel finds them" : "");
+	return (dst);
+}

@@ -552,6 +552,7 @@ rig_open(struct rig *r, const struct rig_conf *conf)
 	fc.stall_ns = conf->stall_ns;
 	fc.idle_ns = conf->idle_ns != 0 ? conf->idle_ns : 60 * MKV_NS_PER_SEC;
 	fc.memory_mode = conf->memory_mode;
+	fc.rail = conf->rail;
 	fc.push = rig_push;
 	fc.arg = r;
 	memset(fc.store_secret, 3, sizeof(fc.store_secret));
@@ -562,6 +563,8 @@ rig_open(struct rig *r, const struct rig_conf *conf)
 	memset(r->key, 0x5a, sizeof(r->key));
 	assert_int_equal(mkv_front_key(r->f, RIG_KEY_ID, r->key, 0, 0), 0);
 	rig_drives(r);
+	if (conf->door > 0)
+		mkv_front_door(r->f, conf->door, MKV_FD(conf->door));
 	mkv_front_start(r->f);
 }
 

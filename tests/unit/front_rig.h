@@ -69,6 +69,8 @@ struct rig_conf {
 	uint32_t	part_bytes;		/* 0: 1 MiB */
 	uint64_t	handshake_ns, idle_ns, stall_ns;
 	enum mkv_ioq_kind kind;
+	uint16_t	rail;			/* a rail's own front */
+	int		door;			/* its door, taken; 0: none */
 };
 
 struct rig {
@@ -102,6 +104,8 @@ struct rig_client {
 	size_t		out_bytes, out_at, in_bytes, out_room, in_room;
 	int		deaf;			/* reads nothing */
 	uint32_t	deadline_us;
+	uint16_t	rail;			/* asked for in HELLO, ... */
+	struct rig	*rail_rig;		/* ... and whose front it is; NULL: HELLO stays where it is */
 	struct rig_frame f;
 };
 

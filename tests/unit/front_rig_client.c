@@ -186,26 +186,43 @@ rig_recv(struct rig_client *c, unsigned ms)
 	}
 }
 
+/* HELLO is on its way: the front that has the connection passes it on. */
+static void
+client_passed(struct rig_client *c)
+{
+	uint64_t before = mkv_metric_get(c->rig->m, MKV_M_front_rail_passed_total, 0);
+
+	for (unsigned i = 0; i < RIG_PATIENCE_MS && mkv_metric_get(c->rig->m, MKV_M_front_rail_passed_total, 0) == before; i++)
+		rig_pump_ms(c->rig, 1);
+	assert_int_equal(mkv_metric_get(c->rig->m, MKV_M_front_rail_passed_total, 0), before + 1);
+	c->rig = c->rail_rig;
+}
+
 void
 rig_client_handshake(struct rig_client *c)
 {
 	struct { struct mkv_hdr h; struct mkv_wire_hello b; } hello;
 	struct mkv_wire_connect conn = { 0 };
 	struct mkv_wire_hello_reply *rep = (void *)c->f.body;
-	uint8_t transcript[32], k[32], reply[sizeof(struct mkv_hdr) + sizeof(*rep)];
+	uint8_t transcript[32], k[32], reply[sizeof(struct mkv_hdr) + MKV_WIRE_HELLO_MAX];
+	size_t bytes;
 
 	memset(&hello, 0, sizeof(hello));
 	rig_frame_make(c, &hello.h, MKV_WIRE_HELLO, 0, c->next_id++, NULL, 0, 0);
 	hello.h.body_bytes = sizeof(hello.b);
 	hello.b.version_min = hello.b.version_max = MKV_WIRE_VERSION;
+	hello.b.rail = c->rail;
 	memset(hello.b.nonce, 7, sizeof(hello.b.nonce));
 	rig_write(c, &hello, sizeof(hello));
+	if (c->rail_rig != NULL)
+		client_passed(c);
 	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 	assert_int_equal(c->f.hdr.status, 0);
-	assert_int_equal(c->f.hdr.body_bytes, sizeof(*rep));
+	bytes = sizeof(*rep) + rep->n_rails * sizeof(struct mkv_wire_rail);
+	assert_int_equal(c->f.hdr.body_bytes, bytes);
 	memcpy(reply, &c->f.hdr, sizeof(c->f.hdr));
-	memcpy(reply + sizeof(c->f.hdr), c->f.body, sizeof(*rep));
-	assert_int_equal(mkv_sha256(&hello, sizeof(hello), reply, sizeof(reply), transcript), 0);
+	memcpy(reply + sizeof(c->f.hdr), c->f.body, bytes);
+	assert_int_equal(mkv_sha256(&hello, sizeof(hello), reply, sizeof(c->f.hdr) + bytes, transcript), 0);
 	assert_int_equal(mkv_key_session(c->rig->key, hello.b.nonce, rep->nonce, MKV_DIR_C2S, 0, rep->front_id, transcript, k), 0);
 	assert_int_equal(mkv_mac_create(&c->c2s, k), 0);
 	assert_int_equal(mkv_key_session(c->rig->key, hello.b.nonce, rep->nonce, MKV_DIR_S2C, 0, rep->front_id, transcript, k), 0);

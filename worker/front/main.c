@@ -24,6 +24,7 @@
 #include "common/shm/drv.h"
 #include "proto/wire.h"
 #include "worker/core/core.h"
+#include "worker/front/rail_life.h"
 
 #define ROOM_GAUGES_NS		(500 * MKV_NS_PER_MS)
 #define ROOM_LOOPBACK_RCVBUF	(1 << 20)
@@ -406,21 +407,15 @@ front_catch_up(struct mkv_worker *w, struct room *m)
 	return (r);
 }
 
-/* Of an RDMA front: its device is opened, its port described. Clients are told what stands in *rail when the supervisor has it from READY. */
+/* Of an RDMA front: its device is opened, its port described. Clients are told what stands in *row when the supervisor has it from READY. */
 static int
-room_rail_open(struct mkv_worker *w, struct room *m, Mkv__Ctl__Rail *rail)
+room_rail_open(struct mkv_worker *w, struct room *m, struct mkv_wire_rail *row)
 {
-	static uint8_t none[16];
-	struct mkv_wire_rail row;
 	int file, r;
 
 	if (m->door < 0)
 		return (mkv_worker_fail(w, 1, "no door came"));
-	rail->rail = w->rail;
-	rail->device = w->device;
-	rail->up = 1;
-	rail->gid = rail->address = (ProtobufCBinaryData){ .len = sizeof(none), .data = none };
-	if ((r = rail_row(&row, rail)) != 0 || (r = mkv_front_rail(m->f, &row, -1)) != 0)
+	if ((r = mkv_rail_begin(w, m->f, row)) != 0 || (r = mkv_front_rail(m->f, row, -1)) != 0)
 		return (r);
 	if ((file = mkv_ioq_register_file(w->q, m->door)) < 0)
 		return (file);
@@ -435,6 +430,7 @@ front_start(struct mkv_worker *w)
 	struct mkv_ioq_opts q = { .kind = MKV_IOQ_AUTO, .entries = 1024 };
 	Mkv__Ctl__Ready ready = MKV__CTL__READY__INIT;
 	Mkv__Ctl__Rail rail = MKV__CTL__RAIL__INIT;
+	struct mkv_wire_rail row = { 0 };
 	struct room *m = w->room;
 	struct mkv_front_conf c;
 	int r;
@@ -452,15 +448,18 @@ front_start(struct mkv_worker *w)
 	if ((r = mkv_front_create(&m->f, &c, w->q, &w->timers, m->stage, w->metrics)) != 0)
 		return (mkv_worker_fail(w, 0, "front: %s", mkv_err(r)));
 	mkv_wipe(&c, sizeof(c));
-	if ((r = front_catch_up(w, m)) != 0)
-		return (mkv_worker_fail(w, 0, "front: %s", mkv_err(r)));
 	if (w->rail != 0) {
-		if ((r = room_rail_open(w, m, &rail)) != 0)
+		if ((r = room_rail_open(w, m, &row)) != 0)
 			return (w->state == MKV_WORKER_ENDED ? r : mkv_worker_fail(w, 0, "%s: %s", w->device, mkv_err(r)));
+		mkv_rail_message(&rail, &row);
 		ready.rail = &rail;
 	}
+	if ((r = front_catch_up(w, m)) != 0)
+		return (mkv_worker_fail(w, 0, "front: %s", mkv_err(r)));
 	mkv_metric_set(w->metrics, MKV_M_front_start_time_seconds, 0, mkv_wall_ms() / 1000);
-	mkv_worker_jail(w, MKV_IOQ_MAY_SOCKET);
+	mkv_worker_jail(w, MKV_IOQ_MAY_SOCKET | (w->rail != 0 ? mkv_rail_may() : 0));
+	if (w->rail != 0)
+		mkv_rail_watch(w);
 	mkv_front_start(m->f);
 	mkv_worker_ready(w, &ready);
 	return (0);
@@ -480,6 +479,8 @@ front_turn(struct mkv_worker *w, uint64_t now_ns)
 		mkv_metric_add(w->metrics, MKV_M_front_bell_calls_total, 0, w->bell_calls - m->bell_calls_told);
 		m->bell_calls_told = w->bell_calls;
 	}
+	if (w->rail != 0)
+		mkv_rail_look(w);
 	if (w->state == MKV_WORKER_STOPPING && mkv_front_idle(m->f)) {
 		mkv_front_gauges(m->f);
 		mkv_worker_stopped(w);
@@ -509,6 +510,7 @@ front_fini(struct mkv_worker *w)
 {
 	struct room *m = w->room;
 
+	mkv_rail_end();
 	mkv_front_destroy(&m->f);
 	mkv_stage_close(&m->stage);
 	room_close_listeners(m);

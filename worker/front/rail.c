@@ -98,6 +98,12 @@ mkv_rail_open(struct mkv_rail **out, struct mkv_front *f, const struct mkv_verbs
 	return (0);
 }
 
+int
+mkv_rail_quiet(const struct mkv_rail *r)
+{
+	return (r->n_open == 0 && mkv_list_empty(&r->broken));
+}
+
 void
 mkv_rail_close(struct mkv_rail **rp)
 {

@@ -62,7 +62,8 @@ struct mkv_xfer {
 
 /* main.c: before the jail. 0, or MKV_E_* with a sentence in why. The rail is the front's from then on. */
 int		mkv_rail_open(struct mkv_rail **out, struct mkv_front *f, const struct mkv_verbs *v, const struct mkv_rail_conf *c, char *why, size_t why_bytes);
-void		mkv_rail_close(struct mkv_rail **r);		/* no channel is left. Accepts NULL */
+int		mkv_rail_quiet(const struct mkv_rail *r);	/* 1: no channel is left */
+void		mkv_rail_close(struct mkv_rail **r);		/* of a quiet one. Accepts NULL */
 int		mkv_rail_arena(struct mkv_rail *r, unsigned drive, void *base, uint64_t bytes);	/* memory mode: another place of payload */
 void		mkv_rail_describe(const struct mkv_rail *r, struct mkv_wire_rail *out);
 const char *	mkv_rail_node(const struct mkv_rail *r);		/* of the device, below /dev/infiniband */

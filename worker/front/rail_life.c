@@ -14,11 +14,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/base/clock.h"
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/os.h"
 #include "common/base/params.h"
 #include "common/rdma/verbs.h"
+#include "worker/core/jail.h"
 #include "worker/front/rail.h"
 
 #define LIFE_LEAVE_NS	MKV_NS_PER_SEC
@@ -136,6 +138,12 @@ life_on_nodes(struct mkv_io *io MKV_UNUSED, int res)
 		life_leave(life_worker, "the device is being removed");
 }
 
+unsigned
+mkv_rail_may(void)
+{
+	return (MKV_JAIL_MAY_VERBS | (mkv_rail_is_soft(life.rail) ? MKV_JAIL_KEEP_CREDENTIALS : 0));
+}
+
 void
 mkv_rail_watch(struct mkv_worker *w)
 {
@@ -159,7 +167,9 @@ mkv_rail_look(struct mkv_worker *w)
 void
 mkv_rail_end(void)
 {
-	mkv_rail_close(&life.rail);
+	/* What is still at the NIC ends with the process. */
+	if (life.rail != NULL && mkv_rail_quiet(life.rail))
+		mkv_rail_close(&life.rail);
 	if (life.nodes >= 0)
 		close(life.nodes);
 	life.nodes = -1;

@@ -10,7 +10,7 @@
 
 /* start(), before the jail: open the device named by CONFIGURE and describe it. 0; else mkv_worker_fail*() has said why. */
 int		mkv_rail_begin(struct mkv_worker *w, struct mkv_front *f, struct mkv_wire_rail *row);
-/* What the jail must leave to it: MKV_IOQ_MAY_*. */
+/* What the jail must leave to it: MKV_JAIL_*. */
 unsigned	mkv_rail_may(void);
 /* After the jail: listen to the device. */
 void		mkv_rail_watch(struct mkv_worker *w);

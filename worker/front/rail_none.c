@@ -5,51 +5,12 @@
 
 #include "worker/front/rail.h"
 
-#include <stdio.h>
-
 #include "common/base/assert.h"
 #include "common/base/err.h"
 #include "worker/front/front_priv.h"
 
 int
-mkv_rail_open(struct mkv_rail **out, struct mkv_front *f MKV_UNUSED, const struct mkv_verbs *v MKV_UNUSED, const struct mkv_rail_conf *c MKV_UNUSED,
-    char *why, size_t why_bytes)
-{
-	*out = NULL;
-	snprintf(why, why_bytes, "memkv was built without RDMA: build it where rdma-core's headers are (Debian: libibverbs-dev)");
-	return (MKV_E_UNSUPPORTED);
-}
-
-void
-mkv_rail_close(struct mkv_rail **r MKV_UNUSED)
-{
-}
-
-int
 mkv_rail_arena(struct mkv_rail *r MKV_UNUSED, unsigned drive MKV_UNUSED, void *base MKV_UNUSED, uint64_t bytes MKV_UNUSED)
-{
-	return (0);
-}
-
-void
-mkv_rail_describe(const struct mkv_rail *r MKV_UNUSED, struct mkv_wire_rail *out MKV_UNUSED)
-{
-}
-
-int
-mkv_rail_fd(const struct mkv_rail *r MKV_UNUSED)
-{
-	return (-1);
-}
-
-int
-mkv_rail_event_fd(const struct mkv_rail *r MKV_UNUSED)
-{
-	return (-1);
-}
-
-int
-mkv_rail_event(struct mkv_rail *r MKV_UNUSED)
 {
 	return (0);
 }

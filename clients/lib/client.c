@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "clients/lib/client_priv.h"
+#include "clients/lib/rail.h"
 #include "common/base/clock.h"
 #include "common/base/hash.h"
 #include "common/base/os.h"
@@ -83,6 +84,7 @@ client_init(struct mkv_client *c)
 	(void)pthread_mutex_init(&c->mutex, NULL);
 	client_cond_init(&c->freed);
 	client_cond_init(&c->completed);
+	client_cond_init(&c->rails_changed);
 	mkv_list_init(&c->free);
 	mkv_list_init(&c->done);
 	mkv_list_init(&c->regions);
@@ -128,7 +130,7 @@ client_start(struct mkv_client *c, char *why)
 		c->node_weight[i] = 1.0;
 	}
 	if ((r = mkv_auth_init()) != 0 || (r = mkv_random(c->client_id, sizeof(c->client_id))) != 0 || (r = client_pool(c)) != 0 ||
-	    (r = mkv_resolver_open(&c->resolver, c)) != 0)
+	    (r = mkv_resolver_open(&c->resolver, c)) != 0 || (r = mkv_fabric_open(c, why)) != 0)
 		return (r);
 	mkv_crc_init();
 	if ((c->loop = calloc(c->cf.io_threads, sizeof(*c->loop))) == NULL)
@@ -152,6 +154,7 @@ client_free(struct mkv_client *c)
 	for (unsigned i = 0; c->loop != NULL && i < c->cf.io_threads; i++)
 		if (c->loop[i].c != NULL)
 			mkv_loop_close(&c->loop[i]);
+	mkv_fabric_close(c);
 	while (!mkv_list_empty(&c->done))
 		mkv_op_put_back(MKV_CONTAINER_OF(mkv_list_pop(&c->done), struct op, link));
 	free(c->loop);
@@ -162,6 +165,7 @@ client_free(struct mkv_client *c)
 	}
 	(void)pthread_cond_destroy(&c->freed);
 	(void)pthread_cond_destroy(&c->completed);
+	(void)pthread_cond_destroy(&c->rails_changed);
 	(void)pthread_mutex_destroy(&c->mutex);
 	mkv_wipe(&c->cf, sizeof(c->cf));
 	c->magic = 0;

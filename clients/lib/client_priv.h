@@ -79,6 +79,8 @@ struct conf {
 	uint32_t	key_id;
 	unsigned	io_threads, connections, inflight_max;
 	int		no_verify;
+	char		rdma_devices[512];	/* "" all that are up */
+	int		rdma_on_demand;
 	enum mkv_ioq_kind io;
 	uint64_t	connect_timeout_ns;
 };
@@ -156,6 +158,10 @@ struct op;
 struct server;
 struct conn;
 struct slot;
+struct rail_slot;
+struct rails;
+struct fabric;
+struct mkv_rdma_mem;
 
 struct leg {				/* what one server has to do for an op */
 	struct op	*op;
@@ -172,7 +178,9 @@ struct leg {				/* what one server has to do for an op */
 	uint64_t	retry_after_us;		/* of an early answer */
 	/* the transport's */
 	struct conn	*conn;
-	struct slot	*slot;
+	struct slot	*slot;			/* on the connection; or */
+	struct rail_slot *rslot;		/* on its queue pair */
+	int		no_rail;		/* its memory cannot go by a queue pair */
 	uint64_t	tx_off;			/* PUT: bytes of the value in frames that were begun */
 	uint64_t	frame_left;		/* of the frame in work: payload that no send has taken yet */
 	int		last_begun;		/* the frame in work is the last of the request */
@@ -290,6 +298,7 @@ void	mkv_leg_reply(struct leg *l, int status, unsigned reason, uint64_t retry_af
 void	mkv_leg_lost(struct leg *l, int err);			/* the session ended */
 void	mkv_leg_detached(struct leg *l);				/* after detach() said 0 */
 void	mkv_leg_down(struct leg *l);				/* the breaker is open */
+void	mkv_leg_elsewhere(struct leg *l);				/* this way it cannot go: from the beginning, by another */
 void	mkv_leg_over(struct leg *l, int status, unsigned reason);
 
 struct op *mkv_op_take(struct mkv_client *c, uint64_t deadline_ns, int may_wait, int *err);
@@ -354,6 +363,7 @@ struct loop {
 	struct server	*server;		/* c->cf.n_servers */
 	struct http	*http;			/* first loop, if asked for */
 	uint8_t		*scratch;		/* bytes nobody wants are received here */
+	struct rails	*rails;			/* rail.h; NULL: none wanted */
 	uint64_t	now_ns;			/* of this turn, of this completion */
 	int		dirty;			/* flush() has something to do */
 	struct mkv_list	live;			/* ops in work, by op->link */
@@ -370,6 +380,7 @@ void	mkv_loop_close(struct loop *l);				/* of a stopped one */
 void	mkv_loop_hand_in(struct loop *l, struct op *o);
 int	mkv_loop_poke(struct loop *l, struct op *o, int cancel);	/* cancel, or a stream's next part; 0: over already */
 void	mkv_loop_names(struct loop *l);				/* the resolver has news */
+void	mkv_loop_wake(struct loop *l);				/* one turn, whatever for */
 
 /* ---- names: resolve.c ---- */
 
@@ -393,6 +404,11 @@ struct server_state {			/* what callers may see; written by loops */
 	_Atomic uint32_t breaker;		/* of the loop that changed it last */
 	_Atomic uint32_t sessions;
 	_Atomic uint32_t refused;		/* the same server as an earlier name */
+	_Atomic uint32_t n_rails;		/* that it has */
+	_Atomic uint32_t live;			/* queue pairs that are up, all rails together; */
+	_Atomic uint32_t rail_live[MKV_WIRE_RAILS_MAX];	/* each */
+	_Atomic uint32_t rail_tries;		/* on the way to one */
+	char		rail_why[WHY_BYTES];	/* why the last try failed; under c->mutex */
 	int		known;			/* id is valid; under c->mutex */
 	uint8_t		id[16];
 };
@@ -410,8 +426,11 @@ struct mkv_client {
 	struct resolver	*resolver;
 	struct counters	counters;
 
+	struct fabric	*fabric;		/* rail.h; NULL: no RDMA wanted */
+
 	pthread_mutex_t	mutex;			/* the pool, done, regions, ids: */
 	pthread_cond_t	freed, completed;	/* an op went back; one is in done */
+	pthread_cond_t	rails_changed;
 	struct op	*pool;
 	struct mkv_list	free;
 	unsigned	n_free;
@@ -433,6 +452,21 @@ client_count(struct mkv_client *c, enum client_counter what, uint64_t n)
 {
 	atomic_fetch_add_explicit(&c->counters.value[what], n, memory_order_relaxed);
 }
+
+#define RDMA_DEVS_MAX		8u
+
+struct mkv_region {
+	uint32_t	magic;
+	struct mkv_list	link;			/* c->regions */
+	struct mkv_client *c;
+	uint8_t		*base;
+	size_t		bytes, mapped;		/* mapped 0: the memory is the caller's */
+	int		fd;
+	unsigned	in_flight;
+	/* By device; set once under the fabric's lock of registrations, read by loops that have the device. */
+	_Atomic(struct mkv_rdma_mem *) mem[RDMA_DEVS_MAX];
+	_Atomic int	mem_error[RDMA_DEVS_MAX];
+};
 
 struct mkv_region *mkv_region_enter(struct mkv_client *c, const struct iovec *iov, unsigned n);	/* NULL: memory of none */
 void	mkv_region_leave(struct mkv_client *c, struct mkv_region *r);

@@ -13,6 +13,7 @@
 #include <strings.h>
 
 #include "clients/lib/client_priv.h"
+#include "clients/lib/rail.h"
 #include "common/base/clock.h"
 #include "common/base/hash.h"
 
@@ -118,7 +119,7 @@ conf_transport(struct conf *cf, const char *s, char *why)
 	if (i == MKV_ARRAY_LEN(label))
 		return (conf_bad(why, "transport is auto, rdma, tcp or local, not", s));
 	cf->transport = (enum mkv_transport)i;
-	if (cf->transport == MKV_TRANSPORT_AUTO || cf->transport == MKV_TRANSPORT_TCP)
+	if (cf->transport == MKV_TRANSPORT_AUTO || cf->transport == MKV_TRANSPORT_TCP || mkv_rail_wanted(cf))
 		return (0);
 	(void)snprintf(why, WHY_BYTES, "transport \"%s\" is not in this build: use \"auto\" or \"tcp\"", label[i]);
 	return (MKV_E_UNSUPPORTED);
@@ -206,6 +207,7 @@ conf_numbers(struct conf *cf, const struct conf_text *t, const struct mkv_client
 	cf->connections = cf->connections == 0 ? 2 : MKV_MIN(cf->connections, CONNECTIONS_MAX);
 	cf->inflight_max = o->inflight_max == 0 ? INFLIGHT_DEFAULT : MKV_MIN(o->inflight_max, INFLIGHT_MAX);
 	cf->no_verify = o->no_verify;
+	cf->rdma_on_demand = o->rdma_on_demand;
 	cf->connect_timeout_ns = (o->connect_timeout_us == 0 ? CONNECT_TIMEOUT_US : MKV_MIN(o->connect_timeout_us, MKV_WIRE_DEADLINE_MAX_US)) *
 	    MKV_NS_PER_US;
 	return (0);
@@ -214,7 +216,7 @@ conf_numbers(struct conf *cf, const struct conf_text *t, const struct mkv_client
 static int
 conf_apply(struct conf *cf, const struct conf_text *t, char *why)
 {
-	const char *ns = t->value[CONF_NAMESPACE], *http = t->value[CONF_PROMETHEUS_BIND];
+	const char *ns = t->value[CONF_NAMESPACE], *http = t->value[CONF_PROMETHEUS_BIND], *devices = t->value[CONF_RDMA_DEVICES];
 	int r;
 
 	if ((r = conf_servers(cf, t->value[CONF_SERVERS] == NULL ? "127.0.0.1:9900" : t->value[CONF_SERVERS], why)) != 0 ||
@@ -224,6 +226,9 @@ conf_apply(struct conf *cf, const struct conf_text *t, char *why)
 	if (ns != NULL && strlen(ns) > MEMKV_NAMESPACE_MAX)
 		return (conf_bad(why, "a namespace has 63 bytes at most", ns));
 	(void)snprintf(cf->ns, sizeof(cf->ns), "%s", ns == NULL ? "" : ns);
+	if (devices != NULL && strlen(devices) >= sizeof(cf->rdma_devices))
+		return (conf_bad(why, "rdma_devices is too long", devices));
+	(void)snprintf(cf->rdma_devices, sizeof(cf->rdma_devices), "%s", devices == NULL ? "" : devices);
 	/* Port 0 is a choice here: the system picks one. */
 	if (http != NULL && conf_host_port(http, strlen(http), cf->http_host, cf->http_port) != 0 && strcmp(cf->http_port, "0") != 0)
 		return (conf_bad(why, "prometheus_bind is host:port, not", http));

@@ -57,6 +57,7 @@ leg_rewind(struct leg *l)
 {
 	l->conn = NULL;
 	l->slot = NULL;
+	l->rslot = NULL;
 	l->tx_off = l->frame_left = l->rx_off = 0;
 	l->rx_begun = l->crc_bad = l->early = l->last_begun = l->answered = 0;
 	mkv_keys_forget(l);
@@ -187,6 +188,13 @@ mkv_leg_detached(struct leg *l)
 	l->conn = NULL;
 	l->slot = NULL;
 	mkv_leg_over(l, l->op->end_status, 0);
+}
+
+void
+mkv_leg_elsewhere(struct leg *l)
+{
+	mkv_leg_set_state(l, LEG_WAITING);
+	mkv_leg_begin(l);
 }
 
 /* Why the server is out of service, if it said so itself; else it just is. */

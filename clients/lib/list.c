@@ -6,9 +6,11 @@
 #include "config.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "clients/lib/client_priv.h"
+#include "clients/lib/rail.h"
 #include "common/base/clock.h"
 
 #define LIST_ROWS	1000u
@@ -65,7 +67,11 @@ warm_all(struct mkv_client *c, uint64_t deadline_us)
 		if (ops[i] != NULL)
 			mkv_op_put_back(ops[i]);
 	}
-	return (twice ? MKV_E_CONFIG : good > 0 ? 0 : last);
+	if (twice || good == 0)
+		return (twice ? MKV_E_CONFIG : last);
+	if ((err = mkv_rails_settle(c, until)) == 0)
+		mkv_fabric_warm(c);
+	return (err);
 }
 
 int
@@ -185,7 +191,19 @@ info_copy(struct mkv_server_info *to, const struct mkv_wire_info *w)
 	to->drives_online = w->drives_online;
 	memcpy(to->version, w->version, sizeof(to->version));
 	to->version[sizeof(to->version) - 1] = '\0';
-	memcpy(to->transport, "tcp", 4);
+}
+
+static void
+info_transport(struct mkv_client *c, unsigned server, struct mkv_server_info *to)
+{
+	struct server_state *st = &c->state[server];
+	int live = atomic_load_explicit(&st->live, memory_order_relaxed) > 0;
+
+	(void)snprintf(to->transport, sizeof(to->transport), "%s", live ? "rdma" : "tcp");
+	(void)pthread_mutex_lock(&c->mutex);
+	if (!live)
+		(void)snprintf(to->transport_why, sizeof(to->transport_why), "%.*s", (int)sizeof(to->transport_why) - 1, st->rail_why);
+	(void)pthread_mutex_unlock(&c->mutex);
 }
 
 static int
@@ -207,6 +225,7 @@ info_ask(struct mkv_client *c, unsigned server, uint64_t deadline_us, struct mkv
 	if (r == 0) {
 		memcpy(&w, o->reply, sizeof(w));
 		info_copy(info, &w);
+		info_transport(c, server, info);
 	}
 	mkv_op_put_back(o);
 	return (r);

@@ -20,6 +20,7 @@
 #include <time.h>
 
 #include "clients/lib/client_priv.h"
+#include "clients/lib/rail.h"
 #include "clients/lib/transport.h"
 #include "common/base/clock.h"
 
@@ -30,8 +31,8 @@
 int
 mkv_loop_open(struct loop *l, struct mkv_client *c, unsigned idx)
 {
-	unsigned n = c->cf.n_servers, conns = n * (c->cf.connections + 1);
-	struct mkv_ioq_opts o = { .kind = c->cf.io, .entries = 64, .depth_max = conns * 2 + HTTP_DEPTH };
+	unsigned n = c->cf.n_servers, rails = n * mkv_rails_conns(&c->cf), conns = n * (c->cf.connections + 1) + rails;
+	struct mkv_ioq_opts o = { .kind = c->cf.io, .entries = 64, .depth_max = conns * 2 + HTTP_DEPTH + mkv_rails_ios(&c->cf) };
 	int r;
 
 	l->c = c;
@@ -45,7 +46,7 @@ mkv_loop_open(struct loop *l, struct mkv_client *c, unsigned idx)
 	l->server = calloc(n, sizeof(*l->server));
 	if (l->scratch == NULL || l->server == NULL)
 		return (MKV_E_NOMEM);
-	if ((r = mkv_timers_init(&l->timers, c->cf.inflight_max * (1 + n) + n + conns + HTTP_DEPTH)) != 0)
+	if ((r = mkv_timers_init(&l->timers, c->cf.inflight_max * (1 + n) + 2 * n + conns + rails + HTTP_DEPTH)) != 0 || (r = mkv_rails_open(l)) != 0)
 		return (r);
 	for (unsigned i = 0; i < n; i++) {
 		mkv_server_init(&l->server[i], l, i);
@@ -61,6 +62,7 @@ mkv_loop_close(struct loop *l)
 	mkv_ioq_destroy(&l->q);
 	for (unsigned i = 0; l->server != NULL && i < l->c->cf.n_servers; i++)
 		mkv_server_fini(&l->server[i]);
+	mkv_rails_close(l);
 	mkv_http_close(&l->http);
 	mkv_timers_fini(&l->timers);
 	free(l->server);
@@ -113,6 +115,13 @@ mkv_loop_names(struct loop *l)
 {
 	(void)pthread_mutex_lock(&l->mutex);
 	l->names_new = 1;
+	loop_unlock_and_wake(l);
+}
+
+void
+mkv_loop_wake(struct loop *l)
+{
+	(void)pthread_mutex_lock(&l->mutex);
 	loop_unlock_and_wake(l);
 }
 
@@ -185,6 +194,7 @@ loop_flush(struct loop *l)
 		for (unsigned i = 0; i < l->c->cf.n_servers; i++)
 			l->server[i].tr->flush(&l->server[i]);
 	}
+	mkv_rails_flush(l);
 }
 
 static void
@@ -201,9 +211,10 @@ static void
 loop_wait(struct loop *l)
 {
 	uint64_t until = mkv_timers_next_ns(&l->timers);
+	int quiet = mkv_rails_may_sleep(l);
 
 	(void)pthread_mutex_lock(&l->mutex);
-	if (l->dirty || l->quit || l->names_new || !mkv_list_empty(&l->inbox) || !mkv_list_empty(&l->pokes))
+	if (!quiet || l->dirty || l->quit || l->names_new || !mkv_list_empty(&l->inbox) || !mkv_list_empty(&l->pokes))
 		until = 0;
 	else
 		l->asleep = 1;
@@ -242,8 +253,9 @@ loop_end(struct loop *l)
 		l->server[i].tr->stop(&l->server[i]);
 	if (l->http != NULL)
 		mkv_http_stop(l->http);
-	while ((l->now_ns = mkv_now_ns()) < until && (mkv_ioq_in_flight(l->q) > 0 || !mkv_list_empty(&l->live))) {
+	while ((l->now_ns = mkv_now_ns()) < until && (mkv_ioq_in_flight(l->q) > 0 || !mkv_list_empty(&l->live) || mkv_rails_busy(l))) {
 		l->dirty = 1;
+		mkv_rails_stop(l);
 		loop_flush(l);
 		(void)mkv_ioq_run(l->q, l->now_ns + 10 * MKV_NS_PER_MS);
 	}
@@ -262,6 +274,7 @@ loop_main(void *arg)
 		l->now_ns = mkv_now_ns();
 		if (loop_take(l))
 			break;
+		mkv_rails_poll(l);
 		(void)mkv_timers_run(&l->timers, l->now_ns);
 		loop_flush(l);
 		loop_wait(l);

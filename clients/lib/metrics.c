@@ -140,6 +140,22 @@ text_label(char dst[600], const char *s)
 	return (dst);
 }
 
+/* Transport in use: by server, and queue pairs by rail. */
+static void
+text_rails(struct text *t, struct mkv_client *c)
+{
+	char name[600];
+
+	for (unsigned i = 0; i < c->cf.n_servers; i++)
+		text_add(t, "memkv_client_sessions{server=\"%s\",transport=\"rdma\"} %u\n", text_label(name, c->cf.server[i].name),
+		    atomic_load_explicit(&c->state[i].live, memory_order_relaxed));
+	text_head(t, "rail_sessions", "gauge", "Queue pairs that are up, by server and rail (its place in the server's list).");
+	for (unsigned i = 0; i < c->cf.n_servers; i++)
+		for (unsigned k = 0; k < atomic_load_explicit(&c->state[i].n_rails, memory_order_relaxed); k++)
+			text_add(t, "memkv_client_rail_sessions{server=\"%s\",rail=\"%u\"} %u\n", text_label(name, c->cf.server[i].name), k + 1,
+			    atomic_load_explicit(&c->state[i].rail_live[k], memory_order_relaxed));
+}
+
 static void
 text_servers(struct text *t, struct mkv_client *c)
 {
@@ -153,6 +169,7 @@ text_servers(struct text *t, struct mkv_client *c)
 	for (unsigned i = 0; i < c->cf.n_servers; i++)
 		text_add(t, "memkv_client_sessions{server=\"%s\",transport=\"tcp\"} %u\n", text_label(name, c->cf.server[i].name),
 		    atomic_load_explicit(&c->state[i].sessions, memory_order_relaxed));
+	text_rails(t, c);
 	text_head(t, "server_refused", "gauge", "1: this name means the same server as an earlier one and is not used.");
 	for (unsigned i = 0; i < c->cf.n_servers; i++)
 		text_add(t, "memkv_client_server_refused{server=\"%s\"} %u\n", text_label(name, c->cf.server[i].name),

@@ -1,6 +1,6 @@
 /*
- * Regions: memory for blocks that the library knows. Over TCP they are bookkeeping: who uses them, so that they are not freed under a transfer; other
- * carriers register them.
+ * Regions: memory for blocks that the library knows. Over TCP they are bookkeeping: who uses them, so that they are not freed under a transfer; RDMA
+ * devices have them registered (rail_reg.c).
  *
  * Callers' threads and I/O threads. The list and the counts are under c->mutex; with no region there is no lock on the way of a request.
  * Fails: memory; freeing one that requests in flight use (MKV_E_BUSY).
@@ -12,19 +12,10 @@
 #include <unistd.h>
 
 #include "clients/lib/client_priv.h"
+#include "clients/lib/rail.h"
 #include "common/base/os.h"
 
 #define HUGE_BYTES	(2ull << 20)
-
-struct mkv_region {
-	uint32_t	magic;
-	struct mkv_list	link;			/* c->regions */
-	struct mkv_client *c;
-	uint8_t		*base;
-	size_t		bytes, mapped;		/* mapped 0: the memory is the caller's */
-	int		fd;
-	unsigned	in_flight;
-};
 
 static struct mkv_region *
 region_find(struct mkv_client *c, const void *p)
@@ -78,6 +69,7 @@ region_new(struct mkv_client *c, void *base, size_t bytes, struct mkv_region **o
 	mkv_list_push_tail(&c->regions, &r->link);
 	atomic_fetch_add_explicit(&c->n_regions, 1, memory_order_relaxed);
 	(void)pthread_mutex_unlock(&c->mutex);
+	mkv_fabric_add_region(r);
 	*out = r;
 	return (0);
 }
@@ -159,18 +151,10 @@ mkv_region_base(const struct mkv_region *r, size_t *bytes)
 static int
 region_free(struct mkv_region *r)
 {
-	struct mkv_client *c = r->c;
-	int busy;
+	int e;
 
-	(void)pthread_mutex_lock(&c->mutex);
-	busy = r->in_flight > 0;
-	if (!busy) {
-		mkv_list_remove(&r->link);
-		atomic_fetch_sub_explicit(&c->n_regions, 1, memory_order_relaxed);
-	}
-	(void)pthread_mutex_unlock(&c->mutex);
-	if (busy)
-		return (MKV_E_BUSY);
+	if ((e = mkv_fabric_drop_region(r)) != 0)
+		return (e);
 	if (r->mapped > 0) {
 		mkv_os_shm_unmap(r->base, r->mapped);
 		(void)close(r->fd);

@@ -270,14 +270,17 @@ void
 mkv_server_pump(struct server *s)
 {
 	struct leg *l;
+	int r;
 
 	while (!mkv_list_empty(&s->waiting)) {
 		l = MKV_CONTAINER_OF(s->waiting.next, struct leg, link);
 		mkv_list_remove(&l->link);
-		if (s->tr->send(s, l) != 0) {
+		if ((r = s->tr->send(s, l)) == MKV_E_AGAIN) {
 			mkv_list_push_head(&s->waiting, &l->link);
 			break;
 		}
+		if (r != 0)
+			mkv_leg_over(l, r, MKV_REASON_NONE);
 	}
 	if (s->breaker == BREAKER_CLOSED || s->breaker == BREAKER_RAMP)
 		s->tr->want(s, !mkv_list_empty(&s->waiting));

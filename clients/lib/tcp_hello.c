@@ -32,6 +32,12 @@ hello_deadline_us(const struct conn *c)
 	return (c->srv->loop->c->cf.connect_timeout_ns / MKV_NS_PER_US);
 }
 
+static uint32_t
+hello_features(const struct conn *c)
+{
+	return (MKV_FEATURE_PARTS | (mkv_rail_wanted(&c->srv->loop->c->cf) ? MKV_FEATURE_RDMA_RC : 0));
+}
+
 void
 mkv_conn_say_hello(struct conn *c)
 {
@@ -46,7 +52,8 @@ mkv_conn_say_hello(struct conn *c)
 	h->body_bytes = sizeof(*b);
 	memset(b, 0, sizeof(*b));
 	b->version_min = b->version_max = MKV_WIRE_VERSION;
-	b->features = MKV_FEATURE_PARTS;
+	b->rail = mkv_rails_number(c);
+	b->features = hello_features(c);
 	memcpy(b->client_id, c->srv->loop->c->client_id, sizeof(b->client_id));
 	memcpy(b->nonce, c->nonce, sizeof(b->nonce));
 	memcpy(c->transcript_in, c->tx_buf, sizeof(c->transcript_in));
@@ -82,7 +89,7 @@ say_connect(struct conn *c)
 	h->key_id = c->srv->loop->c->cf.key_id;
 	h->body_bytes = sizeof(*b);
 	memset(b, 0, sizeof(*b));
-	b->features = MKV_FEATURE_PARTS;
+	b->features = hello_features(c);
 	mkv_conn_seal(c, h, (const uint8_t *)b);
 	c->state = CONN_AUTH;
 	mkv_conn_tx_raw(c, sizeof(*h) + sizeof(*b));
@@ -100,7 +107,6 @@ int
 mkv_conn_heard_hello(struct conn *c, const struct mkv_hdr *h, const uint8_t *body)
 {
 	struct mkv_wire_hello_reply r;
-	uint8_t transcript[32];
 	int e;
 
 	if (h->op != MKV_WIRE_HELLO || h->request_id != 1 || c->tx_busy)
@@ -114,10 +120,15 @@ mkv_conn_heard_hello(struct conn *c, const struct mkv_hdr *h, const uint8_t *bod
 		return (MKV_E_VERSION);
 	if (r.part_bytes == 0 || r.part_bytes > MKV_WIRE_PART_MAX || r.part_bytes % MKV_CRC_CHUNK != 0 || r.credits == 0)
 		return (MKV_E_PROTO);
+	if (r.n_rails > MKV_WIRE_RAILS_MAX || h->body_bytes < sizeof(r) + r.n_rails * sizeof(struct mkv_wire_rail))
+		return (MKV_E_PROTO);
 	/* Header and body lie in one run in the receive buffer. */
 	if ((e = mkv_sha256(c->transcript_in, sizeof(c->transcript_in), body - MKV_WIRE_HDR_BYTES, MKV_WIRE_HDR_BYTES + h->body_bytes,
-	    transcript)) != 0 || (e = hello_keys(c, &r, transcript)) != 0)
+	    c->transcript)) != 0 || (e = hello_keys(c, &r, c->transcript)) != 0)
 		return (e);
+	memcpy(c->nonce_s, r.nonce, sizeof(c->nonce_s));
+	c->front_id = r.front_id;
+	mkv_rails_told(c, body + sizeof(r), r.n_rails);
 	c->part_bytes = r.part_bytes;
 	c->credits = r.credits;
 	memcpy(c->server_id, r.server_id, sizeof(c->server_id));

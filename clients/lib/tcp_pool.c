@@ -48,6 +48,7 @@ mkv_slot_take(struct conn *c, struct leg *l)
 	s->drained = 0;
 	s->cancels = 0;
 	s->midway = 0;
+	s->attach = 0;
 	s->large = l != NULL && l->wire_op == MKV_WIRE_GET && mkv_get_room(l->op) >= RX_LARGE_BYTES;
 	c->n_large += (unsigned)s->large;
 	c->n_ended += l == NULL;
@@ -171,6 +172,9 @@ mkv_conn_check_closed(struct conn *c)
 		atomic_fetch_sub_explicit(&s->loop->c->state[s->idx].sessions, 1, memory_order_relaxed);
 		if (!pool_serves(pool_of(s)))
 			mkv_server_alone(s);
+	} else if (c->rail != NULL) {
+		client_count(s->loop->c, CC_connect_failures_total, 1);
+		mkv_rails_dial_failed(c, err);
 	} else {
 		client_count(s->loop->c, CC_connect_failures_total, 1);
 		mkv_resolver_forget(s->loop->c->resolver, s->idx);
@@ -203,6 +207,7 @@ mkv_conn_fail(struct conn *c, int err)
 		mkv_ioq_cancel(l->q, &c->tx_io);
 	if (c->rx_busy)
 		mkv_ioq_cancel(l->q, &c->rx_io);
+	mkv_rail_tether_down(c, err);
 	conn_lose_all(c);
 }
 
@@ -221,6 +226,7 @@ mkv_conn_ready(struct conn *c)
 	client_count(s->loop->c, CC_sessions_total, 1);
 	atomic_fetch_add_explicit(&s->loop->c->state[s->idx].sessions, 1, memory_order_relaxed);
 	mkv_server_session_up(s);
+	mkv_rail_tether_up(c);
 }
 
 static void
@@ -275,8 +281,8 @@ conn_dial(struct conn *c)
 	mkv_ioq_connect(l->q, &c->tx_io, MKV_FD(c->fd), (struct sockaddr *)&c->sa, c->sa_bytes);
 }
 
-static void
-conn_begin(struct conn *c)
+void
+mkv_conn_begin(struct conn *c)
 {
 	struct loop *l = c->srv->loop;
 
@@ -340,22 +346,24 @@ conn_init(struct conn *c, struct server *s, unsigned idx)
 	}
 }
 
-/* One more than asked for: the breaker's probe must not wait for a connection that hangs. */
+/* One more than asked for: the breaker's probe must not wait for a connection that hangs. Behind them those to rails. */
 static int
 tcp_open(struct server *s)
 {
-	unsigned n = s->loop->c->cf.connections + 1;
+	unsigned plain = s->loop->c->cf.connections + 1, n = plain + mkv_rails_conns(&s->loop->c->cf);
 	struct pool *p = calloc(1, sizeof(*p) + n * sizeof(p->conn[0]));
 
 	if ((s->pool = p) == NULL)
 		return (MKV_E_NOMEM);
+	p->srv = s;
+	p->n_plain = plain;
 	for (p->n = 0; p->n < n; p->n++) {
 		struct conn *c = &p->conn[p->n];
 
 		conn_init(c, s, p->n);
 		c->tx_buf = aligned_alloc(64, TX_BUF_BYTES);
 		c->rx_buf = aligned_alloc(64, MKV_ALIGN_UP(RX_BUF_BYTES, 64));
-		if (c->tx_buf == NULL || c->rx_buf == NULL) {
+		if (c->tx_buf == NULL || c->rx_buf == NULL || (p->n >= plain && mkv_rail_create(c) != 0)) {
 			p->n++;
 			return (MKV_E_NOMEM);
 		}
@@ -386,6 +394,7 @@ tcp_close(struct server *s)
 		mkv_mac_destroy(&c->mac_rx);
 		free(c->tx_buf);
 		free(c->rx_buf);
+		mkv_rail_destroy(c);
 	}
 	free(p);
 	s->pool = NULL;
@@ -407,6 +416,8 @@ tcp_choose(struct server *s, const struct leg *l)
 	for (unsigned i = 0; i < p->n; i++) {
 		struct conn *c = &p->conn[i];
 
+		if (i == p->n_plain && best != NULL)
+			break;				/* tethers are for what comes when no other has room */
 		if (c->state == CONN_READY && c->n_out < MKV_MIN(c->credits, CONN_SLOTS) && (best == NULL || c->n_out < best->n_out) &&
 		    conn_suits(c, l))
 			best = c;
@@ -417,9 +428,16 @@ tcp_choose(struct server *s, const struct leg *l)
 static int
 tcp_send(struct server *s, struct leg *l)
 {
-	struct conn *c = tcp_choose(s, l);
+	struct conn *c;
+	int err;
 
-	if (c == NULL)
+	if ((c = mkv_rails_choose(s, l, &err)) != NULL) {
+		mkv_rail_send(c, l);
+		return (0);
+	}
+	if (err != 0)
+		return (err);
+	if ((c = tcp_choose(s, l)) == NULL)
 		return (MKV_E_AGAIN);
 	l->conn = c;
 	l->slot = mkv_slot_take(c, l);
@@ -435,7 +453,7 @@ tcp_idle(struct server *s)
 {
 	struct pool *p = pool_of(s);
 
-	for (unsigned i = 0; i < p->n; i++)
+	for (unsigned i = 0; i < p->n_plain; i++)
 		if (p->conn[i].state == CONN_IDLE)
 			return (&p->conn[i]);
 	return (NULL);
@@ -448,9 +466,10 @@ tcp_want(struct server *s, int waiting)
 	unsigned ready = 0, making = 0, idle = 0;
 	struct conn *c;
 
+	mkv_rails_want(s);
 	if (!s->may_connect)
 		return;
-	for (unsigned i = 0; i < p->n; i++) {
+	for (unsigned i = 0; i < p->n_plain; i++) {
 		ready += p->conn[i].state == CONN_READY;
 		making += p->conn[i].state > CONN_IDLE && p->conn[i].state < CONN_READY;
 		idle += p->conn[i].state == CONN_READY && p->conn[i].n_out == 0;
@@ -458,7 +477,7 @@ tcp_want(struct server *s, int waiting)
 	if (making > 0 || idle > 0 || ready >= s->loop->c->cf.connections || (ready == 0 && !waiting))
 		return;
 	if ((c = tcp_idle(s)) != NULL)
-		conn_begin(c);
+		mkv_conn_begin(c);
 }
 
 static void
@@ -467,7 +486,7 @@ tcp_probe(struct server *s)
 	struct conn *c = tcp_idle(s);
 
 	if (c != NULL)
-		conn_begin(c);
+		mkv_conn_begin(c);
 	else
 		mkv_server_failed(s, MKV_E_TIMEOUT);	/* all hang: their limits free one */
 }
@@ -502,6 +521,8 @@ tcp_detach(struct leg *l)
 	int untouched = l->state == LEG_QUEUED && l->tx_off == 0 && l->tx_key == 0;
 	uint8_t midway = !untouched && !l->last_begun ? l->wire_op : 0;
 
+	if (l->rslot != NULL)
+		return (mkv_rail_detach(l));
 	if (c->tx_leg == l)
 		return (tcp_detach_frame(c, l));
 	if (!mkv_conn_rx_detach(c, l))
@@ -553,6 +574,8 @@ tcp_flush(struct server *s)
 			mkv_conn_tx_start(c);
 		if (c->state == CONN_CLOSING)
 			mkv_conn_check_closed(c);
+		else if (c->rail != NULL)
+			mkv_rail_tx(c->rail);
 	}
 }
 

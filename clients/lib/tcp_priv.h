@@ -5,11 +5,14 @@
  *   tcp_hello.c  the handshake
  *   tcp_tx.c     frames out: small ones are collected in tx_buf, large payload goes from the caller's memory, at most one such frame a send
  *   tcp_rx.c     frames in: headers and bodies through rx_buf, payload straight into the caller's memory in pieces
+ *
+ * A connection that asked for a rail is the tether of a queue pair as well (rail.h).
  */
 #ifndef MKV_CLIENT_TCP_PRIV_H
 #define MKV_CLIENT_TCP_PRIV_H
 
 #include "clients/lib/client_priv.h"
+#include "clients/lib/rail.h"
 #include "clients/lib/transport.h"
 
 #define CONN_MAGIC	0x44e1d7b2u
@@ -44,6 +47,7 @@ struct slot {				/* one request on the wire */
 	uint64_t	cancels;	/* a CANCEL: id of the request that it ends */
 	int		large;		/* a long answer may come */
 	uint8_t		midway;		/* op of which the server waits for further parts; 0: of none */
+	uint16_t	attach;		/* an ATTACH: the channel that it asks for */
 };
 
 struct conn {
@@ -59,9 +63,13 @@ struct conn {
 	uint64_t	session_id, tx_counter, rx_counter;
 	struct mkv_mac	*mac_tx, *mac_rx;
 	uint8_t		nonce[32], transcript_in[MKV_WIRE_HDR_BYTES + sizeof(struct mkv_wire_hello)];
+	uint8_t		nonce_s[32], transcript[32];	/* with nonce: for keys of further channels */
+	uint32_t	front_id;
 	uint8_t		server_id[16];
 	uint32_t	part_bytes, credits;
 	uint64_t	heard_ns;
+	struct rail	*rail;		/* NULL: to a TCP front */
+	unsigned	rail_idx;	/* in pool->rail[] */
 	/* requests */
 	struct slot	slot[CONN_SLOTS];
 	struct mkv_list	slot_free, out, notices;
@@ -92,12 +100,23 @@ struct conn {
 	uint32_t	rx_crcs[PART_CRCS_MAX + 1], rx_crcs_n, rx_crc_at, rx_crc, rx_crc_left;
 };
 
+struct rail_known {			/* a rail as the server told of it */
+	struct mkv_wire_rail wire;
+	uint64_t	backoff_ns, not_before_ns;	/* after failures */
+};
+
 struct pool {
-	unsigned	n;		/* of conn[] */
+	struct server	*srv;
+	unsigned	n, n_plain;	/* of conn[]; the first n_plain go to TCP fronts, the others to rails */
+	int		told;		/* rail[] is what the server said */
+	unsigned	n_rails, next_rail;
+	struct rail_known rail[MKV_WIRE_RAILS_MAX];
+	struct mkv_timer timer;		/* a rail may be tried again */
 	struct conn	conn[];
 };
 
 /* tcp_pool.c */
+void		mkv_conn_begin(struct conn *c);			/* from CONN_IDLE */
 void		mkv_conn_fail(struct conn *c, int err);		/* end it; its requests are lost (now, or when the kernel gave their memory back) */
 void		mkv_conn_check_closed(struct conn *c);		/* after recv or send ended */
 void		mkv_conn_ready(struct conn *c);
@@ -114,6 +133,7 @@ int		mkv_conn_heard_auth(struct conn *c, const struct mkv_hdr *h, const uint8_t 
 void		mkv_conn_tx_raw(struct conn *c, uint32_t bytes);	/* send tx_buf */
 void		mkv_conn_tx_start(struct conn *c);			/* send what is queued, if nothing is on its way */
 void		mkv_conn_seal(struct conn *c, struct mkv_hdr *h, const uint8_t *body);
+uint64_t	mkv_leg_left_us(const struct leg *l);
 void		mkv_conn_header(struct mkv_hdr *h, uint8_t op, uint64_t id, uint64_t deadline_us);
 /* tcp_rx.c */
 void		mkv_conn_rx_start(struct conn *c);

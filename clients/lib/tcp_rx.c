@@ -293,6 +293,16 @@ rx_reply(struct conn *c, struct slot *s, const struct mkv_hdr *h, const uint8_t 
 }
 
 static int
+rx_attached(struct conn *c, struct slot *s, const struct mkv_hdr *h, const uint8_t *body)
+{
+	int r = mkv_rail_attached(c, s, h, body);
+
+	if (r == 0)
+		(void)mkv_slot_release(c, s);
+	return (r);
+}
+
+static int
 rx_session_frame(struct conn *c, const struct mkv_hdr *h, const uint8_t *body)
 {
 	struct slot *s;
@@ -309,6 +319,8 @@ rx_session_frame(struct conn *c, const struct mkv_hdr *h, const uint8_t *body)
 	s = mkv_conn_slot(c, h->request_id);
 	if (s == NULL && (h->request_id == 0 || h->request_id >> 8 > c->sequence))
 		return (MKV_E_PEER);			/* an answer to what was never asked */
+	if (s != NULL && s->attach != 0)
+		return (rx_attached(c, s, h, body));
 	if (s == NULL || s->leg == NULL)
 		return (rx_late(c, s, h));
 	return (rx_reply(c, s, h, body));

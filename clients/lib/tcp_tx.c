@@ -112,17 +112,31 @@ tx_add_cancel(struct conn *c, struct slot *s, uint8_t *at)
 }
 
 static void
+tx_add_attach(struct conn *c, struct slot *s, uint8_t *at)
+{
+	struct mkv_hdr *h = (struct mkv_hdr *)at;
+
+	mkv_conn_header(h, MKV_WIRE_ATTACH, s->id, NOTICE_DEADLINE_US);
+	h->body_bytes = sizeof(struct mkv_wire_attach);
+	mkv_rail_attach_body(c, h + 1);
+	mkv_conn_seal(c, h, (const uint8_t *)(h + 1));
+	tx_add_buf(c, (uint32_t)sizeof(*h) + h->body_bytes);
+}
+
+static void
 tx_add_notice(struct conn *c, struct slot *s, uint8_t *at)
 {
 	mkv_list_remove(&s->notice);
-	if (s->midway)
+	if (s->attach)
+		tx_add_attach(c, s, at);
+	else if (s->midway)
 		tx_add_end(c, s, at);
 	else
 		tx_add_cancel(c, s, at);
 }
 
-static uint64_t
-leg_left_us(const struct leg *l)
+uint64_t
+mkv_leg_left_us(const struct leg *l)
 {
 	const struct op *o = l->op;
 
@@ -172,7 +186,7 @@ tx_add_frame(struct conn *c, struct leg *l, uint8_t *at)
 	int small;
 
 	mkv_leg_set_state(l, LEG_SENDING);
-	mkv_conn_header(h, l->wire_op, l->slot->id, leg_left_us(l));
+	mkv_conn_header(h, l->wire_op, l->slot->id, mkv_leg_left_us(l));
 	mkv_frame_encode(l, h, (uint8_t *)(h + 1), c->part_bytes);
 	mkv_conn_seal(c, h, (const uint8_t *)(h + 1));
 	tx_add_buf(c, MKV_WIRE_HDR_BYTES + h->body_bytes);

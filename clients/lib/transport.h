@@ -15,7 +15,7 @@ struct transport_ops {
 	int		(*open)(struct server *s);		/* MKV_E_NOMEM */
 	void		(*stop)(struct server *s);		/* end all sessions: legs are lost; completions come from the queue */
 	void		(*close)(struct server *s);		/* after the queue ended: free; no pool: no-op */
-	int		(*send)(struct server *s, struct leg *l);	/* 0: taken, in LEG_QUEUED; MKV_E_AGAIN: no session with room */
+	int		(*send)(struct server *s, struct leg *l);	/* 0: taken, in LEG_QUEUED; MKV_E_AGAIN: no session with room; else: it cannot be */
 	void		(*want)(struct server *s, int waiting);	/* make sessions if there are too few (waiting: requests wait) and srv->may_connect */
 	void		(*probe)(struct server *s);		/* try one new session; ends in mkv_server_session_up() or mkv_server_failed() */
 	int		(*detach)(struct leg *l);		/* 1: its memory is free; 0: mkv_leg_detached() follows soon */

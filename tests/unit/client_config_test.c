@@ -149,8 +149,13 @@ test_refused(void **state)
 	refused("connections: 0\n", "from 1 to 16", MKV_E_CONFIG);
 	refused("connections: many\n", "many", MKV_E_CONFIG);
 	refused("transport: pigeon\n", "pigeon", MKV_E_CONFIG);
-	refused("transport: rdma\n", "not in this build", MKV_E_UNSUPPORTED);
 	refused("transport: local\n", "not in this build", MKV_E_UNSUPPORTED);
+#ifdef HAVE_RDMA
+	assert_int_equal(load_file("transport: rdma\nrdma_devices: [a, b]\n"), 0);	/* module and devices are asked for when a handle is opened */
+	assert_string_equal(cf.rdma_devices, "a,b");
+#else
+	refused("transport: rdma\n", "not in this build", MKV_E_UNSUPPORTED);
+#endif
 	refused("auth_key: abc\n", "64 hex digits", MKV_E_CONFIG);
 	refused("prometheus_bind: here\n", "here", MKV_E_CONFIG);
 	refused("namespace: 1234567890123456789012345678901234567890123456789012345678901234\n", "63 bytes", MKV_E_CONFIG);

@@ -71,6 +71,7 @@ struct mkv_client_opts {
 	unsigned	inflight_max;	/* requests of this handle at once, default 1024; more: MKV_ERR_AGAIN from mkv_submit */
 	int		no_verify;	/* 1: neither make nor check CRCs (integrity off) */
 	uint64_t	connect_timeout_us;	/* of one attempt, default 2 s, at most 1 h */
+	int		rdma_on_demand;	/* 1: regions are not pinned where the RDMA device can page in */
 };
 
 /*
@@ -199,7 +200,8 @@ struct mkv_server_info {
 	uint64_t	total_bytes, used_bytes, objects, uptime_ms;
 	unsigned	drives_total, drives_online;
 	char		version[32];
-	char		transport[8];
+	char		transport[8];	/* "tcp", "rdma": of values, now */
+	char		transport_why[160];	/* tcp: why the last attempt at RDMA failed; "" none did */
 };
 unsigned	mkv_server_count(const struct mkv_client *c);
 int		mkv_server_info(struct mkv_client *c, unsigned server, uint64_t deadline_us, struct mkv_server_info *out);

@@ -1,0 +1,334 @@
+/*
+ * The fabric: RDMA devices of a handle, opened when the first rail is met, and which of them serves which rail.
+ *
+ * Any thread; f->mutex over everything. Owns the devices. A device stays open while a hub uses it; when it is gone (or its GID is another) it is closed with
+ * the last of them and opened again by the next try.
+ * Fails: no module, no device, none that fits a rail: a sentence, and the next try after a second.
+ */
+#include "config.h"
+
+#include <net/if.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "clients/lib/rail_priv.h"
+#include "common/base/clock.h"
+#include "common/base/hash.h"
+
+#define FIND_AGAIN_NS	(1000 * MKV_NS_PER_MS)
+#define NUMA_SAME	10		/* the kernel's unit of distance */
+#define DISCARD_PORT	9
+
+const struct mkv_verbs *mkv_client_verbs;
+
+int
+mkv_rail_wanted(const struct conf *cf)
+{
+	return (cf->transport == MKV_TRANSPORT_AUTO || cf->transport == MKV_TRANSPORT_RDMA);
+}
+
+/* ---- finding and opening ---- */
+
+/* "mlx5_0,mlx5_1" */
+static void
+fabric_named(struct fabric *f, const char *list)
+{
+	size_t n;
+
+	for (const char *s = list; *s != '\0' && f->n < RDMA_DEVS_MAX; s += n) {
+		s += strspn(s, ", \t");
+		n = strcspn(s, ", \t");
+		if (n > 0 && n < MKV_RDMA_NAME_BYTES)
+			memcpy(f->d[f->n++].name, s, n);
+	}
+}
+
+static int
+fabric_find(struct fabric *f)
+{
+	char names[RDMA_DEVS_MAX][MKV_RDMA_NAME_BYTES];
+	int n;
+
+	if (f->n > 0)
+		return (0);
+	if (f->v == NULL && (f->v = mkv_client_verbs) == NULL && (f->v = mkv_verbs_load(f->why, sizeof(f->why))) == NULL)
+		return (MKV_E_UNSUPPORTED);
+	if (f->c->cf.rdma_devices[0] != '\0') {
+		fabric_named(f, f->c->cf.rdma_devices);
+		return (0);
+	}
+	if ((n = mkv_rdma_dev_names(f->v, names, RDMA_DEVS_MAX)) < 0) {
+		(void)snprintf(f->why, sizeof(f->why), "RDMA devices cannot be listed: %s", mkv_err(n));
+		return (n);
+	}
+	f->n = MKV_MIN((unsigned)n, RDMA_DEVS_MAX);
+	for (unsigned i = 0; i < f->n; i++)
+		memcpy(f->d[i].name, names[i], sizeof(f->d[i].name));
+	if (f->n == 0)
+		(void)snprintf(f->why, sizeof(f->why), "this host has no RDMA device");
+	return (f->n > 0 ? 0 : MKV_E_UNSUPPORTED);
+}
+
+static int
+fabric_numa(const char *device)
+{
+	char path[256];
+	int node = -1;
+	FILE *f;
+
+	(void)snprintf(path, sizeof(path), "/sys/class/infiniband/%s/device/numa_node", device);
+	if ((f = fopen(path, "re")) == NULL)
+		return (-1);
+	if (fscanf(f, "%d", &node) != 1)
+		node = -1;
+	(void)fclose(f);
+	return (node);
+}
+
+static void
+fabric_open_one(struct fabric *f, struct fabric_dev *d)
+{
+	struct mkv_rdma_conf conf = { .device = d->name, .gid_index = -1, .traffic_class = -1, .service_level = -1 };
+
+	if (d->dev != NULL || d->not_before_ns > mkv_now_ns())
+		return;
+	d->not_before_ns = mkv_now_ns() + FIND_AGAIN_NS;
+	if (mkv_rdma_dev_open(&d->dev, f->v, &conf, f->why, sizeof(f->why)) != 0) {
+		d->dev = NULL;
+		return;
+	}
+	d->gone = 0;
+	d->numa_node = fabric_numa(d->name);
+}
+
+/* Under the mutex. Devices that are not there, or whose port is down, are looked at again later. */
+static int
+fabric_ready(struct fabric *f)
+{
+	unsigned open = 0;
+	int r;
+
+	if (f->n == 0 && f->not_before_ns > mkv_now_ns())
+		return (MKV_E_UNSUPPORTED);
+	f->not_before_ns = mkv_now_ns() + FIND_AGAIN_NS;
+	if ((r = fabric_find(f)) != 0)
+		return (r);
+	for (unsigned i = 0; i < f->n; i++) {
+		fabric_open_one(f, &f->d[i]);
+		open += f->d[i].dev != NULL;
+	}
+	return (open > 0 ? 0 : MKV_E_UNSUPPORTED);
+}
+
+int
+mkv_fabric_open(struct mkv_client *c, char *why)
+{
+	struct fabric *f;
+	int r = 0;
+
+	if (!mkv_rail_wanted(&c->cf))
+		return (0);
+	if ((f = calloc(1, sizeof(*f))) == NULL)
+		return (MKV_E_NOMEM);
+	f->c = c;
+	(void)pthread_mutex_init(&f->mutex, NULL);
+	(void)pthread_mutex_init(&f->reg, NULL);
+	c->fabric = f;
+	if (c->cf.transport == MKV_TRANSPORT_RDMA && (r = fabric_ready(f)) != 0)
+		(void)snprintf(why, WHY_BYTES, "transport \"rdma\": %.450s", f->why);
+	return (r);
+}
+
+/* Under the mutex. */
+static void
+fabric_close_one(struct fabric *f, unsigned i)
+{
+	MKV_ASSERT(f->d[i].users == 0);
+	if (f->d[i].dev == NULL)
+		return;
+	mkv_fabric_forget_device(f, i);
+	mkv_rdma_dev_close(&f->d[i].dev);
+	f->d[i].gone = 0;
+}
+
+void
+mkv_fabric_close(struct mkv_client *c)
+{
+	struct fabric *f = c->fabric;
+
+	if (f == NULL)
+		return;
+	for (unsigned i = 0; i < f->n; i++)
+		fabric_close_one(f, i);
+	(void)pthread_mutex_destroy(&f->mutex);
+	(void)pthread_mutex_destroy(&f->reg);
+	free(f);
+	c->fabric = NULL;
+}
+
+/* ---- which device for a rail ---- */
+
+static int
+is_ipv4(const uint8_t a[16])
+{
+	static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff };
+
+	return (memcmp(a, mapped, sizeof(mapped)) == 0);
+}
+
+static int
+is_zero(const uint8_t a[16])
+{
+	static const uint8_t zero[16];
+
+	return (memcmp(a, zero, sizeof(zero)) == 0);
+}
+
+static socklen_t
+address_make(struct sockaddr_storage *ss, const uint8_t a[16], uint16_t port)
+{
+	struct sockaddr_in *v4 = (struct sockaddr_in *)ss;
+	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)ss;
+
+	memset(ss, 0, sizeof(*ss));
+	if (is_ipv4(a)) {
+		v4->sin_family = AF_INET;
+		v4->sin_port = htons(port);
+		memcpy(&v4->sin_addr, a + 12, 4);
+		return (sizeof(*v4));
+	}
+	v6->sin6_family = AF_INET6;
+	v6->sin6_port = htons(port);
+	memcpy(&v6->sin6_addr, a, 16);
+	return (sizeof(*v6));
+}
+
+/* Does a datagram from this device's address leave by its own interface? 2: surely; 1: cannot be told; 0: no. Nothing is sent. */
+static int
+route_fits(const struct mkv_rdma_dev *d, const struct mkv_wire_rail *w)
+{
+	struct sockaddr_storage to, from;
+	char name[IF_NAMESIZE];
+	socklen_t to_bytes, from_bytes;
+	int fd, fits = 0;
+
+	if (is_zero(w->address) || is_zero(d->address))
+		return (1);
+	to_bytes = address_make(&to, w->address, DISCARD_PORT);
+	from_bytes = address_make(&from, d->address, 0);
+	if (from.ss_family != to.ss_family || (fd = socket(to.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0)) < 0)
+		return (from.ss_family == to.ss_family);
+	/* Without the right to bind to the interface the address alone must tell. */
+	if (d->ifindex != 0 && if_indextoname(d->ifindex, name) != NULL)
+		(void)setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name, (socklen_t)strlen(name));
+	if (bind(fd, (struct sockaddr *)&from, from_bytes) == 0 && connect(fd, (struct sockaddr *)&to, to_bytes) == 0)
+		fits = 2;
+	(void)close(fd);
+	return (fits);
+}
+
+/* 0: it cannot be; else the larger the better. */
+static uint64_t
+device_score(const struct fabric_dev *d, const struct mkv_wire_rail *w, uint64_t spread)
+{
+	uint64_t route, near = 1;
+	unsigned cpu, node;
+
+	if (d->dev == NULL || d->gone || is_ipv4(w->gid) != is_ipv4(d->dev->gid.raw) || (route = (uint64_t)route_fits(d->dev, w)) == 0)
+		return (0);
+	if (d->numa_node >= 0 && getcpu(&cpu, &node) == 0)
+		near = node == (unsigned)d->numa_node ? 2 : 0;
+	return (route << 62 | near << 60 | (mkv_hash64(d->name, strlen(d->name), spread) >> 4) | 1);
+}
+
+int
+mkv_fabric_choose(struct fabric *f, const struct mkv_wire_rail *w, uint64_t spread, char *why)
+{
+	uint64_t best = 0, score;
+	int at = MKV_E_UNSUPPORTED;
+
+	(void)pthread_mutex_lock(&f->mutex);
+	if (fabric_ready(f) != 0) {
+		(void)snprintf(why, WHY_BYTES, "%s", f->why);
+	} else {
+		for (unsigned i = 0; i < f->n; i++) {
+			if ((score = device_score(&f->d[i], w, spread)) <= best)
+				continue;
+			best = score;
+			at = (int)i;
+		}
+		if (at < 0)
+			(void)snprintf(why, WHY_BYTES, "no RDMA device of this host reaches rail %u (%.31s): other kind of address, or no route", w->rail,
+			    w->device);
+	}
+	(void)pthread_mutex_unlock(&f->mutex);
+	return (at);
+}
+
+/* ---- in use ---- */
+
+struct mkv_rdma_dev *
+mkv_fabric_take(struct fabric *f, unsigned i)
+{
+	struct mkv_rdma_dev *dev = NULL;
+
+	(void)pthread_mutex_lock(&f->mutex);
+	if (f->d[i].dev != NULL && !f->d[i].gone) {
+		f->d[i].users++;
+		dev = f->d[i].dev;
+	}
+	(void)pthread_mutex_unlock(&f->mutex);
+	return (dev);
+}
+
+void
+mkv_fabric_leave(struct fabric *f, unsigned i)
+{
+	(void)pthread_mutex_lock(&f->mutex);
+	MKV_ASSERT(f->d[i].users > 0);
+	if (--f->d[i].users == 0 && f->d[i].gone)
+		fabric_close_one(f, i);
+	(void)pthread_mutex_unlock(&f->mutex);
+}
+
+/* 1: queue pairs of it are worth nothing any more. */
+static int
+event_ends(struct fabric_dev *d, enum mkv_rdma_event e)
+{
+	switch (e) {
+	case MKV_RDMA_EV_GONE:
+	case MKV_RDMA_EV_GID_CHANGED:
+		d->gone = 1;
+		d->not_before_ns = 0;
+		return (1);
+	case MKV_RDMA_EV_PORT_DOWN:
+		return (1);
+	default:
+		return (0);
+	}
+}
+
+/* Several loops may be woken by one event; the first takes it and tells all. */
+void
+mkv_fabric_events(struct fabric *f, unsigned i)
+{
+	struct fabric_dev *d = &f->d[i];
+	enum mkv_rdma_event e;
+	int ends = 0;
+
+	(void)pthread_mutex_lock(&f->mutex);
+	while (d->dev != NULL && (e = mkv_rdma_dev_event(d->dev)) != MKV_RDMA_EV_NONE) {
+		ends |= event_ends(d, e);
+		if (e == MKV_RDMA_EV_GONE)
+			break;
+	}
+	if (ends)
+		atomic_fetch_add_explicit(&d->news, 1, memory_order_release);
+	(void)pthread_mutex_unlock(&f->mutex);
+	for (unsigned k = 0; ends && k < f->c->cf.io_threads; k++)
+		mkv_loop_wake(&f->c->loop[k]);
+}

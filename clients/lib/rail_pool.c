@@ -1,0 +1,341 @@
+/*
+ * The rails of a server: which there are, connections to them, and which carrier takes a request.
+ *
+ * The loop's thread, but for mkv_rails_settle(). Connections behind pool->n_plain are for rails; they share a server's rails round-robin, so that sessions spread and
+ * a rail that fails leaves the others. A rail that failed is tried again after a back-off (100 ms, doubled up to 10 s, with jitter), whatever the breaker of
+ * the server does: connections to rails count for nothing there.
+ */
+#include "config.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "clients/lib/rail_priv.h"
+#include "common/base/clock.h"
+
+static struct pool *
+pool_of(const struct conn *c)
+{
+	return (c->srv->pool);
+}
+
+static struct server_state *
+state_of(const struct server *s)
+{
+	return (&s->loop->c->state[s->idx]);
+}
+
+unsigned
+mkv_rails_conns(const struct conf *cf)
+{
+	return (mkv_rail_wanted(cf) ? cf->connections : 0);
+}
+
+uint16_t
+mkv_rails_number(const struct conn *c)
+{
+	return (c->rail == NULL ? 0 : pool_of(c)->rail[c->rail_idx].wire.rail);
+}
+
+/* ---- what callers and metrics see ---- */
+
+static void
+rails_tell(const struct server *s, const char *why)
+{
+	struct mkv_client *c = s->loop->c;
+
+	(void)pthread_mutex_lock(&c->mutex);
+	if (why != NULL)
+		(void)snprintf(c->state[s->idx].rail_why, WHY_BYTES, "%s", why);
+	(void)pthread_cond_broadcast(&c->rails_changed);
+	(void)pthread_mutex_unlock(&c->mutex);
+}
+
+void
+mkv_rails_trying(struct rail *r, int on)
+{
+	struct server *s = r->c->srv;
+
+	if (r->trying == on)
+		return;
+	r->trying = on;
+	if (on) {
+		atomic_fetch_add_explicit(&state_of(s)->rail_tries, 1, memory_order_relaxed);
+		return;
+	}
+	atomic_fetch_sub_explicit(&state_of(s)->rail_tries, 1, memory_order_relaxed);
+	rails_tell(s, NULL);
+}
+
+void
+mkv_rails_live(struct rail *r, int up)
+{
+	struct server *s = r->c->srv;
+	struct server_state *st = state_of(s);
+
+	if (up) {
+		atomic_fetch_add_explicit(&st->rail_live[r->c->rail_idx], 1, memory_order_relaxed);
+		if (atomic_fetch_add_explicit(&st->live, 1, memory_order_relaxed) == 0)
+			client_count(s->loop->c, CC_rdma_upgrades_total, 1);
+		rails_tell(s, "");
+	} else {
+		atomic_fetch_sub_explicit(&st->rail_live[r->c->rail_idx], 1, memory_order_relaxed);
+		if (atomic_fetch_sub_explicit(&st->live, 1, memory_order_relaxed) == 1)
+			client_count(s->loop->c, CC_rdma_downgrades_total, 1);
+	}
+}
+
+/* ---- rails and their back-off ---- */
+
+void
+mkv_rails_told(struct conn *c, const void *rails, unsigned n)
+{
+	struct pool *p = pool_of(c);
+
+	if (p->n == p->n_plain || c->rail != NULL)
+		return;
+	p->told = 1;
+	p->n_rails = n;
+	for (unsigned i = 0; i < n; i++)
+		memcpy(&p->rail[i].wire, (const uint8_t *)rails + i * sizeof(p->rail[i].wire), sizeof(p->rail[i].wire));
+	atomic_store_explicit(&state_of(c->srv)->n_rails, n, memory_order_relaxed);
+	rails_tell(c->srv, n == 0 ? "the server has no rails" : NULL);
+}
+
+static uint64_t
+rails_jitter(struct server *s, uint64_t ns)
+{
+	s->seed = s->seed * 6364136223846793005ull + 1442695040888963407ull;
+	return (ns * 3 / 4 + (s->seed >> 33) % (ns / 4 + 1));
+}
+
+static uint64_t
+known_backoff(struct server *s, struct rail_known *k)
+{
+	uint64_t now = s->loop->now_ns;
+
+	if (k->not_before_ns > now)
+		return (k->not_before_ns - now);	/* of several connections to it the first that failed counts */
+	k->backoff_ns = k->backoff_ns == 0 ? RAIL_BACKOFF_NS : MKV_MIN(2 * k->backoff_ns, RAIL_BACKOFF_MOST_NS);
+	k->not_before_ns = now + rails_jitter(s, k->backoff_ns);
+	return (k->not_before_ns - now);
+}
+
+uint64_t
+mkv_rails_backoff(struct rail *r)
+{
+	return (known_backoff(r->c->srv, &pool_of(r->c)->rail[r->c->rail_idx]));
+}
+
+void
+mkv_rails_failed(struct rail *r, int err, const char *why)
+{
+	struct server *s = r->c->srv;
+	char text[WHY_BYTES];
+
+	client_count(s->loop->c, CC_rdma_failures_total, 1);
+	(void)snprintf(text, sizeof(text), "rail %u: %s", mkv_rails_number(r->c), why[0] != '\0' ? why : mkv_err(err));
+	rails_tell(s, text);
+}
+
+static void
+pool_on_timer(struct mkv_timer *t, uint64_t now_ns MKV_UNUSED)
+{
+	mkv_server_pump(MKV_CONTAINER_OF(t, struct pool, timer)->srv);
+}
+
+static void
+pool_arm(struct pool *p, uint64_t at_ns)
+{
+	p->timer.fire = pool_on_timer;
+	if (p->timer.heap_idx == 0 || p->timer.at_ns > at_ns)
+		mkv_timer_arm(&p->srv->loop->timers, &p->timer, at_ns);
+}
+
+void
+mkv_rails_dial_failed(struct conn *c, int err)
+{
+	struct pool *p = pool_of(c);
+	char text[64];
+
+	(void)snprintf(text, sizeof(text), "no session with it (%s)", mkv_err(err));
+	mkv_rails_trying(c->rail, 0);
+	mkv_rails_failed(c->rail, err, text);
+	pool_arm(p, c->srv->loop->now_ns + known_backoff(c->srv, &p->rail[c->rail_idx]));
+}
+
+/* ---- making connections ---- */
+
+static unsigned
+rail_conns_of(const struct pool *p, unsigned k)
+{
+	unsigned n = 0;
+
+	for (unsigned i = p->n_plain; i < p->n; i++)
+		n += p->conn[i].state != CONN_IDLE && p->conn[i].rail_idx == k;
+	return (n);
+}
+
+/* The rail with the fewest connections that is not in its back-off; -1: none, *at_ns when. */
+static int
+rails_next(struct pool *p, uint64_t *at_ns)
+{
+	unsigned least = UINT32_MAX, n;
+	int best = -1;
+
+	*at_ns = UINT64_MAX;
+	for (unsigned i = 0; i < p->n_rails; i++) {
+		unsigned k = (p->next_rail + i) % p->n_rails;
+
+		if (!(p->rail[k].wire.transports & MKV_FEATURE_RDMA_RC))
+			continue;
+		if (p->rail[k].not_before_ns > p->srv->loop->now_ns) {
+			*at_ns = MKV_MIN(*at_ns, p->rail[k].not_before_ns);
+		} else if ((n = rail_conns_of(p, k)) < least) {
+			least = n;
+			best = (int)k;
+		}
+	}
+	if (best >= 0)
+		p->next_rail = (unsigned)best + 1;
+	return (best);
+}
+
+/* A plain session shows that the server is there, and what rails it has. */
+static int
+pool_is_up(const struct pool *p)
+{
+	for (unsigned i = 0; i < p->n_plain; i++)
+		if (p->conn[i].state == CONN_READY)
+			return (1);
+	return (0);
+}
+
+void
+mkv_rails_want(struct server *s)
+{
+	struct pool *p = s->pool;
+	uint64_t at_ns;
+	int k;
+
+	if (p->n_rails == 0 || !pool_is_up(p))
+		return;
+	for (unsigned i = p->n_plain; i < p->n; i++) {
+		struct conn *c = &p->conn[i];
+
+		if (c->state != CONN_IDLE || !mkv_rail_is_off(c))
+			continue;
+		if ((k = rails_next(p, &at_ns)) < 0) {
+			if (at_ns != UINT64_MAX)
+				pool_arm(p, at_ns);
+			return;
+		}
+		c->rail_idx = (unsigned)k;
+		mkv_rails_trying(c->rail, 1);
+		mkv_conn_begin(c);
+	}
+}
+
+/* ---- choosing ---- */
+
+static int
+leg_has_payload(const struct leg *l)
+{
+	const struct op *o = l->op;
+
+	if (o->kind == OPK_STREAM)
+		return (0);
+	return ((l->wire_op == MKV_WIRE_GET && mkv_get_room(o) > 0) || (l->wire_op == MKV_WIRE_PUT && o->iov_bytes > 0));
+}
+
+static struct conn *
+rails_least(struct pool *p, int *full)
+{
+	struct conn *best = NULL;
+
+	*full = 0;
+	for (unsigned i = p->n_plain; i < p->n; i++) {
+		struct conn *c = &p->conn[i];
+
+		if (c->rail->state != RAIL_LIVE)
+			continue;
+		*full |= mkv_list_empty(&c->rail->free);
+		if (!mkv_list_empty(&c->rail->free) && (best == NULL || c->rail->n_out < best->rail->n_out))
+			best = c;
+	}
+	return (best);
+}
+
+/* A rail that mkv_rails_want() is about to use. */
+static int
+rails_due(const struct pool *p)
+{
+	for (unsigned i = 0; i < p->n_rails; i++)
+		if ((p->rail[i].wire.transports & MKV_FEATURE_RDMA_RC) && p->rail[i].not_before_ns <= p->srv->loop->now_ns)
+			return (1);
+	return (0);
+}
+
+/* No rail is live. */
+static int
+rails_verdict(const struct pool *p)
+{
+	if (!p->told)
+		return (MKV_E_AGAIN);			/* no session yet: the server's breaker decides */
+	if (p->n_rails == 0)
+		return (MKV_E_UNSUPPORTED);
+	for (unsigned i = p->n_plain; i < p->n; i++) {
+		const struct conn *c = &p->conn[i];
+
+		if (c->rail->trying || c->rail->soon)
+			return (MKV_E_AGAIN);
+	}
+	return (rails_due(p) ? MKV_E_AGAIN : MKV_E_UNREACHABLE);
+}
+
+struct conn *
+mkv_rails_choose(struct server *s, const struct leg *l, int *err)
+{
+	int exact = s->loop->c->cf.transport == MKV_TRANSPORT_RDMA, full;
+	struct pool *p = s->pool;
+	struct conn *c;
+
+	*err = 0;
+	if (p->n == p->n_plain || !leg_has_payload(l))
+		return (NULL);
+	if (!mkv_rail_mem_fits(l->op, l, s->part_bytes)) {
+		*err = exact ? MKV_E_UNSUPPORTED : 0;
+		return (NULL);
+	}
+	if ((c = rails_least(p, &full)) == NULL && (full || exact))
+		*err = full ? MKV_E_AGAIN : rails_verdict(p);
+	return (c);
+}
+
+/* ---- any thread ---- */
+
+static int
+rails_settled(struct mkv_client *c)
+{
+	for (unsigned i = 0; i < c->cf.n_servers; i++)
+		if (atomic_load_explicit(&c->state[i].rail_tries, memory_order_relaxed) > 0)
+			return (0);
+	return (1);
+}
+
+int
+mkv_rails_settle(struct mkv_client *c, uint64_t until_ns)
+{
+	struct timespec ts = { .tv_sec = (time_t)(until_ns / MKV_NS_PER_SEC), .tv_nsec = (long)(until_ns % MKV_NS_PER_SEC) };
+	int live = 0, r = 0;
+
+	if (c->fabric == NULL)
+		return (0);
+	(void)pthread_mutex_lock(&c->mutex);
+	while (!rails_settled(c) && r == 0)
+		r = pthread_cond_timedwait(&c->rails_changed, &c->mutex, &ts);
+	for (unsigned i = 0; i < c->cf.n_servers; i++)
+		live |= atomic_load_explicit(&c->state[i].live, memory_order_relaxed) > 0;
+	(void)pthread_mutex_unlock(&c->mutex);
+	return (live || c->cf.transport != MKV_TRANSPORT_RDMA ? 0 : MKV_E_UNREACHABLE);
+}

@@ -1,0 +1,195 @@
+/*
+ * RDMA in the library, inside.
+ *
+ *   rail_dev.c   the fabric: module, devices, which device for which rail, ports that come and go
+ *   rail_reg.c   regions registered with devices
+ *   rail_loop.c  hubs: completions, sleeping, bounce buffers
+ *   rail_pool.c  the rails of a server: making connections to them, choosing one for a request
+ *   rail.c       a queue pair's life: attach, proof, live, broken, again
+ *   rail_mem.c   whose memory a request has, and its segments
+ *   rail_tx.c    messages out: requests, CANCEL, PING; credits
+ *   rail_rx.c    messages in
+ *
+ *     OFF --timer--> ATTACHING --reply--> PROVING --PING's answer--> LIVE
+ *      ^                 |                   |                        |
+ *      '----- idle ------+---- BREAKING <----+----- error, fence -----'
+ *
+ * Memory. Of a request in LEG_SENT (or between its parts) the far end may read or write what its segments name: its slot is `lent`, its op OP_LENT. It comes
+ * back when the last answer has come, CANCEL's answer has, or after the fence: mkv_rdma_qp_fail(), which costs the others on that queue pair a repetition.
+ * What goes through a bounce buffer is never lent: the buffer stays with the slot instead.
+ */
+#ifndef MKV_CLIENT_RAIL_PRIV_H
+#define MKV_CLIENT_RAIL_PRIV_H
+
+#include "clients/lib/rail.h"
+#include "clients/lib/tcp_priv.h"
+#include "common/rdma/mem.h"
+#include "common/rdma/qp.h"
+
+#define RAIL_MAGIC		0x72a1c5e9u
+#define RAIL_SLOTS		256u		/* requests of one queue pair at once; credits bound its messages */
+#define RAIL_SENDS		64u		/* work requests of one queue pair */
+#define RAIL_PUT_PARTS		4u		/* of one put without an answer */
+#define HUB_RECVS		512u
+#define HUB_RAILS_MOST		16u		/* whose CANCEL and PING always have a receive; more may, as a rule */
+#define BOUNCE_BYTES		16384u
+#define BOUNCES			64u
+#define FRAME_BYTES		8192u		/* a message is made here: no get or put is longer, whatever its segments */
+#define RAIL_LIMIT_NS		(1000 * MKV_NS_PER_MS)	/* of attaching; of an answer to PING */
+#define RAIL_QUIET_NS		(300 * MKV_NS_PER_MS)	/* nothing heard for so long with requests out: PING */
+#define RAIL_BACKOFF_NS		(100 * MKV_NS_PER_MS)
+#define RAIL_BACKOFF_MOST_NS	(10000 * MKV_NS_PER_MS)
+#define RAIL_PROVEN_NS		(1000 * MKV_NS_PER_MS)	/* live for so long: what ends it is news, not the old failure */
+#define RAIL_MARGIN_NS		(200 * MKV_NS_PER_US)
+#define RAIL_CANCEL_NS		(50 * MKV_NS_PER_MS)	/* a caller who cancels gets the fence after this */
+
+/* ---- fabric ---- */
+
+struct fabric_dev {
+	char		name[MKV_RDMA_NAME_BYTES];
+	struct mkv_rdma_dev *dev;		/* NULL: not open. Under fabric->mutex; who counts in users may read without */
+	unsigned	users;			/* hubs; the same */
+	int		gone, numa_node;
+	uint64_t	not_before_ns;		/* the next try to open it */
+	_Atomic unsigned news;			/* raised when its queue pairs are worth nothing any more */
+};
+
+struct fabric {
+	struct mkv_client *c;
+	pthread_mutex_t	mutex;			/* devices. Taken before */
+	pthread_mutex_t	reg;			/* registrations of regions, taken before c->mutex */
+	const struct mkv_verbs *v;
+	unsigned	n;
+	struct fabric_dev d[RDMA_DEVS_MAX];
+	uint64_t	not_before_ns;		/* of the next try to find devices */
+	char		why[WHY_BYTES];
+};
+
+/* The best device for a rail, opened if need be: its index; MKV_E_UNSUPPORTED with a sentence. */
+int	mkv_fabric_choose(struct fabric *f, const struct mkv_wire_rail *w, uint64_t spread, char *why);
+struct mkv_rdma_dev *mkv_fabric_take(struct fabric *f, unsigned i);	/* NULL: it has gone meanwhile */
+void	mkv_fabric_leave(struct fabric *f, unsigned i);
+void	mkv_fabric_events(struct fabric *f, unsigned i);	/* its descriptor is readable */
+/* Registration of a region with a device: NULL: cannot be, for *err. */
+struct mkv_rdma_mem *mkv_fabric_region(struct fabric *f, struct mkv_region *r, unsigned dev, int *err);
+void	mkv_fabric_forget_device(struct fabric *f, unsigned dev);	/* under f->mutex: all regions' registrations with it */
+
+/* ---- hub ---- */
+
+struct bounce {
+	struct mkv_list	link;
+	uint8_t		*buf;			/* BOUNCE_BYTES */
+};
+
+struct rail_hub {
+	struct rails	*rails;
+	unsigned	idx;			/* of the device */
+	struct mkv_rdma_dev *dev;
+	struct mkv_rdma_hub *hub;		/* NULL: not open */
+	struct mkv_list	list;			/* rails that have a queue pair, by link */
+	unsigned	out;			/* messages without an answer, of all of them */
+	unsigned	owed;			/* answers that may come: never more than receives */
+	unsigned	news;			/* as of the device when the hub was opened */
+	int		armed, leaving;
+	struct mkv_io	cq_io, ev_io;
+	int		cq_waits, ev_waits;
+	uint8_t		*bounce_buf;
+	struct mkv_rdma_mem *bounce_mem;
+	struct bounce	bounce[BOUNCES];
+	struct mkv_list	bounce_free;
+	uint8_t		*frame;
+};
+
+struct rails {
+	struct loop	*l;
+	int		stopping;
+	struct rail_hub	hub[RDMA_DEVS_MAX];
+};
+
+struct rail_hub *mkv_rail_hub(struct loop *l, unsigned dev, char *why);	/* opened; NULL with a sentence */
+
+/* ---- rail ---- */
+
+enum rail_state {			/* who moves it on */
+	RAIL_OFF,			/* the timer, if the tether is up */
+	RAIL_ATTACHING,			/* ATTACH's reply, or the timer */
+	RAIL_PROVING,			/* PING's answer, or the timer */
+	RAIL_LIVE,
+	RAIL_BREAKING			/* mkv_rails_poll(): its work requests come back */
+};
+
+struct rail_slot {			/* what is out on a queue pair */
+	struct mkv_list	link;		/* rail->out in order of ids, or rail->free */
+	uint64_t	id;		/* 0: free */
+	struct leg	*leg;		/* NULL: ours (op), or it ended */
+	uint8_t		op;		/* MKV_WIRE_* */
+	uint8_t		lent;		/* the op is OP_LENT for it */
+	uint8_t		ready;		/* its memory has been looked up */
+	uint8_t		cancelled;	/* CANCEL is wanted, or sent */
+	uint64_t	ours_for;	/* CANCEL: id of what it ends */
+	unsigned	unanswered;	/* messages */
+	unsigned	owed;		/* answers that may come */
+	uint64_t	sent_ns;	/* PING, CANCEL */
+	uint64_t	cancel_ns;	/* lent: then CANCEL; UINT64_MAX: it is on its way */
+	uint64_t	fence_ns;	/* lent, cancelled by its caller: then the fence */
+	uint64_t	ended_ns;	/* leg NULL: since then */
+	struct mkv_list	cancel;		/* rail->cancels */
+	/* memory */
+	struct mkv_rdma_mem *region;	/* of one region; or */
+	struct bounce	*bounce;	/* or */
+	struct mkv_rdma_mem **once;	/* one for each piece, registered for this request; malloced */
+	unsigned	n_once;
+};
+
+struct rail {
+	uint32_t	magic;
+	struct conn	*c;		/* the tether */
+	enum rail_state	state;
+	struct rail_hub	*hub;		/* while there is a queue pair */
+	struct mkv_list	link;		/* hub->list */
+	struct mkv_rdma_qp *qp;
+	struct mkv_timer timer;
+	uint64_t	live_ns, heard_ns;
+	uint64_t	srtt_ns;
+	int		trying;		/* counted in the server's rail_tries */
+	int		soon;		/* it was up, and is tried again at once */
+	/* channel */
+	uint16_t	channel;	/* the last one that was asked for on this tether */
+	uint64_t	tx_counter, rx_counter;
+	struct mkv_mac	*mac_tx, *mac_rx;
+	uint32_t	peer_bytes;	/* of the far end's receives */
+	unsigned	credits, n_msgs, n_ours;	/* messages without an answer; of them CANCEL and PING */
+	/* requests */
+	struct rail_slot slot[RAIL_SLOTS], *ping;
+	struct mkv_list	free, out, txq, cancels;
+	unsigned	n_out;
+};
+
+/* rail.c */
+void	mkv_rail_break(struct rail *r, int err, const char *why);	/* fence; all requests are lost */
+void	mkv_rail_trouble(struct rail *r, int err, const char *why);	/* in any state: it broke */
+void	mkv_rail_idle(struct rail *r);				/* its queue pair is quiet */
+void	mkv_rail_proven(struct rail *r);
+void	mkv_rail_watch(struct rail *r);				/* what is due, and when the next is */
+/* rail_pool.c */
+void	mkv_rails_live(struct rail *r, int up);			/* counts */
+void	mkv_rails_failed(struct rail *r, int err, const char *why);
+uint64_t mkv_rails_backoff(struct rail *r);			/* how long to wait before the next try */
+void	mkv_rails_trying(struct rail *r, int on);
+/* rail_mem.c */
+int	mkv_rail_mem_take(struct rail *r, struct rail_slot *s);	/* 0; MKV_E_AGAIN no bounce buffer; else: not by this way */
+void	mkv_rail_mem_drop(struct rail *r, struct rail_slot *s);
+int	mkv_rail_mem_fits(const struct op *o, const struct leg *l, uint32_t part_bytes);
+unsigned mkv_rail_mem_segs(struct rail *r, struct rail_slot *s, uint64_t off, uint64_t bytes, struct mkv_wire_seg *seg, unsigned max);	/* 0: too many */
+void	mkv_rail_mem_fill(struct rail_slot *s, uint64_t bytes);	/* bounce: put's bytes into it */
+/* rail_tx.c */
+struct rail_slot *mkv_rail_slot_take(struct rail *r, struct leg *l, uint8_t op);
+struct rail_slot *mkv_rail_slot(struct rail *r, uint64_t id);
+struct leg *mkv_rail_slot_free(struct rail *r, struct rail_slot *s);	/* memory back; its leg, if any */
+void	mkv_rail_answered(struct rail *r, struct rail_slot *s, unsigned msgs);
+void	mkv_rail_cancel(struct rail *r, struct rail_slot *s);
+void	mkv_rail_ping(struct rail *r);
+/* rail_rx.c */
+void	mkv_rail_recv(struct mkv_rdma_qp *qp, struct mkv_rdma_rx *rx);
+
+#endif

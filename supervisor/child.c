@@ -220,7 +220,7 @@ child_on_end(struct child *c)
 	MKV_CHECK_OBJ(c, CHILD_MAGIC);
 	MKV_ASSERT(child_alive(c));
 	if (c->state != CHILD_STOPPING) {
-		c->restart_count++;
+		c->restart_count += !c->held;
 		child_on_death(c);
 		return;
 	}

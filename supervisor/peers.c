@@ -299,6 +299,8 @@ peers_on_death(struct proc *p, uint32_t epoch_died, int clean)
 void
 peers_on_state(struct proc *p, enum child_state from MKV_UNUSED)
 {
+	if (proc_is_rail(p) && p->child.state == CHILD_STOPPING)
+		rails_on_stop(p);
 	if (proc_is_drive(p))
 		pool_on_state(p);
 }

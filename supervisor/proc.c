@@ -77,7 +77,9 @@ proc_say_end(struct proc *p, const struct life *l, int status)
 		snprintf(p->why, sizeof(p->why), "ended by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
 	else if (WIFEXITED(status) && p->why[0] == '\0')
 		snprintf(p->why, sizeof(p->why), "exit status %d", WEXITSTATUS(status));
-	mkv_log(ev, "child=%s child_pid=%d why=%s last=%s", p->child.name, (int)l->pid, p->why, last != NULL ? last : "");
+	if (!p->child.held || !p->absent)
+		mkv_log(ev, "child=%s child_pid=%d why=%s last=%s", p->child.name, (int)l->pid, p->why, last != NULL ? last : "");
+	p->absent = p->child.held;
 	if (p->child.state == CHILD_FATAL)
 		mkv_log(MKV_EV_CHILD_FATAL, "child=%s why=%s", p->child.name, p->why);
 	if (ev == MKV_EV_CHILD_DIED && !p->child.held)
@@ -174,6 +176,7 @@ proc_on_ready(struct proc *p, const Mkv__Ctl__Ready *r)
 	p->life->ready = 1;
 	proc_ping_anew(p, mkv_now_ns());	/* the patience ends: its answer may be right behind */
 	p->forgiven_count = 0;
+	p->absent = 0;
 	snprintf(p->io, sizeof(p->io), "%s", r->io);
 	snprintf(p->detail, sizeof(p->detail), "%s", r->detail);
 	p->jail_missing[0] = '\0';
@@ -438,7 +441,8 @@ proc_spawn(struct child *c)
 	char path[640], why[600];
 	int r;
 
-	p->why[0] = p->detail[0] = '\0';
+	snprintf(p->detail, sizeof(p->detail), "%s", p->absent ? p->why : "");	/* what it waits for stands until it says something else */
+	p->why[0] = '\0';
 	snprintf(path, sizeof(path), "%s/%s", s->libexec, spawn_program(p->kind));
 	if ((r = peers_raise_epoch(s, why, sizeof(why))) != 0) {
 		snprintf(p->why, sizeof(p->why), "waits to be started: %s", why);
@@ -450,7 +454,7 @@ proc_spawn(struct child *c)
 		mkv_log(MKV_EV_CHILD_DIED, "child=%s why=%s", c->name, p->why);
 		return (r);
 	}
-	if (p->epoch != 0)
+	if (p->epoch != 0 && !p->absent)
 		mkv_metric_add(s->metrics, MKV_M_supervisor_child_restarts_total, 0, 1);
 	p->epoch = s->state.epoch;
 	if ((r = proc_attach(p, &sp)) != 0) {
@@ -458,7 +462,8 @@ proc_spawn(struct child *c)
 		(void)waitpid(sp.pid, NULL, WNOHANG);
 		return (r);
 	}
-	mkv_log(MKV_EV_CHILD_START, "child=%s child_pid=%d epoch=%" PRIu32, c->name, (int)sp.pid, p->epoch);
+	if (!p->absent)
+		mkv_log(MKV_EV_CHILD_START, "child=%s child_pid=%d epoch=%" PRIu32, c->name, (int)sp.pid, p->epoch);
 	if (heritage_rings(p) != 0)
 		proc_break(p, "no memory for its rings");
 	return (0);

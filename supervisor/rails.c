@@ -14,11 +14,13 @@
 
 #include "supervisor/sup_priv.h"
 
+#include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "common/base/assert.h"
 #include "common/base/err.h"
+#include "common/base/log.h"
 #include "common/base/os.h"
 #include "proto/wire.h"
 
@@ -91,13 +93,37 @@ rails_open_door(struct proc *rail)
 	return (0);
 }
 
+static void
+rails_say(const struct proc *p, int was_up)
+{
+	const struct sup_rail *r = &p->rail;
+
+	if (r->up != was_up)
+		mkv_log(MKV_EV_RAIL, "child=%s rail=%" PRIu32 " up=%d transports=%" PRIu32 " speed_mbit=%" PRIu32 " mtu=%" PRIu32, p->child.name, r->number,
+		    r->up, r->transports, r->speed_mbit, r->mtu);
+}
+
 void
 rails_on_end(struct proc *rail)
 {
+	int was_up = rail->rail.up;
+
 	if (rail->rail.door_fd < 0)
 		return;
 	rails_shut(&rail->rail);
 	rails_tell(rail, -1);
+	rails_say(rail, was_up);
+}
+
+/* Its front shuts the door itself; whoever comes before it does is refused there. */
+void
+rails_on_stop(struct proc *rail)
+{
+	int was_up = rail->rail.up;
+
+	rail->rail.up = 0;
+	rails_tell(rail, -1);
+	rails_say(rail, was_up);
 }
 
 /* 1: it can be one. */
@@ -107,7 +133,7 @@ rails_take(struct sup_rail *have, const Mkv__Ctl__Rail *r)
 	if (r->rail != have->number || r->gid.len != sizeof(have->gid) || r->address.len != sizeof(have->address) || r->mtu > RAIL_MTU_MAX ||
 	    (r->transports & ~(uint32_t)(MKV_FEATURE_RDMA_RC | MKV_FEATURE_RDMA_DC)) != 0)
 		return (0);
-	have->up = r->up;
+	have->up = r->up != 0;
 	have->transports = r->transports;
 	have->speed_mbit = r->speed_mbit;
 	have->mtu = r->mtu;
@@ -123,18 +149,26 @@ rails_on_ready(struct proc *p, const Mkv__Ctl__Rail *r)
 		proc_break(p, "READY with a rail that is none of it");
 		return (0);
 	}
-	if (r != NULL)
+	if (r != NULL) {
 		rails_tell(p, -1);
+		rails_say(p, 0);
+	}
 	return (1);
 }
 
 void
 rails_on_state(struct proc *p, const Mkv__Ctl__Rail *r)
 {
-	if (!proc_is_rail(p) || !rails_take(&p->rail, r))
+	int was_up = p->rail.up;
+
+	if (!proc_is_rail(p) || !rails_take(&p->rail, r)) {
 		proc_break(p, "STATE with a rail that is none of it");
-	else
-		rails_tell(p, -1);
+		return;
+	}
+	p->rail.up = p->rail.up && p->child.state != CHILD_STOPPING;
+	rails_tell(p, -1);
+	rails_say(p, was_up);
+	sup_on_change(p->sup);
 }
 
 unsigned

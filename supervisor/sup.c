@@ -67,6 +67,8 @@ sup_gauges(struct mkv_sup *s)
 	mkv_metric_set(s->metrics, MKV_M_supervisor_huge_bytes, 0, huge);
 	mkv_metric_set(s->metrics, MKV_M_supervisor_children, 0, should);
 	mkv_metric_set(s->metrics, MKV_M_supervisor_children_running, 0, sup_count(s, 0, s->proc_count, CHILD_RUNNING));
+	mkv_metric_set(s->metrics, MKV_M_supervisor_rails, 0, s->front_count - s->shard_count);
+	mkv_metric_set(s->metrics, MKV_M_supervisor_rails_up, 0, rails_up(s));
 	mkv_metric_set(s->metrics, MKV_M_supervisor_children_fatal, 0, sup_count(s, 0, s->proc_count, CHILD_FATAL));
 }
 
@@ -102,7 +104,7 @@ sup_rails_settled(const struct mkv_sup *s)
 	if (mkv_now_ns() - s->started_ns >= SUP_RAIL_PATIENCE_NS)
 		return (1);
 	for (uint32_t i = s->shard_count; i < s->front_count; i++)
-		if (s->proc[i].child.state == CHILD_STARTING && s->proc[i].child.restart_count == 0)
+		if (s->proc[i].child.state == CHILD_STARTING && s->proc[i].died_epoch == 0)
 			return (0);
 	return (1);
 }

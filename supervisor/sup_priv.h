@@ -89,6 +89,7 @@ struct proc {
 	char		io[16];			/* from READY */
 	char		jail_missing[256];
 	char		detail[640];
+	int		absent;			/* front:rdma: its device was not there in the last life: no further word of that until it is */
 	int		readonly;
 	uint64_t	accuse_ns[PROC_ACCUSE_MAX];	/* when its word ended a neighbour last, over all its lives; 0: never */
 	unsigned	forgiven_count;		/* starts in a row that failed over a later epoch on the medium */
@@ -281,7 +282,8 @@ int		rails_open_door(struct proc *rail);			/* of the life that is being configur
 void		rails_tell_all(struct proc *front);			/* a TCP front that is being configured */
 int		rails_on_ready(struct proc *p, const Mkv__Ctl__Rail *r);	/* 0: it is refused. Of every front; r may be NULL */
 void		rails_on_state(struct proc *p, const Mkv__Ctl__Rail *r);
-void		rails_on_end(struct proc *rail);			/* it died, or is on its way out */
+void		rails_on_end(struct proc *rail);			/* it died, or is about to: SIGKILL is on its way */
+void		rails_on_stop(struct proc *rail);			/* it was told to stop */
 unsigned	rails_up(const struct mkv_sup *s);
 
 /* peers.c */

@@ -90,9 +90,14 @@ def test_a_front_that_starts_later_gets_the_doors(rails):
 
 def test_a_device_that_is_not_there(rails):
     f = rails(fronts=1, drives=1, behave={"front:rdma:dev1": "absent"}, sets=["server.crash_limit=2", "server.backoff_max=50ms"]).start()
-    f.wait_log(r"event=child_start child=front:rdma:dev1 ", count=8)        # however often, it is not given up
+    f.wait_log(r"proc=front:rdma:dev1 .*got=configure ", count=8)            # however often, it is not given up
     row = f.rows()["front:rdma:dev1"]
-    assert row["state"] in ("BACKOFF", "STARTING"), row
+    assert row["state"] in ("BACKOFF", "STARTING") and row["restarts"] == 0 and "does not want to" in row["detail"], row
+    for event in ("child_start", "child_died"):
+        assert len(re.findall(rf"event={event} child=front:rdma:dev1 ", f.text())) == 1, "said once"
+    metrics = f.http("/v1/metrics")[1]
+    assert "memkv_supervisor_rails{process=\"supervisor\"} 2\n" in metrics and "memkv_supervisor_rails_up{process=\"supervisor\"} 1\n" in metrics
+    assert "memkv_supervisor_child_deaths_total{process=\"supervisor\"} 0\n" in metrics
     assert json.loads(f.http("/v1/health")[1])["status"] == "degraded"
     assert f.rows()["front:tcp:0"]["state"] == f.rows()["front:rdma:dev0"]["state"] == "RUNNING"
     f.behave("front:rdma:dev1", "")
@@ -123,6 +128,19 @@ def test_a_port_that_goes_down(rails):
     f.wait_log(r"proc=front:tcp:0 .*got=door rail=1 up=0 device=dev0 transports=2 mtu=4096 ")
     row = f.rows()["front:rdma:dev0"]
     assert row["state"] == "RUNNING" and row["detail"] == "the port is down"
+    assert re.findall(r"event=rail child=front:rdma:dev0 rail=1 up=(\d)", f.text()) == ["1", "0"]
+
+
+def test_a_rail_that_is_stopped(rails):
+    """TCP fronts hear of it before its front has ended: who wants it meanwhile is told so at once."""
+    f = rails(fronts=1, drives=1, behave={"front:rdma:dev0": "no_stop"}).start()
+    f.wait_log(r"proc=front:tcp:0 .*got=door rail=1 up=1 ")
+    f.ask("stop", "front:rdma:dev0")            # answers when it has ended: after server.stop_timeout, by SIGKILL
+    told = [m.start() for m in re.finditer(r"proc=front:tcp:0 .*got=door rail=1 up=0 ", f.text())][-2:]
+    assert told[0] < f.text().index("event=child_stopped child=front:rdma:dev0") <= told[1], f.text()
+    assert f.rows()["front:rdma:dev0"]["state"] == "STOPPED"
+    f.ask("start", "front:rdma:dev0")
+    f.wait_log(r"proc=front:tcp:0 .*got=door rail=1 up=1 ", count=2)
 
 
 def test_the_others_go_on_without_a_word_of_a_tcp_front(rails):

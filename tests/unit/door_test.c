@@ -366,6 +366,36 @@ test_death(void **state)
 	rig_client_close(&cl);
 }
 
+/* It stops, and may have answers under way for a long time: nobody is left waiting in its door, nobody else comes in. */
+static void
+test_stop(void **state)
+{
+	static struct rig_client works, waits;
+
+	(void)state;
+	passed_session(&works);
+	rail.drive[0].hold = 1;
+	{
+		uint8_t body[64];
+
+		rig_send(&works, MKV_WIRE_GET, 0, 0, body, rig_get_body(body, "x", 1, 0, 10), NULL, 0);
+		rig_pump_ms(&rail, 5);
+	}
+	rig_client_open(&tcp, &waits);
+	say_hello(&waits, RAIL);
+	rig_pump_ms(&tcp, 5);
+	assert_int_equal(count(&tcp, MKV_M_front_rail_passed_total), 2);
+	waits.rig = &rail;
+	mkv_front_stop(rail.f, RIG_PATIENCE_MS * MKV_NS_PER_MS);
+	assert_int_equal(rig_recv(&waits, RIG_PATIENCE_MS), -1);
+	rig_client_close(&waits);
+	assert_false(mkv_front_idle(rail.f));
+	refused(&tcp, RAIL, MKV_E_UNREACHABLE);
+	rig_drive_answer_held(&rail.drive[0]);
+	assert_int_equal(rig_recv(&works, RIG_PATIENCE_MS), 1);		/* what was in flight had its time */
+	rig_client_close(&works);
+}
+
 /* It takes nothing: the door fills up, who comes then is told to come again; those in it are served when it goes on. */
 static void
 test_full(void **state)
@@ -480,6 +510,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_address, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_down, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_death, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_stop, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_full, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_passed_by_a_crowded_front, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_nonsense_at_the_door, setup, teardown),

@@ -220,7 +220,8 @@ life_fail(struct mkv_worker *w, Mkv__Ctl__Fail *f)
 
 	if (w->state == MKV_WORKER_ENDED)
 		return (MKV_E_CANCELLED);
-	mkv_log(MKV_EV_WORKER_FAILED, "final=%d why=\"%s\"", f->final, f->why);
+	if (!f->absent)				/* may be so for days: the supervisor says it once */
+		mkv_log(MKV_EV_WORKER_FAILED, "final=%d why=\"%s\"", f->final, f->why);
 	mkv_worker_say(w, &m);
 	mkv_worker_end(w, 1);
 	return (MKV_E_CANCELLED);

@@ -3,7 +3,8 @@
  * through its door; a rail's own front takes them from there. Owns the doors: the ends to send to, or the one end to receive from.
  *
  * Invariants: a door is the present life's of that rail's front, or shut; a rail is listed from the first word about it on, up or down. A connection is
- * passed while nothing of it is with the queue, and this front forgets it at once: two processes never read one socket.
+ * passed while nothing of it is with the queue, and this front forgets it at once: two processes never read one socket. A front that stops shuts its door, so
+ * that nobody waits in it.
  * What can fail: the rail's front (dead: its door is shut and the rail down until the supervisor says otherwise; slow: the client is told BUSY); messages
  * from the door, which are checked like any foreign bytes.
  */
@@ -121,8 +122,8 @@ mkv_doors_pass(struct mkv_conn *c, uint16_t number)
 		mkv_conn_close(c);
 		return (0);
 	}
-	if (e == MKV_E_AGAIN)
-		return (MKV_E_BUSY);
+	if (e != MKV_E_CLOSED)
+		return (MKV_E_BUSY);			/* it is full, or the kernel has too many sockets on their way */
 	door_shut(r);
 	return (MKV_E_UNREACHABLE);
 }
@@ -212,4 +213,9 @@ mkv_doors_stop(struct mkv_front *f)
 {
 	if (f->door_busy)
 		mkv_ioq_cancel(f->q, &f->door_io);
+	if (f->door < 0)
+		return;
+	(void)shutdown(f->door, SHUT_RD);		/* TCP fronts find it shut from now on */
+	while (door_take(f) == 1)			/* who is in it already is refused, since we stop */
+		continue;
 }

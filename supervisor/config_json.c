@@ -12,6 +12,8 @@
 
 #include "supervisor/budget_priv.h"
 
+#define JSON_PAGE_BYTES	(2u << 20)		/* segments are whole pages of the smaller huge kind */
+
 /* The value of each key that can be said in one text. */
 static json_t *
 json_keys(const struct config *c)
@@ -76,7 +78,7 @@ static void
 json_derived(json_t *j, const struct config *c)
 {
 	const struct config_derived *d = &c->derived;
-	json_int_t sum = 0;
+	json_int_t sum = 0, shared = 0;
 	struct budget b;
 
 	budget_fronts(&b, &c->params, d);
@@ -84,6 +86,8 @@ json_derived(json_t *j, const struct config *c)
 		budget_drive(&b, &c->params, d->drive[i].max_size);
 	for (unsigned i = 0; i < BUDGET_PARTS; i++)
 		sum += (json_int_t)budget_bytes(&b, i);
+	for (unsigned i = 0; i < b.n_seg; i++)
+		shared += (json_int_t)MKV_ALIGN_UP(b.seg[i].bytes, (uint64_t)JSON_PAGE_BYTES);
 	json_object_set_new(j, "drives", json_drives(d));
 	json_object_set_new(j, "data", json_pack("{s:s, s:i}", "host", d->data.host, "port", (int)d->data.port));
 	json_object_set_new(j, "admin", json_pack("{s:s, s:i}", "host", d->admin.host, "port", (int)d->admin.port));
@@ -92,12 +96,13 @@ json_derived(json_t *j, const struct config *c)
 	json_object_set_new(j, "fronts", json_integer(d->front_count));
 	json_object_set_new(j, "segment_bytes", json_integer(d->front_count > 0 ? (json_int_t)(budget_bytes(&b, BUDGET_STAGE) / d->front_count) : 0));
 	json_object_set_new(j, "staging_bytes", json_integer((json_int_t)budget_bytes(&b, BUDGET_STAGE)));
+	json_object_set_new(j, "shared_bytes", json_integer(shared));
 	json_object_set_new(j, "memory_bytes", json_integer((json_int_t)sum));
 	json_object_set_new(j, "auth_key", json_boolean(d->explicit_key));
 }
 
 int
-config_show_json(FILE *out, const struct config *c, const struct config_errors *e)
+config_show_json(FILE *out, const struct config *c, const struct config_errors *e, const char *memory)
 {
 	json_t *j = json_pack("{s:s, s:s}", "status", e->n + e->more == 0 ? "good" : "bad", "file", c->file);
 	int r;
@@ -105,6 +110,8 @@ config_show_json(FILE *out, const struct config *c, const struct config_errors *
 	if (j == NULL)				/* a name that is no UTF-8 */
 		j = json_pack("{s:s}", "status", e->n + e->more == 0 ? "good" : "bad");
 	json_object_set_new(j, "errors", json_texts(e->line, e->n));
+	if (memory[0] != '\0')
+		json_object_set_new(j, e->n + e->more == 0 ? "pages" : "budget", json_string(memory));
 	json_object_set_new(j, "strays", json_strays(c));
 	json_object_set_new(j, "set", json_set(c));
 	json_object_set_new(j, "keys", json_keys(c));

@@ -89,8 +89,11 @@ int	config_parse_args(struct config_args *a, int argc, char *const argv[], enum 
 void	config_show_help(FILE *out);
 void	config_show_defaults(FILE *out);	/* as a configuration file with comments */
 void	config_show_markdown(FILE *out);
-/* config_json.c: all that is known of the configuration, and of what is wrong with it, as one object in a line. 0 or -1: the output failed. */
-int	config_show_json(FILE *out, const struct config *c, const struct config_errors *e);
+/*
+ * config_json.c: all that is known of the configuration, and of what is wrong with it, as one object in a line.
+ * memory: with errors the one of them that is about memory, else in which pages what would lie; "": nothing is said. 0 or -1: the output failed.
+ */
+int	config_show_json(FILE *out, const struct config *c, const struct config_errors *e, const char *memory);
 
 /* config_yaml.c: what it finds; key is "storage.eviction.high", where is "FILE:LINE" or what the caller said. */
 struct config_sink {

@@ -39,11 +39,11 @@ main_say_good(const struct config *c, const char *pages)
 
 /* The answer for programs holds the complaints as well. */
 static int
-main_say_json(const struct config *c, struct config_errors *e)
+main_say_json(const struct config *c, struct config_errors *e, const char *memory)
 {
 	int status = e->n + e->more > 0 ? 2 : 0;
 
-	if (config_show_json(stdout, c, e) != 0 || fflush(stdout) != 0)
+	if (config_show_json(stdout, c, e, memory) != 0 || fflush(stdout) != 0)
 		status = 1;
 	config_errors_free(e);
 	return (status);
@@ -66,7 +66,7 @@ main_run(const struct config_args *args, enum config_run run)
 {
 	static struct config config;		/* large */
 	struct config_errors e = { .n = 0 };
-	char why[1536];
+	char why[1536] = "";
 	int status;
 
 	if (run == CONFIG_RUN && (status = main_ready_fd(args->ready_fd)) != 0)
@@ -74,7 +74,7 @@ main_run(const struct config_args *args, enum config_run run)
 	if (config_load(&config, args, &e) == 0 && budget_config(&config, why, sizeof(why)) != 0)
 		config_error(&e, "%s", why);
 	if (args->json)
-		status = main_say_json(&config, &e);
+		status = main_say_json(&config, &e, why);
 	else if (e.n + e.more > 0)
 		status = main_say_errors(&e);
 	else if (run == CONFIG_CHECK)

@@ -186,12 +186,17 @@ doctor_fini(struct doctor *d)
 		free(d->found[i].saw);
 		free(d->found[i].fix);
 	}
+	for (unsigned i = 0; i < d->n_kept; i++)
+		free(d->kept[i]);
+	free(d->kept);
 	free(d->found);
 	json_decref(d->answer);
 	mkv_params_wipe(&d->params);
 	d->found = NULL;
 	d->answer = NULL;
 	d->n_found = 0;
+	d->kept = NULL;
+	d->n_kept = 0;
 }
 
 /* ---- what is said ---- */

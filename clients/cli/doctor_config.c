@@ -39,7 +39,7 @@ doctor_config_defaults(struct doctor *d)
 	d->data_port = CONFIG_PORT_DEFAULT;
 	d->admin_port = CONFIG_PORT_DEFAULT + 1;
 	d->fronts = 1;
-	d->segment_bytes = d->staging_bytes = d->params.memory_max_size;
+	d->shared_bytes = d->staging_bytes = d->params.memory_max_size;
 	d->memory_bytes = d->staging_bytes + d->params.storage_page_cache;
 }
 
@@ -89,9 +89,10 @@ config_take(struct doctor *d)
 	config_address(d, "data", d->data_host, &d->data_port);
 	config_address(d, "admin", d->admin_host, &d->admin_port);
 	d->fronts = (uint32_t)MKV_MIN(config_number(d, "fronts", 1), (uint64_t)UINT16_MAX);
-	d->segment_bytes = config_number(d, "segment_bytes", d->segment_bytes);
 	d->staging_bytes = config_number(d, "staging_bytes", d->staging_bytes);
+	d->shared_bytes = config_number(d, "shared_bytes", d->staging_bytes);
 	d->memory_bytes = config_number(d, "memory_bytes", d->memory_bytes);
+	d->budget = json_string_value(json_object_get(d->answer, "budget"));
 	d->explicit_key = json_is_true(json_object_get(d->answer, "auth_key"));
 }
 
@@ -100,15 +101,17 @@ config_complaints(struct doctor *d)
 {
 	const char *file = d->file[0] != '\0' ? d->file : d->config_file != NULL ? d->config_file : CONFIG_FILE_DEFAULT;
 	json_t *v, *list = json_object_get(d->answer, "errors");
+	unsigned before = d->n_found + d->lost;
 	const char *text;
 	size_t i;
 
 	json_array_foreach(list, i, v)
-		doctor_say(d, DOCTOR_CONFIG_INVALID, DOCTOR_ARGS(file), "%s", json_string_value(v) != NULL ? json_string_value(v) : "a complaint that is no text");
+		if (d->budget == NULL || json_string_value(v) == NULL || strcmp(d->budget, json_string_value(v)) != 0)	/* that is said of the memory */
+			doctor_say(d, DOCTOR_CONFIG_INVALID, DOCTOR_ARGS(file), "%s", json_string_value(v) != NULL ? json_string_value(v) : "a complaint that is no text");
 	json_array_foreach(json_object_get(d->answer, "strays"), i, v)
 		if ((text = json_string_value(json_object_get(v, "text"))) != NULL)
 			doctor_say(d, DOCTOR_CONFIG_STRAY, DOCTOR_ARGS(json_string_value(json_object_get(v, "name"))), "%s", text);
-	if (json_array_size(list) == 0)
+	if (d->n_found + d->lost == before)
 		doctor_ok(d, "%s", d->file[0] != '\0' ? d->file : "no file: the defaults, as `memkv config --show-defaults` prints them");
 }
 

@@ -14,6 +14,7 @@
 #define CACHE_BYTES		(4u << 20)
 #define KERNEL_CONFIG_BYTES	(1u << 20)
 #define NODES_MAX		1024
+#define PLACES_MAX		256u		/* NICs, drives or GPUs that are compared */
 
 /* ---- GPU memory ---- */
 
@@ -23,8 +24,9 @@ gpu_cards(struct doctor *d, struct doctor_names *gpus)
 	struct doctor_names n;
 	char text[DOCTOR_TEXT_BYTES];
 
-	gpus->count = 0;
 	doctor_list(d, &n, "/sys/bus/pci/devices");
+	if (doctor_names_room(d, gpus, n.count) != 0)
+		return;
 	for (unsigned i = 0; i < n.count; i++)
 		if (doctor_text(d, text, sizeof(text), "/sys/bus/pci/devices/%s/vendor", n.name[i]) == 0 && strtol(text, NULL, 16) == NVIDIA_ID &&
 		    doctor_text(d, text, sizeof(text), "/sys/bus/pci/devices/%s/class", n.name[i]) == 0 &&
@@ -109,7 +111,7 @@ struct place {
 
 struct places {
 	unsigned	count;
-	struct place	at[DOCTOR_NAMES_MAX];
+	struct place	at[PLACES_MAX];
 };
 
 /* A node of -1 says nothing. */
@@ -118,7 +120,7 @@ places_add(struct doctor *d, struct places *p, const char *what, const char *slo
 {
 	int64_t node;
 
-	if (p->count == DOCTOR_NAMES_MAX || doctor_number(d, &node, "/sys/bus/pci/devices/%s/numa_node", slot) != 0 || node < 0 || node > NODES_MAX)
+	if (p->count == PLACES_MAX || doctor_number(d, &node, "/sys/bus/pci/devices/%s/numa_node", slot) != 0 || node < 0 || node > NODES_MAX)
 		return;
 	snprintf(p->at[p->count].what, DOCTOR_NAME_BYTES, "%.63s", what);
 	p->at[p->count++].node = node;

@@ -22,7 +22,7 @@
 
 #define DOCTOR_FOUND_MAX	512u		/* more than that is counted, not kept */
 #define DOCTOR_DENIED_MAX	8u
-#define DOCTOR_NAMES_MAX	256u		/* entries of a directory that are looked at */
+#define DOCTOR_NAMES_MAX	65536u		/* entries of a directory that are looked at; soft-RoCE has 1024 GIDs */
 #define DOCTOR_NAME_BYTES	64u
 #define DOCTOR_TEXT_BYTES	256u		/* a line of a file */
 
@@ -96,8 +96,9 @@ struct doctor {
 	char		data_host[64], admin_host[64];
 	uint16_t	data_port, admin_port;
 	uint32_t	fronts;
-	uint64_t	segment_bytes, staging_bytes, memory_bytes;
+	uint64_t	staging_bytes, memory_bytes, shared_bytes;	/* the last: of segments, which may lie in huge pages */
 	int		explicit_key;
+	const char	*budget;		/* what the server itself says of the memory; NULL: it fits */
 	int		server_runs;		/* one of ours holds a port already */
 
 	enum doctor_check_id now;
@@ -106,11 +107,13 @@ struct doctor {
 	unsigned	n_found, lost, count[DOCTOR_LEVELS];
 	char		denied[DOCTOR_DENIED_MAX][DOCTOR_TEXT_BYTES];
 	unsigned	n_denied;
+	void		**kept;			/* memory of lists, until doctor_fini() */
+	unsigned	n_kept;
 };
 
-struct doctor_names {
+struct doctor_names {				/* the names belong to struct doctor */
 	unsigned	count;
-	char		name[DOCTOR_NAMES_MAX][DOCTOR_NAME_BYTES];
+	char		(*name)[DOCTOR_NAME_BYTES];
 };
 
 extern const struct doctor_check doctor_checks[DOCTOR_CHECKS];
@@ -139,6 +142,8 @@ mode_t		doctor_mode(struct doctor *d, const char *fmt, ...) MKV_PRINTF(2, 3);	/*
 int		doctor_link(struct doctor *d, char *dst, size_t room, const char *fmt, ...) MKV_PRINTF(4, 5);	/* 0 or -errno */
 /* May this user? mode as of access(2). */
 int		doctor_may(struct doctor *d, int mode, const char *fmt, ...) MKV_PRINTF(3, 4);	/* 0 or -errno */
+/* Room for so many names, none of them there yet. 0 or -ENOMEM, then there is no room. */
+int		doctor_names_room(struct doctor *d, struct doctor_names *n, unsigned room);
 /* Names of a directory, sorted; those that begin with a dot are left out. */
 void		doctor_list(struct doctor *d, struct doctor_names *n, const char *fmt, ...) MKV_PRINTF(3, 4);
 /* The value behind "Name:" in a file of such lines, in bytes if it says kB; -1: not there. */

@@ -5,6 +5,7 @@
 #include "clients/cli/doctor_priv.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -25,7 +26,7 @@ names_add(struct doctor_names *n, const char *name, size_t bytes)
 {
 	char word[DOCTOR_NAME_BYTES];
 
-	if (bytes == 0 || bytes >= sizeof(word) || n->count == DOCTOR_NAMES_MAX)
+	if (bytes == 0 || bytes >= sizeof(word))
 		return;
 	snprintf(word, sizeof(word), "%.*s", (int)bytes, name);
 	for (unsigned i = 0; i < n->count; i++)
@@ -40,11 +41,13 @@ doctor_rdma_names(struct doctor *d, struct doctor_names *n, int *named, const ch
 	const char *env = (d->scope & DOCTOR_CLIENT) ? d->ops->env("MEMKV_RDMA_DEVICES") : NULL;
 	size_t bytes;
 
-	n->count = 0;
 	*key = d->params.rdma_devices.count > 0 ? "rdma.devices" : "MEMKV_RDMA_DEVICES";
+	*named = 0;
+	if (doctor_names_room(d, n, d->params.rdma_devices.count + (env != NULL ? (unsigned)MKV_MIN(strlen(env), (size_t)DOCTOR_NAMES_MAX) : 0)) != 0)
+		return;
 	for (unsigned i = 0; i < d->params.rdma_devices.count; i++)
 		names_add(n, d->params.rdma_devices.item[i], strlen(d->params.rdma_devices.item[i]));
-	for (const char *p = env != NULL ? env : ""; *p != '\0'; p += bytes) {
+	for (const char *p = env != NULL && strlen(env) < DOCTOR_NAMES_MAX ? env : ""; *p != '\0'; p += bytes) {
 		p += strspn(p, ", \t");
 		bytes = strcspn(p, ", \t");
 		names_add(n, p, bytes);
@@ -82,6 +85,8 @@ rdma_netdev(struct doctor *d, struct doctor_port *p)
 		if (doctor_text(d, text, sizeof(text), IB "/%s/ports/%u/gid_attrs/ndevs/%s", p->device, p->port, n.name[i]) == 0 &&
 		    strlen(text) < sizeof(p->netdev) && strchr(text, '/') == NULL)
 			snprintf(p->netdev, sizeof(p->netdev), "%.63s", text);
+	if (p->netdev[0] == '\0' && doctor_text(d, text, sizeof(text), IB "/%s/parent", p->device) == 0 && strchr(text, '/') == NULL)
+		snprintf(p->netdev, sizeof(p->netdev), "%.63s", text);		/* soft-RoCE has this */
 	if (p->netdev[0] != '\0')
 		return;
 	doctor_list(d, &n, IB "/%s/device/net", p->device);
@@ -89,33 +94,63 @@ rdma_netdev(struct doctor *d, struct doctor_port *p)
 		snprintf(p->netdev, sizeof(p->netdev), "%s", n.name[0]);
 }
 
+static int
+rdma_active(struct doctor *d, const char *device, const char *port)
+{
+	char text[DOCTOR_TEXT_BYTES];
+
+	return (doctor_text(d, text, sizeof(text), IB "/%s/ports/%s/state", device, port) == 0 && strtol(text, NULL, 10) == STATE_ACTIVE);
+}
+
+/*
+ * The port of this device that is taken: rdma.port, else the first that is active. NULL: none.
+ * Where none is active the first is as good as any: what is wrong with it is to be said.
+ */
+static const char *
+rdma_choose(struct doctor *d, const char *device, const struct doctor_names *ports)
+{
+	unsigned wanted = (d->scope & DOCTOR_SERVER) ? d->params.rdma_port : 0;
+
+	for (unsigned i = 0; i < ports->count; i++)
+		if (wanted != 0 ? strtoul(ports->name[i], NULL, 10) == wanted : rdma_active(d, device, ports->name[i]))
+			return (ports->name[i]);
+	return (wanted == 0 && ports->count > 0 ? ports->name[0] : NULL);
+}
+
+/* 0 or -ENODEV. */
+static int
+rdma_port_of(struct doctor *d, const char *device, struct doctor_port *p)
+{
+	char layer[DOCTOR_TEXT_BYTES], *end;
+	struct doctor_names ports;
+	const char *port;
+
+	doctor_list(d, &ports, IB "/%s/ports", device);
+	if ((port = rdma_choose(d, device, &ports)) == NULL)
+		return (-ENODEV);
+	*p = (struct doctor_port){ .port = (unsigned)strtoul(port, &end, 10) };
+	if (*end != '\0' || p->port > 255)
+		return (-ENODEV);
+	strcpy(p->device, device);
+	p->soft = doctor_mode(d, IB "/%s/device", device) == 0;
+	p->ethernet = doctor_text(d, layer, sizeof(layer), IB "/%s/ports/%u/link_layer", device, p->port) == 0 && strcmp(layer, "Ethernet") == 0;
+	rdma_netdev(d, p);
+	return (0);
+}
+
 void
 doctor_rdma_ports(struct doctor *d, void (*fn)(struct doctor *d, const struct doctor_port *p))
 {
-	struct doctor_names devices, ports;
-	char layer[DOCTOR_TEXT_BYTES], *end;
+	struct doctor_names devices;
+	struct doctor_port p;
 	const char *key;
 	int named;
 
 	doctor_rdma_names(d, &devices, &named, &key);
 	d->at_most = named ? DOCTOR_FAIL : DOCTOR_WARN;
-	for (unsigned i = 0; i < devices.count; i++) {
-		if (!rdma_there(d, devices.name[i]) || rdma_iwarp(d, devices.name[i]))
-			continue;
-		doctor_list(d, &ports, IB "/%s/ports", devices.name[i]);
-		for (unsigned k = 0; k < ports.count; k++) {
-			struct doctor_port p = { .port = (unsigned)strtoul(ports.name[k], &end, 10) };
-
-			if (*end != '\0' || p.port > 255)
-				continue;
-			strcpy(p.device, devices.name[i]);
-			p.soft = doctor_mode(d, IB "/%s/device", p.device) == 0;
-			p.ethernet = doctor_text(d, layer, sizeof(layer), IB "/%s/ports/%u/link_layer", p.device, p.port) == 0 &&
-			    strcmp(layer, "Ethernet") == 0;
-			rdma_netdev(d, &p);
+	for (unsigned i = 0; i < devices.count; i++)
+		if (rdma_there(d, devices.name[i]) && !rdma_iwarp(d, devices.name[i]) && rdma_port_of(d, devices.name[i], &p) == 0)
 			fn(d, &p);
-		}
-	}
 	d->at_most = DOCTOR_FAIL;
 }
 
@@ -165,6 +200,7 @@ static void
 rdma_device(struct doctor *d, const char *device, const char *key)
 {
 	char path[PATH_MAX / 4];
+	struct doctor_port p;
 
 	if (!rdma_there(d, device)) {
 		doctor_say(d, DOCTOR_RDMA_MISSING, DOCTOR_ARGS(key), "%s names %s; no such device in " IB, key, device);
@@ -175,6 +211,8 @@ rdma_device(struct doctor *d, const char *device, const char *key)
 		return;
 	}
 	rdma_uverbs(d, device);
+	if (rdma_port_of(d, device, &p) != 0)
+		doctor_say(d, DOCTOR_RDMA_NO_PORT, NULL, "%s has no port %" PRIu32, device, d->params.rdma_port);
 	snprintf(path, sizeof(path), IB "/%s", device);
 	doctor_pcie(d, DOCTOR_RDMA_PCIE, device, path);
 }
@@ -244,6 +282,7 @@ static void
 gid_read(struct doctor *d, const struct doctor_port *p, const char *index, struct gid *g)
 {
 	unsigned w[8], any = 0;
+	size_t n;
 
 	*g = (struct gid){ .there = 0 };
 	if (doctor_text(d, g->text, sizeof(g->text), IB "/%s/ports/%u/gids/%s", p->device, p->port, index) != 0 || !gid_parse(g->text, w))
@@ -260,6 +299,9 @@ gid_read(struct doctor *d, const struct doctor_port *p, const char *index, struc
 		g->worth = GID_IPV4;
 	else
 		g->worth = (w[0] & 0xffc0) == 0xfe80 ? GID_LOCAL : GID_IPV6;
+	n = strlen(g->text);
+	if (g->worth == GID_IPV4)
+		snprintf(g->text + n, sizeof(g->text) - n, " (%u.%u.%u.%u)", w[6] >> 8, w[6] & 255, w[7] >> 8, w[7] & 255);
 }
 
 /* What rdma.gid_index names. */

@@ -206,6 +206,51 @@ list_order(const void *a, const void *b)
 	return (strcmp(a, b));
 }
 
+/* Takes over the memory of the names; without room for its address they are dropped. */
+static int
+names_keep(struct doctor *d, struct doctor_names *n)
+{
+	void **kept = n->name != NULL ? realloc(d->kept, (d->n_kept + 1) * sizeof(*kept)) : NULL;
+
+	if (kept != NULL) {
+		d->kept = kept;
+		kept[d->n_kept++] = n->name;
+		return (0);
+	}
+	free(n->name);
+	*n = (struct doctor_names){ .count = 0 };
+	return (-ENOMEM);
+}
+
+int
+doctor_names_room(struct doctor *d, struct doctor_names *n, unsigned room)
+{
+	*n = (struct doctor_names){ .name = calloc(room > 0 ? room : 1, sizeof(*n->name)) };
+	return (names_keep(d, n));
+}
+
+/* One more at the end, if it is one that can be handled. */
+static void
+list_add(struct doctor_names *n, const char *name)
+{
+	size_t bytes = strlen(name);
+	void *more;
+
+	if (name[0] == '.' || bytes >= DOCTOR_NAME_BYTES)
+		return;
+	if ((n->count & (n->count - 1)) == 0) {		/* 0, 1, 2, 4, ...: full */
+		more = realloc(n->name, MKV_MAX(2 * n->count, 1u) * sizeof(*n->name));
+		if (more == NULL)
+			return;
+		n->name = more;
+	}
+	memcpy(n->name[n->count], name, bytes + 1);
+	for (char *p = n->name[n->count]; *p != '\0'; p++)
+		if (!isprint((unsigned char)*p))
+			*p = '?';
+	n->count++;
+}
+
 void
 doctor_list(struct doctor *d, struct doctor_names *n, const char *fmt, ...)
 {
@@ -215,7 +260,7 @@ doctor_list(struct doctor *d, struct doctor_names *n, const char *fmt, ...)
 	DIR *dir;
 	int r;
 
-	n->count = 0;
+	*n = (struct doctor_names){ .count = 0 };
 	va_start(ap, fmt);
 	r = root_path(d, path, fmt, ap);
 	va_end(ap);
@@ -225,19 +270,11 @@ doctor_list(struct doctor *d, struct doctor_names *n, const char *fmt, ...)
 		root_failed(d, path, errno);
 		return;
 	}
-	while (n->count < DOCTOR_NAMES_MAX && (e = readdir(dir)) != NULL) {
-		size_t bytes = strlen(e->d_name);
-
-		if (e->d_name[0] == '.' || bytes >= DOCTOR_NAME_BYTES)
-			continue;
-		memcpy(n->name[n->count], e->d_name, bytes + 1);
-		for (char *p = n->name[n->count]; *p != '\0'; p++)
-			if (!isprint((unsigned char)*p))
-				*p = '?';
-		n->count++;
-	}
+	while (n->count < DOCTOR_NAMES_MAX && (e = readdir(dir)) != NULL)
+		list_add(n, e->d_name);
 	closedir(dir);
-	qsort(n->name, n->count, sizeof(n->name[0]), list_order);
+	if (names_keep(d, n) == 0)
+		qsort(n->name, n->count, sizeof(n->name[0]), list_order);
 }
 
 int64_t

@@ -159,10 +159,43 @@ commit_limit(void)
 }
 
 static void
+refused(void)
+{
+	json_t *text = json_string("key \"memory.max_size\": 7 GiB of staging do not fit");
+
+	json_array_append(json_object_get(up_fake.answer, "errors"), text);
+	json_object_set_new(up_fake.answer, "budget", text);
+}
+
+static void
+refused_pages(void)
+{
+	json_t *text = json_string("key \"memory.hugepages\": is require and too few huge pages are free: 133 are needed, 40 are free");
+
+	json_array_append(json_object_get(up_fake.answer, "errors"), text);
+	json_object_set_new(up_fake.answer, "budget", text);
+	few_huge_pages();
+}
+
+static void
+other_size(void)
+{
+	up_put("/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", "2\n");
+	up_put("/sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages", "2\n");
+	few_huge_pages();
+}
+
+static void
 mode_file(void)
 {
 	up_key("storage.mode", "file");
 	json_object_set_new(json_array_get(json_object_get(up_fake.answer, "drives"), 0), "media", json_string("/data/my store/d0.dat"));
+}
+
+static void
+second_port(void)
+{
+	up_put(MLX "/ports/2/link_layer", "InfiniBand\n");
 }
 
 static void
@@ -245,12 +278,15 @@ static const struct fault faults[] = {
 	{ "memlock.rdma", "LimitMEMLOCK=infinity", "8.0 MiB", .more = little_memlock },
 	{ "memlock.server", "LimitMEMLOCK=infinity", "8.0 MiB", .more = little_memlock_tcp },
 	{ "files.server", "ulimit -n 4352 # for good: LimitNOFILE=4352", "1024", .more = few_files },
-	{ "memory.cgroup", "raise the limit to 389283840", "200.0 MiB", .path = "/sys/fs/cgroup/system.slice/memkv.service/memory.max", .text = "209715200\n" },
+	{ "memory.cgroup", "raise the limit to 377487360", "200.0 MiB", .path = "/sys/fs/cgroup/system.slice/memkv.service/memory.max", .text = "209715200\n" },
 	{ "memory.cgroup", "memory.max_size", "100.0 MiB", .path = "/sys/fs/cgroup/system.slice/memory.max", .text = "104857600\n" },
 	{ "memory.short", "set memory.max_size to 128MiB", "256.0 MiB", .path = "/proc/meminfo", .text = "MemTotal:  262144 kB\nMemAvailable:  200000 kB\n" },
+	{ "memory.refused", "lower what takes most", "do not fit", .more = refused },
 	{ "memory.busy", "ps aux --sort=-rss", "97.7 MiB", .path = "/proc/meminfo", .text = "MemTotal:  8388608 kB\nMemAvailable:  100000 kB\n" },
 	{ "memory.commit", "sysctl -w vm.overcommit_memory=0", "100.0 MiB", .more = commit_limit },
 	{ "hugepages.required", "sysctl -w vm.nr_hugepages=293", "40 of 200 are free", .key = "memory.hugepages", .value = "require", .more = few_huge_pages },
+	{ "hugepages.required", "sysctl -w vm.nr_hugepages=293", "133 are needed", .key = "memory.hugepages", .value = "require", .more = refused_pages },
+	{ "hugepages.short", "sysctl -w vm.nr_hugepages=293", "of 1 GiB 2 of 2", .key = "memory.hugepage_size", .value = "2MiB", .more = other_size },
 	{ "hugepages.short", "sysctl -w vm.nr_hugepages=293", "40 of 200 are free", .more = few_huge_pages },
 	{ "hugepages.shmem", "echo advise >/sys/kernel/mm/transparent_hugepage/shmem_enabled # or reserve: sysctl -w vm.nr_hugepages=133", "[never]",
 	    .more = no_huge_pages },
@@ -276,6 +312,9 @@ static const struct fault faults[] = {
 	{ "rdma.uverbs", "modprobe ib_uverbs", "no entry", .path = "/sys/class/infiniband_verbs/uverbs0" },
 	{ "rdma.iwarp", "take mlx5_0 out of rdma.devices", "iWARP", .path = MLX "/node_type", .text = "4: RNIC\n" },
 	{ "rdma.port", "ip link set ens1 up; rdma link show mlx5_0/1", "1: DOWN, 5: LinkUp", .path = MLX "/ports/1/state", .text = "1: DOWN\n" },
+	{ "rdma.no-port", "set rdma.port to 0", "mlx5_0 has no port 3", .key = "rdma.port", .value = "3" },
+	{ "rdma.port", "rdma link show mlx5_0/2", "mlx5_0/2: state 1: DOWN", .path = MLX "/ports/2/state", .text = "1: DOWN\n", .key = "rdma.port", .value = "2",
+	    .more = second_port },
 	{ "rdma.no-manager", "systemctl start opensm", "2: INIT", .path = MLX "/ports/1/state", .text = "2: INIT\n", .more = infiniband },
 	{ "rdma.pcie", "lspci -vv -s 0000:3b:00.0", "8.0 GT/s", .path = "/sys/bus/pci/devices/0000:3b:00.0/current_link_speed", .text = "8.0 GT/s PCIe\n" },
 	{ "gid.none", "ip address add ADDRESS/24 dev ens1", "none of 5", .more = no_v2 },
@@ -413,6 +452,55 @@ software_devices_are_known(void **state)
 	up_put("/sys/class/net/ens1/mtu", "4175\n");
 	up_run(DOCTOR_SERVER | DOCTOR_CLIENT);
 	assert_non_null(up_found("mtu.small"));
+	doctor_fini(&up);
+}
+
+/* The table of soft-RoCE has 1024 entries, and readdir() begins anywhere. */
+static void
+long_tables_are_read_to_their_end(void **state)
+{
+	char name[128];
+
+	(void)state;
+	for (unsigned i = 5; i < 1024; i++) {
+		snprintf(name, sizeof(name), MLX "/ports/1/gids/%u", i);
+		up_put(name, "0000:0000:0000:0000:0000:0000:0000:0000\n");
+		snprintf(name, sizeof(name), "/sys/bus/pci/devices/0001:%02x:%02x.0/vendor", i / 32, i % 32);
+		up_put(name, "0x8086\n");
+	}
+	up_put(MLX "/ports/1/gids/3", "0000:0000:0000:0000:0000:0000:0000:0000\n");
+	up_put(MLX "/ports/1/gids/1023", "0000:0000:0000:0000:0000:ffff:0a01:0001\n");
+	up_put(MLX "/ports/1/gid_attrs/types/1023", "RoCE v2\n");
+	up_run(DOCTOR_SERVER | DOCTOR_CLIENT);
+	up_show();
+	assert_int_equal(up.count[DOCTOR_OK], up.n_found);
+	doctor_fini(&up);
+}
+
+/* The other port of a device may have no cable. */
+static void
+the_first_active_port_counts(void **state)
+{
+	(void)state;
+	second_port();
+	up_put(MLX "/ports/2/state", "1: DOWN\n");
+	up_run(DOCTOR_SERVER | DOCTOR_CLIENT);
+	assert_int_equal(up.count[DOCTOR_OK], up.n_found);
+	doctor_fini(&up);
+}
+
+/* What lies in huge pages is taken already: memory that is free need not hold it again. */
+static void
+huge_pages_of_one_gib_count(void **state)
+{
+	(void)state;
+	no_huge_pages();
+	up_put("/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", "1\n");
+	up_put("/sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages", "1\n");
+	up_put("/proc/meminfo", "MemTotal:  8388608 kB\nMemAvailable:  400000 kB\n");
+	up_run(DOCTOR_SERVER);
+	up_show();
+	assert_int_equal(up.count[DOCTOR_OK], up.n_found);
 	doctor_fini(&up);
 }
 
@@ -554,6 +642,9 @@ main(void)
 		cmocka_unit_test_setup_teardown(without_a_checker_the_defaults_count, doctor_up, doctor_down),
 		cmocka_unit_test_setup_teardown(what_nobody_named_is_no_failure, doctor_up, doctor_down),
 		cmocka_unit_test_setup_teardown(software_devices_are_known, doctor_up, doctor_down),
+		cmocka_unit_test_setup_teardown(long_tables_are_read_to_their_end, doctor_up, doctor_down),
+		cmocka_unit_test_setup_teardown(the_first_active_port_counts, doctor_up, doctor_down),
+		cmocka_unit_test_setup_teardown(huge_pages_of_one_gib_count, doctor_up, doctor_down),
 		cmocka_unit_test_setup_teardown(drivers_that_show_nothing_are_said, doctor_up, doctor_down),
 		cmocka_unit_test_setup_teardown(rights_are_said, doctor_up, doctor_down),
 		cmocka_unit_test(every_finding_has_a_fault),

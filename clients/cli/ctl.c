@@ -258,8 +258,20 @@ ctl_text(const json_t *row, const char *name)
 	return (s != NULL ? s : "");
 }
 
+/* Names of RDMA devices may be long. */
+static int
+ctl_name_width(const json_t *rows)
+{
+	const json_t *row;
+	size_t i, width = 16;
+
+	json_array_foreach((json_t *)(uintptr_t)rows, i, row)
+		width = MKV_MAX(width, strlen(ctl_text(row, "name")));
+	return ((int)MKV_MIN(width, 64));
+}
+
 static void
-ctl_show_row(FILE *to, const json_t *row)
+ctl_show_row(FILE *to, const json_t *row, int width)
 {
 	json_int_t pid = json_integer_value(json_object_get(row, "pid")), up = json_integer_value(json_object_get(row, "uptime_s")),
 	    restarts = json_integer_value(json_object_get(row, "restarts")), failures = json_integer_value(json_object_get(row, "failures")),
@@ -267,7 +279,7 @@ ctl_show_row(FILE *to, const json_t *row)
 	const char *state = ctl_text(row, "state"), *detail = ctl_text(row, "detail"), *jail = ctl_text(row, "jail_missing");
 	const json_t *scrub = json_object_get(row, "scrub");
 
-	fprintf(to, "%-16s %-9s", ctl_text(row, "name"), state);
+	fprintf(to, "%-*s %-9s", width, ctl_text(row, "name"), state);
 	if (pid > 0)
 		fprintf(to, " pid %lld,", (long long)pid);
 	if (strcmp(state, "RUNNING") == 0)
@@ -361,7 +373,7 @@ ctl_show(FILE *to, const char *cmd, const json_t *answer)
 		else if (c->done != NULL && ok)
 			fprintf(to, "%s: %s\n", ctl_text(row, "name"), c->done);
 		else
-			ctl_show_row(to, row);
+			ctl_show_row(to, row, ctl_name_width(rows));
 		if (strcmp(cmd, "status") == 0 && strcmp(ctl_text(row, "state"), "RUNNING") != 0)
 			status = 1;
 	}

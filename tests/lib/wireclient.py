@@ -173,6 +173,7 @@ class Wire:
             return h
         self.front_id, self.epoch, self.map_version, self.part_bytes = struct.unpack_from("<IIQI", reply, 8)
         self.server_id, nonce_s = reply[40:56], reply[56:88]
+        self.rails = [reply[88 + i * 80:168 + i * 80] for i in range(int.from_bytes(reply[2:4], "little"))]
         transcript = hashlib.sha256(sent + h.pack() + reply).digest()
         front = hkdf(self.cred, b"", b"memkv1 front" + struct.pack("<I", self.front_id), 32)
         self.c2s, self._s2c = (hkdf(front, nonce + nonce_s, b"memkv1" + struct.pack("<BHI", d, 0, self.front_id) + transcript, 32)

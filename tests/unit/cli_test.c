@@ -405,6 +405,24 @@ ctl_status_names_what_the_jail_lacks(void **state)
 	json_decref(answer);
 }
 
+static void
+ctl_status_has_room_for_long_names(void **state)
+{
+	json_t *answer = json_loads("{\"ok\":true,\"rows\":[{\"name\":\"front:tcp:0\",\"state\":\"RUNNING\"},"
+	    "{\"name\":\"front:rdma:rocep65s0f0\",\"state\":\"RUNNING\"}]}", 0, NULL);
+	char *text = NULL;
+	size_t bytes = 0;
+	FILE *f = open_memstream(&text, &bytes);
+
+	(void)state;
+	assert_int_equal(ctl_show(f, "status", answer), 0);
+	assert_int_equal(fclose(f), 0);
+	assert_string_equal(text, "front:tcp:0            RUNNING   uptime 0:00:00, restarts 0\n"
+	    "front:rdma:rocep65s0f0 RUNNING   uptime 0:00:00, restarts 0\n");
+	free(text);
+	json_decref(answer);
+}
+
 /* A server that was told to end still answers that its children run: not what to tell. */
 static void
 ctl_shutdown_says_what_happens(void **state)
@@ -444,6 +462,7 @@ main(void)
 		cmocka_unit_test(manual_pages_have_every_command_and_option), cmocka_unit_test(ctl_asks_and_reads_rows),
 		cmocka_unit_test(ctl_survives_strange_answers), cmocka_unit_test(ctl_loses_no_name),
 		cmocka_unit_test(ctl_says_what_is_wrong_with_an_answer), cmocka_unit_test(ctl_status_names_what_the_jail_lacks),
+		cmocka_unit_test(ctl_status_has_room_for_long_names),
 		cmocka_unit_test(ctl_shutdown_says_what_happens), cmocka_unit_test(ctl_usage),
 	};
 	char kept[80];

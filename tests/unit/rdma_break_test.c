@@ -1,0 +1,595 @@
+/*
+ * Queue pairs that break, in every way that was seen on real devices or written down of them: what their user hears, in which order, that it ends, and that
+ * nothing of the far end gets through afterwards.
+ */
+#include "config.h"
+#include "common/rdma/qp.h"
+
+#include <errno.h>
+
+#include "common/base/assert.h"
+#include "common/rdma/dev_priv.h"
+#include "tests/lib/death.h"
+#include "tests/lib/rnd.h"
+#include "tests/unit/rdma_up.h"
+
+/* One that goes wrong between ten that would not: what came before it may be reported either way, but in order; what comes behind is closed. */
+static void
+breaks_at(struct up *a, struct up *b, void (*wrong)(struct up *a, struct up *b), const char *word)
+{
+	unsigned before = fv_count().doorbells;
+
+	for (unsigned i = 0; i < 5; i++)
+		up_write(a, b, i * 64, 64, i == 2 ? MKV_RDMA_SIGNAL : 0);
+	wrong(a, b);
+	for (unsigned i = 0; i < 5; i++)
+		up_write(a, b, i * 64, 64, 0);
+	up_turn(a, b);
+	up_rest(a);
+	assert_int_equal(fv_count().doorbells, before + 1);
+	assert_int_equal(a->brokens, 1);
+	assert_int_equal(a->good, 3);
+	assert_int_equal(a->closed, 8);
+	if (strstr(a->why, word) == NULL)
+		fail_msg("'%s' lacks '%s'", a->why, word);
+	assert_false(mkv_rdma_qp_ready(a->qp));
+	assert_int_equal(fv_qp_state(mkv_rdma_qp_number(a->qp)), IBV_QPS_ERR);
+	up_end(a, b);
+}
+
+static void
+wrong_rkey(struct up *a, struct up *b)
+{
+	b->rkey ^= 0x5500;
+	up_write(a, b, 0, 64, 0);
+	b->rkey ^= 0x5500;
+}
+
+static void
+past_the_end(struct up *a, struct up *b)
+{
+	mkv_rdma_qp_write(a->qp, a->area, a->lkey, (uintptr_t)b->area + UP_AREA - 32, b->rkey, 64, 0, (void *)(uintptr_t)a->next_cookie++);
+}
+
+static void
+before_the_begin(struct up *a, struct up *b)
+{
+	mkv_rdma_qp_read(a->qp, a->area, a->lkey, (uintptr_t)b->area - 1, b->rkey, 64, 0, (void *)(uintptr_t)a->next_cookie++);
+}
+
+static void
+wrong_lkey(struct up *a, struct up *b)
+{
+	a->lkey ^= 0x5500;
+	up_write(a, b, 0, 64, 0);
+	a->lkey ^= 0x5500;
+}
+
+static void
+too_long_a_message(struct up *a, struct up *b)
+{
+	char text[UP_LONGEST] = "";
+
+	(void)b;
+	up_say(a, text, sizeof(text), 0);
+}
+
+static void
+every_mistake_has_its_words(void **state)
+{
+	struct up a, b, small;
+	struct mkv_rdma_hub_conf hc = { .recvs = UP_RECVS, .recv_bytes = 64, .sends_max = UP_SENDS };
+	char why[512];
+
+	(void)state;
+	up_both(&a, &b);
+	up_pair(&a, &b);
+	breaks_at(&a, &b, wrong_rkey, "does not let us at that memory");
+	up_pair(&a, &b);
+	breaks_at(&a, &b, past_the_end, "does not let us at that memory");
+	up_pair(&a, &b);
+	breaks_at(&a, &b, before_the_begin, "does not let us at that memory");
+	up_pair(&a, &b);
+	breaks_at(&a, &b, wrong_lkey, "memory of ours is not registered");
+	/* A device that flushes at once leaves nothing better to say. */
+	fv_quirks(FV_FLUSH_FIRST);
+	up_pair(&a, &b);
+	breaks_at(&a, &b, wrong_lkey, "had already broken");
+	fv_quirks(0);
+	memset(&small, 0, sizeof(small));
+	small.dev = b.dev;
+	small.area = b.area;
+	small.rkey = b.rkey;
+	assert_int_equal(mkv_rdma_hub_open(&small.hub, b.dev, &hc, why, sizeof(why)), 0);
+	up_pair(&a, &small);
+	breaks_at(&a, &small, too_long_a_message, "longer than its receive");
+	mkv_rdma_hub_close(&small.hub);
+	up_none(&a, &b);
+}
+
+/* The far end hears of its fault as well, where its device tells. */
+static void
+the_far_end_breaks_too(void **state)
+{
+	char text[UP_LONGEST] = "";
+	struct mkv_rdma_hub_conf hc = { .recvs = 2, .recv_bytes = 64, .sends_max = UP_SENDS };
+	struct mkv_rdma_hub *was;
+	struct up a, b;
+	char why[512];
+
+	(void)state;
+	up_both(&a, &b);
+	was = b.hub;
+	assert_int_equal(mkv_rdma_hub_open(&b.hub, b.dev, &hc, why, sizeof(why)), 0);
+	for (unsigned i = 0; i < 6; i++) {		/* more often than it has receives: none is lost */
+		up_pair(&a, &b);
+		up_say(&a, text, sizeof(text), 0);
+		up_turn(&a, &b);
+		up_rest(&b);
+		assert_int_equal(b.brokens, 1);
+		assert_non_null(strstr(b.why, "receive"));
+		up_end(&a, &b);
+	}
+	mkv_rdma_hub_close(&b.hub);
+	b.hub = was;
+	up_none(&a, &b);
+}
+
+static void
+nobody_answers(void **state)
+{
+	struct up a, b;
+
+	(void)state;
+	up_both(&a, &b);
+	/* Gone, broken, or its port down, or ours. */
+	for (unsigned i = 0; i < 4; i++) {
+		up_pair(&a, &b);
+		up_write(&a, &b, 0, 64, 0);
+		up_turn(&a, &b);
+		assert_int_equal(a.good, 1);
+		if (i < 2) {
+			mkv_rdma_qp_fail(b.qp);
+			up_rest(&b);
+			if (i == 1)
+				mkv_rdma_qp_destroy(&b.qp);
+		} else {
+			fv_port(i - 2, 1, 0);
+		}
+		up_write(&a, &b, 0, 64, 0);
+		up_turn(&a, &b);
+		up_rest(&a);
+		assert_int_equal(a.brokens, 1);
+		assert_int_equal(a.closed, 1);
+		assert_non_null(strstr(a.why, "does not answer"));
+		if (i >= 2)
+			fv_port(i - 2, 1, 1);
+		if (b.qp == NULL) {
+			mkv_rdma_qp_destroy(&a.qp);
+			continue;
+		}
+		up_end(&a, &b);
+	}
+	up_none(&a, &b);
+}
+
+static void
+no_receives_are_left(void **state)
+{
+	struct up a, b;
+
+	(void)state;
+	up_both(&a, &b);
+	fv_quirks(FV_RNR_AT_ONCE);
+	up_pair(&a, &b);
+	b.keep = UP_RECVS;
+	for (unsigned i = 0; i < UP_RECVS + 2; i++)
+		up_say(&a, "hello", 6, 0);
+	up_turn(&a, &b);
+	up_rest(&a);
+	assert_int_equal(b.msgs, UP_RECVS);
+	assert_int_equal(a.brokens, 1);
+	assert_true(a.closed >= 2);
+	assert_non_null(strstr(a.why, "posts no receives"));
+	while (b.n_kept > 0)
+		mkv_rdma_rx_back(b.hub, b.kept[--b.n_kept]);
+	up_end(&a, &b);
+	up_none(&a, &b);
+}
+
+/* The owner of the memory shuts his end in the middle of a WRITE: the rest does not arrive. */
+static void
+the_fence_holds(void **state)
+{
+	struct up a, b;
+
+	(void)state;
+	up_both(&a, &b);
+	up_pair(&a, &b);
+	fv_hold(1);
+	memset(a.area, 0x77, UP_AREA);
+	for (unsigned i = 0; i < 8; i++)
+		up_write(&a, &b, i * 4096, 4096, 0);
+	mkv_rdma_hub_flush(a.hub);
+	assert_int_equal(fv_step(2), 2);
+	assert_int_equal(fv_part(1000), 1);
+	assert_int_equal(b.area[8191], 0x77);
+	assert_int_equal(b.area[8192 + 999], 0x77);
+	mkv_rdma_qp_fail(b.qp);
+	assert_int_equal(fv_qp_state(mkv_rdma_qp_number(b.qp)), IBV_QPS_ERR);
+	assert_true(mkv_rdma_qp_idle(b.qp));		/* nothing of its own was out */
+	assert_int_equal(fv_part(2000), 0);
+	fv_hold(0);
+	for (unsigned i = 8192 + 1000; i < UP_AREA; i++)
+		assert_int_equal(b.area[i], 0);
+	up_turn(&a, &b);
+	up_rest(&a);
+	assert_int_equal(a.closed, 8);		/* the first two had no completion of their own: nobody knows */
+	assert_int_equal(b.brokens, 0);
+	up_end(&a, &b);
+	up_none(&a, &b);
+}
+
+/* fail() with requests out: they come back closed, without broken(); what was only queued as well. */
+static void
+what_is_out_comes_back(void **state)
+{
+	struct up a, b;
+
+	(void)state;
+	up_both(&a, &b);
+	for (unsigned round = 0; round < 4; round++) {
+		up_pair(&a, &b);
+		fv_hold(1);
+		for (unsigned i = 0; i < 20; i++)
+			up_write(&a, &b, i * 64, 64, 0);
+		if (round > 0)
+			mkv_rdma_hub_flush(a.hub);
+		if (round > 1)
+			fv_step(17);
+		if (round > 2)
+			for (unsigned i = 0; i < 7; i++)
+				up_write(&a, &b, i * 64, 64, 0);
+		mkv_rdma_qp_fail(a.qp);
+		assert_false(mkv_rdma_qp_idle(a.qp));
+		assert_int_equal(a.dones, 0);			/* never from inside of another call */
+		mkv_rdma_qp_fail(a.qp);
+		up_rest(&a);
+		assert_int_equal(a.good, round > 1 ? 16 : 0);
+		assert_int_equal(a.closed, a.next_cookie - a.good);
+		assert_int_equal(a.brokens, 0);
+		fv_hold(0);
+		up_end(&a, &b);
+	}
+	up_none(&a, &b);
+}
+
+/* A device that tells of nothing any more: the queue pair is destroyed early, and that is the end of it. */
+static void
+silence_ends(void **state)
+{
+	uint64_t t0;
+	struct up a, b;
+
+	(void)state;
+	up_both(&a, &b);
+	for (unsigned round = 0; round < 3; round++) {
+		up_pair(&a, &b);
+		fv_hold(1);
+		for (unsigned i = 0; i < 20; i++)
+			up_write(&a, &b, i * 64, 64, 0);
+		mkv_rdma_hub_flush(a.hub);
+		fv_step(16);
+		fv_quirks(FV_NO_FLUSH);
+		if (round == 0)
+			mkv_rdma_qp_fail(a.qp);
+		else if (round == 1)
+			fv_qp_break(mkv_rdma_qp_number(a.qp));	/* nothing is known of it here: a user hears by the device's event */
+		else
+			fv_gone(0);
+		t0 = mkv_now_ns();
+		mkv_rdma_qp_fail(a.qp);
+		up_rest(&a);
+		assert_true(mkv_now_ns() - t0 < 10 * MKV_NS_PER_SEC);
+		assert_int_equal(a.good, 16);
+		assert_int_equal(a.closed, 4);
+		fv_quirks(0);
+		fv_hold(0);
+		up_end(&a, &b);
+	}
+	up_none(&a, &b);
+}
+
+/* ERR is refused: destroying is the fence then. */
+static void
+a_fence_that_is_refused(void **state)
+{
+	uint32_t number;
+	struct up a, b;
+
+	(void)state;
+	up_both(&a, &b);
+	up_pair(&a, &b);
+	fv_hold(1);
+	up_write(&a, &b, 0, 4096, 0);
+	up_write(&b, &a, 8192, 64, 0);
+	up_say(&a, "late", 5, 0);
+	mkv_rdma_hub_flush(a.hub);
+	mkv_rdma_hub_flush(b.hub);
+	number = mkv_rdma_qp_number(b.qp);
+	fv_fail(FV_MODIFY_QP, 1, EIO);
+	mkv_rdma_qp_fail(b.qp);
+	assert_int_equal(fv_fail(FV_MODIFY_QP, 0, 0), 1);
+	assert_int_equal(fv_qp_state(number), IBV_QPS_UNKNOWN);
+	up_rest(&b);
+	assert_int_equal(b.closed, 1);
+	fv_hold(0);
+	up_turn(&a, &b);
+	up_rest(&a);
+	assert_int_equal(b.area[0], 0);
+	assert_int_equal(b.msgs, 0);
+	up_end(&a, &b);
+	up_none(&a, &b);
+}
+
+/* The device takes only some of a batch, or nothing. */
+static void
+posting_fails(void **state)
+{
+	struct up a, b;
+
+	(void)state;
+	up_both(&a, &b);
+	up_pair(&a, &b);
+	for (unsigned i = 0; i < 20; i++)
+		up_write(&a, &b, i * 64, 64, 0);
+	fv_fail(FV_POST_SEND, 1, ENOMEM);
+	mkv_rdma_hub_flush(a.hub);
+	assert_int_equal(a.brokens + a.dones, 0);
+	assert_false(mkv_rdma_qp_ready(a.qp));
+	assert_int_equal(mkv_rdma_qp_room(a.qp), 0);
+	for (unsigned i = 0; i < 3; i++)		/* who looked for room before may go on */
+		up_write(&a, &b, 0, 64, 0);
+	up_say(&a, "x", 1, 0);
+	up_rest(&a);
+	assert_int_equal(a.brokens, 1);
+	assert_int_equal(a.closed, 24);
+	assert_non_null(strstr(a.why, "takes no work request: Cannot allocate memory"));
+	up_end(&a, &b);
+	/* One is refused in the middle: what stands before it is out without a signal. */
+	up_pair(&a, &b);
+	for (unsigned i = 0; i < 5; i++)
+		up_write(&a, &b, i * 64, 64, 0);
+	fv_refuse_wr(3);
+	up_turn(&a, &b);
+	up_rest(&a);
+	assert_int_equal(a.brokens, 1);
+	assert_int_equal(a.good, 0);
+	assert_int_equal(a.closed, 5);
+	up_end(&a, &b);
+	up_none(&a, &b);
+}
+
+static void
+fails_itself(struct up *u)
+{
+	mkv_rdma_qp_fail(u->qp);
+	mkv_rdma_qp_fail(u->far->qp);
+}
+
+/* fail() from inside of callbacks, of this queue pair and the other. */
+static void
+callbacks_may_fail(void **state)
+{
+	struct up a, b;
+
+	(void)state;
+	up_both(&a, &b);
+	for (unsigned i = 0; i < 2; i++) {
+		up_pair(&a, &b);
+		if (i == 0)
+			a.on_done = fails_itself;
+		else
+			a.on_broken = fails_itself;
+		fv_hold(1);
+		for (unsigned k = 0; k < 40; k++) {
+			up_write(&a, &b, 0, 64, 0);
+			up_write(&b, &a, 64, 64, 0);
+		}
+		mkv_rdma_hub_flush(a.hub);
+		mkv_rdma_hub_flush(b.hub);
+		fv_step(i == 0 ? 40 : 20);
+		if (i == 1)
+			fv_qp_break(mkv_rdma_qp_number(a.qp));
+		up_turn(&a, &b);
+		up_rest(&a);
+		up_rest(&b);
+		assert_int_equal(a.brokens, i);
+		assert_int_equal(b.brokens, 0);
+		assert_int_equal(a.dones, 40);
+		assert_int_equal(b.dones, 40);
+		fv_hold(0);
+		up_end(&a, &b);
+	}
+	up_none(&a, &b);
+}
+
+/* Completions that lie in the queue when their queue pair is destroyed meet nobody, also not the next one of that number; receives in them are not lost. */
+static void
+late_completions_meet_nobody(void **state)
+{
+	uint32_t number;
+	struct up a, b;
+
+	(void)state;
+	up_both(&a, &b);
+	for (unsigned i = 0; i < 3 * UP_RECVS; i++) {
+		fv_next_qpn(100);
+		up_pair(&a, &b);
+		number = mkv_rdma_qp_number(b.qp);
+		assert_int_equal(number, 101);
+		fv_hold_completions(i % 2);
+		up_say(&a, "to the old one", 15, 0);
+		up_write(&b, &a, 0, 64, 0);
+		mkv_rdma_hub_flush(a.hub);
+		mkv_rdma_hub_flush(b.hub);
+		mkv_rdma_qp_fail(b.qp);
+		fv_hold_completions(0);
+		up_rest(&b);
+		mkv_rdma_qp_destroy(&b.qp);
+		mkv_rdma_qp_fail(a.qp);
+		up_rest(&a);
+		mkv_rdma_qp_destroy(&a.qp);
+		fv_next_qpn(100);
+		up_pair(&a, &b);
+		up_turn(&a, &b);
+		assert_int_equal(b.msgs + b.dones + a.dones, 0);
+		up_say(&a, "to the new one", 15, 0);
+		up_turn(&a, &b);
+		assert_int_equal(b.msgs, 1);
+		assert_string_equal((char *)b.last, "to the new one");
+		up_end(&a, &b);
+	}
+	assert_int_equal(fv_count().rnr_waits, 0);
+	up_none(&a, &b);
+}
+
+/* The completion queue itself fails: all queue pairs of the hub break. */
+static void
+the_completion_queue_fails(void **state)
+{
+	struct up a, b;
+
+	(void)state;
+	up_both(&a, &b);
+	up_pair(&a, &b);
+	for (unsigned i = 0; i < 20; i++)
+		up_write(&a, &b, 0, 64, 0);
+	mkv_rdma_hub_flush(a.hub);
+	fv_fail(FV_POLL_CQ, 1, EIO);
+	mkv_rdma_hub_poll(a.hub, 16);
+	up_rest(&a);
+	assert_int_equal(a.brokens, 1);
+	assert_int_equal(a.closed, 20);
+	up_end(&a, &b);
+	up_none(&a, &b);
+}
+
+static void
+posts_to_a_broken_one(void *arg)
+{
+	struct up *a = arg;
+
+	up_write(a, a->far, 0, 64, 0);
+}
+
+/* States: what is only for a ready one ends us, for an idle one at least. */
+static void
+states_are_kept(void **state)
+{
+	struct mkv_rdma_qp_conf c;
+	struct up a, b;
+
+	(void)state;
+	up_both(&a, &b);
+	c = up_conf(&a);
+	assert_int_equal(mkv_rdma_qp_create(&a.qp, a.hub, &c), 0);
+	assert_false(mkv_rdma_qp_ready(a.qp));
+	assert_false(mkv_rdma_qp_idle(a.qp));
+	assert_int_equal(mkv_rdma_qp_room(a.qp), 0);
+	assert_ptr_equal(mkv_rdma_qp_owner(a.qp), &a);
+	assert_ptr_equal(mkv_rdma_qp_hub(a.qp), a.hub);
+	mkv_rdma_qp_fail(a.qp);
+	assert_true(mkv_rdma_qp_idle(a.qp));
+	mkv_rdma_qp_destroy(&a.qp);
+	assert_null(a.qp);
+	mkv_rdma_qp_destroy(&a.qp);
+	up_pair(&a, &b);
+	mkv_rdma_qp_fail(a.qp);
+	assert_int_equal(death_by_assert(posts_to_a_broken_one, &a), 1);
+	up_end(&a, &b);
+	up_none(&a, &b);
+}
+
+/* Many rounds from one seed: pieces, messages, steps, breaks, in any order. What holds is checked by the callbacks. */
+static void
+whatever_happens(void **state)
+{
+	struct up a, b;
+	struct rnd r;
+
+	(void)state;
+	up_both(&a, &b);
+	rnd_init(&r, 77);
+	for (unsigned round = 0; round < 300; round++) {
+		up_pair(&a, &b);
+		fv_quirks(rnd_below(&r, 8));
+		fv_hold((int)rnd_below(&r, 2));
+		for (unsigned i = 0; i < 60; i++) {
+			struct up *u = rnd_below(&r, 2) ? &a : &b;
+
+			switch (rnd_below(&r, 9)) {
+			case 0: case 1: case 2:
+				if (mkv_rdma_qp_room(u->qp) > 0)
+					up_write(u, u->far, rnd_below(&r, 100) * 64, 64, rnd_below(&r, 4) == 0);
+				break;
+			case 3:
+				if (mkv_rdma_qp_room(u->qp) > 0)
+					up_read(u, u->far, 8192 + rnd_below(&r, 100) * 64, 64, 0);
+				break;
+			case 4:
+				if (mkv_rdma_qp_send_room(u->qp) > 0)
+					up_say(u, (char *)u->area, 1 + rnd_below(&r, UP_LONGEST - 1), 0);
+				break;
+			case 5: fv_step(rnd_below(&r, 10)); break;
+			case 6: mkv_rdma_hub_flush(u->hub); break;
+			case 7: mkv_rdma_hub_poll(u->hub, rnd_below(&r, 20)); break;
+			default:
+				if (rnd_below(&r, 20) == 0)
+					fv_qp_break(mkv_rdma_qp_number(u->qp));
+				else if (rnd_below(&r, 20) == 0)
+					mkv_rdma_qp_fail(u->qp);
+			}
+		}
+		fv_hold(0);
+		up_end(&a, &b);
+	}
+	up_none(&a, &b);
+}
+
+static void
+every_status_has_words(void **state)
+{
+	static const enum ibv_wc_status of[] = { IBV_WC_SUCCESS, IBV_WC_LOC_LEN_ERR, IBV_WC_LOC_QP_OP_ERR, IBV_WC_LOC_PROT_ERR, IBV_WC_WR_FLUSH_ERR,
+		IBV_WC_LOC_ACCESS_ERR, IBV_WC_BAD_RESP_ERR, IBV_WC_REM_INV_REQ_ERR, IBV_WC_REM_ACCESS_ERR, IBV_WC_REM_OP_ERR, IBV_WC_RETRY_EXC_ERR,
+		IBV_WC_RNR_RETRY_EXC_ERR, IBV_WC_REM_ABORT_ERR, IBV_WC_FATAL_ERR, IBV_WC_RESP_TIMEOUT_ERR, (enum ibv_wc_status)999 };
+
+	(void)state;
+	for (unsigned i = 0; i < MKV_ARRAY_LEN(of); i++)
+		for (unsigned k = 0; k < i; k++)
+			assert_string_not_equal(rdma_wc_text(of[i]), rdma_wc_text(of[k]));
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_mistake_has_its_words),
+		cmocka_unit_test(the_far_end_breaks_too),
+		cmocka_unit_test(nobody_answers),
+		cmocka_unit_test(no_receives_are_left),
+		cmocka_unit_test(the_fence_holds),
+		cmocka_unit_test(what_is_out_comes_back),
+		cmocka_unit_test(silence_ends),
+		cmocka_unit_test(a_fence_that_is_refused),
+		cmocka_unit_test(posting_fails),
+		cmocka_unit_test(callbacks_may_fail),
+		cmocka_unit_test(late_completions_meet_nobody),
+		cmocka_unit_test(the_completion_queue_fails),
+		cmocka_unit_test(states_are_kept),
+		cmocka_unit_test(whatever_happens),
+		cmocka_unit_test(every_status_has_words),
+	};
+
+	return (cmocka_run_group_tests(tests, NULL, NULL));
+}

@@ -35,18 +35,19 @@ budget_arena_meta(uint64_t arena_bytes)
 }
 
 static void
-budget_segment(struct budget *b, enum budget_part part, uint64_t bytes)
+budget_segment(struct budget *b, enum budget_part part, uint64_t bytes, int node)
 {
 	MKV_ASSERT(b->n_seg < BUDGET_SEGS_MAX);
-	b->seg[b->n_seg++] = (struct pages_seg){ .bytes = bytes, .node = -1, .part = part };
+	b->seg[b->n_seg++] = (struct pages_seg){ .bytes = bytes, .node = node, .part = part };
 }
 
 void
 budget_fronts(struct budget *b, const struct mkv_params *p, const struct config_derived *d)
 {
-	*b = (struct budget){ .sys = mkv_topo_sys() };
+	*b = (struct budget){ .sys = MKV_TOPO_SYS };
 	for (uint32_t i = 0; i < d->front_count; i++)
-		budget_segment(b, BUDGET_STAGE, mkv_stage_bytes(d->stage_data_bytes, (uint32_t)p->memory_block_size, p->memory_slots));
+		budget_segment(b, BUDGET_STAGE, mkv_stage_bytes(d->stage_data_bytes, (uint32_t)p->memory_block_size, p->memory_slots),
+		    i < d->shard_count ? -1 : affinity_rail_node(p, i - d->shard_count));
 }
 
 void
@@ -56,7 +57,7 @@ budget_drive(struct budget *b, const struct mkv_params *p, uint64_t bytes)
 	if (p->storage_mode != MKV_STORAGE_MEMORY)
 		return;
 	b->part[BUDGET_ARENAS] += budget_arena_meta(bytes);
-	budget_segment(b, BUDGET_ARENAS, bytes);
+	budget_segment(b, BUDGET_ARENAS, bytes, -1);
 }
 
 uint64_t

@@ -87,7 +87,7 @@ heritage_stage(struct proc *p)
 
 	bytes = mkv_stage_bytes(data_bytes, chunk_bytes, slots);
 	MKV_ASSERT(bytes > 0);			/* the parameters' ranges lie within the segment's */
-	p->stage_fd = pages_create(p->sup->params, mkv_topo_sys(), "memkv-stage", bytes, p->node, &p->stage);
+	p->stage_fd = pages_create(p->sup->params, MKV_TOPO_SYS, "memkv-stage", bytes, p->node, &p->stage);
 	if (p->stage_fd < 0)
 		return (p->stage_fd);
 	r = mkv_stage_format(p->stage_fd, data_bytes, chunk_bytes, slots, p->stage.page_bytes == 0);
@@ -103,7 +103,7 @@ heritage_arena(struct proc *p)
 	uint64_t bytes = p->sup->conf->drive[p->index].max_size;
 
 	p->arena_meta_bytes = budget_arena_meta(bytes);
-	p->arena_fd = pages_create(p->sup->params, mkv_topo_sys(), "memkv-arena", bytes, p->node, &p->arena);
+	p->arena_fd = pages_create(p->sup->params, MKV_TOPO_SYS, "memkv-arena", bytes, p->node, &p->arena);
 	if (p->arena_fd < 0)
 		return (p->arena_fd);
 	p->arena_meta_fd = mkv_os_shm_create("memkv-arena-meta", p->arena_meta_bytes, 0);
@@ -166,6 +166,7 @@ heritage_one(struct proc *p, char *why, unsigned why_bytes)
 {
 	int r;
 
+	affinity_place(p);
 	if ((r = heritage_bell(p)) != 0 || (r = heritage_metrics(p)) != 0) {
 		snprintf(why, why_bytes, "%s: shared memory: %s", p->child.name, mkv_err(r));
 		return (r);
@@ -217,7 +218,7 @@ heritage_say_pages(const struct mkv_sup *s, const char *what, uint32_t first, ui
 	if (last == NULL)
 		return;
 	(void)mkv_os_memory(&m);
-	pages_say(s->params, mkv_topo_sys(), seg, n, m.huge_page_bytes, words, sizeof(words));
+	pages_say(s->params, MKV_TOPO_SYS, seg, n, m.huge_page_bytes, words, sizeof(words));
 	heritage_one_line(words);
 	mkv_log(MKV_EV_PAGES, "what=%s bytes=%" PRIu64 " pages=%s text=%s", what, bytes, pages_text(last, text, sizeof(text)), words);
 }

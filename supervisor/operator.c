@@ -151,12 +151,16 @@ op_row(const struct proc *p)
 	const struct child *ch = &p->child;
 	uint64_t up = ch->state == CHILD_RUNNING ? (mkv_now_ns() - ch->ready_ns) / MKV_NS_PER_SEC : 0;
 	const char *detail = proc_words(p), *jail = ch->state == CHILD_RUNNING ? p->jail_missing : "";
-	char pages[64];
+	char pages[64], far[1024];
 
 	json_t *row = json_pack("{s:s,s:s,s:i,s:I,s:i,s:s,s:s%}", "name", ch->name, "state", child_state_name(ch->state), "pid",
 	    p->life != NULL ? (int)p->life->pid : 0, "uptime_s", (json_int_t)up, "restarts", (int)ch->restart_count, "jail_missing",
 	    jail, "detail", detail, strlen(detail));
 
+	if (row != NULL && p->node >= 0)
+		json_object_set_new(row, "node", json_integer(p->node));
+	if (row != NULL && affinity_far(p, far, sizeof(far))[0] != '\0')
+		json_object_set_new(row, "far", json_string(far));
 	if (row != NULL && heritage_memory(p) != NULL)
 		json_object_set_new(row, "pages", json_string(pages_text(heritage_memory(p), pages, sizeof(pages))));
 	/* What the drive's own registry counts; memkv drive info has the rows. */

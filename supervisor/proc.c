@@ -437,8 +437,9 @@ proc_spawn(struct child *c)
 {
 	struct proc *p = c->owner;
 	struct mkv_sup *s = p->sup;
+	struct mkv_os_cpus cpus;
 	struct spawned sp;
-	char path[640], why[600];
+	char path[640], why[600], node[16] = "-";
 	int r;
 
 	snprintf(p->detail, sizeof(p->detail), "%s", p->absent ? p->why : "");	/* what it waits for stands until it says something else */
@@ -449,7 +450,8 @@ proc_spawn(struct child *c)
 		c->held = 1;
 		return (r);
 	}
-	if ((r = spawn_child(path, c->name, p->epoch == 0, &sp)) != 0) {
+	affinity_place(p);
+	if ((r = spawn_child(path, c->name, p->epoch == 0, affinity_cpus(p, &cpus) ? &cpus : NULL, &sp)) != 0) {
 		snprintf(p->why, sizeof(p->why), "cannot be started: %s", mkv_err(r));
 		mkv_log(MKV_EV_CHILD_DIED, "child=%s why=%s", c->name, p->why);
 		return (r);
@@ -462,8 +464,10 @@ proc_spawn(struct child *c)
 		(void)waitpid(sp.pid, NULL, WNOHANG);
 		return (r);
 	}
+	if (p->node >= 0)
+		snprintf(node, sizeof(node), "%d", p->node);
 	if (!p->absent)
-		mkv_log(MKV_EV_CHILD_START, "child=%s child_pid=%d epoch=%" PRIu32, c->name, (int)sp.pid, p->epoch);
+		mkv_log(MKV_EV_CHILD_START, "child=%s child_pid=%d epoch=%" PRIu32 " node=%s", c->name, (int)sp.pid, p->epoch, node);
 	if (heritage_rings(p) != 0)
 		proc_break(p, "no memory for its rings");
 	return (0);

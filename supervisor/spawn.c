@@ -67,7 +67,7 @@ spawn_env(char *env[SPAWN_ENV_MAX], int first_life)
 
 /* The child's side. Never returns. */
 MKV_NORETURN static void
-spawn_exec(const char *path, char *const argv[], char *const env[], int null_fd, int log_fd, int ctl_fd)
+spawn_exec(const char *path, char *const argv[], char *const env[], const struct mkv_os_cpus *cpus, int null_fd, int log_fd, int ctl_fd)
 {
 	static const char oops[] = "level=error event=start_failed text=\"cannot execute the program\"\n";
 	struct sigaction dfl = { .sa_handler = SIG_DFL };
@@ -77,6 +77,8 @@ spawn_exec(const char *path, char *const argv[], char *const env[], int null_fd,
 		(void)sigaction(s, &dfl, NULL);
 	sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+	if (cpus != NULL)
+		(void)mkv_os_cpus_set(cpus);	/* elsewhere it is slower, nothing else */
 	(void)setsid();				/* a terminal's ^C is for the supervisor */
 	/* All three are above 3 (see spawn_above), so no dup2 hits one that is still needed. */
 	if (dup2(null_fd, 0) == -1 || dup2(log_fd, 1) == -1 || dup2(log_fd, 2) == -1 || dup2(ctl_fd, 3) == -1)
@@ -110,7 +112,7 @@ spawn_close(int *fd)
 }
 
 static int
-spawn_fork(const char *path, const char *name, int first_life, int null_fd, int log_fd, int ctl_fd, struct spawned *out)
+spawn_fork(const char *path, const char *name, int first_life, const struct mkv_os_cpus *cpus, int null_fd, int log_fd, int ctl_fd, struct spawned *out)
 {
 	char *env[SPAWN_ENV_MAX], *argv[3];
 	unsigned n = spawn_env(env, first_life);
@@ -121,7 +123,7 @@ spawn_fork(const char *path, const char *name, int first_life, int null_fd, int 
 	argv[2] = NULL;
 	out->pid = fork();
 	if (out->pid == 0)
-		spawn_exec(path, argv, env, null_fd, log_fd, ctl_fd);
+		spawn_exec(path, argv, env, cpus, null_fd, log_fd, ctl_fd);
 	if (out->pid == -1)
 		r = mkv_err_from_errno(errno);
 	while (n > 0)
@@ -142,7 +144,7 @@ spawn_watch(struct spawned *out)
 }
 
 int
-spawn_child(const char *path, const char *name, int first_life, struct spawned *out)
+spawn_child(const char *path, const char *name, int first_life, const struct mkv_os_cpus *cpus, struct spawned *out)
 {
 	int ctl[2] = { -1, -1 }, log[2] = { -1, -1 }, null_fd, r = MKV_E_SYSTEM;
 
@@ -154,7 +156,7 @@ spawn_child(const char *path, const char *name, int first_life, struct spawned *
 	/* Neither end waits for the other: a child's line that finds the pipe full is lost. */
 	if (ctl[1] == -1 || log[1] == -1 || fcntl(log[0], F_SETFL, O_NONBLOCK) != 0 || fcntl(log[1], F_SETFL, O_NONBLOCK) != 0)
 		goto out;
-	if ((r = spawn_fork(path, name, first_life, null_fd, log[1], ctl[1], out)) != 0 || (r = spawn_watch(out)) != 0)
+	if ((r = spawn_fork(path, name, first_life, cpus, null_fd, log[1], ctl[1], out)) != 0 || (r = spawn_watch(out)) != 0)
 		goto out;
 	TAKE_FD(out->ctl_fd, ctl[0]);
 	TAKE_FD(out->log_fd, log[0]);

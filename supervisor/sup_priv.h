@@ -3,7 +3,7 @@
  *
  *	main.c		command line; run.c: start and end; sup.c: ready, reload, orderly stop
  *	proc.c		one row of the table: process, control socket, log pipe, liveness		(child.c: its states)
- *	spawn.c		fork and exec							heritage.c: segments (pages.c: in which pages), and what a child is given
+ *	spawn.c		fork and exec							heritage.c: segments (pages.c: in which pages; affinity.c: on which NUMA node), and what a child is given
  *	peers.c		deaths told to the neighbours, DRAINED, the epoch		pool.c: the pool map	moved.c: drives at another path
  *	operator.c	memkvctl's socket						admin/: HTTP
  *
@@ -17,6 +17,7 @@
 
 #include <uv.h>
 
+#include "common/base/os.h"
 #include "common/shm/metric.h"
 #include "proto/control.pb-c.h"
 #include "supervisor/child_priv.h"
@@ -257,12 +258,19 @@ void		proc_send(struct proc *p, const Mkv__Ctl__Control *m, const int *fds, unsi
 void		proc_break(struct proc *p, const char *why);	/* protocol broken or hung: SIGKILL */
 void		proc_break_ring(struct proc *p, const struct proc *with, const char *why);	/* it damaged that ring: SIGKILL; has a life that is not broken */
 
-/* spawn.c: exec of program with its four descriptors. 0 and the parent's ends; MKV_E_SYSTEM. */
+/* affinity.c */
+int		affinity_rail_node(const struct mkv_params *p, uint32_t rail);	/* of the device of that place in rdma.devices; -1: none */
+void		affinity_place(struct proc *p);				/* finds p->node */
+int		affinity_cpus(const struct proc *p, struct mkv_os_cpus *out);	/* those it is to stay on; 0: wherever the system puts it */
+/* The drives that a rail reaches across NUMA nodes or PCIe domains: "drive:0 (NUMA nodes 0 and 1)"; "": none, or p is no rail. Returns dst. */
+char *		affinity_far(const struct proc *p, char *dst, size_t dst_bytes);
+
+/* spawn.c: exec of program with its four descriptors, on those processors (NULL: any). 0 and the parent's ends; MKV_E_SYSTEM. */
 struct spawned {
 	pid_t		pid;
 	int		pidfd, ctl_fd, log_fd;
 };
-int		spawn_child(const char *path, const char *name, int first_life, struct spawned *out);
+int		spawn_child(const char *path, const char *name, int first_life, const struct mkv_os_cpus *cpus, struct spawned *out);
 const char *	spawn_program(enum sup_kind kind);
 
 /* heritage.c */

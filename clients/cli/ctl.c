@@ -292,6 +292,10 @@ ctl_show_row(FILE *to, const json_t *row, int width)
 	if (json_integer_value(json_object_get(scrub, "pass")) > 0)
 		fprintf(to, ", scrub %lld%% of pass %lld", (long long)json_integer_value(json_object_get(scrub, "percent")),
 		    (long long)json_integer_value(json_object_get(scrub, "pass")));
+	if (json_is_integer(json_object_get(row, "node")))
+		fprintf(to, ", node %lld", (long long)json_integer_value(json_object_get(row, "node")));
+	if (ctl_text(row, "far")[0] != '\0')
+		fprintf(to, ", far from %s", ctl_text(row, "far"));
 	if (ctl_text(row, "pages")[0] != '\0')
 		fprintf(to, ", memory in %s", ctl_text(row, "pages"));
 	fprintf(to, "%s%s%s%s\n", jail[0] != '\0' ? ", jail lacks " : "", jail, detail[0] != '\0' ? ", " : "", detail);

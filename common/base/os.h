@@ -60,6 +60,8 @@ struct mkv_os_medium {
 	int		is_block;
 };
 int	mkv_os_medium_query(int fd, struct mkv_os_medium *out);
+/* The block device that path is, or that its file lies on. 0, MKV_E_UNSUPPORTED, or why not. */
+int	mkv_os_block_number(const char *path, unsigned *major_no, unsigned *minor_no);
 /* Open for all I/O of a drive: O_DIRECT where it works (*direct says), block devices also O_EXCL. MKV_E_LOCKED if busy. */
 int	mkv_os_medium_open(const char *path, int *direct);
 int	mkv_os_medium_lock(int fd);				/* flock LOCK_EX|LOCK_NB: 0, MKV_E_LOCKED */
@@ -80,6 +82,13 @@ int	mkv_os_memory(struct mkv_os_memory *out);		/* 0 or MKV_E_SYSTEM */
 int	mkv_os_cpu_count(void);
 int	mkv_os_clock_synchronised(void);			/* does something keep the clock right? 1, 0, or -errno: the system does not tell */
 int	mkv_os_uring_try(void);					/* make an io_uring and drop it: 0, or -errno as the system says it */
+#define MKV_OS_CPUS_MAX		1024u
+struct mkv_os_cpus {
+	uint64_t	bit[MKV_OS_CPUS_MAX / 64];	/* processor i: bit i % 64 of word i / 64 */
+};
+/* The processors that this thread may run on, and those that it makes later. set: for between fork and exec. 0, MKV_E_UNSUPPORTED, or why not. */
+int	mkv_os_cpus_get(struct mkv_os_cpus *out);
+int	mkv_os_cpus_set(const struct mkv_os_cpus *cpus);
 int	mkv_os_listen_tcp(const char *host, uint16_t port, int reuseport, uint16_t *bound_port);	/* bound, listening, non-blocking */
 /* Tells of entries that leave a directory. A descriptor (non-blocking, readable when there is news) or MKV_E_*. */
 int	mkv_os_watch_dir(const char *path);

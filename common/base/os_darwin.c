@@ -350,6 +350,12 @@ mkv_os_medium_query(int fd, struct mkv_os_medium *out)
 	return (0);
 }
 
+int
+mkv_os_block_number(const char *path MKV_UNUSED, unsigned *major_no MKV_UNUSED, unsigned *minor_no MKV_UNUSED)
+{
+	return (MKV_E_UNSUPPORTED);
+}
+
 /* F_NOCACHE is the nearest thing to O_DIRECT. */
 int
 mkv_os_medium_open(const char *path, int *direct)
@@ -459,6 +465,19 @@ int
 mkv_os_watch_left(int fd MKV_UNUSED, const char *name MKV_UNUSED)
 {
 	return (0);
+}
+
+int
+mkv_os_cpus_get(struct mkv_os_cpus *out)
+{
+	*out = (struct mkv_os_cpus){ 0 };
+	return (MKV_E_UNSUPPORTED);
+}
+
+int
+mkv_os_cpus_set(const struct mkv_os_cpus *cpus MKV_UNUSED)
+{
+	return (MKV_E_UNSUPPORTED);
 }
 
 int

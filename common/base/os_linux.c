@@ -24,6 +24,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/timex.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -77,7 +78,7 @@ shm_touch(void *p, uint64_t bytes)
 
 /*
  * Mapping promises the pages, touching them gets them: by the kernel's hand, for which a limit of the cgroup is an error (EFAULT) and no signal. Where
- * memory policy is out of reach (containers) pages come from any node.
+ * memory policy is out of reach (containers, cpusets) pages come from any node.
  */
 static int
 shm_take_huge(int fd, uint64_t bytes, uint64_t page_bytes, int node)
@@ -87,8 +88,8 @@ shm_take_huge(int fd, uint64_t bytes, uint64_t page_bytes, int node)
 
 	if (p == MAP_FAILED)
 		return (MKV_E_NOMEM);
-	if (node >= 0 && (r = shm_policy(p, bytes, POLICY_BIND, node)) == MKV_E_UNSUPPORTED)
-		r = 0;
+	if (node >= 0)
+		(void)shm_policy(p, bytes, POLICY_BIND, node);
 	for (uint64_t at = 0; at < bytes && r == 0; at += page_bytes)
 		r = shm_touch(p + at, page_bytes);
 	(void)munmap(p, bytes);
@@ -416,6 +417,20 @@ mkv_os_medium_query(int fd, struct mkv_os_medium *out)
 	return (0);
 }
 
+int
+mkv_os_block_number(const char *path, unsigned *major_no, unsigned *minor_no)
+{
+	struct stat st;
+	dev_t dev;
+
+	if (stat(path, &st) != 0)
+		return (os_err());
+	dev = S_ISBLK(st.st_mode) ? st.st_rdev : st.st_dev;
+	*major_no = major(dev);
+	*minor_no = minor(dev);
+	return (0);
+}
+
 /* O_EXCL on a block device without O_CREAT means: nobody else has it mounted or opened so. */
 int
 mkv_os_medium_open(const char *path, int *direct)
@@ -617,6 +632,34 @@ mkv_os_watch_left(int fd, const char *name)
 			p += sizeof(*ev) + ev->len;
 		}
 	return (left);
+}
+
+_Static_assert(CPU_SETSIZE >= MKV_OS_CPUS_MAX, "a set has room for ours");
+
+int
+mkv_os_cpus_get(struct mkv_os_cpus *out)
+{
+	cpu_set_t set;
+
+	*out = (struct mkv_os_cpus){ 0 };
+	if (sched_getaffinity(0, sizeof(set), &set) != 0)
+		return (os_err());
+	for (unsigned i = 0; i < MKV_OS_CPUS_MAX; i++)
+		if (CPU_ISSET(i, &set))
+			out->bit[i / 64] |= 1ull << i % 64;
+	return (0);
+}
+
+int
+mkv_os_cpus_set(const struct mkv_os_cpus *cpus)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	for (unsigned i = 0; i < MKV_OS_CPUS_MAX; i++)
+		if (cpus->bit[i / 64] >> i % 64 & 1)
+			CPU_SET(i, &set);
+	return (sched_setaffinity(0, sizeof(set), &set) == 0 ? 0 : os_err());
 }
 
 int

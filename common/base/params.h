@@ -26,6 +26,7 @@ enum mkv_param_type {
 enum mkv_param_scope { MKV_PARAM_RESTART, MKV_PARAM_RELOAD, MKV_PARAM_IGNORED };
 
 /* Values of the ENUM fields, in the order of their rows. log.level is enum mkv_log_level. */
+enum { MKV_NUMA_AUTO, MKV_NUMA_OFF };
 enum { MKV_LOG_FORMAT_LOGFMT, MKV_LOG_FORMAT_JSON };
 enum { MKV_HUGEPAGES_AUTO, MKV_HUGEPAGES_REQUIRE, MKV_HUGEPAGES_OFF };
 enum { MKV_HUGEPAGE_AUTO, MKV_HUGEPAGE_2M, MKV_HUGEPAGE_1G };

@@ -170,15 +170,17 @@ status_process(const struct proc *p)
 {
 	uint64_t up = p->child.state == CHILD_RUNNING ? (mkv_now_ns() - p->child.ready_ns) / MKV_NS_PER_SEC : 0;
 	json_t *words = json_array();
+	char far[1024];
 	const char *w;
 
 	/* Last words are for a process that is gone: what a living one says is in the log. */
 	for (uint32_t i = 0; p->life == NULL && (w = logs_word(&p->words, i)) != NULL; i++)
 		json_array_append_new(words, status_string(w));
-	return (json_pack("{s:s,s:s,s:i,s:i,s:I,s:I,s:o,s:o,s:o,s:o,s:o}", "name", p->child.name, "state", child_state_name(p->child.state),
+	return (json_pack("{s:s,s:s,s:i,s:i,s:I,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:s}", "name", p->child.name, "state", child_state_name(p->child.state),
 	    "pid", p->life != NULL ? (int)p->life->pid : 0, "restarts", (int)p->child.restart_count, "uptime_s", (json_int_t)up, "epoch",
 	    (json_int_t)p->epoch, "io", status_string(p->io), "jail_missing", status_list(p->jail_missing), "detail",
-	    status_string(p->detail), "why", status_string(p->why), "last_words", words));
+	    status_string(p->detail), "why", status_string(p->why), "last_words", words, "node", p->node >= 0 ? json_integer(p->node) : json_null(),
+	    "far", affinity_far(p, far, sizeof(far))));
 }
 
 static json_t *

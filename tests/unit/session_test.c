@@ -131,6 +131,28 @@ test_refused(void **state)
 	rig_client_close(&cl);
 }
 
+/* What a reload may change, and nothing else. */
+static void
+test_reload(void **state)
+{
+	struct mkv_front_conf c = rig.f->conf, before = c;
+
+	(void)state;
+	c.handshake_ns++;
+	c.idle_ns++;
+	c.stall_ns++;
+	c.accepted = !c.accepted;
+	c.verify_put = !c.verify_put;
+	c.inflight_max++;
+	c.front_id++;
+	mkv_front_reload(rig.f, &c);
+	c.inflight_max--;
+	c.front_id--;
+	assert_memory_equal(&rig.f->conf, &c, sizeof(c));
+	mkv_front_reload(rig.f, &before);
+	assert_memory_equal(&rig.f->conf, &before, sizeof(c));
+}
+
 static void
 test_keys(void **state)
 {
@@ -469,6 +491,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_reload, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_keys, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_replays, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wrong_state, setup, teardown),

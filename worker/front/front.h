@@ -86,7 +86,7 @@ void		mkv_front_door(struct mkv_front *f, int fd, int file);
 void		mkv_front_stop(struct mkv_front *f, uint64_t grace_ns);
 int		mkv_front_idle(const struct mkv_front *f);	/* 1: stopped, and no connection, request or answer of a drive is left */
 
-void		mkv_front_reload(struct mkv_front *f, const struct mkv_front_conf *c);		/* times and durability of it */
+void		mkv_front_reload(struct mkv_front *f, const struct mkv_front_conf *c);		/* times, durability and checks of it */
 
 int		mkv_front_is_loopback(const struct sockaddr_storage *ss);			/* also of a unix socket */
 

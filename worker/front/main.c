@@ -252,6 +252,7 @@ conf_times(const struct mkv_params *p, struct mkv_front_conf *c)
 	c->idle_ns = p->network_idle_timeout != 0 ? p->network_idle_timeout * MKV_NS_PER_US : ROOM_NEVER_NS;
 	c->stall_ns = p->network_stall_timeout * MKV_NS_PER_US;
 	c->accepted = p->storage_durability == MKV_DURABILITY_ACCEPTED;
+	c->verify_put = p->integrity_verify_put != MKV_VERIFY_PUT_OFF;
 }
 
 static int

@@ -82,6 +82,7 @@ client_init(struct mkv_client *c)
 	c->pid = getpid();
 	c->bell_wait = c->bell_ring = -1;
 	(void)pthread_mutex_init(&c->mutex, NULL);
+	(void)pthread_mutex_init(&c->gpu_lock, NULL);
 	client_cond_init(&c->freed);
 	client_cond_init(&c->completed);
 	client_cond_init(&c->rails_changed);
@@ -166,6 +167,10 @@ client_free(struct mkv_client *c)
 	(void)pthread_cond_destroy(&c->freed);
 	(void)pthread_cond_destroy(&c->completed);
 	(void)pthread_cond_destroy(&c->rails_changed);
+	if (c->gpu_lane != NULL)
+		mkv_gpu_lane_fini(c->gpu_lane);
+	free(c->gpu_lane);
+	(void)pthread_mutex_destroy(&c->gpu_lock);
 	(void)pthread_mutex_destroy(&c->mutex);
 	mkv_wipe(&c->cf, sizeof(c->cf));
 	c->magic = 0;

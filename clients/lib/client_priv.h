@@ -33,6 +33,7 @@
 
 #include <memkv/memkv.h>
 
+#include "clients/lib/gpu.h"
 #include "common/base/assert.h"
 #include "common/base/auth.h"
 #include "common/base/crc.h"
@@ -187,6 +188,9 @@ struct leg {				/* what one server has to do for an op */
 	uint64_t	rx_off;			/* GET: bytes received */
 	uint64_t	bad_off;		/* crc_bad: the first chunk, in the value, that did not match: what REPORT is about */
 	int		rx_begun;		/* first part seen */
+	const uint8_t	*stage;			/* PUT of a GPU's memory: where the frame in work lies, and which byte of the value is its first */
+	uint64_t	stage_off;
+	int		stage_error;		/* GET into a GPU's memory: why what came did not get there */
 	/* key lists: this server's share of op->keys */
 	uint32_t	*idx;			/* NULL: all of them, in order */
 	uint32_t	n_idx, tx_key, rx_key, n_there;
@@ -228,6 +232,8 @@ struct op {
 	struct iovec	*iov;
 	unsigned	n_iov, iov_at;		/* iov_at, iov_at_off: cursor of mkv_op_iov_slice() */
 	uint64_t	iov_bytes, iov_at_off;
+	int16_t		dev_inline[IOV_INLINE];
+	int16_t		*dev;			/* NULL: the host's memory; else of each iovec: the GPU whose memory it is, -1 none */
 	struct keyset	*keys;
 	uint8_t		*present, *reasons;	/* the caller's, only while OP_LENT */
 	uint32_t	crcs[PART_CRCS_MAX];	/* of the first part, made by the caller's thread */
@@ -364,6 +370,7 @@ struct loop {
 	struct http	*http;			/* first loop, if asked for */
 	uint8_t		*scratch;		/* bytes nobody wants are received here */
 	struct rails	*rails;			/* rail.h; NULL: none wanted */
+	struct mkv_gpu_lane *gpu_lane;		/* NULL until a GPU's memory comes */
 	uint64_t	now_ns;			/* of this turn, of this completion */
 	int		dirty;			/* flush() has something to do */
 	struct mkv_list	live;			/* ops in work, by op->link */
@@ -438,6 +445,10 @@ struct mkv_client {
 	int		bell_wait, bell_ring, bell_rung;	/* -1 until somebody asks */
 	struct mkv_list	regions;
 	_Atomic unsigned n_regions;
+	char		gpu_why[256];		/* what the CUDA driver said when it failed last */
+
+	pthread_mutex_t	gpu_lock;		/* callers' own copies: */
+	struct mkv_gpu_lane *gpu_lane;		/* NULL until there is one */
 };
 
 /* Entry of every public call: 0; MKV_ERR_INVAL no handle; MKV_ERR_FORKED. */
@@ -463,6 +474,7 @@ struct mkv_region {
 	size_t		bytes, mapped;		/* mapped 0: the memory is the caller's */
 	int		fd;
 	unsigned	in_flight;
+	struct mkv_gpu_mem memory;		/* what it is made of: asked for once */
 	/* By device; set once under the fabric's lock of registrations, read by loops that have the device. */
 	_Atomic(struct mkv_rdma_mem *) mem[RDMA_DEVS_MAX];
 	_Atomic int	mem_error[RDMA_DEVS_MAX];
@@ -470,6 +482,28 @@ struct mkv_region {
 
 struct mkv_region *mkv_region_enter(struct mkv_client *c, const struct iovec *iov, unsigned n);	/* NULL: memory of none */
 void	mkv_region_leave(struct mkv_client *c, struct mkv_region *r);
+int	mkv_region_memory(struct mkv_client *c, const void *p, struct mkv_gpu_mem *m);	/* 1: p lies in a region, *m is what it is made of */
+
+/* ---- memory that the CPU may not touch: stage.c ---- */
+
+#define STAGE_BYTES	(1u << 20)		/* copied at once at most: what a deadline may be kept waiting for. A multiple of MKV_CRC_CHUNK */
+
+struct stage {				/* a bounce buffer; zeroed is none */
+	uint8_t		*buf;
+	uint32_t	bytes;
+	int		device, pinned;
+};
+
+/* Caller: which of the op's iovecs are a GPU's: o->dev. 0; MKV_E_IO, MKV_E_NOMEM. */
+int	mkv_stage_look(struct op *o);
+/* Caller: memcpy, whatever memory `from` is. 0; MKV_E_IO, MKV_E_NOMEM, MKV_E_TIMEOUT. */
+int	mkv_stage_read(struct mkv_client *c, void *to, const void *from, size_t bytes, uint64_t until_ns);
+/* Loop: at least so many bytes in s. 0 or MKV_E_NOMEM. Free: also of none. */
+int	mkv_stage_room(struct stage *s, struct op *o, uint32_t bytes);
+void	mkv_stage_free(struct stage *s, struct loop *l);
+/* Loop, the op lent: [off, off + bytes) of the caller's memory to buf, or (in) from it. 0; MKV_E_IO; MKV_E_TIMEOUT: the deadline came before the end. */
+int	mkv_stage_copy(struct op *o, uint64_t off, uint8_t *buf, uint64_t bytes, int in);
+void	mkv_gpu_failed(struct mkv_client *c, const char *why);
 
 void	mkv_metrics_op(struct op *o);				/* count a finished op */
 

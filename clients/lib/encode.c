@@ -58,6 +58,11 @@ mkv_frame_payload(struct leg *l, struct iovec *out, unsigned max, uint64_t *got)
 	struct op *o = l->op;
 	uint64_t at;
 
+	if (l->stage != NULL) {
+		out[0] = (struct iovec){ .iov_base = (void *)(uintptr_t)(l->stage + (l->tx_off - l->stage_off)), .iov_len = l->frame_left };
+		*got = l->frame_left;
+		return (1);
+	}
 	if (o->kind != OPK_STREAM)
 		return (mkv_op_iov_slice(o, l->tx_off, l->frame_left, out, max, got));
 	at = l->tx_off - (o->part->total - o->part->bytes);

@@ -115,6 +115,8 @@ mkv_op_put_back(struct op *o)
 	op_check_ended(o);
 	if (o->iov != o->iov_inline)
 		free(o->iov);
+	if (o->dev != o->dev_inline)
+		free(o->dev);
 	if (o->legs != &o->one)
 		free(o->legs);
 	mkv_keys_free(o);
@@ -145,7 +147,7 @@ mkv_op_set_iov(struct op *o, const struct iovec *iov, unsigned n)
 		o->iov_bytes += iov[i].iov_len;
 	}
 	o->n_iov = n;
-	return (0);
+	return (mkv_stage_look(o));
 }
 
 int
@@ -225,7 +227,7 @@ mkv_op_submit(struct op *o, struct sink *sink)
 {
 	o->sink = sink;
 	o->start_ns = mkv_now_ns();
-	if (o->kind == OPK_PUT && !o->c->cf.no_verify)
+	if (o->kind == OPK_PUT && !o->c->cf.no_verify && o->dev == NULL)
 		op_first_crcs(o);
 	o->region = mkv_region_enter(o->c, o->iov, o->n_iov);
 	atomic_store_explicit(&o->own, OP_LOOP, memory_order_release);

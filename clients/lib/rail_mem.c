@@ -3,9 +3,10 @@
  *
  *   a region        registered once with the device
  *   small           through a bounce buffer of the hub: copied, never lent
+ *   of a GPU        not at all: it goes by a connection, staged
  *   anything else   registered for this request, piece by piece, and given up with it
  *
- * mem_kind() is the one place that decides; other kinds of memory (of a GPU) belong there. The loop's thread. Owns what is registered for one request. Registrations of
+ * mem_kind() is the one place that decides. The loop's thread. Owns what is registered for one request. Registrations of
  * memory that is no region are not kept: nobody tells us when it is unmapped, and the old pages would be served under the new address.
  * Fails: no bounce buffer is free (MKV_E_AGAIN: some come back); what cannot be registered, or has too many pieces: the request goes by a connection.
  */
@@ -20,7 +21,7 @@
 #define PIECES_MOST	100u		/* of one message: leaves room for a piece that lies in two registrations */
 #define SEG_MOST_BYTES	(1ull << 30)
 
-enum mem_kind { MEM_REGION, MEM_BOUNCE, MEM_ONCE };
+enum mem_kind { MEM_REGION, MEM_BOUNCE, MEM_ONCE, MEM_GPU };
 
 static uint64_t
 mem_bytes(const struct op *o, const struct leg *l)
@@ -45,6 +46,8 @@ in_region(const struct op *o)
 static enum mem_kind
 mem_kind(const struct op *o, uint64_t bytes)
 {
+	if (o->dev != NULL)
+		return (MEM_GPU);
 	if (in_region(o))
 		return (MEM_REGION);
 	return (bytes <= BOUNCE_BYTES ? MEM_BOUNCE : MEM_ONCE);
@@ -83,6 +86,8 @@ mkv_rail_mem_fits(const struct op *o, const struct leg *l, uint32_t part_bytes)
 	if (l->no_rail)
 		return (0);
 	switch (mem_kind(o, bytes)) {
+	case MEM_GPU:
+		return (0);
 	case MEM_BOUNCE:
 		return (1);
 	case MEM_REGION:
@@ -134,6 +139,8 @@ mkv_rail_mem_take(struct rail *r, struct rail_slot *s)
 		return (0);
 	case MEM_ONCE:
 		return (take_once(r, s, bytes));
+	case MEM_GPU:
+		break;
 	}
 	return (MKV_E_UNSUPPORTED);
 }

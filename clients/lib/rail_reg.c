@@ -27,7 +27,7 @@ region_add(struct fabric *f, struct mkv_region *r, unsigned dev)
 	char why[WHY_BYTES];
 	int e;
 
-	if (region_mem(r, dev) != NULL)
+	if (region_mem(r, dev) != NULL || r->memory.kind != MKV_GPU_HOST)
 		return;
 	if (f->c->cf.rdma_on_demand && f->d[dev].dev->odp)
 		access |= MKV_RDMA_ON_DEMAND;

@@ -53,13 +53,34 @@ mkv_region_leave(struct mkv_client *c, struct mkv_region *r)
 	(void)pthread_mutex_unlock(&c->mutex);
 }
 
+int
+mkv_region_memory(struct mkv_client *c, const void *p, struct mkv_gpu_mem *m)
+{
+	const struct mkv_region *r;
+
+	if (atomic_load_explicit(&c->n_regions, memory_order_relaxed) == 0)
+		return (0);
+	(void)pthread_mutex_lock(&c->mutex);
+	if ((r = region_find(c, p)) != NULL)
+		*m = r->memory;
+	(void)pthread_mutex_unlock(&c->mutex);
+	return (r != NULL);
+}
+
 static int
 region_new(struct mkv_client *c, void *base, size_t bytes, struct mkv_region **out)
 {
 	struct mkv_region *r = calloc(1, sizeof(*r));
+	char why[MKV_GPU_WHY_BYTES];
+	int e;
 
 	if (r == NULL)
 		return (MKV_E_NOMEM);
+	if ((e = mkv_gpu_what(base, &r->memory, why)) != 0) {
+		mkv_gpu_failed(c, why);
+		free(r);
+		return (e);
+	}
 	r->magic = REGION_MAGIC;
 	r->c = c;
 	r->base = base;

@@ -229,7 +229,8 @@ stream_part(struct mkv_put_stream *s, const uint8_t *data, size_t bytes, uint64_
 		if (s->part.bytes == s->part.part_bytes && (r = stream_send(s, 0, until, NULL)) != 0)
 			return (r);
 		n = MKV_MIN(bytes, s->part.part_bytes - s->part.bytes);
-		memcpy(s->part.buf + s->part.bytes, data, n);
+		if ((r = mkv_stage_read(s->c, s->part.buf + s->part.bytes, data, n, until)) != 0)
+			return (s->failed = r);
 		s->part.bytes += (uint32_t)n;
 		s->part.total += n;
 	}

@@ -392,6 +392,8 @@ tcp_close(struct server *s)
 			(void)close(c->fd);
 		mkv_mac_destroy(&c->mac_tx);
 		mkv_mac_destroy(&c->mac_rx);
+		mkv_stage_free(&c->tx_stage, s->loop);
+		mkv_stage_free(&c->rx_stage, s->loop);
 		free(c->tx_buf);
 		free(c->rx_buf);
 		mkv_rail_destroy(c);

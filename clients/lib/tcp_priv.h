@@ -86,6 +86,7 @@ struct conn {
 	struct iovec	tx_iov[TX_IOV];
 	unsigned	tx_n;
 	struct mkv_list	tx_small;	/* legs whose whole frame is in tx_buf, on their way */
+	struct stage	tx_stage;	/* a part of a put of a GPU's memory, until it is sent */
 	/* receive: one at a time */
 	struct mkv_io	rx_io;
 	int		rx_busy;
@@ -95,9 +96,12 @@ struct conn {
 	struct mkv_hdr	rx_hdr;		/* of the payload that is coming */
 	struct slot	*rx_slot;	/* NULL: nobody's */
 	int		rx_lent;	/* the kernel writes to the caller's memory */
+	int		rx_staging;	/* it writes to rx_stage */
 	uint64_t	rx_left;
 	void		*rx_to;
 	uint32_t	rx_crcs[PART_CRCS_MAX + 1], rx_crcs_n, rx_crc_at, rx_crc, rx_crc_left;
+	struct stage	rx_stage;	/* a get into a GPU's memory: bytes of rx_leg before rx_off that are not there yet */
+	uint32_t	rx_staged, rx_stage_room;	/* how many; how many together before they are copied */
 };
 
 struct rail_known {			/* a rail as the server told of it */

@@ -120,6 +120,85 @@ rx_dropped(struct conn *c, uint32_t n)
 		mkv_conn_fail(c, MKV_E_TIMEOUT);
 }
 
+/* ---- payload for a GPU ---- */
+
+/* A place for the next bytes, and how many; NULL: they are for nobody, since the get has failed. */
+static uint8_t *
+rx_stage_place(struct conn *c, struct leg *l, uint64_t *room)
+{
+	int r;
+
+	if (l->stage_error != 0)
+		return (NULL);
+	if ((r = mkv_stage_room(&c->rx_stage, l->op, STAGE_BYTES)) != 0) {
+		l->stage_error = r;
+		return (NULL);
+	}
+	if (c->rx_staged == 0)				/* full where a chunk ends: what is copied has been compared */
+		c->rx_stage_room = STAGE_BYTES - (uint32_t)((l->op->off + l->rx_off) % MKV_CRC_CHUNK);
+	*room = c->rx_stage_room - c->rx_staged;
+	return (c->rx_stage.buf + c->rx_staged);
+}
+
+/* To the device, if they are good and somebody waits. */
+static void
+rx_stage_out(struct conn *c, struct leg *l)
+{
+	uint64_t bytes = c->rx_staged;
+
+	c->rx_staged = 0;
+	if (l->crc_bad || !mkv_op_lend(l->op))
+		return;
+	l->stage_error = mkv_stage_copy(l->op, l->rx_off - bytes, c->rx_stage.buf, bytes, 1);
+	mkv_op_unlend(l->op);
+}
+
+/* n bytes have come to rx_stage_place(). */
+static void
+rx_stage_took(struct conn *c, struct leg *l, uint32_t n)
+{
+	rx_placed(c, l, c->rx_stage.buf + c->rx_staged, n);
+	c->rx_staged += n;
+	if (c->rx_staged > 0 && (c->rx_left == 0 || c->rx_staged == c->rx_stage_room))
+		rx_stage_out(c, l);
+}
+
+static void
+rx_stage_copy(struct conn *c, struct leg *l, uint32_t n)
+{
+	uint64_t room;
+	uint32_t step;
+	uint8_t *to;
+
+	for (; n > 0; n -= step) {
+		if ((to = rx_stage_place(c, l, &room)) == NULL) {
+			c->rx_head += n;
+			rx_dropped(c, n);
+			return;
+		}
+		step = (uint32_t)MKV_MIN(n, room);
+		memcpy(to, c->rx_buf + c->rx_head, step);
+		c->rx_head += step;
+		rx_stage_took(c, l, step);
+	}
+}
+
+/* 1: a recv is on its way. The op is not lent: a caller that leaves need not wait for it. */
+static int
+rx_stage_piece(struct conn *c, struct leg *l, uint64_t want)
+{
+	uint64_t room;
+	uint8_t *to;
+
+	if ((to = rx_stage_place(c, l, &room)) == NULL)
+		return (0);
+	c->rx_staging = 1;
+	rx_recv(c, to, (uint32_t)MKV_MIN(want, room));
+	return (1);
+}
+
+/* ---- */
+
 /* Payload that came with the header. */
 static void
 rx_copy(struct conn *c)
@@ -132,6 +211,11 @@ rx_copy(struct conn *c)
 	if (l == NULL || !mkv_op_lend(l->op)) {
 		c->rx_head += n;
 		rx_dropped(c, n);
+		return;
+	}
+	if (l->op->dev != NULL) {
+		mkv_op_unlend(l->op);
+		rx_stage_copy(c, l, n);
 		return;
 	}
 	while (n > 0) {
@@ -151,7 +235,9 @@ rx_piece(struct conn *c)
 	struct leg *l = rx_leg(c);
 	struct iovec v;
 
-	if (l == NULL || !mkv_op_lend(l->op)) {
+	if (l != NULL && l->op->dev != NULL && rx_stage_piece(c, l, want))
+		return;
+	if (l == NULL || l->op->dev != NULL || !mkv_op_lend(l->op)) {
 		rx_recv(c, c->srv->loop->scratch, (uint32_t)MKV_MIN(want, SCRATCH_BYTES));
 		return;
 	}
@@ -165,6 +251,8 @@ rx_finish(struct conn *c, struct leg *l, struct slot *s, int status, const struc
 {
 	unsigned reason = h->reason < MKV_REASON_COUNT ? h->reason : MKV_REASON_NONE;
 
+	if (status == 0)
+		status = l->stage_error;
 	if (status == 0 && l->first_ns != 0)
 		mkv_hist_add(&l->op->c->counters.stage[CS_TRANSFER], l->op->loop->now_ns - l->first_ns);
 	mkv_list_remove(&l->link);
@@ -207,6 +295,7 @@ rx_begin_payload(struct conn *c, struct slot *s, const struct mkv_hdr *h, const 
 	c->rx_hdr = *h;
 	c->rx_slot = s;
 	c->rx_left = h->payload_bytes;
+	c->rx_staged = 0;
 	c->rx_crcs_n = n_crcs;
 	c->rx_crc = c->rx_crc_at = 0;
 	if (n_crcs > 0)
@@ -400,11 +489,15 @@ mkv_conn_rx_start(struct conn *c)
 
 /* Bytes of payload have come, to the caller's memory or to the scratch. */
 static void
-rx_payload_came(struct conn *c, int was_lent, int res)
+rx_payload_came(struct conn *c, int was_lent, int was_staging, int res)
 {
 	struct leg *l = rx_leg(c);
 	uint32_t n = res > 0 ? (uint32_t)res : 0;
 
+	if (was_staging && l != NULL) {
+		rx_stage_took(c, l, n);
+		return;
+	}
 	if (!was_lent) {
 		rx_dropped(c, n);
 		return;
@@ -424,12 +517,12 @@ static void
 conn_on_recv(struct mkv_io *io, int res)
 {
 	struct conn *c = MKV_CONTAINER_OF(io, struct conn, rx_io);
-	int was_lent = c->rx_lent;
+	int was_lent = c->rx_lent, was_staging = c->rx_staging;
 
 	MKV_CHECK_OBJ(c, CONN_MAGIC);
 	c->srv->loop->now_ns = mkv_now_ns();
 	c->rx_busy = 0;
-	c->rx_lent = 0;
+	c->rx_lent = c->rx_staging = 0;
 	if (res > 0)
 		c->heard_ns = c->srv->loop->now_ns;
 	if (c->state == CONN_CLOSING) {
@@ -438,7 +531,7 @@ conn_on_recv(struct mkv_io *io, int res)
 		return;					/* tcp_flush() closes it */
 	}
 	if (c->rx == RX_PAYLOAD)
-		rx_payload_came(c, was_lent, res);
+		rx_payload_came(c, was_lent, was_staging, res);
 	else if (res > 0)
 		c->rx_tail += (uint32_t)res;
 	if (res <= 0 && res != MKV_E_CANCELLED)

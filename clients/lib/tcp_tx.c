@@ -202,18 +202,50 @@ tx_add_frame(struct conn *c, struct leg *l, uint8_t *at)
 
 /* The next leg whose caller is still there. Encoding reads his memory (CRCs, small payload). */
 static struct leg *
-tx_next(struct conn *c)
+tx_lend_next(struct conn *c)
 {
 	struct leg *l;
 
 	MKV_LIST_FOREACH(it, &c->txq) {
 		l = MKV_CONTAINER_OF(it, struct leg, link);
-		if (mkv_op_lend(l->op)) {
-			mkv_list_remove(it);
+		if (mkv_op_lend(l->op))
 			return (l);
-		}
 	}
 	return (NULL);					/* the others' deadline timers fire in this turn or the next */
+}
+
+/* What encoding will read is where the CPU can read it. */
+static int
+tx_stage(struct conn *c, struct leg *l)
+{
+	struct op *o = l->op;
+	uint64_t bytes = MKV_MIN(o->iov_bytes - l->tx_off, c->part_bytes);
+	int r;
+
+	if (o->dev == NULL || l->wire_op != MKV_WIRE_PUT || bytes == 0)
+		return (0);
+	if ((r = mkv_stage_room(&c->tx_stage, o, (uint32_t)bytes)) != 0 || (r = mkv_stage_copy(o, l->tx_off, c->tx_stage.buf, bytes, 0)) != 0)
+		return (r);
+	l->stage = c->tx_stage.buf;
+	l->stage_off = l->tx_off;
+	return (0);
+}
+
+static struct leg *
+tx_next(struct conn *c)
+{
+	struct leg *l;
+	int r;
+
+	while ((l = tx_lend_next(c)) != NULL) {
+		if ((r = tx_stage(c, l)) == 0) {
+			mkv_list_remove(&l->link);
+			return (l);
+		}
+		mkv_op_unlend(l->op);
+		mkv_op_abort(l->op, r);			/* takes it off the queue */
+	}
+	return (NULL);
 }
 
 static void
@@ -264,6 +296,7 @@ tx_frame_out(struct conn *c, struct leg *l)
 	if (l->sent_ns == 0)
 		mkv_hist_add(&o->c->counters.stage[CS_QUEUE], o->loop->now_ns - o->start_ns);
 	l->sent_ns = o->loop->now_ns;
+	l->stage = NULL;
 	if (l->early) {
 		mkv_conn_early_reply(c, l);
 	} else if (!l->last_begun && o->kind == OPK_STREAM) {

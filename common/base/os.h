@@ -89,6 +89,8 @@ struct mkv_os_cpus {
 /* The processors that this thread may run on, and those that it makes later. set: for between fork and exec. 0, MKV_E_UNSUPPORTED, or why not. */
 int	mkv_os_cpus_get(struct mkv_os_cpus *out);
 int	mkv_os_cpus_set(const struct mkv_os_cpus *cpus);
+/* How many shared objects this process has loaded so far: another number than before means that one was added. 0: not told, on a platform without CUDA. */
+uint64_t mkv_os_libs_loaded(void);
 int	mkv_os_listen_tcp(const char *host, uint16_t port, int reuseport, uint16_t *bound_port);	/* bound, listening, non-blocking */
 /* Tells of entries that leave a directory. A descriptor (non-blocking, readable when there is news) or MKV_E_*. */
 int	mkv_os_watch_dir(const char *path);

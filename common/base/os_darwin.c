@@ -435,6 +435,13 @@ mkv_os_memory(struct mkv_os_memory *out)
 	return (0);
 }
 
+/* There is no CUDA here to look for. */
+uint64_t
+mkv_os_libs_loaded(void)
+{
+	return (0);
+}
+
 int
 mkv_os_clock_synchronised(void)
 {

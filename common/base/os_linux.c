@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <link.h>
 #include <linux/fs.h>
 #include <sched.h>
 #include <stdio.h>
@@ -579,6 +580,24 @@ mkv_os_memory(struct mkv_os_memory *out)
 }
 
 /* ---- machine, sockets, descriptors ---- */
+
+/* The first object has the number, too. */
+static int
+libs_of_first(struct dl_phdr_info *info, size_t bytes, void *out)
+{
+	if (bytes >= offsetof(struct dl_phdr_info, dlpi_subs))
+		*(uint64_t *)out = info->dlpi_adds;
+	return (1);
+}
+
+uint64_t
+mkv_os_libs_loaded(void)
+{
+	uint64_t n = 0;
+
+	(void)dl_iterate_phdr(libs_of_first, &n);
+	return (n);
+}
 
 int
 mkv_os_clock_synchronised(void)

@@ -269,6 +269,13 @@ void *		mkv_region_base(const struct mkv_region *r, size_t *bytes);
 /* No transfer touches the region after this returns. MKV_ERR_BUSY while requests in flight use it. */
 int		mkv_region_free(struct mkv_region *r);
 
+/*
+ * Values may lie in memory of an NVIDIA GPU, in a region or not: every call takes such pointers where it takes a value's memory, also among others in one list
+ * of iovecs. What the program's own streams write to it must have been waited for before a put, as with any memory. A call of the CUDA driver that fails ends
+ * the operation with MKV_ERR_IO; the contents of a get's memory are then undefined. why: what the driver said last, a sentence; "" if nothing.
+ */
+int		mkv_gpu_why(struct mkv_client *c, char *why, size_t why_bytes);
+
 /* ---- Counters ------------------------------------------------------------------------------------------------------------------ */
 
 /* Prometheus text of this handle's counters (operations, bytes, stages, misses by reason, transport in use per server, breaker). Returns the length that it

@@ -60,8 +60,8 @@ pieces_fit(const struct op *o, uint64_t bytes, uint64_t part_bytes)
 	uint64_t in_part = 0;
 	unsigned n = 0;
 
-	if (o->n_iov <= PIECES_MOST)
-		return (1);
+	if (o->n_iov <= PIECES_MOST || part_bytes == 0)
+		return (1);				/* 0: no session yet, so nothing that it could go by */
 	for (unsigned i = 0; i < o->n_iov && bytes > 0; i++) {
 		uint64_t left = MKV_MIN(o->iov[i].iov_len, bytes), step;
 

@@ -39,23 +39,19 @@ dev_find(struct mkv_rdma_dev *d, const char *name, char *why, size_t why_bytes)
 {
 	struct ibv_device **list;
 	char names[256];
-	int n = 0, e;
+	int n = 0, e = 0, i;
 
 	if ((list = d->v->get_device_list(&n)) == NULL)
 		return (rdma_why(MKV_E_UNSUPPORTED, why, why_bytes, "no RDMA on this host: %s%s", strerror(errno),
 		    errno == ENOSYS ? " (is the kernel module ib_uverbs loaded?)" : ""));
-	e = MKV_E_UNSUPPORTED;
-	dev_list_text(d->v, list, n, names, sizeof(names));
-	rdma_why(e, why, why_bytes, "no RDMA device %s on this host; there is: %s", name, names);
-	for (int i = 0; i < n; i++) {
-		if (strcmp(d->v->get_device_name(list[i]), name) != 0)
-			continue;
-		if ((d->ctx = d->v->open_device(list[i])) != NULL)
-			e = 0;
-		else
-			e = rdma_why(errno == ENOMEM ? MKV_E_NOMEM : MKV_E_SYSTEM, why, why_bytes, "RDMA device %s cannot be opened: %s%s", name, strerror(errno),
-			    errno == EACCES || errno == EPERM ? " (see the permissions of /dev/infiniband)" : "");
-		break;
+	for (i = 0; i < n && strcmp(d->v->get_device_name(list[i]), name) != 0; i++)
+		;
+	if (i == n) {
+		dev_list_text(d->v, list, n, names, sizeof(names));
+		e = rdma_why(MKV_E_UNSUPPORTED, why, why_bytes, "no RDMA device %s on this host; there is: %s", name, names);
+	} else if ((d->ctx = d->v->open_device(list[i])) == NULL) {
+		e = rdma_why(errno == ENOMEM ? MKV_E_NOMEM : MKV_E_SYSTEM, why, why_bytes, "RDMA device %s cannot be opened: %s%s", name, strerror(errno),
+		    errno == EACCES || errno == EPERM ? " (see the permissions of /dev/infiniband)" : "");
 	}
 	d->v->free_device_list(list);
 	return (e);

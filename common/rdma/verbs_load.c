@@ -23,9 +23,9 @@ static void
 load_explain(const char *said, char *why, size_t why_bytes)
 {
 	if (strstr(said, "libibverbs.so") != NULL)
-		snprintf(why, why_bytes, "RDMA needs libibverbs, which is missing here (Debian: libibverbs1 and ibverbs-providers, Fedora: libibverbs)");
+		snprintf(why, why_bytes, "RDMA needs libibverbs, which is missing or too old here (Debian: libibverbs1 and ibverbs-providers, Fedora: libibverbs)");
 	else if (strstr(said, "libmlx5.so") != NULL)
-		snprintf(why, why_bytes, "RDMA needs libmlx5, which is missing here (Debian: ibverbs-providers, Fedora: libibverbs)");
+		snprintf(why, why_bytes, "RDMA needs libmlx5, which is missing or too old here (Debian: ibverbs-providers, Fedora: libibverbs)");
 	else if (strstr(said, LOAD_NAME ": cannot open") != NULL)
 		snprintf(why, why_bytes, "memkv's RDMA module %s is not installed (it is built where libibverbs-dev or rdma-core-devel is)", LOAD_NAME);
 	else

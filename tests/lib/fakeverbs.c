@@ -504,6 +504,21 @@ fv_mr_find(struct fv_ctx *c, struct ibv_pd *pd, uint32_t key, uint64_t addr, uin
 	return (NULL);
 }
 
+int
+fv_access(uint32_t key)
+{
+	int access = -1;
+
+	pthread_mutex_lock(&fv_mutex);
+	for (unsigned i = 0; i < fv.n; i++)
+		MKV_LIST_FOREACH(ci, &fv.dev[i].ctxs)
+			MKV_LIST_FOREACH(mi, &MKV_CONTAINER_OF(ci, struct fv_ctx, link)->mrs)
+				if (MKV_CONTAINER_OF(mi, struct fv_mr, link)->mr.rkey == key)
+					access = MKV_CONTAINER_OF(mi, struct fv_mr, link)->access;
+	fv_leave();
+	return (access);
+}
+
 /* ---- completion queues ---- */
 
 static struct ibv_comp_channel *

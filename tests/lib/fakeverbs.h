@@ -83,6 +83,7 @@ void		fv_hold_completions(int on);
 void		fv_port(unsigned device, unsigned port, int up);	/* 1..; with its event */
 void		fv_gone(unsigned device);	/* the NIC is taken out: its event, and every call fails with EIO */
 void		fv_event(unsigned device, enum ibv_event_type type, unsigned port);
+int		fv_access(uint32_t key);	/* flags of the registration with this key; -1: none */
 enum ibv_qp_state fv_qp_state(uint32_t qpn);	/* IBV_QPS_UNKNOWN: there is none */
 void		fv_qp_break(uint32_t qpn);	/* its device says that it broke: ERR, and what waits is flushed */
 

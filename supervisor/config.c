@@ -111,10 +111,7 @@ source_set(void *arg, const char *where, const char *key, const char *value)
 		source_bad(s, key);
 		return;
 	}
-	if (row == NULL)
-		return;
-	s->c->set[row - mkv_param_rows()] = 1;
-	if (row->scope == MKV_PARAM_IGNORED)
+	if (row != NULL && row->scope == MKV_PARAM_IGNORED)
 		source_note(s->c, row);
 }
 
@@ -127,7 +124,6 @@ source_drives_begin(void *arg, const char *where)
 		config_error(s->e, "%s: key \"storage.drives\": given twice", where);
 		source_bad(s, "storage.drives");
 	}
-	s->c->set[mkv_param_find("storage.drives") - mkv_param_rows()] = 1;
 	s->c->params.n_drives = 0;
 }
 

@@ -27,18 +27,6 @@ json_keys(const struct config *c)
 	return (keys);
 }
 
-/* The keys that somebody set: those that are missing here are at their default. */
-static json_t *
-json_set(const struct config *c)
-{
-	json_t *set = json_array();
-
-	for (unsigned i = 0; i < mkv_param_count(); i++)
-		if (c->set[i])
-			json_array_append_new(set, json_string(mkv_param_rows()[i].key));
-	return (set);
-}
-
 static json_t *
 json_drives(const struct config_derived *d)
 {
@@ -113,7 +101,6 @@ config_show_json(FILE *out, const struct config *c, const struct config_errors *
 	if (memory[0] != '\0')
 		json_object_set_new(j, e->n + e->more == 0 ? "pages" : "budget", json_string(memory));
 	json_object_set_new(j, "strays", json_strays(c));
-	json_object_set_new(j, "set", json_set(c));
 	json_object_set_new(j, "keys", json_keys(c));
 	if (!c->unread)
 		json_derived(j, c);

@@ -70,7 +70,6 @@ struct config {
 	unsigned	n_notes;
 	struct config_stray stray[CONFIG_NOTES_MAX];
 	unsigned	n_stray;
-	uint8_t		set[CONFIG_KEYS_MAX];	/* by row: some source has it */
 	uint8_t		bad[CONFIG_KEYS_MAX];	/* by row: a value was refused, so what the key is now says nothing */
 	int		unread;			/* a file was not read to its end */
 };

@@ -18,18 +18,6 @@
 
 /* ---- the configuration ---- */
 
-int
-doctor_is_set(const struct doctor *d, const char *key)
-{
-	json_t *v;
-	size_t i;
-
-	json_array_foreach(json_object_get(d->answer, "set"), i, v)
-		if (json_string_value(v) != NULL && strcmp(json_string_value(v), key) == 0)
-			return (1);
-	return (0);
-}
-
 void
 doctor_config_defaults(struct doctor *d)
 {

@@ -155,7 +155,6 @@ int		doctor_listener(struct doctor *d, uint16_t port, char *name, size_t room);
 
 /* doctor_config.c */
 void		doctor_config_defaults(struct doctor *d);
-int		doctor_is_set(const struct doctor *d, const char *key);		/* in the server's configuration */
 
 /* doctor_drive.c */
 /* The kernel's name of the block device that a path means; 0 or -errno. */

@@ -36,6 +36,16 @@ mtu_active(int64_t netdev_mtu, int64_t headers)
 	return (mtu);
 }
 
+/* Is there a front for this device? It opens with rdma.mtu and nothing less. */
+static int
+mtu_served(const struct doctor *d, const char *device)
+{
+	for (unsigned i = 0; i < d->params.rdma_devices.count && (d->scope & DOCTOR_SERVER); i++)
+		if (strcmp(d->params.rdma_devices.item[i], device) == 0)
+			return (1);
+	return (0);
+}
+
 static void
 mtu_port(struct doctor *d, const struct doctor_port *p)
 {
@@ -54,7 +64,7 @@ mtu_port(struct doctor *d, const struct doctor_port *p)
 	snprintf(now, sizeof(now), "%u", active);
 	if (active >= wanted)
 		doctor_ok(d, "%s/%u: %u bytes active, rdma.mtu is %u (%s has %" PRId64 ")", p->device, p->port, active, wanted, p->netdev, netdev_mtu);
-	else if (doctor_is_set(d, "rdma.mtu"))
+	else if (mtu_served(d, p->device))
 		doctor_say(d, DOCTOR_MTU_ABOVE, DOCTOR_ARGS(p->netdev, least, now), "%s/%u: rdma.mtu is %u and the port's active MTU is %u, for %s has %" PRId64,
 		    p->device, p->port, wanted, active, p->netdev, netdev_mtu);
 	else
@@ -112,10 +122,28 @@ qos_last_number(const char *text)
 	return (end == at || v < 0 || v > 255 ? -1 : v);
 }
 
+/* Is one of this VLAN's priorities sent as 3? Then a server marks its packets by itself. */
+static int
+qos_vlan(struct doctor *d, const struct doctor_port *p)
+{
+	char *text = doctor_load(d, 65536, NULL, "/proc/net/vlan/%s", p->netdev), *map = text != NULL ? strstr(text, "EGRESS priority mappings:") : NULL;
+	int found = 0;
+
+	if (map != NULL) {
+		map[strcspn(map, "\n")] = '\0';
+		for (map = strstr(map + strlen("EGRESS priority mappings:"), ":3"); map != NULL && !found; map = strstr(map + 2, ":3"))
+			found = map[2] == '\0' || map[2] == ' ';
+	}
+	free(text);
+	return (found);
+}
+
+/* What is in the packets: what is set, else what the device or rdma_cm marks all packets with. How much was seen. */
 static unsigned
 qos_marks(struct doctor *d, const struct doctor_port *p)
 {
 	char text[DOCTOR_TEXT_BYTES], number[8];
+	int marked = d->params.rdma_traffic_class >= 0 || qos_vlan(d, p);
 	unsigned seen = 0;
 	long class;
 
@@ -123,15 +151,19 @@ qos_marks(struct doctor *d, const struct doctor_port *p)
 	if (doctor_text(d, text, sizeof(text), "/sys/class/infiniband/%s/tc/%u/traffic_class", p->device, p->port) == 0 &&
 	    (class = qos_last_number(text)) >= 0) {
 		seen++;
+		marked = 1;
 		if (class >> 2 != ROCE_DSCP)
 			doctor_say(d, DOCTOR_QOS_TRAFFIC_CLASS, DOCTOR_ARGS(p->device, number), "%s: traffic class %ld, which is DSCP %ld", p->device, class, class >> 2);
 	}
 	if (doctor_text(d, text, sizeof(text), "/sys/kernel/config/rdma_cm/%s/ports/%u/default_roce_tos", p->device, p->port) == 0 &&
 	    (class = qos_last_number(text)) >= 0) {
 		seen++;
-		if (class >> 2 != ROCE_DSCP)
+		marked |= class > 0;
+		if (class > 0 && class >> 2 != ROCE_DSCP)
 			doctor_say(d, DOCTOR_QOS_CMA, DOCTOR_ARGS(p->device), "%s: default_roce_tos is %ld, which is DSCP %ld", p->device, class, class >> 2);
 	}
+	if (!marked && !p->soft)
+		doctor_say(d, DOCTOR_QOS_UNMARKED, DOCTOR_ARGS(p->device, number), "%s: rdma.traffic_class is auto, and this host marks its packets with nothing", p->device);
 	return (seen);
 }
 

@@ -133,7 +133,7 @@ def test_the_checker_answers_programs(tmp_path):
     r = subprocess.run([MEMKV, "config", "--check", "--json", "--config", path], capture_output=True, text=True, timeout=60)
     j = json.loads(r.stdout)
     assert r.returncode == 0 and j["status"] == "good" and j["file"] == path and j["errors"] == []
-    assert j["keys"]["rdma.mtu"] == "2048" and "rdma.mtu" in j["set"] and "storage.mode" not in j["set"]
+    assert j["keys"]["rdma.mtu"] == "2048" and j["keys"]["storage.mode"] == "file"
     assert j["auth_key"] is True and "a1a1" not in r.stdout and j["staging_bytes"] >= 256 << 20
     r = subprocess.run([MEMKV, "config", "--check", "--json", "--set", "storage.mode=tape"], capture_output=True, text=True, timeout=60)
     j = json.loads(r.stdout)

@@ -142,7 +142,7 @@ static void
 strange_answers_are_survived(void **state)
 {
 	static const char *const strange[] = {
-		"[]", "{}", "{\"errors\":7,\"keys\":[],\"drives\":{\"a\":1},\"data\":3,\"admin\":null,\"set\":\"x\"}", "{\"errors\":[1,null,{}],\"strays\":[1,{}]}",
+		"[]", "{}", "{\"errors\":7,\"keys\":[],\"drives\":{\"a\":1},\"data\":3,\"admin\":null}", "{\"errors\":[1,null,{}],\"strays\":[1,{}]}",
 		"{\"keys\":{\"storage.mode\":7,\"nonsense\":\"x\",\"rdma.devices\":\"../../etc,,a/b\"},\"drives\":[1,{},{\"media\":\"\"},{\"media\":\"/\"}]}",
 		"{\"data\":{\"host\":\"h\",\"port\":-1},\"fronts\":-5,\"staging_bytes\":9223372036854775807,\"memory_bytes\":-1,\"file\":\"\\u00e9\"}",
 	};

@@ -247,6 +247,13 @@ no_v2(void)
 }
 
 static void
+unmarked(void)
+{
+	up_drop("/sys/kernel/config");
+	up_drop(MLX "/tc");
+}
+
+static void
 two_classes(void)
 {
 	up_key("rdma.traffic_class", "106");
@@ -322,14 +329,16 @@ static const struct fault faults[] = {
 	{ "gid.index", "set rdma.gid_index to 3, or to auto", "the table has 5 entries", .key = "rdma.gid_index", .value = "16" },
 	{ "gid.index", "set rdma.gid_index to 3, or to auto", "is empty", .key = "rdma.gid_index", .value = "4" },
 	{ "gid.type", "set rdma.gid_index to 3, or to auto", "IB/RoCE v1", .key = "rdma.gid_index", .value = "2" },
-	{ "mtu.above", "ip link set ens1 mtu 9000", "rdma.mtu is 4096 and the port's active MTU is 1024", .path = "/sys/class/net/ens1/mtu", .text = "1500\n", .key = "rdma.mtu", .value = "4096" },
-	{ "mtu.above", "set rdma.mtu to 512", "rdma.mtu is 1024 and the port's active MTU is 512", .path = "/sys/class/net/ens1/mtu", .text = "1119\n", .key = "rdma.mtu", .value = "1024" },
-	{ "mtu.small", "ip link set ens1 mtu 9000", "1024 of 4096", .path = "/sys/class/net/ens1/mtu", .text = "1500\n" },
-	{ "mtu.small", "ip link set ens1 mtu 9000", "2048 of 4096", .path = "/sys/class/net/ens1/mtu", .text = "4191\n" },
+	{ "mtu.above", "ip link set ens1 mtu 9000", "rdma.mtu is 4096 and the port's active MTU is 1024", .path = "/sys/class/net/ens1/mtu", .text = "1500\n" },
+	{ "mtu.above", "set rdma.mtu to 2048", "the port's active MTU is 2048", .path = "/sys/class/net/ens1/mtu", .text = "4191\n" },
+	{ "mtu.above", "set rdma.mtu to 512", "rdma.mtu is 1024 and the port's active MTU is 512", .path = "/sys/class/net/ens1/mtu", .text = "1119\n", .key = "rdma.mtu",
+	    .value = "1024" },
+	{ "mtu.small", "ip link set ens1 mtu 9000", "1024 of 4096", .path = "/sys/class/net/ens1/mtu", .text = "1500\n", .key = "rdma.devices", .value = "" },
 	{ "qos.trust", "mlnx_qos -i ens1 --trust dscp", "pcp", .path = "/sys/class/net/ens1/qos/trust", .text = "pcp\n" },
 	{ "qos.ecn", "echo 1 >/sys/class/net/ens1/ecn/roce_rp/enable/3", "roce_rp", .path = "/sys/class/net/ens1/ecn/roce_rp/enable/3", .text = "0\n" },
 	{ "qos.traffic-class", "echo 106 >/sys/class/infiniband/mlx5_0/tc/1/traffic_class", "DSCP 0", .path = MLX "/tc/1/traffic_class", .text = "Global tclass=0\n" },
 	{ "qos.priority", "set rdma.service_level to 3", "is 5", .more = two_classes },
+	{ "qos.unmarked", "cma_roce_tos -d mlx5_0 -p 1 -t 106", "marks its packets with nothing", .more = unmarked },
 	{ "qos.cma", "cma_roce_tos -d mlx5_0 -t 106", "DSCP 12", .path = "/sys/kernel/config/rdma_cm/mlx5_0/ports/1/default_roce_tos", .text = "48\n" },
 	{ "gpu.driver", "modprobe nvidia", "0000:42:00.0", .path = "/proc/driver/nvidia/version" },
 	{ "gpu.cuda", "ldconfig", "libcuda.so.1", .path = "/etc/ld.so.cache", .text = "nothing of it" },
@@ -445,13 +454,13 @@ software_devices_are_known(void **state)
 	up_drop("/sys/class/net/ens1");
 	up_put("/sys/class/net/ens1/mtu", "4176\n");
 	up_run(DOCTOR_SERVER | DOCTOR_CLIENT);
-	assert_null(up_found("mtu.small"));
+	assert_null(up_found("mtu.above"));
 	assert_null(up_found("qos.unseen"));
 	assert_int_equal(up.count[DOCTOR_FAIL] + up.count[DOCTOR_WARN], 0);
 	doctor_fini(&up);
 	up_put("/sys/class/net/ens1/mtu", "4175\n");
 	up_run(DOCTOR_SERVER | DOCTOR_CLIENT);
-	assert_non_null(up_found("mtu.small"));
+	assert_non_null(up_found("mtu.above"));
 	doctor_fini(&up);
 }
 
@@ -515,6 +524,11 @@ drivers_that_show_nothing_are_said(void **state)
 	up_run(DOCTOR_SERVER);
 	assert_non_null(up_found("qos.unseen"));
 	assert_non_null(strstr(up_found("qos.unseen")->fix, "dcb pfc show dev ens1"));
+	assert_non_null(up_found("qos.unmarked"));
+	doctor_fini(&up);
+	up_put("/proc/net/vlan/ens1", "ens1  VID: 100\nINGRESS priority mappings: 0:3\n EGRESS priority mappings: 0:2 4:33 5:3 \n");
+	up_run(DOCTOR_SERVER);
+	assert_null(up_found("qos.unmarked"));
 	doctor_fini(&up);
 }
 

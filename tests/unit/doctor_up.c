@@ -267,7 +267,7 @@ good_gpu(void)
 }
 
 static const char good_answer[] =
-    "{\"status\":\"good\",\"file\":\"/etc/memkv/config.yaml\",\"errors\":[],\"strays\":[],\"set\":[\"storage.mode\"],"
+    "{\"status\":\"good\",\"file\":\"/etc/memkv/config.yaml\",\"errors\":[],\"strays\":[],"
     "\"keys\":{\"storage.mode\":\"direct\",\"rdma.devices\":\"mlx5_0\"},"
     "\"drives\":[{\"media\":\"/dev/disk/by-id/nvme-A\",\"max_size\":0,\"weight\":1.0}],"
     "\"data\":{\"host\":\"10.1.0.1\",\"port\":9900},\"admin\":{\"host\":\"10.1.0.1\",\"port\":9901},\"data_dir\":\"/var/lib/memkv\","
@@ -333,7 +333,6 @@ void
 up_key(const char *key, const char *value)
 {
 	json_object_set_new(json_object_get(up_fake.answer, "keys"), key, json_string(value));
-	json_array_append_new(json_object_get(up_fake.answer, "set"), json_string(key));
 }
 
 void

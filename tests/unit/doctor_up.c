@@ -260,10 +260,12 @@ good_rdma(void)
 static void
 good_gpu(void)
 {
+	static const char cache[] = "glibc-ld.so.cache1.1\0\0libcuda.so.1\0libc.so.6";
+
 	good_pci("0000:42:00.0", "0x10de\n", "0x030200\n");
 	up_put("/proc/driver/nvidia/version", "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54\n");
 	up_put("/sys/module/nvidia_peermem/refcnt", "0\n");
-	up_put_bytes("/etc/ld.so.cache", "glibc-ld.so.cache1.1\0\0libcuda.so.1\0libc.so.6", 46);
+	up_put_bytes("/etc/ld.so.cache", cache, sizeof(cache));
 }
 
 static const char good_answer[] =

@@ -163,6 +163,8 @@ struct rail_slot;
 struct rails;
 struct fabric;
 struct mkv_rdma_mem;
+struct mkv_rdma_dev;
+struct stage;
 
 struct leg {				/* what one server has to do for an op */
 	struct op	*op;
@@ -371,6 +373,7 @@ struct loop {
 	uint8_t		*scratch;		/* bytes nobody wants are received here */
 	struct rails	*rails;			/* rail.h; NULL: none wanted */
 	struct mkv_gpu_lane *gpu_lane;		/* NULL until a GPU's memory comes */
+	struct stage	*stage;			/* the same: what RDMA wrote to a GPU is checked here */
 	uint64_t	now_ns;			/* of this turn, of this completion */
 	int		dirty;			/* flush() has something to do */
 	struct mkv_list	live;			/* ops in work, by op->link */
@@ -445,7 +448,7 @@ struct mkv_client {
 	int		bell_wait, bell_ring, bell_rung;	/* -1 until somebody asks */
 	struct mkv_list	regions;
 	_Atomic unsigned n_regions;
-	char		gpu_why[256];		/* what the CUDA driver said when it failed last */
+	char		gpu_why[2 * WHY_BYTES];		/* what the CUDA driver said when it failed last */
 
 	pthread_mutex_t	gpu_lock;		/* callers' own copies: */
 	struct mkv_gpu_lane *gpu_lane;		/* NULL until there is one */
@@ -475,6 +478,7 @@ struct mkv_region {
 	int		fd;
 	unsigned	in_flight;
 	struct mkv_gpu_mem memory;		/* what it is made of: asked for once */
+	int		flush;			/* of a GPU that keeps no order: 1. Set before mem[] */
 	/* By device; set once under the fabric's lock of registrations, read by loops that have the device. */
 	_Atomic(struct mkv_rdma_mem *) mem[RDMA_DEVS_MAX];
 	_Atomic int	mem_error[RDMA_DEVS_MAX];
@@ -503,7 +507,11 @@ int	mkv_stage_room(struct stage *s, struct op *o, uint32_t bytes);
 void	mkv_stage_free(struct stage *s, struct loop *l);
 /* Loop, the op lent: [off, off + bytes) of the caller's memory to buf, or (in) from it. 0; MKV_E_IO; MKV_E_TIMEOUT: the deadline came before the end. */
 int	mkv_stage_copy(struct op *o, uint64_t off, uint8_t *buf, uint64_t bytes, int in);
+/* Loop, the op lent: a NIC has written the next bytes of l to a GPU. Flush if need be, then read them back and compare: l->crc_bad. 0 or as above. */
+int	mkv_stage_check(struct leg *l, uint64_t bytes, const uint32_t *crcs, uint32_t n_crcs);
 void	mkv_gpu_failed(struct mkv_client *c, const char *why);
+/* Register a region of a GPU's memory: gpu_rdma.c. 0; MKV_E_UNSUPPORTED, MKV_E_NOMEM with a sentence. */
+int	mkv_gpu_register(struct mkv_rdma_mem **out, struct mkv_rdma_dev *d, struct mkv_region *r, unsigned access, char *why, size_t why_bytes);
 
 void	mkv_metrics_op(struct op *o);				/* count a finished op */
 

@@ -135,7 +135,7 @@ encode_put(struct leg *l, struct mkv_hdr *h, struct out *out, uint32_t part_byte
 	struct op *o = l->op;
 	struct mkv_wire_put *w = (struct mkv_wire_put *)out->p;
 	uint64_t left = put_total(o) - l->tx_off;
-	int first = l->tx_off == 0, verify = !o->c->cf.no_verify;
+	int first = l->tx_off == 0, verify = !o->c->cf.no_verify && (o->dev == NULL || l->stage != NULL);	/* a GPU's, by RDMA: the server makes them */
 
 	l->frame_left = MKV_MIN(left, part_bytes);
 	l->last_begun = o->kind == OPK_STREAM ? o->part->last : l->frame_left == left;

@@ -3,7 +3,7 @@
  *
  * Callers' threads and I/O threads. Owns one handle of libcuda.so.1 for the life of the process, taken with RTLD_NOLOAD: a driver that nobody has loaded has
  * no memory that could come here, and loading it is not for a guest. Its functions are called by pointers, and the few types and numbers of them that we
- * need are declared here after the documentation of the driver's interface.
+ * need are declared here after the documentation of the driver's interface (CUDA 11.7 and later; older ones lack dma-buf and say so).
  *
  *   field         written by                         read by
  *   gpu           gpu_join(), once, under gpu_lock   everybody, after gpu_found was seen (acquire)
@@ -31,13 +31,20 @@
 #define CU_NOT_INITIALIZED	3
 #define CU_STREAM_NON_BLOCKING	1u
 #define CU_HOST_PORTABLE	1u		/* pinned for every context */
+#define CU_RANGE_DMA_BUF	1
+#define CU_FLUSH_TARGET_CTX	0
+#define CU_FLUSH_TO_OWNER	100
+#define CU_ORDERING_OWNER	100		/* GPUDirect writes are in order for the device itself */
 enum { CU_MEMORY_DEVICE = 2 };
 enum { CU_PTR_MEMORY_TYPE = 2, CU_PTR_IS_MANAGED = 8, CU_PTR_DEVICE = 9, CU_PTR_RANGE_START = 11, CU_PTR_RANGE_BYTES = 12 };
+enum { CU_DEV_FLUSH_OPTIONS = 117, CU_DEV_WRITES_ORDERING = 118, CU_DEV_DMA_BUF = 124 };
+#define CU_FLUSH_BY_HOST	1		/* of CU_DEV_FLUSH_OPTIONS */
 
 typedef int (*gpu_any_fn)(void);
 static struct {
 	int	(*pointer_attributes)(unsigned n, int *what, void **out, uint64_t p);
 	int	(*device_get)(int *dev, int ordinal);
+	int	(*device_attribute)(int *out, int what, int dev);
 	int	(*primary_retain)(void **ctx, int dev);
 	int	(*primary_release)(int dev);
 	int	(*ctx_push)(void *ctx);
@@ -51,6 +58,8 @@ static struct {
 	/* May be absent. */
 	int	(*host_register)(void *p, size_t bytes, unsigned flags);
 	int	(*host_unregister)(void *p);
+	int	(*range_handle)(void *out, uint64_t p, size_t bytes, int type, unsigned long long flags);
+	int	(*flush)(int target, int scope);
 } gpu;
 
 static const struct {
@@ -61,6 +70,7 @@ static const struct {
 #define FN(name, field, needed)	{ name, (gpu_any_fn *)(void *)&gpu.field, needed }
 	FN("cuPointerGetAttributes", pointer_attributes, 1),
 	FN("cuDeviceGet", device_get, 1),
+	FN("cuDeviceGetAttribute", device_attribute, 1),
 	FN("cuDevicePrimaryCtxRetain", primary_retain, 1),
 	FN("cuDevicePrimaryCtxRelease_v2", primary_release, 1),
 	FN("cuCtxPushCurrent_v2", ctx_push, 1),
@@ -73,6 +83,8 @@ static const struct {
 	FN("cuGetErrorName", error_name, 1),
 	FN("cuMemHostRegister_v2", host_register, 0),
 	FN("cuMemHostUnregister", host_unregister, 0),
+	FN("cuMemGetHandleForAddressRange", range_handle, 0),
+	FN("cuFlushGPUDirectRDMAWrites", flush, 0),
 #undef FN
 };
 
@@ -295,4 +307,70 @@ mkv_gpu_unpin(struct mkv_gpu_lane *l, int device, void *p)
 		return;
 	(void)gpu.host_unregister(p);
 	lane_leave();
+}
+
+/* ---- for a NIC ---- */
+
+/* 0 or MKV_E_IO. */
+static int
+lane_attribute(int device, int what, int *out, char *why)
+{
+	int dev, r;
+
+	*out = 0;
+	if ((r = lane_device(device, &dev, why)) != 0)
+		return (r);
+	if ((r = gpu.device_attribute(out, what, dev)) != 0)
+		return (gpu_fail("cuDeviceGetAttribute", device, r, why));
+	return (0);
+}
+
+int
+mkv_gpu_dmabuf(struct mkv_gpu_lane *l, int device, void *p, size_t bytes, char *why)
+{
+	int fd = -1, there = 0, r;
+
+	if ((r = lane_attribute(device, CU_DEV_DMA_BUF, &there, why)) != 0)
+		return (r);
+	if (!there || gpu.range_handle == NULL) {
+		(void)snprintf(why, MKV_GPU_WHY_BYTES, "the CUDA driver offers no dma-buf of GPU %d (it wants the open kernel modules, and Linux 5.12 or newer)",
+		    device);
+		return (MKV_E_UNSUPPORTED);
+	}
+	if ((r = lane_enter(l, device, why)) != 0)
+		return (r);
+	r = gpu.range_handle(&fd, (uintptr_t)p, bytes, CU_RANGE_DMA_BUF, 0);
+	lane_leave();
+	if (r != 0)
+		return (gpu_fail("cuMemGetHandleForAddressRange", device, r, why));
+	return (fd);
+}
+
+int
+mkv_gpu_must_flush(struct mkv_gpu_lane *l MKV_UNUSED, int device, char *why)
+{
+	int ordering, options, r;
+
+	if ((r = lane_attribute(device, CU_DEV_WRITES_ORDERING, &ordering, why)) != 0)
+		return (r);
+	if (ordering >= CU_ORDERING_OWNER)
+		return (0);
+	if ((r = lane_attribute(device, CU_DEV_FLUSH_OPTIONS, &options, why)) != 0)
+		return (r);
+	if ((options & CU_FLUSH_BY_HOST) != 0 && gpu.flush != NULL)
+		return (1);
+	(void)snprintf(why, MKV_GPU_WHY_BYTES, "GPU %d neither orders what a NIC writes nor lets the host flush it", device);
+	return (MKV_E_UNSUPPORTED);
+}
+
+int
+mkv_gpu_flush(struct mkv_gpu_lane *l, int device, char *why)
+{
+	int r;
+
+	if ((r = lane_enter(l, device, why)) != 0)
+		return (r);
+	r = gpu.flush(CU_FLUSH_TARGET_CTX, CU_FLUSH_TO_OWNER);
+	lane_leave();
+	return (r == 0 ? 0 : gpu_fail("cuFlushGPUDirectRDMAWrites", device, r, why));
 }

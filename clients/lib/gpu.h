@@ -1,6 +1,6 @@
 /*
  * Memory of a GPU: what a pointer is, and copies between it and the host. The CUDA driver is never linked and never loaded by us: memory of a GPU exists
- * only in a process that has libcuda already, and that one is joined. stage.c is what uses this.
+ * only in a process that has libcuda already, and that one is joined. stage.c is what uses this for TCP, gpu_rdma.c for registrations.
  */
 #ifndef MKV_CLIENT_GPU_H
 #define MKV_CLIENT_GPU_H
@@ -47,5 +47,13 @@ int	mkv_gpu_settle(struct mkv_gpu_lane *l, char *why);
 /* Host memory that is about to be copied from or to: pinned, so that copies run at full speed. 1: to be undone by mkv_gpu_unpin(). Failure costs speed only. */
 int	mkv_gpu_pin(struct mkv_gpu_lane *l, int device, void *p, size_t bytes);
 void	mkv_gpu_unpin(struct mkv_gpu_lane *l, int device, void *p);
+
+/* ---- for a NIC ---- */
+
+/* A dma-buf descriptor of [p, p + bytes), both multiples of the page size, to be closed; or MKV_E_UNSUPPORTED, MKV_E_IO with a sentence. */
+int	mkv_gpu_dmabuf(struct mkv_gpu_lane *l, int device, void *p, size_t bytes, char *why);
+/* 1: what a NIC has written must be flushed before this device's kernels may read it; 0: ordered by the platform; or MKV_E_*. */
+int	mkv_gpu_must_flush(struct mkv_gpu_lane *l, int device, char *why);
+int	mkv_gpu_flush(struct mkv_gpu_lane *l, int device, char *why);
 
 #endif

@@ -67,6 +67,9 @@ mkv_loop_close(struct loop *l)
 	mkv_timers_fini(&l->timers);
 	free(l->server);
 	free(l->scratch);
+	if (l->stage != NULL)
+		mkv_stage_free(l->stage, l);
+	free(l->stage);
 	if (l->gpu_lane != NULL)
 		mkv_gpu_lane_fini(l->gpu_lane);
 	free(l->gpu_lane);

@@ -3,7 +3,7 @@
  *
  *   a region        registered once with the device
  *   small           through a bounce buffer of the hub: copied, never lent
- *   of a GPU        not at all: it goes by a connection, staged
+ *   of a GPU        only from a region, whose device memory was registered; else not at all: it goes by a connection, staged
  *   anything else   registered for this request, piece by piece, and given up with it
  *
  * mem_kind() is the one place that decides. The loop's thread. Owns what is registered for one request. Registrations of
@@ -47,7 +47,7 @@ static enum mem_kind
 mem_kind(const struct op *o, uint64_t bytes)
 {
 	if (o->dev != NULL)
-		return (MEM_GPU);
+		return (in_region(o) && o->region->memory.kind == MKV_GPU_DEVICE ? MEM_REGION : MEM_GPU);
 	if (in_region(o))
 		return (MEM_REGION);
 	return (bytes <= BOUNCE_BYTES ? MEM_BOUNCE : MEM_ONCE);
@@ -87,6 +87,8 @@ mkv_rail_mem_fits(const struct op *o, const struct leg *l, uint32_t part_bytes)
 		return (0);
 	switch (mem_kind(o, bytes)) {
 	case MEM_GPU:
+		if (o->c->cf.transport == MKV_TRANSPORT_RDMA)
+			mkv_gpu_failed(o->c, "transport rdma takes memory of a GPU only from a region of device memory (mkv_region_register)");
 		return (0);
 	case MEM_BOUNCE:
 		return (1);

@@ -24,14 +24,17 @@ region_add(struct fabric *f, struct mkv_region *r, unsigned dev)
 {
 	unsigned access = MKV_RDMA_READABLE | MKV_RDMA_WRITABLE;
 	struct mkv_rdma_mem *m = NULL;
-	char why[WHY_BYTES];
+	char why[2 * WHY_BYTES];
 	int e;
 
-	if (region_mem(r, dev) != NULL || r->memory.kind != MKV_GPU_HOST)
+	if (region_mem(r, dev) != NULL)
 		return;
 	if (f->c->cf.rdma_on_demand && f->d[dev].dev->odp)
 		access |= MKV_RDMA_ON_DEMAND;
-	e = mkv_rdma_mem_add(&m, f->d[dev].dev, r->base, r->bytes, access, why, sizeof(why));
+	if (r->memory.kind == MKV_GPU_HOST)
+		e = mkv_rdma_mem_add(&m, f->d[dev].dev, r->base, r->bytes, access, why, sizeof(why));
+	else if ((e = mkv_gpu_register(&m, f->d[dev].dev, r, access, why, sizeof(why))) != 0)
+		mkv_gpu_failed(f->c, why);
 	client_count(f->c, e == 0 ? CC_registrations_total : CC_registration_failures_total, 1);
 	atomic_store_explicit(&r->mem_error[dev], e, memory_order_relaxed);
 	if (e == 0)

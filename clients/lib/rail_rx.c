@@ -161,7 +161,10 @@ rx_placed(struct rail_slot *s, uint64_t bytes, const uint32_t *crcs, uint32_t n_
 
 	if (l->state == LEG_ENDING)
 		return;
-	if (s->bounce == NULL) {
+	if (l->op->dev != NULL) {
+		if (l->stage_error == 0)
+			l->stage_error = mkv_stage_check(l, bytes, crcs, n_crcs);
+	} else if (s->bounce == NULL) {
 		rx_check(l, bytes, crcs, n_crcs);
 	} else if (mkv_op_lend(l->op)) {
 		rx_copy(l, s->bounce->buf + l->rx_off, bytes);
@@ -186,7 +189,7 @@ rx_get(struct rail *r, struct rail_slot *s, const struct mkv_hdr *h, const uint8
 	if (h->flags & MKV_WIRE_F_MORE)
 		rx_owed_one(r, s);
 	else
-		rx_finish(r, s, 0, MKV_REASON_NONE, 0);
+		rx_finish(r, s, l->stage_error, MKV_REASON_NONE, 0);
 	return (0);
 }
 

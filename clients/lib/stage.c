@@ -216,3 +216,60 @@ mkv_stage_copy(struct op *o, uint64_t off, uint8_t *buf, uint64_t bytes, int in)
 		mkv_gpu_failed(o->c, why);
 	return (r);
 }
+
+/* ---- what a NIC wrote ---- */
+
+static int
+stage_flush(struct op *o)
+{
+	struct mkv_gpu_lane *lane = stage_lane(o->loop);
+	char why[MKV_GPU_WHY_BYTES];
+	int r;
+
+	if (o->region == NULL || !o->region->flush)
+		return (0);
+	if (lane == NULL)
+		return (MKV_E_NOMEM);
+	if ((r = mkv_gpu_flush(lane, o->region->memory.device, why)) != 0)
+		mkv_gpu_failed(o->c, why);
+	return (r);
+}
+
+/* n bytes at off of the value are at p: one CRC for each chunk that they touch. Returns how many. */
+static uint32_t
+stage_compare(struct leg *l, const uint8_t *p, uint64_t off, uint64_t n, const uint32_t *crcs)
+{
+	uint32_t k = 0;
+
+	for (uint64_t step; n > 0; n -= step, off += step, p += step) {
+		step = MKV_MIN(n, MKV_CRC_CHUNK - off % MKV_CRC_CHUNK);
+		if (mkv_crc32c(0, p, step) == crcs[k++] || l->crc_bad)
+			continue;
+		l->crc_bad = 1;
+		l->bad_off = off / MKV_CRC_CHUNK * MKV_CRC_CHUNK;
+	}
+	return (k);
+}
+
+int
+mkv_stage_check(struct leg *l, uint64_t bytes, const uint32_t *crcs, uint32_t n_crcs)
+{
+	struct op *o = l->op;
+	struct loop *lo = o->loop;
+	uint64_t off = l->rx_off;
+	int r;
+
+	if ((r = stage_flush(o)) != 0 || n_crcs == 0 || bytes == 0)
+		return (r);
+	if (lo->stage == NULL && (lo->stage = calloc(1, sizeof(*lo->stage))) == NULL)
+		return (MKV_E_NOMEM);
+	if ((r = mkv_stage_room(lo->stage, o, STAGE_BYTES)) != 0)
+		return (r);
+	for (uint64_t step; bytes > 0; bytes -= step, off += step) {
+		step = MKV_MIN(bytes, STAGE_BYTES - (o->off + off) % MKV_CRC_CHUNK);
+		if ((r = mkv_stage_copy(o, off, lo->stage->buf, step, 0)) != 0)
+			return (r);
+		crcs += stage_compare(l, lo->stage->buf, o->off + off, step, crcs);
+	}
+	return (0);
+}

@@ -471,21 +471,24 @@ test_deadline_in_a_copy(void **state)
 {
 	uint8_t *v = fix_bytes(32 * MIB, 6), *d = cu->alloc(0, 32 * MIB, 0);
 	uint64_t in, t, last;
+	unsigned pieces;
 
 	(void)state;
 	fake_store(&big, "", K("slow"), v, 32 * MIB);
-	cu->s->copy_us = 50000;
+	cu->s->copy_us = 300000;
 	for (int i = 0; i < 2; i++) {
 		t = mkv_now_ns();
+		pieces = cu->s->calls[STUB_WAIT];
 		if (i == 0)
-			assert_int_equal(mkv_get(cl_big, K("slow"), d, 32 * MIB, 300000, NULL), MKV_ERR_TIMEOUT);
+			assert_int_equal(mkv_get(cl_big, K("slow"), d, 32 * MIB, 450000, NULL), MKV_ERR_TIMEOUT);
 		else
-			assert_int_equal(mkv_put(cl_big, K("slow2"), d, 32 * MIB, NULL, 300000, NULL), MKV_ERR_TIMEOUT);
+			assert_int_equal(mkv_put(cl_big, K("slow2"), d, 32 * MIB, NULL, 450000, NULL), MKV_ERR_TIMEOUT);
 		last = mkv_now_ns();
-		print_message("a deadline of 300 ms, pieces of 50 ms: %.0f ms\n", (double)(last - t) / 1e6);
-		assert_true(last - t < 5 * 350 * MKV_NS_PER_MS);
+		print_message("a deadline of 450 ms, pieces of 300 ms: %.0f ms\n", (double)(last - t) / 1e6);
+		assert_true(last - t < 5 * 750 * MKV_NS_PER_MS);
 		in = cu->s->in_bytes;
-		(void)usleep(200000);
+		(void)usleep(700000);
+		assert_true(cu->s->calls[STUB_WAIT] - pieces <= 2);	/* begun at 0 and at 300 ms, or later */
 		assert_int_equal(cu->s->in_bytes, in);
 		assert_true(cu->s->last_in_ns <= last);
 	}

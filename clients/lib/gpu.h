@@ -25,7 +25,7 @@ struct mkv_gpu_mem {
 
 /* 1: this process has a CUDA driver. One comparison without it, as long as the process loads no further library. Any thread. */
 int	mkv_gpu_here(void);
-/* What memory is at p. 0; MKV_E_IO: the driver does not answer, a sentence in why[MKV_GPU_WHY_BYTES]. Any thread. */
+/* What memory is at p. 0; MKV_E_IO: the driver does not answer and the CPU cannot read it, a sentence in why[MKV_GPU_WHY_BYTES]. Any thread. */
 int	mkv_gpu_what(const void *p, struct mkv_gpu_mem *m, char *why);
 
 /* Contexts and streams of one user: a loop, or callers under a lock. Zeroed is empty. */

@@ -439,6 +439,51 @@ test_failing_calls(void **state)
 	free(v);
 }
 
+/* A driver that answers nothing any more leaves memory of the host alone. */
+static void
+test_broken_driver(void **state)
+{
+	uint8_t b[300] = { 7 }, back[300], *d = cu->alloc(0, 300, 0);
+
+	(void)state;
+	cu->s->fail_at = 1;
+	cu->s->fail_on = 1;
+	cu->s->fail_call = STUB_POINTER;
+	assert_int_equal(mkv_put(cl, K("broken"), b, sizeof(b), NULL, 10 * SEC, NULL), 0);
+	assert_int_equal(mkv_get(cl, K("broken"), back, sizeof(back), 10 * SEC, NULL), sizeof(back));
+	assert_memory_equal(b, back, sizeof(b));
+	assert_int_equal(mkv_put(cl, K("broken"), d, 300, NULL, 10 * SEC, NULL), MKV_ERR_IO);
+	assert_true(cu->s->calls[STUB_POINTER] >= 3);
+	cu->free(d);
+}
+
+/* Of two copies the second cannot be queued: when the get has ended, the first is over as well. */
+static void
+test_failing_second_copy(void **state)
+{
+	uint8_t *a = cu->alloc(0, 1000, 0), *b = cu->alloc(1, 1000, 0), v[2000] = { 1 };
+	struct iovec iov[2] = { { a, 1000 }, { b, 1000 } };
+	struct mkv_key key = { .data = "two", .bytes = 3 };
+	struct mkv_request r = { .size = sizeof(r), .op = MKV_OP_GET, .keys = &key, .n_keys = 1, .iov = iov, .n_iov = 2, .len = MEMKV_SIZE_ANY,
+		.deadline_us = 10 * SEC };
+	struct mkv_completion done = { .size = sizeof(done) };
+	uint64_t in;
+
+	(void)state;
+	fake_store(&big, "", K("two"), v, sizeof(v));
+	cu->s->fail_at = 2;
+	cu->s->fail_call = STUB_COPY;
+	assert_int_equal(mkv_submit(cl_big, &r, NULL), 0);
+	assert_int_equal(mkv_wait(cl_big, 10 * SEC), 1);
+	assert_int_equal(mkv_drain(cl_big, &done, 1), 1);
+	assert_int_equal(done.result, MKV_ERR_IO);
+	in = cu->s->in_bytes;
+	assert_int_equal(mkv_put(cl_big, K("two"), iov[0].iov_base, 1000, NULL, 10 * SEC, NULL), 0);
+	assert_int_equal(cu->s->in_bytes, in);
+	cu->free(a);
+	cu->free(b);
+}
+
 /* No context, no stream: a handle whose loop has neither yet. */
 static void
 test_failing_first_calls(void **state)
@@ -559,6 +604,8 @@ main(void)
 		cmocka_unit_test_setup(test_region, calm),
 		cmocka_unit_test_setup(test_bad_crc, calm),
 		cmocka_unit_test_setup(test_failing_calls, calm),
+		cmocka_unit_test_setup(test_broken_driver, calm),
+		cmocka_unit_test_setup(test_failing_second_copy, calm),
 		cmocka_unit_test_setup(test_failing_first_calls, calm),
 		cmocka_unit_test_setup(test_deadline_in_a_copy, calm),
 		cmocka_unit_test_setup(test_cancel, calm),

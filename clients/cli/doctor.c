@@ -31,11 +31,22 @@ const char *const doctor_level_names[DOCTOR_LEVELS] = { "ok", "info", "warn", "f
 
 /* ---- what was found ---- */
 
+/* Names of files may hold anything, and a terminal obeys. */
+static void
+keep_plain(char *text)
+{
+	for (; text != NULL && *text != '\0'; text++)
+		if (((unsigned char)*text < ' ' && *text != '\n') || *text == 127)
+			*text = '?';
+}
+
 static void
 doctor_keep(struct doctor *d, enum doctor_level level, int id, char *saw, char *fix)
 {
 	struct doctor_found *more = NULL;
 
+	keep_plain(saw);
+	keep_plain(fix);
 	d->count[level]++;
 	if (saw != NULL && d->n_found < DOCTOR_FOUND_MAX)
 		more = realloc(d->found, (d->n_found + 1) * sizeof(*more));

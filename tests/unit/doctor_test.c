@@ -464,6 +464,15 @@ software_devices_are_known(void **state)
 	doctor_fini(&up);
 }
 
+static int
+said_fine(const char *text)
+{
+	for (unsigned i = 0; i < up.n_found; i++)
+		if (up.found[i].id < 0 && strcmp(up.found[i].saw, text) == 0)
+			return (1);
+	return (0);
+}
+
 /* The table of soft-RoCE has 1024 entries, and readdir() begins anywhere. */
 static void
 long_tables_are_read_to_their_end(void **state)
@@ -477,12 +486,17 @@ long_tables_are_read_to_their_end(void **state)
 		snprintf(name, sizeof(name), "/sys/bus/pci/devices/0001:%02x:%02x.0/vendor", i / 32, i % 32);
 		up_put(name, "0x8086\n");
 	}
-	up_put(MLX "/ports/1/gids/3", "0000:0000:0000:0000:0000:0000:0000:0000\n");
 	up_put(MLX "/ports/1/gids/1023", "0000:0000:0000:0000:0000:ffff:0a01:0001\n");
 	up_put(MLX "/ports/1/gid_attrs/types/1023", "RoCE v2\n");
 	up_run(DOCTOR_SERVER | DOCTOR_CLIENT);
 	up_show();
 	assert_int_equal(up.count[DOCTOR_OK], up.n_found);
+	assert_true(said_fine("mlx5_0/1: entry 3, 0000:0000:0000:0000:0000:ffff:0a01:0001 (10.1.0.1)"));	/* of two that are as good the first */
+	doctor_fini(&up);
+	up_key("rdma.gid_index", "200");
+	up_run(DOCTOR_SERVER | DOCTOR_CLIENT);
+	assert_non_null(up_found("gid.index"));
+	assert_non_null(strstr(up_found("gid.index")->saw, "the table has 1024 entries"));
 	doctor_fini(&up);
 }
 

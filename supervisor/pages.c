@@ -127,7 +127,7 @@ pages_needed(const struct mkv_params *p, const struct pages_seg *seg, unsigned n
 struct pages_words {
 	char		*dst;
 	size_t		room;
-	unsigned	said;
+	unsigned	said, fixed;
 };
 
 static void
@@ -138,14 +138,20 @@ pages_add(struct pages_words *w, const char *text)
 	snprintf(w->dst + n, w->room - n, "%s", text);
 }
 
+/* have: NULL, the system knows no such pages. */
 static void
-pages_say_size(struct pages_words *w, int node, uint64_t page_bytes, uint64_t need, uint64_t free)
+pages_say_size(struct pages_words *w, int node, uint64_t page_bytes, uint64_t need, const struct mkv_topo_pages *have)
 {
 	char text[160], where[40] = "";
+	int n;
 
 	if (node >= 0)
 		snprintf(where, sizeof(where), " on NUMA node %d", node);
-	snprintf(text, sizeof(text), "%sof %s%s %" PRIu64 " needed and %" PRIu64 " free", w->said++ > 0 ? ", " : "", pages_size_text(page_bytes), where, need, free);
+	n = snprintf(text, sizeof(text), "%sof %s%s %" PRIu64 " needed and ", w->said++ > 0 ? ", " : "", pages_size_text(page_bytes), where, need);
+	if (have != NULL)
+		snprintf(text + n, sizeof(text) - (size_t)n, "%" PRIu64 " free", have->free + have->more);
+	else
+		snprintf(text + n, sizeof(text) - (size_t)n, "none to be had: this system knows no such pages");
 	pages_add(w, text);
 }
 
@@ -154,6 +160,8 @@ pages_say_fix(struct pages_words *w, const char *sys, int node, uint64_t page_by
 {
 	char text[512], file[384];
 
+	if (w->fixed++ == 0)
+		pages_add(w, "; set them aside with");
 	if (node < 0 && page_bytes == default_bytes)
 		snprintf(text, sizeof(text), "\n    sysctl vm.nr_hugepages=%" PRIu64, count);
 	else
@@ -171,7 +179,8 @@ pages_walk(struct pages_words *w, const struct mkv_params *p, const char *sys, c
 {
 	static const uint64_t size[PAGES_SIZES] = { PAGES_1G, PAGES_2M };
 	struct mkv_topo_pages have;
-	uint64_t need, free;
+	uint64_t need;
+	int known;
 
 	for (unsigned i = 0; i < n; i++) {
 		int again = 0;
@@ -181,12 +190,11 @@ pages_walk(struct pages_words *w, const struct mkv_params *p, const char *sys, c
 		for (unsigned k = 0; k < PAGES_SIZES && !again; k++) {
 			if ((need = pages_needed(p, seg, n, seg[i].node, size[k], fixes)) == 0)
 				continue;
-			(void)mkv_topo_pages(sys, seg[i].node, size[k], &have);
-			free = have.free + have.more;
-			if (fixes)
-				pages_say_fix(w, sys, seg[i].node, size[k], have.reserved + need - MKV_MIN(free, need), default_bytes);
-			else
-				pages_say_size(w, seg[i].node, size[k], need, free);
+			known = mkv_topo_pages(sys, seg[i].node, size[k], &have) == 0;
+			if (!fixes)
+				pages_say_size(w, seg[i].node, size[k], need, known ? &have : NULL);
+			else if (known)
+				pages_say_fix(w, sys, seg[i].node, size[k], have.reserved + need - MKV_MIN(have.free + have.more, need), default_bytes);
 		}
 	}
 }
@@ -194,14 +202,13 @@ pages_walk(struct pages_words *w, const struct mkv_params *p, const char *sys, c
 void
 pages_say(const struct mkv_params *p, const char *sys, const struct pages_seg *seg, unsigned n, uint64_t default_bytes, char *dst, size_t dst_bytes)
 {
-	struct pages_words w = { dst, dst_bytes, 0 };
+	struct pages_words w = { .dst = dst, .room = dst_bytes };
 
 	dst[0] = '\0';
 	pages_walk(&w, p, sys, seg, n, default_bytes, 0);
-	if (w.said == 0)
-		return;
-	pages_add(&w, "; set them aside with");
 	pages_walk(&w, p, sys, seg, n, default_bytes, 1);
+	if (w.said > 0 && w.fixed == 0 && p->memory_hugepages == MKV_HUGEPAGES_REQUIRE)
+		pages_add(&w, "; set memory.hugepages to auto");
 }
 
 /* ---- making ---- */

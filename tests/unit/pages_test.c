@@ -195,6 +195,30 @@ planned_on_nodes(void **state MKV_UNUSED)
 	assert_int_equal(pages_plan(&p, sys, seg, 3), 0);
 }
 
+/* macOS, or a kernel without them: nothing that could be set aside is asked for. */
+static void
+no_such_pages(void **state MKV_UNUSED)
+{
+	struct pages_seg seg = { .bytes = 20 * MIB, .node = -1 };
+	char words[512];
+
+	assert_int_equal(pages_plan(&p, sys, &seg, 1), 1);
+	pages_say(&p, sys, &seg, 1, 0, words, sizeof(words));
+	assert_string_equal(words, "of 2 MiB 10 needed and none to be had: this system knows no such pages");
+	p.memory_hugepages = MKV_HUGEPAGES_REQUIRE;
+	pages_say(&p, sys, &seg, 1, 0, words, sizeof(words));
+	assert_string_equal(words, "of 2 MiB 10 needed and none to be had: this system knows no such pages; set memory.hugepages to auto");
+	/* A processor without pages of 1 GiB: the others are the way out. */
+	sysfs_pages(sys, -1, 2 * MIB, 0, 0);
+	seg.bytes = GIB;
+	pages_say(&p, sys, &seg, 1, 2 * MIB, words, sizeof(words));
+	assert_string_equal(words, "of 1 GiB 1 needed and none to be had: this system knows no such pages, of 2 MiB 512 needed and 0 free; set them aside with\n"
+	    "    sysctl vm.nr_hugepages=512");
+	p.memory_hugepages = MKV_HUGEPAGES_OFF;
+	pages_say(&p, sys, &seg, 1, 2 * MIB, words, sizeof(words));
+	assert_string_equal(words, "");
+}
+
 int
 main(void)
 {
@@ -205,6 +229,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(on_a_node, fresh, gone),
 		cmocka_unit_test(in_words),
 		cmocka_unit_test_setup_teardown(planned_on_nodes, fresh, gone),
+		cmocka_unit_test_setup_teardown(no_such_pages, fresh, gone),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

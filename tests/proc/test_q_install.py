@@ -60,6 +60,32 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path):
         pytest.skip("this systemd-analyze finds nothing, so its word is worth nothing: " + r.stderr)
 
 
+def needed(path):
+    out = subprocess.run(["readelf", "-d", path], capture_output=True, text=True, timeout=20, check=True).stdout
+    return set(re.findall(r"\(NEEDED\).*\[(.+?)\]", out))
+
+
+def test_only_the_module_needs_rdma_core():
+    module = os.path.join(STAGE, "lib", "libmemkv-rdma.so.0")
+    if not os.path.exists(module):
+        with open(os.path.join(STAGE, "..", "config.h")) as f:
+            assert "#define HAVE_RDMA 1" not in f.read()
+        pytest.skip("built without rdma-core (Debian: libibverbs-dev)")
+    assert "libibverbs.so.1" in needed(module)
+    out = subprocess.run(["nm", "-D", "--defined-only", module], capture_output=True, text=True, timeout=20, check=True).stdout
+    assert [line.split()[2] for line in out.splitlines()] == ["mkv_verbs_module"], out
+    others = 0
+    for at, _, names in os.walk(STAGE):
+        for name in names:
+            path = os.path.join(at, name)
+            with open(path, "rb") as f:
+                is_elf = f.read(4) == b"\x7fELF"
+            if is_elf and not name.startswith("libmemkv-rdma."):
+                others += 1
+                assert not [n for n in needed(path) if re.match(r"lib(ibverbs|mlx5|rdmacm)", n)], path
+    assert others >= 5
+
+
 def test_configure_names_all_that_is_missing_at_once(tmp_path):
     configure = os.path.join(TOP, "configure")
     if not os.path.exists(configure):

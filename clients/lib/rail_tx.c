@@ -272,7 +272,7 @@ tx_leg(struct rail *r, struct rail_slot *s)
 	struct leg *l = s->leg;
 	unsigned owed = tx_owed(r, l);
 	uint64_t before = l->tx_off;
-	int e;
+	int e = 0;
 
 	if (!s->ready && (e = mkv_rail_mem_take(r, s)) == MKV_E_AGAIN)
 		return (0);

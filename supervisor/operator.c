@@ -216,6 +216,8 @@ op_arrived(const struct op_conn *c, const struct proc *p)
 		return (ch->state == CHILD_STOPPED || ch->state == CHILD_FATAL);
 	if (ch->state == CHILD_RUNNING && (c->since_ns == 0 || ch->ready_ns >= c->since_ns))
 		return (1);
+	if (ch->state == CHILD_BACKOFF && p->absent)
+		return (-1);			/* once its device is there */
 	return (ch->state == CHILD_FATAL || (ch->state == CHILD_STOPPED && !ch->start_again) ? -1 : 0);
 }
 

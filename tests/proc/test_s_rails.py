@@ -100,6 +100,10 @@ def test_a_device_that_is_not_there(rails):
     assert "memkv_supervisor_child_deaths_total{process=\"supervisor\"} 0\n" in metrics
     assert json.loads(f.http("/v1/health")[1])["status"] == "degraded"
     assert f.rows()["front:tcp:0"]["state"] == f.rows()["front:rdma:dev0"]["state"] == "RUNNING"
+    begin = time.monotonic()
+    answer = f.ask("restart", "front:rdma:dev0", "front:rdma:dev1")         # whoever waits for it is told, not kept for half a minute
+    assert not answer["ok"] and "does not want to" in answer["error"], answer
+    assert time.monotonic() - begin < 20
     f.behave("front:rdma:dev1", "")
     f.wait_state("front:rdma:dev1", "RUNNING")
     f.wait_log(r"proc=front:tcp:0 .*got=door rail=2 up=1 ")

@@ -320,12 +320,16 @@ eng_report_recovery(struct mkv_engine *e)
 	    (unsigned long long)(e->rec.recovery_ns / MKV_NS_PER_MS), e->rec.torn_records);
 }
 
-/* From here on blocks of this mount may appear; the flush also makes durable whatever recovery believed. */
+/* From here on blocks of this mount may appear; the flush also makes durable whatever recovery believed, and did not. */
 static int
 eng_start_writing(struct mkv_engine *e, char *why, size_t why_bytes)
 {
 	int r;
 
+	if ((r = journal_wipe(e)) != 0) {
+		snprintf(why, why_bytes, "the journal cannot be written: %s", mkv_err(r));
+		return (r);
+	}
 	if ((r = eng_sb_write(e, 0)) != 0) {
 		snprintf(why, why_bytes, "superblocks cannot be written: %s", mkv_err(r));
 		return (r);

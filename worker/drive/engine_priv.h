@@ -202,6 +202,7 @@ struct journal {
 	unsigned	n_touched;
 	int		closed;		/* the block being filled takes no more */
 	int		last_idle;	/* the newest block on the medium is an idle mark */
+	int		remains;	/* open: where the next block goes lies part of one that a crash cut off */
 	int		no_flush;	/* flight is an idle mark */
 	uint64_t	idle_at;	/* when to write one */
 	struct mkv_mio	mio[2];
@@ -717,6 +718,8 @@ int	page_replay_end(struct mkv_engine *e);
 /* journal.c */
 int	journal_init(struct mkv_engine *e);
 void	journal_fini(struct mkv_engine *e);
+/* Open, before the superblocks are written: what a crash left where the next block goes is made nothing. 0 or MKV_E_*. */
+int	journal_wipe(struct mkv_engine *e);
 int	journal_room(struct mkv_engine *e, uint32_t body_bytes, int internal);
 uint64_t journal_append(struct mkv_engine *e, enum mkv_jtype type, struct mkv_digest d, uint32_t page, uint16_t pos, uint32_t arg,
 	    const void *body, uint32_t body_bytes);

@@ -57,6 +57,25 @@ journal_fini(struct mkv_engine *e)
 	free(e->jn.buf[1].mem);
 }
 
+/*
+ * The last group of the former life was cut off, and part of its first block lies where ours begins; recovery did not believe it. What we write there may be
+ * torn as well, so that the beginning of theirs stays and what follows becomes what it was to be, since most blocks end in zeros: then their block is whole, and
+ * what was refused, and seen to be refused, happens after all. So its beginning goes before anything is served; every later block differs from it there, by
+ * its mount. The superblock's flush makes it durable.
+ */
+int
+journal_wipe(struct mkv_engine *e)
+{
+	struct journal *j = &e->jn;
+
+	if (!j->remains)
+		return (0);
+	MKV_ASSERT(j->state == JN_IDLE && j->gather->blocks == 0);
+	j->remains = 0;
+	memset(j->gather->mem, 0, MKV_BLOCK);
+	return (eng_write(e, j->gather->mem, MKV_BLOCK, mkv_sb_journal_at(&e->sb, j->next_seq)));
+}
+
 int
 journal_room(struct mkv_engine *e, uint32_t body_bytes, int internal)
 {

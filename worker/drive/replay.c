@@ -486,11 +486,22 @@ replay_end_unread(struct replay *p)
 	return (0);
 }
 
+/*
+ * Does the place of the next block, where it is not one that is still needed, hold anything but a whole block of a former lap? Then it is part of one that
+ * was being written at the crash, and what is written there next could be torn so that the two make it whole (journal_wipe()).
+ */
+static int
+replay_remains(struct replay *p)
+{
+	return (p->next - p->start < p->e->sb.journal_blocks && !replay_never_written(p, replay_block(p, p->next)));
+}
+
 static void
 replay_end(struct replay *p)
 {
 	struct journal *j = &p->e->jn;
 
+	j->remains = replay_remains(p);
 	j->next_seq = p->next;
 	j->flushed = j->last_record = p->next - 1;	/* made durable by the superblock's flush, before anything is answered */
 	j->tail = p->start;

@@ -441,6 +441,7 @@ main(int argc, char **argv)
 		if (!died)
 			break;
 	}
-	printf("%u histories, %" PRIu64 " keys checked, %" PRIu64 " boundaries x 4, %u failed\n", histories, checked, points, test_failed);
+	printf("%u histories, %" PRIu64 " keys checked, %" PRIu64 " boundaries x %d, %u failed\n", histories, checked, points,
+	    SIM_POLICIES, test_failed);
 	return (test_failed != 0);
 }

@@ -335,7 +335,7 @@ sim_reboot(struct media_sim *s, enum sim_policy policy)
 		int some = policy == SIM_SOME && rnd_below(&s->rnd, 2) == 0;
 
 		for (uint32_t at = 0; at < w->bytes; at += s->sector) {
-			int keep = policy == SIM_KEEP || some || (policy == SIM_TEAR && rnd_below(&s->rnd, 2) == 0);
+			int keep = policy == SIM_KEEP || some || (policy == SIM_TEAR && rnd_below(&s->rnd, 2) == 0) || (policy == SIM_TAIL && at > 0);
 
 			if (keep)
 				memcpy(s->durable + w->off + at, w->data + at, s->sector);

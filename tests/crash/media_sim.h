@@ -10,7 +10,7 @@
 #include "tests/lib/rnd.h"
 #include "worker/drive/media.h"
 
-enum sim_policy { SIM_KEEP, SIM_DROP, SIM_SOME, SIM_TEAR, SIM_POLICIES };	/* SOME: each write for itself; TEAR: each sector */
+enum sim_policy { SIM_KEEP, SIM_DROP, SIM_SOME, SIM_TEAR, SIM_TAIL, SIM_POLICIES };	/* SOME: each write for itself; TEAR: each sector; TAIL: all but each first */
 
 struct sim_write {
 	uint64_t	off;

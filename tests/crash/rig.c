@@ -125,6 +125,15 @@ rig_open_file(struct rig *r)
 	MKV_ASSERT(ftruncate(r->fd, (off_t)r->bytes) == 0);
 }
 
+/* What the engine would take at random is in every block's tag and checksum. */
+static void
+rig_uuid(struct rig *r, uint64_t seed)
+{
+	struct rnd rnd = { seed ^ 0x1d1d1d1dull };
+
+	rnd_fill(&rnd, r->o.drive_uuid, sizeof(r->o.drive_uuid));
+}
+
 struct rig *
 rig_create(enum rig_kind kind, uint64_t bytes, uint64_t seed)
 {
@@ -147,9 +156,10 @@ rig_create(enum rig_kind kind, uint64_t bytes, uint64_t seed)
 		.queue_depth = 32, .page_cache_bytes = 1u << 20, .accepted_window_ns = MKV_NS_PER_SEC, .accepted_window_bytes = 64u << 20,
 		.evict = 1, .evict_high_pct = 97, .evict_low_pct = 95,
 	};
-	if (kind == RIG_SIM)
+	if (kind == RIG_SIM) {
 		r->sim = sim_create(bytes, 0, seed);
-	else if (kind == RIG_MEMORY) {
+		rig_uuid(r, seed);
+	} else if (kind == RIG_MEMORY) {
 		r->meta_bytes = 8u << 20;
 		r->fd = mkv_os_shm_create("rig-data", bytes, 0);
 		r->meta_fd = mkv_os_shm_create("rig-meta", r->meta_bytes, 0);

@@ -247,13 +247,13 @@ piece_post(struct mkv_chan *ch, struct mkv_xfer *x)
 	struct mkv_part *p = xfer_part(x);
 	const struct mkv_wire_seg *s = &xfer_remote(p)->seg[x->seg_i];
 	const struct mkv_rdma_mem *mem = p->n_run != 0 ? ch->rail->arena[p->drive] : ch->rail->stage;
-	uint32_t n, lkey;
+	uint32_t n, lkey, rkey;
 	uint64_t remote = s->addr + x->seg_off;
 	uint8_t *at;
 
 	MKV_ASSERT(mkv_part_seg(p->req, p, x->pos, &at, &n) == 0);
 	n = MKV_MIN(MKV_MIN(n, x->left), MKV_MIN(ch->rail->conf.piece_bytes, s->bytes - x->seg_off));
-	n = (uint32_t)MKV_MIN((uint64_t)n, mkv_rdma_mem_keys(mem, at, &lkey, NULL));
+	n = (uint32_t)MKV_MIN((uint64_t)n, mkv_rdma_mem_keys(mem, at, &lkey, &rkey));
 	MKV_ASSERT(n > 0);
 	if (piece_window(ch, n) == 0)
 		return (0);

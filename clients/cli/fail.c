@@ -11,6 +11,21 @@
 #include "common/base/err.h"
 #include "common/base/units.h"
 
+/* With --transport rdma a server may be there, and not by RDMA. 1: that is it, and why. */
+static int
+fail_rdma(const struct cli *c, char *dst, size_t dst_bytes)
+{
+	struct mkv_server_info si = { .size = sizeof(si) };
+
+	for (unsigned i = 0; c->client != NULL && i < mkv_server_count(c->client); i++) {
+		if (mkv_server_info(c->client, i, 1000000, &si) != 0 || si.transport_why[0] == '\0')
+			continue;
+		snprintf(dst, dst_bytes, "%s answers, but not by RDMA: %s", si.name, si.transport_why);
+		return (1);
+	}
+	return (0);
+}
+
 static void
 fail_hint(const struct cli *c, int status, char *dst, size_t dst_bytes)
 {
@@ -21,8 +36,9 @@ fail_hint(const struct cli *c, int status, char *dst, size_t dst_bytes)
 	switch (status) {
 	case MKV_ERR_UNREACHABLE:
 	case MKV_ERR_CLOSED:
-		snprintf(dst, dst_bytes, "no server at %s; start one with `memkv start`, or name others with --servers or MEMKV_SERVERS",
-		    servers != NULL && servers[0] != '\0' ? servers : "127.0.0.1:9900");
+		if (!fail_rdma(c, dst, dst_bytes))
+			snprintf(dst, dst_bytes, "no server at %s; start one with `memkv start`, or name others with --servers or MEMKV_SERVERS",
+			    servers != NULL && servers[0] != '\0' ? servers : "127.0.0.1:9900");
 		break;
 	case MKV_ERR_BUSY:
 		snprintf(dst, dst_bytes, "try again; if it stays so, the server is at a limit: network.max_connections, network.max_inflight, or as many "
@@ -45,6 +61,9 @@ fail_hint(const struct cli *c, int status, char *dst, size_t dst_bytes)
 		if (strcmp(c->cmd->name, "put") == 0)
 			snprintf(dst, dst_bytes, "a value has at most 2^26 pieces of the server's storage.block_size, and 2^48 bytes");
 		break;
+	case MKV_ERR_UNSUPPORTED:
+		(void)fail_rdma(c, dst, dst_bytes);
+		break;
 	case MKV_ERR_EXISTS:
 		snprintf(dst, dst_bytes, "without --if-absent it is replaced");
 		break;
@@ -59,7 +78,7 @@ fail_hint(const struct cli *c, int status, char *dst, size_t dst_bytes)
 static int
 fail_say(const struct cli *c, const struct cli_key *k, int status, unsigned reason, const char *given)
 {
-	char hint[256];
+	char hint[512];
 	int miss;
 	json_t *j;
 

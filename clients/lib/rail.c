@@ -127,7 +127,7 @@ rail_attach(struct rail *r)
 	}
 	mkv_list_push_tail(&r->hub->list, &r->link);
 	r->state = RAIL_ATTACHING;
-	rail_arm(r, RAIL_LIMIT_NS);
+	rail_arm(r, RAIL_ATTACH_NS);
 }
 
 void
@@ -222,7 +222,7 @@ mkv_rail_attached(struct conn *c, const struct slot *s, const struct mkv_hdr *h,
 	r->state = RAIL_PROVING;
 	r->heard_ns = rail_loop(r)->now_ns;
 	mkv_rail_ping(r);
-	rail_arm(r, RAIL_LIMIT_NS);
+	rail_arm(r, RAIL_ATTACH_NS);
 	return (0);
 }
 

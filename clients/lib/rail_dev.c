@@ -214,7 +214,7 @@ route_fits(const struct mkv_rdma_dev *d, const struct mkv_wire_rail *w)
 	struct sockaddr_storage to, from;
 	char name[IF_NAMESIZE];
 	socklen_t to_bytes, from_bytes;
-	int fd, fits = 0;
+	int fd, fits = 1;
 
 	if (is_zero(w->address) || is_zero(d->address))
 		return (1);
@@ -225,8 +225,8 @@ route_fits(const struct mkv_rdma_dev *d, const struct mkv_wire_rail *w)
 	/* Without the right to bind to the interface the address alone must tell. */
 	if (d->ifindex != 0 && if_indextoname(d->ifindex, name) != NULL)
 		(void)setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name, (socklen_t)strlen(name));
-	if (bind(fd, (struct sockaddr *)&from, from_bytes) == 0 && connect(fd, (struct sockaddr *)&to, to_bytes) == 0)
-		fits = 2;
+	if (bind(fd, (struct sockaddr *)&from, from_bytes) == 0)
+		fits = connect(fd, (struct sockaddr *)&to, to_bytes) == 0 ? 2 : 0;
 	(void)close(fd);
 	return (fits);
 }

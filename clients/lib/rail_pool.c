@@ -13,6 +13,8 @@
 #include "clients/lib/rail_priv.h"
 #include "common/base/clock.h"
 
+#define HOPELESS_NS	(4 * RAIL_BACKOFF_NS)	/* three failures in a row: requests that must go by RDMA do not wait for the next try */
+
 static struct pool *
 pool_of(const struct conn *c)
 {
@@ -266,12 +268,12 @@ rails_least(struct pool *p, int *full)
 	return (best);
 }
 
-/* A rail that mkv_rails_want() is about to use. */
+/* A rail that has not failed often enough to be given up by those who have nothing else. */
 static int
-rails_due(const struct pool *p)
+rails_hope(const struct pool *p)
 {
 	for (unsigned i = 0; i < p->n_rails; i++)
-		if ((p->rail[i].wire.transports & MKV_FEATURE_RDMA_RC) && p->rail[i].not_before_ns <= p->srv->loop->now_ns)
+		if ((p->rail[i].wire.transports & MKV_FEATURE_RDMA_RC) && p->rail[i].backoff_ns < HOPELESS_NS)
 			return (1);
 	return (0);
 }
@@ -290,7 +292,7 @@ rails_verdict(const struct pool *p)
 		if (c->rail->trying || c->rail->soon)
 			return (MKV_E_AGAIN);
 	}
-	return (rails_due(p) ? MKV_E_AGAIN : MKV_E_UNREACHABLE);
+	return (rails_hope(p) ? MKV_E_AGAIN : MKV_E_UNREACHABLE);
 }
 
 struct conn *

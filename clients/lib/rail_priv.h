@@ -35,7 +35,8 @@
 #define BOUNCE_BYTES		16384u
 #define BOUNCES			64u
 #define FRAME_BYTES		8192u		/* a message is made here: no get or put is longer, whatever its segments */
-#define RAIL_LIMIT_NS		(1000 * MKV_NS_PER_MS)	/* of attaching; of an answer to PING */
+#define RAIL_ATTACH_NS		(2000 * MKV_NS_PER_MS)	/* of attaching, of the proof */
+#define RAIL_LIMIT_NS		(1000 * MKV_NS_PER_MS)	/* of an answer that is owed, if nothing else is heard either */
 #define RAIL_QUIET_NS		(300 * MKV_NS_PER_MS)	/* nothing heard for so long with requests out: PING */
 #define RAIL_BACKOFF_NS		(100 * MKV_NS_PER_MS)
 #define RAIL_BACKOFF_MOST_NS	(10000 * MKV_NS_PER_MS)

@@ -228,8 +228,7 @@ tx_encode(struct rail *r, struct rail_slot *s, struct mkv_hdr *h)
 		mkv_rail_mem_fill(s, bytes);
 	if ((n = mkv_rail_mem_segs(r, s, off, bytes, (struct mkv_wire_seg *)(void *)(body + h->body_bytes), tx_segs_max(r, h))) == 0)
 		return (MKV_E_TOOBIG);
-	h->flags = (uint16_t)((h->flags & ~MKV_WIRE_F_PAYLOAD) | MKV_WIRE_F_REMOTE);
-	h->payload_bytes = bytes;
+	h->flags |= MKV_WIRE_F_REMOTE;			/* a put says how much is there, of a get the segments do */
 	h->body_bytes += n * (uint32_t)sizeof(struct mkv_wire_seg);
 	if (l->wire_op == MKV_WIRE_PUT)
 		mkv_frame_took(l, bytes);

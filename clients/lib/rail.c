@@ -77,10 +77,11 @@ rail_failed(struct rail *r, int err, const char *why)
 {
 	mkv_rails_trying(r, 0);
 	mkv_rails_failed(r, err, why);
+	mkv_rails_backoff(r);
 	if (r->state != RAIL_OFF)
 		mkv_rail_break(r, err, why);		/* the rest follows when it is quiet */
 	else if (r->c->state == CONN_READY)
-		rail_arm(r, mkv_rails_backoff(r));
+		rail_arm(r, mkv_rails_wait(r));
 	mkv_server_pump(r->c->srv);
 }
 
@@ -261,8 +262,10 @@ rail_ended_live(struct rail *r)
 	struct rail_known *k = &p->rail[r->c->rail_idx];
 
 	mkv_rails_live(r, 0);
-	if (rail_loop(r)->now_ns - r->live_ns < RAIL_PROVEN_NS)
+	if (rail_loop(r)->now_ns - r->live_ns < RAIL_PROVEN_NS) {
+		mkv_rails_backoff(r);
 		return;
+	}
 	k->backoff_ns = k->not_before_ns = 0;
 	r->soon = 1;
 }
@@ -299,7 +302,7 @@ mkv_rail_idle(struct rail *r)
 	r->hub = NULL;
 	r->state = RAIL_OFF;
 	if (r->c->state == CONN_READY)
-		rail_arm(r, r->soon ? 0 : mkv_rails_backoff(r));
+		rail_arm(r, r->soon ? 0 : mkv_rails_wait(r));
 	else
 		mkv_server_pump(r->c->srv);		/* the connection may begin again */
 }
@@ -313,7 +316,7 @@ mkv_rail_tether_down(struct conn *c, int err)
 		return;
 	if (r->state == RAIL_ATTACHING || r->state == RAIL_PROVING) {
 		mkv_rails_failed(r, err, "its connection ended before it was attached");
-		(void)mkv_rails_backoff(r);
+		mkv_rails_backoff(r);
 	}
 	mkv_rail_break(r, err, "its connection ended");
 	mkv_timer_disarm(&rail_loop(r)->timers, &r->timer);

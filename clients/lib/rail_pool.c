@@ -123,10 +123,18 @@ known_backoff(struct server *s, struct rail_known *k)
 	return (k->not_before_ns - now);
 }
 
-uint64_t
+void
 mkv_rails_backoff(struct rail *r)
 {
-	return (known_backoff(r->c->srv, &pool_of(r->c)->rail[r->c->rail_idx]));
+	(void)known_backoff(r->c->srv, &pool_of(r->c)->rail[r->c->rail_idx]);
+}
+
+uint64_t
+mkv_rails_wait(const struct rail *r)
+{
+	uint64_t now = r->c->srv->loop->now_ns, at = pool_of(r->c)->rail[r->c->rail_idx].not_before_ns;
+
+	return (at > now ? at - now : 0);
 }
 
 void

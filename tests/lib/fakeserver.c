@@ -9,7 +9,6 @@
 
 #include <netinet/in.h>
 #include <poll.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -21,49 +20,9 @@
 #include "common/base/crc.h"
 #include "common/base/err.h"
 #include "proto/wire.h"
-#include "tests/lib/fakestore.h"
+#include "tests/lib/fakeserver_priv.h"
 
-#define FRONT_ID	7u
-#define SESSION_ID	0x1122334455667788ull
-#define CONNS_MAX	256u
-#define PARTS_MAX	64u
-
-struct part_put {			/* a put of several parts */
-	uint64_t	id;			/* 0: free */
-	struct mkv_wire_put first;
-	char		ns[64];
-	uint8_t		key[MKV_WIRE_KEY_MAX], *value;
-	size_t		bytes;
-	int		refused;
-};
-
-struct fconn {
-	struct fake	*f;
-	int		fd;
-	pthread_t	thread;
-	_Atomic int	over;
-	struct mkv_mac	*in, *out;
-	uint64_t	counter_in, counter_out;
-	uint8_t		transcript_in[MKV_WIRE_HDR_BYTES + sizeof(struct mkv_wire_hello)], nonce_c[32];
-	struct part_put	part[PARTS_MAX];
-	uint8_t		*list;			/* bytes of keys of the parts so far */
-	uint32_t	list_bytes, list_n;
-	char		list_ns[64];
-	uint64_t	body[(MKV_WIRE_BODY_MAX + 1024) / 8], reply[(MKV_WIRE_BODY_MAX + 1024) / 8];
-	uint8_t		*payload;
-};
-
-struct fake_priv {
-	uint8_t		cred[32], id[16];
-	uint32_t	part_bytes, credits, key_id;
-	int		fd;
-	uint16_t	port;
-	_Atomic int	quit;
-	pthread_t	thread;
-	pthread_mutex_t	lock;			/* conn */
-	struct fakestore store;
-	struct fconn	*conn[CONNS_MAX];
-};
+const struct fakerail_ops *fakerail;
 
 /* ---- bytes ---- */
 
@@ -196,11 +155,14 @@ lie_before_mac(struct mkv_hdr *h, int lie)
 static int
 reply(struct fconn *c, struct mkv_hdr *h, const void *body, const uint8_t *payload)
 {
-	int lie = h->op == MKV_WIRE_CONNECT ? FAKE_TRUTH : next_lie(c);
+	int lie = c->is_rail || h->op == MKV_WIRE_CONNECT ? FAKE_TRUTH : next_lie(c);
 	uint32_t body_bytes = h->body_bytes;
 
 	if (c->f->delay_us > 0)
 		(void)usleep(c->f->delay_us);
+	c->replies++;
+	if (c->is_rail)
+		return (fakerail->reply(c->rail, h, body, payload));
 	h->session_id = SESSION_ID;
 	h->counter = ++c->counter_out;
 	lie_before_mac(h, lie);
@@ -589,7 +551,22 @@ serve_info(struct fconn *c, const struct mkv_hdr *q)
 /* ---- sessions ---- */
 
 static int
-serve_request(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
+serve_attach(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
+{
+	struct mkv_wire_attach *b = (struct mkv_wire_attach *)c->reply;
+	struct mkv_hdr h;
+	int status;
+
+	if (c->f->attach_mute)
+		return (0);
+	if ((status = c->f->attach_status) == 0)
+		status = fakerail == NULL ? MKV_E_UNSUPPORTED : fakerail->attach(c, (const struct mkv_wire_attach *)(const void *)body, b);
+	header(&h, q, status, 0, status == 0 ? sizeof(*b) : 0, 0);
+	return (reply(c, &h, b, NULL));
+}
+
+int
+fake_serve(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 {
 	if (q->op < 32)
 		c->f->requests[q->op]++;
@@ -627,6 +604,8 @@ serve_request(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 	case MKV_WIRE_PING:
 	case MKV_WIRE_CANCEL:
 		return (reply_status(c, q, 0, 0));
+	case MKV_WIRE_ATTACH:
+		return (serve_attach(c, q, body));
 	default:
 		return (-1);
 	}
@@ -639,16 +618,27 @@ shake_hello(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 	struct {
 		struct mkv_hdr h;
 		struct mkv_wire_hello_reply b;
+		struct mkv_wire_rail rail[MKV_WIRE_RAILS_MAX];
 	} r;
-	uint8_t front[32], transcript[32], key[32];
+	uint8_t front[32], *transcript = c->transcript, key[32];
+	uint32_t bytes;
 
 	if (q->op != MKV_WIRE_HELLO || q->body_bytes != sizeof(struct mkv_wire_hello))
 		return (-1);
+	if (((const struct mkv_wire_hello *)body)->rail != 0)
+		c->f->rail_hellos++;
 	memcpy(c->transcript_in, q, sizeof(*q));
 	memcpy(c->transcript_in + sizeof(*q), body, q->body_bytes);
 	memcpy(c->nonce_c, ((const struct mkv_wire_hello *)body)->nonce, 32);
 	memset(&r, 0, sizeof(r));
-	header(&r.h, q, 0, 0, sizeof(r.b), 0);
+	r.b.n_rails = (uint16_t)(fakerail == NULL ? 0 : fakerail->list(c->f, r.rail));
+	bytes = (uint32_t)(sizeof(r.b) + r.b.n_rails * sizeof(r.rail[0]));
+	header(&r.h, q, 0, 0, bytes, 0);
+	if (((const struct mkv_wire_hello *)body)->rail != 0 && c->f->rail_down) {
+		header(&r.h, q, MKV_E_UNREACHABLE, 0, 0, 0);
+		(void)give_bytes(c, &r.h, sizeof(r.h));
+		return (-1);
+	}
 	r.b.version = MKV_WIRE_VERSION;
 	r.b.front_id = FRONT_ID;
 	r.b.part_bytes = p->part_bytes;
@@ -656,11 +646,13 @@ shake_hello(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 	r.b.value_max = MKV_WIRE_VALUE_MAX;
 	memcpy(r.b.server_id, p->id, 16);
 	(void)mkv_random(r.b.nonce, 32);
-	if (mkv_sha256(c->transcript_in, sizeof(c->transcript_in), &r, sizeof(r), transcript) != 0 || mkv_key_front(p->cred, FRONT_ID, front) != 0 ||
+	memcpy(c->nonce_s, r.b.nonce, 32);
+	bytes += (uint32_t)sizeof(r.h);
+	if (mkv_sha256(c->transcript_in, sizeof(c->transcript_in), &r, bytes, transcript) != 0 || mkv_key_front(p->cred, FRONT_ID, front) != 0 ||
 	    mkv_key_session(front, c->nonce_c, r.b.nonce, MKV_DIR_C2S, 0, FRONT_ID, transcript, key) != 0 || mkv_mac_create(&c->in, key) != 0 ||
 	    mkv_key_session(front, c->nonce_c, r.b.nonce, MKV_DIR_S2C, 0, FRONT_ID, transcript, key) != 0 || mkv_mac_create(&c->out, key) != 0)
 		return (-1);
-	return (give_bytes(c, &r, sizeof(r)));
+	return (give_bytes(c, &r, bytes));
 }
 
 static int
@@ -706,18 +698,18 @@ fconn_main(void *arg)
 
 	if (take_frame(c, &q, 0) == 0 && shake_hello(c, &q, (uint8_t *)c->body) == 0 && take_frame(c, &q, 0) == 0 &&
 	    shake_connect(c, &q, (uint8_t *)c->body) == 0)
-		while (take_frame(c, &q, 1) == 0 && serve_request(c, &q, (uint8_t *)c->body) == 0)
+		while (take_frame(c, &q, 1) == 0 && fake_serve(c, &q, (uint8_t *)c->body) == 0)
 			continue;
 	(void)shutdown(c->fd, SHUT_RDWR);
+	if (fakerail != NULL)
+		fakerail->end(c);
 	c->over = 1;
 	return (NULL);
 }
 
-static void
-fconn_free(struct fconn *c)
+void
+fake_fconn_clean(struct fconn *c)
 {
-	(void)pthread_join(c->thread, NULL);
-	(void)close(c->fd);
 	mkv_mac_destroy(&c->in);
 	mkv_mac_destroy(&c->out);
 	for (unsigned i = 0; i < PARTS_MAX; i++)
@@ -725,6 +717,14 @@ fconn_free(struct fconn *c)
 	free(c->list);
 	free(c->payload);
 	free(c);
+}
+
+static void
+fconn_free(struct fconn *c)
+{
+	(void)pthread_join(c->thread, NULL);
+	(void)close(c->fd);
+	fake_fconn_clean(c);
 }
 
 /* ---- the server ---- */

@@ -31,8 +31,17 @@ struct fake {
 	_Atomic uint64_t report_off, report_len;	/* of the last one */
 	_Atomic int	refuse_key;		/* CONNECT: 1 the key is refused */
 	_Atomic int	early;			/* a put of several parts is refused after its first, with this MKV_E_* */
+	/* rails (fakerail.c), over the fabric of fakeverbs: device fake1 */
+	_Atomic unsigned rails;			/* so many are listed */
+	_Atomic int	rail_down;		/* 1: their HELLO is refused */
+	_Atomic int	attach_mute, attach_status;	/* ATTACH is not answered; is answered by this MKV_E_* */
+	_Atomic int	rail_mute;		/* 1: messages are not answered; 2: CANCEL alone is */
+	_Atomic int	rail_no_ping;		/* 1: PING is not */
+	_Atomic int	rail_hold;		/* 1: what is posted waits (fv_hold()) from the next WRITE on */
+	_Atomic unsigned rail_credits;		/* 0: 16 */
 	/* what it saw */
 	_Atomic unsigned connections, sessions, requests[32], resends, aborts, parts;
+	_Atomic unsigned rail_hellos, attached, rail_requests[32], acks;
 	_Atomic unsigned long long last_put_id, last_ttl_ms, last_parent_bytes, last_flags, last_ack;
 	struct fake_priv *p;
 };
@@ -44,6 +53,9 @@ struct fake_opts {
 	uint8_t		server_id;		/* repeated 16 times; 0: random */
 	uint16_t	port;			/* 0: any */
 };
+
+/* From now on servers of this process have rails (fake.rails). fakerail.c. */
+void		fakerail_use(void);
 
 /* 0 or -1. The server listens on 127.0.0.1. */
 int		fake_open(struct fake *f, const struct fake_opts *opts);

@@ -1,0 +1,335 @@
+/*
+ * The fake server's queue pairs, over common/rdma and the fabric of fakeverbs. See fakeserver.h for how they misbehave.
+ *
+ * A thread for each queue pair: it polls, takes messages, READs what puts name, and has the rest served as a request of any connection; answers WRITE first. Owns
+ * device, hub and queue pair; a helper of tests: what cannot be ends the test.
+ */
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/assert.h"
+#include "common/base/clock.h"
+#include "common/base/crc.h"
+#include "common/base/err.h"
+#include "common/rdma/mem.h"
+#include "common/rdma/qp.h"
+#include "tests/lib/fakeserver_priv.h"
+#include "tests/lib/fakeverbs.h"
+
+#define RAIL_RECVS	64u
+#define RAIL_SENDS	64u
+#define RAIL_QUEUE	64u
+#define RAIL_DEVICE	"fake1"
+
+struct fakerail {
+	struct fconn	*rc;			/* serves what comes here */
+	struct mkv_rdma_dev *dev;
+	struct mkv_rdma_hub *hub;
+	struct mkv_rdma_qp *qp;
+	struct mkv_rdma_mem *mem;		/* rc->payload */
+	pthread_t	thread;
+	_Atomic int	quit;
+	int		broken;
+	uint16_t	channel;
+	unsigned	out;			/* work requests */
+	uint8_t		msg[RAIL_QUEUE][MKV_WIRE_RDMA_BYTES];
+	uint32_t	msg_bytes[RAIL_QUEUE];
+	unsigned	head, tail;
+	/* of the get in work */
+	struct mkv_wire_seg seg[MKV_WIRE_SEGS_MAX];
+	unsigned	n_seg;
+	uint64_t	get_off;
+};
+
+static void
+rail_recv(struct mkv_rdma_qp *qp, struct mkv_rdma_rx *rx)
+{
+	struct fakerail *r = mkv_rdma_qp_owner(qp);
+
+	MKV_ASSERT(r->tail - r->head < RAIL_QUEUE && rx->bytes <= MKV_WIRE_RDMA_BYTES);
+	memcpy(r->msg[r->tail % RAIL_QUEUE], rx->buf, rx->bytes);
+	r->msg_bytes[r->tail++ % RAIL_QUEUE] = rx->bytes;
+	mkv_rdma_rx_back(r->hub, rx);
+}
+
+static void
+rail_done(struct mkv_rdma_qp *qp, void *cookie MKV_UNUSED, int status)
+{
+	struct fakerail *r = mkv_rdma_qp_owner(qp);
+
+	r->out--;
+	r->broken |= status != 0;
+}
+
+static void
+rail_broken(struct mkv_rdma_qp *qp, const char *why MKV_UNUSED)
+{
+	((struct fakerail *)mkv_rdma_qp_owner(qp))->broken = 1;
+}
+
+static const struct mkv_rdma_qp_ops rail_ops = { .recv = rail_recv, .done = rail_done, .broken = rail_broken };
+
+static void
+rail_poll(struct fakerail *r)
+{
+	mkv_rdma_hub_flush(r->hub);
+	if (mkv_rdma_hub_poll(r->hub, 64) == 0)
+		(void)usleep(100);
+}
+
+/* 0: everything that was posted came back. */
+static int
+rail_settle(struct fakerail *r)
+{
+	while (r->out > 0 && !r->quit && !r->broken)
+		rail_poll(r);
+	return (r->broken || r->out > 0 ? -1 : 0);
+}
+
+/* Between payload and the client's segments from `at` on. */
+static int
+rail_move(struct fakerail *r, uint8_t *p, uint64_t bytes, const struct mkv_wire_seg *s, unsigned n, uint64_t at, int is_read)
+{
+	uint32_t lkey, rkey;
+
+	MKV_ASSERT(bytes == 0 || mkv_rdma_mem_keys(r->mem, p, &lkey, &rkey) >= bytes);
+	for (unsigned i = 0; i < n && bytes > 0; i++) {
+		uint64_t step = at >= s[i].bytes ? 0 : MKV_MIN(s[i].bytes - at, bytes);
+
+		if (step > 0 && is_read)
+			mkv_rdma_qp_read(r->qp, p, lkey, s[i].addr + at, s[i].rkey, (uint32_t)step, MKV_RDMA_SIGNAL, NULL);
+		else if (step > 0)
+			mkv_rdma_qp_write(r->qp, p, lkey, s[i].addr + at, s[i].rkey, (uint32_t)step, MKV_RDMA_SIGNAL, NULL);
+		r->out += step > 0;
+		at -= step > 0 ? at : s[i].bytes;
+		p += step;
+		bytes -= step;
+	}
+	MKV_ASSERT(bytes == 0);
+	return (is_read ? rail_settle(r) : 0);
+}
+
+static int
+rail_reply(struct fakerail *r, struct mkv_hdr *h, const void *body, const uint8_t *payload)
+{
+	const struct mkv_wire_object *o = body;
+	struct iovec v[2] = { { h, sizeof(*h) }, { (void *)(uintptr_t)body, h->body_bytes } };
+
+	if (h->payload_bytes > 0) {
+		if (r->rc->f->rail_hold)
+			fv_hold(1);
+		memcpy(r->rc->payload, payload, h->payload_bytes);
+		if (rail_move(r, r->rc->payload, h->payload_bytes, r->seg, r->n_seg, o->off - r->get_off, 0) != 0)
+			return (-1);
+		h->flags |= MKV_WIRE_F_REMOTE;
+	}
+	h->session_id = SESSION_ID;
+	h->counter = ++r->rc->counter_out;
+	h->channel = r->channel;
+	if (r->rc->f->lies > 0 && r->rc->f->lie == FAKE_BAD_COUNTER && h->op != MKV_WIRE_PING) {
+		r->rc->f->lies--;
+		h->counter += 3;
+	}
+	(void)mkv_mac_sign(r->rc->out, h, MKV_WIRE_SIGNED_BYTES, body, h->body_bytes, h->mac);
+	if (r->rc->f->lies > 0 && r->rc->f->lie == FAKE_BAD_MAC && h->op != MKV_WIRE_PING) {
+		r->rc->f->lies--;
+		h->mac[5] ^= 1;
+	}
+	if (!mkv_rdma_qp_ready(r->qp))
+		return (-1);
+	mkv_rdma_qp_send(r->qp, v, h->body_bytes > 0 ? 2 : 1, MKV_RDMA_SIGNAL, NULL);
+	r->out++;
+	return (rail_settle(r));
+}
+
+/* Segments are the end of a body; what is before them says how many bytes they have. */
+static unsigned
+rail_segs(struct fakerail *r, const struct mkv_hdr *q, const uint8_t *body, uint32_t before)
+{
+	r->n_seg = (q->body_bytes - before) / (uint32_t)sizeof(r->seg[0]);
+	MKV_ASSERT(r->n_seg <= MKV_WIRE_SEGS_MAX && before + r->n_seg * sizeof(r->seg[0]) == q->body_bytes);
+	memcpy(r->seg, body + before, r->n_seg * sizeof(r->seg[0]));
+	return (r->n_seg);
+}
+
+static int
+rail_serve(struct fakerail *r, struct mkv_hdr *q, const uint8_t *body)
+{
+	struct fake *f = r->rc->f;
+	struct mkv_wire_put w = { .n_crcs = 0 };
+	unsigned replies = r->rc->replies;
+	uint32_t before;
+	int e;
+
+	f->rail_requests[q->op % 32]++;
+	if ((f->rail_mute && !(f->rail_mute == 2 && q->op == MKV_WIRE_CANCEL)) || (q->op == MKV_WIRE_PING && f->rail_no_ping))
+		return (0);
+	if (q->op == MKV_WIRE_PUT) {
+		memcpy(&w, body, sizeof(w));
+		before = (uint32_t)MKV_ALIGN_UP(MKV_ALIGN_UP(sizeof(w) + w.ns_bytes + w.key_bytes + w.parent_bytes, 8) + w.n_crcs * 4, 8);
+		if (rail_move(r, r->rc->payload, q->payload_bytes, r->seg, rail_segs(r, q, body, before), 0, 1) != 0)
+			return (-1);
+		q->body_bytes = before;
+	} else if (q->op == MKV_WIRE_GET) {
+		struct mkv_wire_get g;
+
+		memcpy(&g, body, sizeof(g));
+		r->get_off = g.off;
+		q->body_bytes = (uint32_t)MKV_ALIGN_UP(sizeof(g) + g.ns_bytes + g.key_bytes, 8);
+		(void)rail_segs(r, &(struct mkv_hdr){ .body_bytes = r->msg_bytes[r->head % RAIL_QUEUE] - MKV_WIRE_HDR_BYTES }, body, q->body_bytes);
+	}
+	e = fake_serve(r->rc, q, body);
+	if (e == 0 && q->op == MKV_WIRE_PUT && (q->flags & MKV_WIRE_F_MORE) && r->rc->replies == replies) {
+		struct mkv_hdr h = { .version = MKV_WIRE_VERSION, .op = MKV_WIRE_PUT, .flags = MKV_WIRE_F_REPLY | MKV_WIRE_F_MORE, .request_id = q->request_id };
+
+		memcpy(h.magic, "MKV\1", 4);
+		f->acks++;
+		e = rail_reply(r, &h, NULL, NULL);
+	}
+	return (e);
+}
+
+static void *
+rail_main(void *arg)
+{
+	struct fakerail *r = arg;
+
+	while (!r->quit && !r->broken) {
+		struct mkv_hdr q;
+		uint8_t *m;
+
+		rail_poll(r);
+		if (r->head == r->tail)
+			continue;
+		m = r->msg[r->head % RAIL_QUEUE];
+		memcpy(&q, m, sizeof(q));
+		MKV_ASSERT(r->msg_bytes[r->head % RAIL_QUEUE] == sizeof(q) + q.body_bytes);
+		if (mkv_mac_check(r->rc->in, &q, MKV_WIRE_SIGNED_BYTES, m + sizeof(q), q.body_bytes, q.mac) != 0 || q.counter != ++r->rc->counter_in ||
+		    q.channel != r->channel || q.session_id != SESSION_ID || rail_serve(r, &q, m + sizeof(q)) != 0)
+			break;
+		r->head++;
+	}
+	mkv_rdma_qp_fail(r->qp);
+	while (!mkv_rdma_qp_idle(r->qp))
+		rail_poll(r);
+	mkv_rdma_qp_destroy(&r->qp);
+	return (NULL);
+}
+
+static void
+rail_keys(struct fakerail *r, const struct fconn *c)
+{
+	uint8_t front[32], key[32];
+
+	MKV_ASSERT(mkv_key_front(c->f->p->cred, FRONT_ID, front) == 0);
+	MKV_ASSERT(mkv_key_session(front, c->nonce_c, c->nonce_s, MKV_DIR_C2S, r->channel, FRONT_ID, c->transcript, key) == 0);
+	MKV_ASSERT(mkv_mac_create(&r->rc->in, key) == 0);
+	MKV_ASSERT(mkv_key_session(front, c->nonce_c, c->nonce_s, MKV_DIR_S2C, r->channel, FRONT_ID, c->transcript, key) == 0);
+	MKV_ASSERT(mkv_mac_create(&r->rc->out, key) == 0);
+}
+
+static struct mkv_rdma_dev *
+rail_device(void)
+{
+	struct mkv_rdma_conf conf = { .device = RAIL_DEVICE, .gid_index = -1, .traffic_class = -1, .service_level = -1 };
+	struct mkv_rdma_dev *d;
+	char why[256];
+
+	MKV_ASSERT(mkv_rdma_dev_open(&d, fv_verbs(), &conf, why, sizeof(why)) == 0);
+	return (d);
+}
+
+static void
+rail_open(struct fakerail *r)
+{
+	struct mkv_rdma_hub_conf h = { .recvs = RAIL_RECVS, .recv_bytes = MKV_WIRE_RDMA_BYTES, .sends_max = RAIL_SENDS };
+	struct mkv_rdma_qp_conf q = { .sends = RAIL_SENDS, .send_bytes = MKV_WIRE_RDMA_BYTES, .ops = &rail_ops, .owner = r };
+	char why[256];
+
+	r->dev = rail_device();
+	MKV_ASSERT(mkv_rdma_hub_open(&r->hub, r->dev, &h, why, sizeof(why)) == 0);
+	MKV_ASSERT(mkv_rdma_mem_add(&r->mem, r->dev, r->rc->payload, MKV_WIRE_PART_MAX, MKV_RDMA_LOCAL, why, sizeof(why)) == 0);
+	MKV_ASSERT(mkv_rdma_qp_create(&r->qp, r->hub, &q) == 0);
+}
+
+static void
+rail_end(struct fconn *c)
+{
+	struct fakerail *r = c->rail;
+
+	if (r == NULL || c->is_rail)
+		return;
+	c->rail = NULL;
+	r->quit = 1;
+	(void)pthread_join(r->thread, NULL);
+	mkv_rdma_mem_drop(&r->mem);
+	mkv_rdma_hub_close(&r->hub);
+	mkv_rdma_dev_close(&r->dev);
+	fake_fconn_clean(r->rc);
+	free(r);
+}
+
+static int
+rail_attach(struct fconn *c, const struct mkv_wire_attach *in, struct mkv_wire_attach *out)
+{
+	struct mkv_rdma_peer p = { .lid = in->lid, .qpn = in->qpn, .psn = in->psn, .mtu_bytes = in->mtu_bytes, .rd_atomic_in = (uint8_t)in->rd_atomic_in,
+		.rd_atomic_out = (uint8_t)in->rd_atomic_out };
+	struct fakerail *r = calloc(1, sizeof(*r));
+
+	rail_end(c);
+	MKV_ASSERT(r != NULL && (r->rc = calloc(1, sizeof(*r->rc))) != NULL && (r->rc->payload = malloc(MKV_WIRE_PART_MAX)) != NULL);
+	r->rc->f = c->f;
+	r->rc->rail = r;
+	r->rc->is_rail = 1;
+	r->channel = in->channel;
+	rail_keys(r, c);
+	rail_open(r);
+	memcpy(p.gid, in->gid, sizeof(p.gid));
+	MKV_ASSERT(mkv_rdma_qp_connect(r->qp, &p) == 0);
+	memset(out, 0, sizeof(*out));
+	out->transport = MKV_FEATURE_RDMA_RC;
+	out->channel = in->channel;
+	out->qpn = mkv_rdma_qp_number(r->qp);
+	out->psn = mkv_rdma_qp_psn(r->qp);
+	out->mtu_bytes = r->dev->mtu_bytes;
+	out->recv_bytes = MKV_WIRE_RDMA_BYTES;
+	out->rd_atomic_in = r->dev->rd_atomic_in;
+	out->rd_atomic_out = r->dev->rd_atomic_out;
+	memcpy(out->gid, r->dev->gid.raw, sizeof(out->gid));
+	out->lid = r->dev->lid;
+	out->credits = (uint16_t)(c->f->rail_credits == 0 ? 16 : c->f->rail_credits);
+	c->rail = r;
+	c->f->attached++;
+	MKV_ASSERT(pthread_create(&r->thread, NULL, rail_main, r) == 0);
+	return (0);
+}
+
+static unsigned
+rail_list(struct fake *f, struct mkv_wire_rail *out)
+{
+	struct mkv_rdma_dev *d;
+
+	for (unsigned i = 0; i < f->rails; i++) {
+		d = rail_device();
+		memset(&out[i], 0, sizeof(out[i]));
+		out[i].rail = (uint16_t)(i + 1);
+		out[i].state = 1;
+		out[i].transports = MKV_FEATURE_RDMA_RC;
+		memcpy(out[i].gid, d->gid.raw, sizeof(out[i].gid));
+		memcpy(out[i].address, d->address, sizeof(out[i].address));
+		memcpy(out[i].device, RAIL_DEVICE, sizeof(RAIL_DEVICE));
+		mkv_rdma_dev_close(&d);
+	}
+	return (f->rails);
+}
+
+static const struct fakerail_ops rail_is = { .attach = rail_attach, .reply = rail_reply, .end = rail_end, .list = rail_list };
+
+void
+fakerail_use(void)
+{
+	fakerail = &rail_is;
+}

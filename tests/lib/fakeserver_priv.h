@@ -1,0 +1,73 @@
+/*
+ * The fake server, inside: fakeserver.c is it, fakerail.c its queue pairs.
+ */
+#ifndef MKV_TESTS_FAKESERVER_PRIV_H
+#define MKV_TESTS_FAKESERVER_PRIV_H
+
+#include <pthread.h>
+
+#include "common/base/auth.h"
+#include "proto/wire.h"
+#include "tests/lib/fakeserver.h"
+#include "tests/lib/fakestore.h"
+
+#define FRONT_ID	7u
+#define SESSION_ID	0x1122334455667788ull
+#define CONNS_MAX	256u
+#define PARTS_MAX	64u
+
+struct part_put {			/* a put of several parts */
+	uint64_t	id;			/* 0: free */
+	struct mkv_wire_put first;
+	char		ns[64];
+	uint8_t		key[MKV_WIRE_KEY_MAX], *value;
+	size_t		bytes;
+	int		refused;
+};
+
+struct fconn {
+	struct fake	*f;
+	int		fd;
+	pthread_t	thread;
+	_Atomic int	over;
+	struct mkv_mac	*in, *out;
+	uint64_t	counter_in, counter_out;
+	uint8_t		transcript_in[MKV_WIRE_HDR_BYTES + sizeof(struct mkv_wire_hello)], nonce_c[32];
+	struct part_put	part[PARTS_MAX];
+	uint8_t		*list;			/* bytes of keys of the parts so far */
+	uint32_t	list_bytes, list_n;
+	char		list_ns[64];
+	uint64_t	body[(MKV_WIRE_BODY_MAX + 1024) / 8], reply[(MKV_WIRE_BODY_MAX + 1024) / 8];
+	uint8_t		*payload;
+	uint8_t		nonce_s[32], transcript[32];
+	struct fakerail	*rail;			/* its queue pair, if it attached one; of a queue pair's own: that one */
+	int		is_rail;		/* answers leave by the queue pair */
+	unsigned	replies;
+};
+
+struct fake_priv {
+	uint8_t		cred[32], id[16];
+	uint32_t	part_bytes, credits, key_id;
+	int		fd;
+	uint16_t	port;
+	_Atomic int	quit;
+	pthread_t	thread;
+	pthread_mutex_t	lock;			/* conn */
+	struct fakestore store;
+	struct fconn	*conn[CONNS_MAX];
+};
+
+/* One request, whatever carried it: 0, or the end of the connection. */
+int	fake_serve(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body);
+void	fake_fconn_clean(struct fconn *c);
+
+/* fakerail.c, if the test has asked for it. */
+struct fakerail_ops {
+	int		(*attach)(struct fconn *c, const struct mkv_wire_attach *in, struct mkv_wire_attach *out);	/* status */
+	int		(*reply)(struct fakerail *r, struct mkv_hdr *h, const void *body, const uint8_t *payload);
+	void		(*end)(struct fconn *c);
+	unsigned	(*list)(struct fake *f, struct mkv_wire_rail *out);
+};
+extern const struct fakerail_ops *fakerail;
+
+#endif

@@ -1,0 +1,634 @@
+/*
+ * libmemkv by RDMA: against a fake server (tests/lib/fakerail.c) over a fabric in the process (tests/lib/fakeverbs.c).
+ *
+ * What is asserted of time is that calls end by their deadline and some more; what of counts, that nothing went another way than it should.
+ */
+#include "config.h"
+#include "tests/unit/client_fix.h"
+
+#include <pthread.h>
+
+#include "clients/lib/rail.h"
+#include "tests/lib/fakeverbs.h"
+
+#define PART		(256u * 1024)
+#define LATE_US		(2 * SEC)		/* a busy machine */
+
+static struct fake f;
+
+static struct mkv_client *
+client(const char *transport)
+{
+	struct mkv_client_opts o = { .size = sizeof(o), .transport = transport, .rdma_devices = "fake0", .connections = 1 };
+
+	return (fix_client_opts(&o, &f, 1));
+}
+
+static unsigned long
+counter(struct mkv_client *c, const char *name)
+{
+	static char text[256 * 1024];
+	char line[128];
+	const char *at;
+
+	assert_true(mkv_client_metrics(c, text, sizeof(text)) < sizeof(text));
+	(void)snprintf(line, sizeof(line), "\nmemkv_client_%s ", name);
+	assert_non_null(at = strstr(text, line));
+	return (strtoul(at + strlen(line), NULL, 10));
+}
+
+static const char *
+transport_of(struct mkv_client *c)
+{
+	static struct mkv_server_info si;
+
+	si.size = sizeof(si);
+	assert_int_equal(mkv_server_info(c, 0, 5 * SEC, &si), 0);
+	return (si.transport);
+}
+
+static void
+until(struct mkv_client *c, const char *transport)
+{
+	for (unsigned i = 0; i < 1000 && strcmp(transport_of(c), transport) != 0; i++)
+		(void)usleep(10000);
+	assert_string_equal(transport_of(c), transport);
+}
+
+static void
+until_rdma(struct mkv_client *c)
+{
+	until(c, "rdma");
+}
+
+static int
+setup(void **state)
+{
+	struct fake_opts o = { .part_bytes = PART };
+
+	(void)state;
+	fv_start(2);
+	mkv_client_verbs = fv_verbs();
+	fakerail_use();
+	assert_int_equal(fake_open(&f, &o), 0);
+	f.rails = 1;
+	return (0);
+}
+
+static int
+teardown(void **state)
+{
+	(void)state;
+	fake_close(&f);
+	assert_int_equal(fv_alive(), 0);
+	return (0);
+}
+
+/* A handle whose queue pair is up. */
+static struct mkv_client *
+live(const char *transport)
+{
+	struct mkv_server_info si = { .size = sizeof(si) };
+	struct mkv_client *c = client(transport);
+	int r = mkv_warm(c, 10 * SEC);
+
+	assert_int_equal(mkv_server_info(c, 0, 5 * SEC, &si), 0);
+	if (r != 0 || strcmp(si.transport, "rdma") != 0)
+		fail_msg("%d, %s: %s", r, si.transport, si.transport_why);
+	return (c);
+}
+
+static void
+round_trip(struct mkv_client *c, const char *key, uint8_t *value, uint8_t *copy, size_t n)
+{
+	struct mkv_object obj = { .size = sizeof(obj) };
+
+	memset(copy, 0x5a, n);
+	assert_int_equal(mkv_put(c, K(key), value, n, NULL, 10 * SEC, NULL), 0);
+	assert_int_equal(mkv_get(c, K(key), copy, n, 10 * SEC, &obj), n);
+	assert_int_equal(obj.value_bytes, n);
+	assert_memory_equal(value, copy, n);
+}
+
+static void
+test_values(void **state)
+{
+	static const size_t sizes[] = { 1, 5000, 16384, 16385, 65536, PART, PART + 1, 5 * PART - 3 };
+	struct mkv_client *c = live("rdma");
+	uint8_t *value = fix_bytes(5 * PART, 7), *copy = malloc(5 * PART);
+	char key[32];
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		(void)snprintf(key, sizeof(key), "k%u", i);
+		round_trip(c, key, value, copy, sizes[i]);
+	}
+	assert_int_equal(f.rail_requests[MKV_WIRE_PUT], 6 + 2 + 5);	/* parts */
+	assert_int_equal(f.rail_requests[MKV_WIRE_GET], 8);
+	assert_int_equal(f.requests[MKV_WIRE_GET], 8);		/* none by another way */
+	assert_int_equal(f.acks, 1 + 4);
+	assert_int_equal(counter(c, "fences_total"), 0);
+	mkv_client_close(c);
+	free(value);
+	free(copy);
+}
+
+/* Regions are registered once; their memory is free when mkv_region_free() has returned. */
+static void
+test_regions(void **state)
+{
+	struct mkv_client *c = live("auto");
+	struct mkv_region *a, *b;
+	unsigned alive = fv_alive(), made = fv_calls(FV_REG_MR);
+
+	(void)state;
+	assert_int_equal(mkv_region_alloc(c, 3 * PART, &a), 0);
+	assert_int_equal(mkv_region_alloc(c, 3 * PART, &b), 0);
+	assert_int_equal(fv_alive(), alive + 2);
+	fix_fill(mkv_region_base(a, NULL), 3 * PART, 3);
+	for (unsigned i = 0; i < 5; i++)
+		round_trip(c, "region", mkv_region_base(a, NULL), mkv_region_base(b, NULL), 3 * PART);
+	assert_int_equal(fv_calls(FV_REG_MR) - made, 2);
+	assert_int_equal(mkv_region_free(a), 0);
+	assert_int_equal(mkv_region_free(b), 0);
+	assert_int_equal(fv_alive(), alive);
+	mkv_client_close(c);
+}
+
+/* Ranges, pieces that are not aligned to anything, and what is beside them. */
+static void
+test_pieces(void **state)
+{
+	struct mkv_client *c = live("rdma");
+	uint8_t *value = fix_bytes(2 * PART, 11), *room = malloc(2 * PART + 64);
+	struct mkv_key key = { "pieces", 6 };
+	struct iovec iov[3];
+	struct mkv_request q = { .size = sizeof(q), .op = MKV_OP_GET, .keys = &key, .n_keys = 1, .iov = iov, .n_iov = 3, .off = 1000, .len = PART + 70001,
+		.deadline_us = 10 * SEC };
+	struct mkv_completion done = { .size = sizeof(done) };
+	uint64_t id;
+
+	(void)state;
+	assert_int_equal(mkv_put(c, K("pieces"), value, 2 * PART, NULL, 10 * SEC, NULL), 0);
+	memset(room, 0xa5, 2 * PART + 64);
+	iov[0] = (struct iovec){ room + 7, 33 };
+	iov[1] = (struct iovec){ room + 41, 70000 };
+	iov[2] = (struct iovec){ room + 70042, PART };
+	assert_int_equal(mkv_submit(c, &q, &id), 0);
+	assert_int_equal(mkv_wait(c, 10 * SEC), 1);
+	assert_int_equal(mkv_drain(c, &done, 1), 1);
+	assert_int_equal(done.result, PART + 70001);
+	assert_memory_equal(room + 7, value + 1000, 33);
+	assert_memory_equal(room + 41, value + 1033, 70000);
+	assert_memory_equal(room + 70042, value + 71033, PART - 32);
+	for (unsigned i = 0; i < 7; i++)
+		assert_int_equal(room[i], 0xa5);
+	assert_int_equal(room[40], 0xa5);
+	assert_int_equal(room[70041], 0xa5);
+	for (unsigned i = 70042 + PART - 32; i < 2 * PART + 64; i++)
+		assert_int_equal(room[i], 0xa5);
+	mkv_client_close(c);
+	free(value);
+	free(room);
+}
+
+/* More pieces than a message has room for: by TCP, or not at all. */
+static void
+test_too_many_pieces(void **state)
+{
+	struct iovec iov[300];
+	uint8_t *value = fix_bytes(300 * 200, 5);
+	struct mkv_client *c = live("auto");
+
+	(void)state;
+	for (unsigned i = 0; i < 300; i++)
+		iov[i] = (struct iovec){ value + i * 200, 200 };
+	assert_int_equal(mkv_putv(c, K("many"), iov, 300, NULL, 10 * SEC, NULL), 0);
+	assert_int_equal(f.rail_requests[MKV_WIRE_PUT], 0);
+	mkv_client_close(c);
+	c = live("rdma");
+	assert_int_equal(mkv_putv(c, K("many"), iov, 300, NULL, 10 * SEC, NULL), MKV_ERR_UNSUPPORTED);
+	assert_int_equal(mkv_exists(c, K("many"), 10 * SEC), 1);
+	mkv_client_close(c);
+	free(value);
+}
+
+/* ---- no queue pair ---- */
+
+static void
+by_tcp(const char *why)
+{
+	struct mkv_server_info si = { .size = sizeof(si) };
+	struct mkv_client *c = client("auto");
+	uint8_t copy[5000], *value = fix_bytes(sizeof(copy), 9);
+
+	assert_int_equal(mkv_warm(c, 10 * SEC), 0);
+	round_trip(c, "tcp", value, copy, sizeof(copy));
+	assert_int_equal(f.rail_requests[MKV_WIRE_PUT] + f.rail_requests[MKV_WIRE_GET], 0);
+	assert_int_equal(mkv_server_info(c, 0, 5 * SEC, &si), 0);
+	assert_string_equal(si.transport, "tcp");
+	if (strstr(si.transport_why, why) == NULL)
+		fail_msg("\"%s\" does not say \"%s\"", si.transport_why, why);
+	mkv_client_close(c);
+	free(value);
+}
+
+static void
+test_server_without_rails(void **state)
+{
+	(void)state;
+	f.rails = 0;
+	by_tcp("no rails");
+}
+
+static void
+test_rail_is_down(void **state)
+{
+	(void)state;
+	f.rail_down = 1;
+	by_tcp("rail 1: no session");
+}
+
+static void
+test_attach_is_refused(void **state)
+{
+	(void)state;
+	f.attach_status = MKV_E_BUSY;
+	by_tcp("refuses to attach");
+}
+
+static void
+test_attach_is_not_answered(void **state)
+{
+	(void)state;
+	f.attach_mute = 1;
+	by_tcp("does not answer to ATTACH");
+}
+
+static void
+test_path_does_not_work(void **state)
+{
+	(void)state;
+	f.rail_no_ping = 1;
+	by_tcp("no message gets through");
+}
+
+static void
+test_no_device(void **state)
+{
+	struct mkv_client_opts o = { .size = sizeof(o), .servers = "127.0.0.1:1", .transport = "rdma", .rdma_devices = "none" };
+	struct mkv_client *c;
+	char why[256] = "";
+
+	(void)state;
+	assert_int_equal(mkv_client_open(&c, &o, why, sizeof(why)), MKV_ERR_UNSUPPORTED);
+	assert_non_null(strstr(why, "none"));
+	fv_device(0)->is_absent = 1;
+	by_tcp("fake0");
+}
+
+/* `rdma` says so instead of going another way; lists of keys and the like are not values. */
+static void
+test_exact(void **state)
+{
+	struct mkv_client *c = client("rdma");
+	uint8_t v[100] = { 0 };
+
+	(void)state;
+	f.attach_status = MKV_E_BUSY;
+	assert_int_equal(mkv_put(c, K("k"), v, sizeof(v), NULL, 20 * SEC, NULL), MKV_ERR_UNREACHABLE);
+	assert_int_equal(mkv_get(c, K("k"), v, sizeof(v), 20 * SEC, NULL), MKV_ERR_UNREACHABLE);
+	assert_int_equal(mkv_exists(c, K("k"), 20 * SEC), 0);
+	assert_int_equal(f.requests[MKV_WIRE_PUT] + f.requests[MKV_WIRE_GET], 0);
+	f.attach_status = 0;
+	until_rdma(c);
+	assert_int_equal(mkv_put(c, K("k"), v, sizeof(v), NULL, 20 * SEC, NULL), 0);
+	mkv_client_close(c);
+}
+
+/* ---- and back again ---- */
+
+static void
+test_comes_back(void **state)
+{
+	struct mkv_client *c = client("auto");
+	uint8_t copy[5000], *value = fix_bytes(sizeof(copy), 9);
+
+	(void)state;
+	f.attach_status = MKV_E_BUSY;
+	round_trip(c, "k", value, copy, sizeof(copy));
+	f.attach_status = 0;
+	until_rdma(c);
+	round_trip(c, "k", value, copy, sizeof(copy));
+	assert_int_equal(f.rail_requests[MKV_WIRE_GET], 1);
+	assert_int_equal(counter(c, "rdma_upgrades_total"), 1);
+	mkv_client_close(c);
+	free(value);
+}
+
+struct getter {
+	struct mkv_client *c;
+	pthread_t	thread;
+	uint8_t		*to;
+	size_t		bytes;
+	uint64_t	deadline_us, took_us;
+	int64_t		result;
+	_Atomic int	over;
+};
+
+static void *
+getter_main(void *arg)
+{
+	struct getter *g = arg;
+	uint64_t began = mkv_now_ns();
+
+	g->result = mkv_get(g->c, K("value"), g->to, g->bytes, g->deadline_us, NULL);
+	g->took_us = (mkv_now_ns() - began) / 1000;
+	g->over = 1;
+	return (NULL);
+}
+
+/* A get that is on its way: the server has it. */
+static void
+getter_start(struct getter *g, struct mkv_client *c, size_t bytes, uint64_t deadline_us)
+{
+	unsigned seen = f.rail_requests[MKV_WIRE_GET];
+
+	memset(g, 0, sizeof(*g));
+	g->c = c;
+	g->bytes = bytes;
+	g->deadline_us = deadline_us;
+	g->to = malloc(bytes);
+	memset(g->to, 0x77, bytes);
+	assert_int_equal(pthread_create(&g->thread, NULL, getter_main, g), 0);
+	assert_true(fix_until(&f.rail_requests[MKV_WIRE_GET], seen + 1));
+}
+
+static int64_t
+getter_end(struct getter *g)
+{
+	assert_int_equal(pthread_join(g->thread, NULL), 0);
+	return (g->result);
+}
+
+static int
+all_are(const uint8_t *p, size_t n, uint8_t what)
+{
+	for (size_t i = 0; i < n; i++)
+		if (p[i] != what)
+			return (0);
+	return (1);
+}
+
+/* Its queue pair breaks, or its tether ends, under a request: asked again, and nobody hears of it. */
+static void
+lost_under_a_get(int tether)
+{
+	struct mkv_client *c = live("auto");
+	uint8_t *value = fix_bytes(PART, 3);
+	struct getter g;
+
+	fake_store(&f, "", K("value"), value, PART);
+	f.rail_mute = 1;
+	getter_start(&g, c, PART, 10 * SEC);
+	f.rail_mute = 0;
+	if (tether) {
+		fake_drop_all(&f);
+	} else {
+		struct fv_wr w[FV_LOG];
+		unsigned n = fv_log(w, FV_LOG);
+
+		fv_qp_break(w[n - 1].qpn);
+	}
+	assert_int_equal(getter_end(&g), PART);
+	assert_memory_equal(g.to, value, PART);
+	assert_int_equal(counter(c, "fences_total"), 0);
+	mkv_client_close(c);
+	free(g.to);
+	free(value);
+}
+
+static void
+test_queue_pair_breaks(void **state)
+{
+	(void)state;
+	lost_under_a_get(0);
+}
+
+static void
+test_tether_ends(void **state)
+{
+	(void)state;
+	lost_under_a_get(1);
+}
+
+static void
+test_lies(void **state)
+{
+	static const int lies[] = { FAKE_BAD_MAC, FAKE_BAD_COUNTER };
+	struct mkv_client *c = live("auto");
+	uint8_t *value = fix_bytes(PART, 3), *copy = malloc(PART);
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		f.lie = lies[i];
+		f.lies = 1;
+		round_trip(c, "k", value, copy, PART);
+		assert_int_equal(f.lies, 0);
+		assert_int_equal(counter(c, "protocol_errors_total"), i + 1);
+		until_rdma(c);
+	}
+	mkv_client_close(c);
+	free(value);
+	free(copy);
+}
+
+static void
+test_wrong_bytes(void **state)
+{
+	struct mkv_client *c = live("rdma");
+	uint8_t *value = fix_bytes(PART, 3), *copy = malloc(PART);
+
+	(void)state;
+	fake_store(&f, "", K("value"), value, PART);
+	f.lie = FAKE_BAD_CRC;
+	f.lies = 1;
+	assert_int_equal(mkv_get(c, K("value"), copy, PART, 10 * SEC, NULL), PART);	/* again, after the report, which went by TCP and took the lie */
+	assert_memory_equal(copy, value, PART);
+	assert_int_equal(counter(c, "corrupt_total"), 1);
+	assert_int_equal(f.rail_requests[MKV_WIRE_GET], 2);
+	assert_int_equal(f.requests[MKV_WIRE_REPORT], 1);
+	assert_int_equal(f.rail_requests[MKV_WIRE_REPORT], 0);
+	mkv_client_close(c);
+	free(value);
+	free(copy);
+}
+
+/* ---- no byte after completion ---- */
+
+/* The server answers CANCEL: the call ends by its deadline, and the queue pair lives on. */
+static void
+test_deadline_cancel(void **state)
+{
+	struct mkv_client *c = live("rdma");
+	uint8_t *value = fix_bytes(PART, 3);
+	unsigned attached = f.attached;
+	struct getter g;
+
+	(void)state;
+	fake_store(&f, "", K("value"), value, PART);
+	f.rail_mute = 2;
+	getter_start(&g, c, PART, SEC);
+	assert_int_equal(getter_end(&g), MKV_ERR_TIMEOUT);
+	assert_true(g.took_us < SEC + LATE_US);
+	assert_int_equal(f.rail_requests[MKV_WIRE_CANCEL], 1);
+	f.rail_mute = 0;
+	assert_int_equal(mkv_get(c, K("value"), g.to, PART, 10 * SEC, NULL), PART);
+	assert_int_equal(counter(c, "fences_total"), 0);
+	assert_int_equal(f.attached, attached);
+	mkv_client_close(c);
+	free(g.to);
+	free(value);
+}
+
+/* It does not: the fence ends it in time, and the next request has another queue pair. */
+static void
+test_deadline_fence(void **state)
+{
+	struct mkv_client *c = live("auto");
+	uint8_t *value = fix_bytes(PART, 3);
+	struct getter g;
+
+	(void)state;
+	fake_store(&f, "", K("value"), value, PART);
+	f.rail_mute = 1;
+	getter_start(&g, c, PART, SEC / 2);
+	assert_int_equal(getter_end(&g), MKV_ERR_TIMEOUT);
+	assert_true(g.took_us < SEC / 2 + LATE_US);
+	assert_true(all_are(g.to, PART, 0x77));
+	assert_int_equal(counter(c, "fences_total"), 1);
+	f.rail_mute = 0;
+	until_rdma(c);
+	assert_int_equal(mkv_get(c, K("value"), g.to, PART, 10 * SEC, NULL), PART);
+	assert_memory_equal(g.to, value, PART);
+	mkv_client_close(c);
+	free(g.to);
+	free(value);
+}
+
+/* Its WRITE is on the way when the deadline passes, part of it has landed: nothing more does when the call has returned. */
+static void
+test_write_on_its_way(void **state)
+{
+	struct mkv_client *c = live("auto");
+	uint8_t *value = fix_bytes(PART, 3);
+	struct getter g;
+
+	(void)state;
+	fake_store(&f, "", K("value"), value, PART);
+	f.rail_hold = 1;
+	getter_start(&g, c, PART, SEC / 2);
+	while (fv_held() == 0)
+		(void)usleep(1000);
+	f.rail_hold = 0;
+	assert_int_equal(fv_part(10000), 1);
+	assert_int_equal(getter_end(&g), MKV_ERR_TIMEOUT);
+	assert_memory_equal(g.to, value, 10000);
+	assert_true(all_are(g.to + 10000, PART - 10000, 0x77));
+	assert_int_equal(counter(c, "fences_total"), 1);
+	memset(g.to, 0x66, PART);
+	fv_hold(0);
+	(void)usleep(50000);
+	assert_true(all_are(g.to, PART, 0x66));
+	mkv_client_close(c);
+	free(g.to);
+	free(value);
+}
+
+static void
+test_cancel(void **state)
+{
+	struct mkv_client *c = live("rdma");
+	uint8_t *value = fix_bytes(PART, 3), *to = malloc(PART);
+	struct mkv_key key = { "value", 5 };
+	struct iovec iov = { to, PART };
+	struct mkv_request q = { .size = sizeof(q), .op = MKV_OP_GET, .keys = &key, .n_keys = 1, .iov = &iov, .n_iov = 1, .len = MEMKV_SIZE_ANY,
+		.deadline_us = 100 * SEC };
+	struct mkv_completion done = { .size = sizeof(done) };
+	uint64_t id;
+
+	(void)state;
+	fake_store(&f, "", K("value"), value, PART);
+	for (int mute = 2; mute >= 1; mute--) {			/* CANCEL is answered; is not */
+		unsigned seen = f.rail_requests[MKV_WIRE_GET];
+
+		f.rail_mute = mute;
+		assert_int_equal(mkv_submit(c, &q, &id), 0);
+		assert_true(fix_until(&f.rail_requests[MKV_WIRE_GET], seen + 1));
+		assert_int_equal(mkv_cancel(c, id), 0);
+		assert_int_equal(mkv_wait(c, 10 * SEC), 1);
+		assert_int_equal(mkv_drain(c, &done, 1), 1);
+		assert_int_equal(done.result, MKV_ERR_CANCELLED);
+	}
+	f.rail_mute = 0;
+	mkv_client_close(c);
+	free(to);
+	free(value);
+}
+
+/* Closing with requests out: all end, nothing of the fabric is left (teardown looks). */
+static void
+test_close(void **state)
+{
+	struct mkv_client *c = live("auto");
+	uint8_t *to = malloc(PART);
+	struct mkv_key key = { "value", 5 };
+	struct iovec iov = { to, PART };
+	struct mkv_request q = { .size = sizeof(q), .op = MKV_OP_GET, .keys = &key, .n_keys = 1, .iov = &iov, .n_iov = 1, .len = MEMKV_SIZE_ANY,
+		.deadline_us = 100 * SEC };
+	uint64_t id;
+
+	(void)state;
+	f.rail_mute = 1;
+	for (unsigned i = 0; i < 20; i++)
+		assert_int_equal(mkv_submit(c, &q, &id), 0);
+	assert_true(fix_until(&f.rail_requests[MKV_WIRE_GET], 10));
+	mkv_client_close(c);
+	free(to);
+}
+
+/* The client's port goes down and up again; then its device goes away. */
+static void
+test_port_and_device(void **state)
+{
+	struct mkv_client *c = live("auto");
+	uint8_t copy[5000], *value = fix_bytes(sizeof(copy), 9);
+
+	(void)state;
+	fv_port(0, 1, 0);
+	until(c, "tcp");
+	round_trip(c, "k", value, copy, sizeof(copy));
+	fv_port(0, 1, 1);
+	until_rdma(c);
+	round_trip(c, "k", value, copy, sizeof(copy));
+	fv_gone(0);
+	until(c, "tcp");
+	round_trip(c, "k", value, copy, sizeof(copy));
+	mkv_client_close(c);
+	free(value);
+}
+
+int
+main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		T(test_values), T(test_regions), T(test_pieces), T(test_too_many_pieces),
+		T(test_server_without_rails), T(test_rail_is_down), T(test_attach_is_refused), T(test_attach_is_not_answered), T(test_path_does_not_work),
+		T(test_no_device), T(test_exact), T(test_comes_back),
+		T(test_queue_pair_breaks), T(test_tether_ends), T(test_lies), T(test_wrong_bytes),
+		T(test_deadline_cancel), T(test_deadline_fence), T(test_write_on_its_way), T(test_cancel), T(test_close), T(test_port_and_device),
+	};
+
+	return (cmocka_run_group_tests(tests, NULL, NULL));
+}

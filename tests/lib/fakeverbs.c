@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/base/assert.h"
@@ -454,6 +456,7 @@ fv_register(struct ibv_pd *pd, enum fv_verb verb, void *addr, size_t bytes, uint
 	m->mr = (struct ibv_mr){ .context = pd->context, .pd = pd, .addr = addr, .length = bytes, .lkey = fv.next_key, .rkey = fv.next_key };
 	fv.next_key += 0x100;
 	m->iova = iova;
+	m->at = addr;
 	m->access = access;
 	MKV_CONTAINER_OF(pd, struct fv_pd, pd)->users++;
 	mkv_list_push_head(&fv_ctx_of(pd->context)->mrs, &m->link);
@@ -467,15 +470,35 @@ v_reg_mr(struct ibv_pd *pd, void *addr, size_t bytes, int access)
 	return (fv_register(pd, FV_REG_MR, addr, bytes, (uintptr_t)addr, access));
 }
 
-/* The "device memory" is where iova says, so bytes can be looked at. */
+/* What can be mapped is reached by a mapping of its own (the address that the program knows it by need not be readable). Else the "device memory" is where iova says. */
+static void
+fv_map(struct fv_mr *m, int fd, uint64_t off, size_t bytes)
+{
+	uint64_t from = off / 4096 * 4096;
+	struct stat st;
+	void *p;
+
+	if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size < off + bytes)
+		return;
+	if ((p = mmap(NULL, off - from + bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)from)) == MAP_FAILED)
+		return;
+	m->map = p;
+	m->map_bytes = off - from + bytes;
+	m->at = (uint8_t *)p + (off - from);
+}
+
 static struct ibv_mr *
 v_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t off, size_t bytes, uint64_t iova, int fd, int access)
 {
+	struct ibv_mr *mr;
+
 	if (fcntl(fd, F_GETFD) < 0 || off % 4096 != iova % 4096) {
 		errno = fcntl(fd, F_GETFD) < 0 ? EBADF : EINVAL;
 		return (NULL);
 	}
-	return (fv_register(pd, FV_REG_DMABUF_MR, (void *)(uintptr_t)iova, bytes, iova, access));
+	if ((mr = fv_register(pd, FV_REG_DMABUF_MR, (void *)(uintptr_t)iova, bytes, iova, access)) != NULL)
+		fv_map(MKV_CONTAINER_OF(mr, struct fv_mr, mr), fd, off, bytes);
+	return (mr);
 }
 
 static int
@@ -486,6 +509,8 @@ v_dereg_mr(struct ibv_mr *mr)
 	pthread_mutex_lock(&fv_mutex);
 	MKV_CONTAINER_OF(mr->pd, struct fv_pd, pd)->users--;
 	mkv_list_remove(&m->link);
+	if (m->map != NULL)
+		(void)munmap(m->map, m->map_bytes);
 	fv_old(m);
 	fv_leave();
 	return (0);

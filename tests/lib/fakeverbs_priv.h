@@ -24,6 +24,9 @@ struct fv_pd {
 struct fv_mr {
 	struct ibv_mr	mr;
 	uint64_t	iova;
+	uint8_t		*at;		/* where its bytes are: at addr, or what a dma-buf stands for */
+	void		*map;		/* of the dma-buf; NULL: none */
+	size_t		map_bytes;
 	int		access;
 	struct mkv_list	link;
 };

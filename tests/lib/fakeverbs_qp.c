@@ -196,14 +196,15 @@ static enum fate
 run_one_sided(struct fv_qp *q, struct fv_qp *far, struct fv_send *s)
 {
 	int access = s->opcode == IBV_WR_RDMA_READ ? IBV_ACCESS_REMOTE_READ : IBV_ACCESS_REMOTE_WRITE;
+	const struct fv_mr *m;
 
 	if ((far->attr.qp_access_flags & (unsigned)access) == 0)
 		return (qp_refused(q, far, IBV_WC_REM_ACCESS_ERR));
 	if (s->opcode == IBV_WR_RDMA_READ && (q->attr.max_rd_atomic == 0 || far->attr.max_dest_rd_atomic < q->attr.max_rd_atomic))
 		return (qp_refused(q, far, IBV_WC_REM_INV_REQ_ERR));
-	if (fv_mr_find(fv_ctx_of(far->qp.context), far->qp.pd, s->rkey, s->remote, s->bytes, access) == NULL)
+	if ((m = fv_mr_find(fv_ctx_of(far->qp.context), far->qp.pd, s->rkey, s->remote, s->bytes, access)) == NULL)
 		return (qp_refused(q, far, IBV_WC_REM_ACCESS_ERR));
-	send_copy(q, s, (uint8_t *)(uintptr_t)s->remote, s->bytes, s->opcode == IBV_WR_RDMA_READ);
+	send_copy(q, s, m->at + (s->remote - m->iova), s->bytes, s->opcode == IBV_WR_RDMA_READ);
 	qp_finish(q, IBV_WC_SUCCESS);
 	return (FATE_DONE);
 }
@@ -352,6 +353,7 @@ fv_part(uint32_t bytes)
 {
 	struct fv_qp *q, *far;
 	struct fv_send *s;
+	const struct fv_mr *m;
 	int ok = 0;
 
 	pthread_mutex_lock(&fv_mutex);
@@ -359,8 +361,8 @@ fv_part(uint32_t bytes)
 	if ((q = qp_oldest()) != NULL && (far = qp_far(q)) != NULL) {
 		s = qp_first(q);
 		if (s->opcode == IBV_WR_RDMA_WRITE && bytes < s->bytes && send_is_ours(q, s) && (far->attr.qp_access_flags & IBV_ACCESS_REMOTE_WRITE) != 0 &&
-		    fv_mr_find(fv_ctx_of(far->qp.context), far->qp.pd, s->rkey, s->remote, s->bytes, IBV_ACCESS_REMOTE_WRITE) != NULL)
-			ok = send_copy(q, s, (uint8_t *)(uintptr_t)s->remote, bytes, 0);
+		    (m = fv_mr_find(fv_ctx_of(far->qp.context), far->qp.pd, s->rkey, s->remote, s->bytes, IBV_ACCESS_REMOTE_WRITE)) != NULL)
+			ok = send_copy(q, s, m->at + (s->remote - m->iova), bytes, 0);
 	}
 	fv_leave();
 	return (ok);

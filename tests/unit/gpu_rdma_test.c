@@ -1,6 +1,6 @@
 /*
  * Memory of GPUs and RDMA devices: how a region is registered, what the library then sends and checks. CUDA is tests/lib/stubcuda.c, the fabric
- * tests/lib/fakeverbs.c. That a NIC reaches such memory is not tested anywhere: docs/operate/gpu-bringup.md.
+ * tests/lib/fakeverbs.c. That a real NIC reaches such memory is not tested anywhere: docs/operate/gpu-bringup.md.
  */
 #include "config.h"
 

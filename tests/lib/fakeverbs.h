@@ -85,6 +85,7 @@ void		fv_gone(unsigned device);	/* the NIC is taken out: its event, and every ca
 void		fv_event(unsigned device, enum ibv_event_type type, unsigned port);
 int		fv_access(uint32_t key);	/* flags of the registration with this key; -1: none */
 enum ibv_qp_state fv_qp_state(uint32_t qpn);	/* IBV_QPS_UNKNOWN: there is none */
+struct ibv_qp_attr fv_qp_attr(uint32_t qpn);	/* as it was connected */
 void		fv_qp_break(uint32_t qpn);	/* its device says that it broke: ERR, and what waits is flushed */
 
 #endif

@@ -66,6 +66,20 @@ fv_qp_state(uint32_t qpn)
 	return (s);
 }
 
+struct ibv_qp_attr
+fv_qp_attr(uint32_t qpn)
+{
+	struct ibv_qp_attr a;
+	struct fv_qp *q;
+
+	pthread_mutex_lock(&fv_mutex);
+	if ((q = fv_find_qp(qpn)) == NULL)
+		FV_DIE("no queue pair %u", (unsigned)qpn);
+	a = q->attr;
+	fv_leave();
+	return (a);
+}
+
 /* ---- one work request ---- */
 
 static struct fv_send *

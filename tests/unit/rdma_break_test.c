@@ -95,6 +95,18 @@ every_mistake_has_its_words(void **state)
 	fv_quirks(FV_FLUSH_FIRST);
 	up_pair(&a, &b);
 	breaks_at(&a, &b, wrong_lkey, "had already broken");
+	/* But it waits for it. */
+	up_pair(&a, &b);
+	for (unsigned i = 0; i < 5; i++)
+		wrong_lkey(&a, &b);
+	mkv_rdma_hub_flush(a.hub);
+	for (unsigned i = 0; i < 5; i++) {
+		assert_int_equal(a.brokens + a.dones, 0);
+		assert_int_equal(mkv_rdma_hub_poll(a.hub, 1), 1);
+	}
+	assert_int_equal(a.brokens, 1);
+	up_rest(&a);
+	up_end(&a, &b);
 	fv_quirks(0);
 	memset(&small, 0, sizeof(small));
 	small.dev = b.dev;
@@ -367,6 +379,21 @@ posting_fails(void **state)
 	assert_int_equal(a.good, 0);
 	assert_int_equal(a.closed, 5);
 	up_end(&a, &b);
+	/* The same, and the device does not tell of those two: they are the device's until the queue pair is destroyed. */
+	up_pair(&a, &b);
+	fv_hold(1);
+	fv_quirks(FV_NO_FLUSH);
+	for (unsigned i = 0; i < 5; i++)
+		up_write(&a, &b, i * 64, 64, 0);
+	fv_refuse_wr(3);
+	up_turn(&a, &b);
+	assert_int_equal(a.dones, 0);
+	up_rest(&a);
+	assert_int_equal(a.closed, 5);
+	assert_int_equal(fv_qp_state(mkv_rdma_qp_number(a.qp)), IBV_QPS_UNKNOWN);
+	fv_quirks(0);
+	fv_hold(0);
+	up_end(&a, &b);
 	up_none(&a, &b);
 }
 
@@ -423,20 +450,22 @@ late_completions_meet_nobody(void **state)
 
 	(void)state;
 	up_both(&a, &b);
-	for (unsigned i = 0; i < 3 * UP_RECVS; i++) {
+	for (unsigned i = 0; i < 4 * UP_RECVS; i++) {
 		fv_next_qpn(100);
 		up_pair(&a, &b);
 		number = mkv_rdma_qp_number(b.qp);
 		assert_int_equal(number, 101);
 		fv_hold_completions(i % 2);
 		up_say(&a, "to the old one", 15, 0);
-		up_write(&b, &a, 0, 64, 0);
+		if (i % 3 != 0)		/* else it is at rest at once, and the message lies in the queue when it is destroyed */
+			up_write(&b, &a, 0, 64, 0);
 		mkv_rdma_hub_flush(a.hub);
 		mkv_rdma_hub_flush(b.hub);
 		mkv_rdma_qp_fail(b.qp);
 		fv_hold_completions(0);
 		up_rest(&b);
 		mkv_rdma_qp_destroy(&b.qp);
+		assert_int_equal(b.msgs, 0);		/* who gave it up hears of it no more */
 		mkv_rdma_qp_fail(a.qp);
 		up_rest(&a);
 		mkv_rdma_qp_destroy(&a.qp);
@@ -448,6 +477,46 @@ late_completions_meet_nobody(void **state)
 		up_turn(&a, &b);
 		assert_int_equal(b.msgs, 1);
 		assert_string_equal((char *)b.last, "to the new one");
+		up_end(&a, &b);
+	}
+	assert_int_equal(fv_count().rnr_waits, 0);
+	up_none(&a, &b);
+}
+
+/* A device that reports only after it destroyed the queue pair: sends meet nobody even if the number is taken again, receives are posted again. */
+static void
+completions_after_destruction(void **state)
+{
+	struct up a, b;
+
+	(void)state;
+	up_both(&a, &b);
+	for (unsigned i = 0; i < 2 * UP_RECVS; i++) {
+		fv_next_qpn(100);
+		up_pair(&a, &b);
+		fv_hold_completions(1);
+		if (i % 2 == 0)
+			up_say(&a, "late", 5, 0);
+		for (unsigned k = 0; k < 5; k++)
+			up_write(&b, &a, 0, 64, MKV_RDMA_SIGNAL);
+		mkv_rdma_hub_flush(a.hub);
+		mkv_rdma_hub_flush(b.hub);
+		up_end(&a, &b);
+		assert_int_equal(b.closed, 5);
+		fv_next_qpn(i % 2 == 0 ? 200 : 100);
+		up_pair(&a, &b);
+		for (unsigned k = 0; k < 9; k++)
+			up_write(&b, &a, 0, 64, 0);
+		fv_hold(1);
+		mkv_rdma_hub_flush(b.hub);
+		fv_hold_completions(0);
+		up_turn(&a, &b);
+		assert_int_equal(b.msgs + b.dones, 0);
+		fv_hold(0);
+		up_say(&a, "new", 4, 0);
+		up_turn(&a, &b);
+		assert_int_equal(b.msgs, 1);
+		assert_int_equal(b.good, 9);
 		up_end(&a, &b);
 	}
 	assert_int_equal(fv_count().rnr_waits, 0);
@@ -585,6 +654,7 @@ main(void)
 		cmocka_unit_test(posting_fails),
 		cmocka_unit_test(callbacks_may_fail),
 		cmocka_unit_test(late_completions_meet_nobody),
+		cmocka_unit_test(completions_after_destruction),
 		cmocka_unit_test(the_completion_queue_fails),
 		cmocka_unit_test(states_are_kept),
 		cmocka_unit_test(whatever_happens),

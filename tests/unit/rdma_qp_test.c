@@ -72,6 +72,51 @@ messages_are_copied(void **state)
 	up_none(&a, &b);
 }
 
+/* Many at once, short and long: each keeps its own bytes until it has left. */
+static void
+messages_do_not_mix(void **state)
+{
+	char text[UP_LONGEST];
+	unsigned doorbells;
+	struct up a, b;
+
+	(void)state;
+	up_both(&a, &b);
+	up_pair(&a, &b);
+	for (unsigned round = 0; round < 6; round++) {
+		doorbells = (unsigned)fv_count().doorbells;
+		b.keep = 10;
+		b.n_kept = b.msgs = 0;
+		for (unsigned i = 0; i < 10; i++) {
+			memset(text, 'a' + (int)(round * 3 + i), sizeof(text));
+			up_say(&a, text, i % 2 == 0 ? 40 : 700, 0);
+		}
+		up_turn(&a, &b);
+		assert_int_equal(fv_count().doorbells, doorbells + 1);
+		assert_int_equal(b.n_kept, 10);
+		for (unsigned i = 0; i < 10; i++) {
+			memset(text, 'a' + (int)(round * 3 + i), sizeof(text));
+			assert_int_equal(b.kept[i]->bytes, i % 2 == 0 ? 40 : 700);
+			assert_memory_equal(b.kept[i]->buf, text, b.kept[i]->bytes);
+		}
+		while (b.n_kept > 0)
+			mkv_rdma_rx_back(b.hub, b.kept[--b.n_kept]);
+		mkv_rdma_hub_flush(b.hub);
+	}
+	/* More short ones than a batch has room for leave by several. */
+	b.keep = b.msgs = 0;
+	doorbells = (unsigned)fv_count().doorbells;
+	for (unsigned i = 0; i < 40; i++)
+		up_say(&a, text, 40, 0);
+	assert_int_equal(fv_count().doorbells, doorbells + 2);
+	for (unsigned i = 0; i < 5; i++)
+		up_turn(&a, &b);
+	assert_int_equal(b.msgs, 40);
+	assert_int_equal(a.good, 100);
+	up_end(&a, &b);
+	up_none(&a, &b);
+}
+
 /* 64 WRITEs: one doorbell, at most five completions, each told of. */
 static void
 completions_are_moderated(void **state)
@@ -336,6 +381,16 @@ the_numbers_fit(void **state)
 		assert_int_equal(mkv_rdma_qp_connect(a.qp, &p), i < 9 ? MKV_E_PEER : 0);
 		assert_int_equal(fv_qp_state(mkv_rdma_qp_number(a.qp)), i < 9 ? IBV_QPS_INIT : IBV_QPS_RTS);
 		assert_int_equal(mkv_rdma_qp_ready(a.qp), i == 9);
+		if (i == 9) {
+			struct ibv_qp_attr at = fv_qp_attr(mkv_rdma_qp_number(a.qp));
+
+			assert_int_equal(at.path_mtu, IBV_MTU_1024);
+			assert_int_equal(at.max_rd_atomic, 3);
+			assert_int_equal(at.max_dest_rd_atomic, 5);
+			assert_int_equal(at.sq_psn, mkv_rdma_qp_psn(a.qp));
+			assert_int_equal(at.rq_psn, good.psn);
+			assert_int_equal(at.ah_attr.grh.sgid_index, 3);
+		}
 		assert_int_equal(mkv_rdma_qp_idle(a.qp), 0);
 		if (i < 9)
 			mkv_rdma_qp_destroy(&a.qp);	/* NEW still */
@@ -506,6 +561,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(bytes_go_both_ways),
 		cmocka_unit_test(messages_are_copied),
+		cmocka_unit_test(messages_do_not_mix),
 		cmocka_unit_test(completions_are_moderated),
 		cmocka_unit_test(the_ring_goes_round),
 		cmocka_unit_test(messages_have_a_limit_of_their_own),

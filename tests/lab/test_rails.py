@@ -12,7 +12,8 @@ from harness import MIB, Load, Server, content
 from wireclient import Wire
 
 NICS = os.environ.get("LAB_NICS", "").split()
-ADDRESSES = os.environ.get("LAB_ADDRESSES", "").split()
+MODULE = os.path.join(os.environ.get("MEMKV_STAGE", ""), "lib", "libmemkv-rdma.so.0")
+pytestmark = pytest.mark.skipif(not os.path.exists(MODULE), reason="built without rdma-core (Debian: libibverbs-dev)")
 NAMES = [f"front:rdma:{n}" for n in NICS[:2]]
 
 

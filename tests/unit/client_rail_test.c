@@ -62,17 +62,31 @@ until_rdma(struct mkv_client *c)
 }
 
 static int
-setup(void **state)
+setup_fabric(int absent)
 {
 	struct fake_opts o = { .part_bytes = PART };
 
-	(void)state;
 	fv_start(2);
+	fv_device(0)->is_absent = absent;
 	mkv_client_verbs = fv_verbs();
 	fakerail_use();
 	assert_int_equal(fake_open(&f, &o), 0);
 	f.rails = 1;
 	return (0);
+}
+
+static int
+setup(void **state)
+{
+	(void)state;
+	return (setup_fabric(0));
+}
+
+static int
+setup_absent(void **state)
+{
+	(void)state;
+	return (setup_fabric(1));
 }
 
 static int
@@ -283,7 +297,6 @@ test_no_device(void **state)
 	(void)state;
 	assert_int_equal(mkv_client_open(&c, &o, why, sizeof(why)), MKV_ERR_UNSUPPORTED);
 	assert_non_null(strstr(why, "none"));
-	fv_device(0)->is_absent = 1;
 	by_tcp("fake0");
 }
 
@@ -625,7 +638,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_values), T(test_regions), T(test_pieces), T(test_too_many_pieces),
 		T(test_server_without_rails), T(test_rail_is_down), T(test_attach_is_refused), T(test_attach_is_not_answered), T(test_path_does_not_work),
-		T(test_no_device), T(test_exact), T(test_comes_back),
+		cmocka_unit_test_setup_teardown(test_no_device, setup_absent, teardown), T(test_exact), T(test_comes_back),
 		T(test_queue_pair_breaks), T(test_tether_ends), T(test_lies), T(test_wrong_bytes),
 		T(test_deadline_cancel), T(test_deadline_fence), T(test_write_on_its_way), T(test_cancel), T(test_close), T(test_port_and_device),
 	};

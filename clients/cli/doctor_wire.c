@@ -18,11 +18,13 @@
 
 /* ---- MTU ---- */
 
-/* rdma.mtu is one of these, in this order. */
+/* rdma.mtu is auto or one of the sizes, in this order. Auto takes what there is; the largest is worth having. */
 static unsigned
 mtu_wanted(const struct doctor *d)
 {
-	return (ROCE_MTU_LEAST << MKV_MIN((unsigned)d->params.rdma_mtu, 4u));
+	unsigned at = (unsigned)d->params.rdma_mtu;
+
+	return (at == 0 ? ROCE_MTU_MOST : ROCE_MTU_LEAST << MKV_MIN(at - 1, 4u));
 }
 
 /* The largest power of two whose packet fits. */
@@ -36,11 +38,11 @@ mtu_active(int64_t netdev_mtu, int64_t headers)
 	return (mtu);
 }
 
-/* Is there a front for this device? It opens with rdma.mtu and nothing less. */
+/* Is there a front for this device that was given an MTU? It opens with that and nothing less. */
 static int
 mtu_served(const struct doctor *d, const char *device)
 {
-	for (unsigned i = 0; i < d->params.rdma_devices.count && (d->scope & DOCTOR_SERVER); i++)
+	for (unsigned i = 0; d->params.rdma_mtu != 0 && i < d->params.rdma_devices.count && (d->scope & DOCTOR_SERVER); i++)
 		if (strcmp(d->params.rdma_devices.item[i], device) == 0)
 			return (1);
 	return (0);

@@ -74,7 +74,7 @@ def test_a_device_that_is_not_there():
 
 def test_what_a_front_would_refuse(netdev, tmp_path):
     config = tmp_path / "c.yaml"
-    config.write_text(f"rdma: {{devices: [{NICS[0]}], gid_index: 200}}\n")
+    config.write_text(f"rdma: {{devices: [{NICS[0]}], gid_index: 200, mtu: 4096}}\n")
     run("ip", "link", "set", netdev, "mtu", "1500")
     found = doctor("--server", "--config", str(config))
     assert "rdma.mtu is 4096 and the port's active MTU is 1024" in found["mtu.above"]["saw"]

@@ -47,7 +47,7 @@ life_conf(const struct mkv_worker *w, struct mkv_rail_conf *c)
 	c->gid_index = p->rdma_gid_index;
 	c->traffic_class = p->rdma_traffic_class;
 	c->service_level = p->rdma_service_level;
-	c->mtu = 256u << p->rdma_mtu;
+	c->mtu = p->rdma_mtu == 0 ? 0 : 128u << p->rdma_mtu;	/* auto, 256, 512, ... */
 	c->piece_bytes = (uint32_t)p->rdma_piece_size;
 	c->window_bytes = (uint32_t)p->rdma_window;
 	c->srq_depth = p->rdma_srq_depth;

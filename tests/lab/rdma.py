@@ -1,0 +1,131 @@
+"""
+Servers and clients over soft-RoCE, for tests in the guest of run-lab --nics 2: the client's side is rxe0 at the first address, the server's rxe1 at the second, and
+what goes between them crosses the segment. Regions by ctypes, with poison around what a call may write to.
+"""
+import ctypes as C
+import os
+import re
+import subprocess
+import tempfile
+import time
+
+import lab
+import mkv
+from harness import Server
+
+NICS = os.environ.get("LAB_NICS", "").split()
+ADDRESSES = os.environ.get("LAB_ADDRESSES", "").split()
+KEY = "5a" * 32                         # a test key
+POISON = 0xA5
+GUARD = 4096
+
+
+def server(sets=(), mode="memory", drives=2, nics=None, drive_bytes="192MiB", **kw):
+    """Not started. Its rails are rxe1 (or nics)."""
+    more = [f"rdma.devices=[{', '.join(nics or NICS[1:2])}]", f"network.auth_key={KEY}", "memory.max_size=192MiB", "network.shards=1"]
+    s = Server(sets=more + list(sets), mode=mode, drives=drives, drive_bytes=drive_bytes, **kw)
+    s.sets = [x for x in s.sets if not x.startswith("network.address=")] + [f"network.address={ADDRESSES[1]}:0"]
+    return s
+
+
+def client(s, transport="rdma", **kw):
+    kw.setdefault("rdma_devices", NICS[0])
+    return mkv.Client(s.addr, transport=transport, auth_key=KEY, **kw)
+
+
+def metric(c, name, **labels):
+    """Sum of a client's samples of that name whose labels are these."""
+    n = mkv.LIB.mkv_client_metrics(c.p, None, 0)
+    buf = C.create_string_buffer(n + 4096)
+    mkv.LIB.mkv_client_metrics(c.p, buf, len(buf))
+    total = 0.0
+    for line in buf.value.decode().splitlines():
+        m = re.match(rf"{name}(?:{{(.*)}})? (\S+)$", line)
+        if m and all(f'{k}="{v}"' in (m[1] or "") for k, v in labels.items()):
+            total += float(m[2])
+    return total
+
+
+class Region:
+    """A registered region with poison in it. take() cuts a place of so many bytes at such an offset out of it, with GUARD bytes of poison on both sides."""
+
+    def __init__(self, c, size):
+        self.p, size_out = C.c_void_p(), C.c_size_t()
+        mkv.LIB.mkv_region_alloc.argtypes = [C.c_void_p, C.c_size_t, C.POINTER(C.c_void_p)]
+        mkv.LIB.mkv_region_base.argtypes = [C.c_void_p, C.POINTER(C.c_size_t)]
+        mkv.LIB.mkv_region_base.restype = C.c_void_p
+        mkv.LIB.mkv_region_free.argtypes = [C.c_void_p]
+        r = mkv.LIB.mkv_region_alloc(c.p, size, C.byref(self.p))
+        assert r == 0, r
+        self.base = mkv.LIB.mkv_region_base(self.p, C.byref(size_out))
+        self.mem = (C.c_uint8 * size).from_address(self.base)
+        self.view = memoryview(self.mem).cast("B")
+        self.size = size
+        self.poison()
+
+    def poison(self):
+        C.memset(self.base, POISON, self.size)
+
+    def untouched(self, begin, end):
+        """Whether every byte outside of [begin, end) is poison still."""
+        return self.view[:begin].tobytes().count(POISON) == begin and self.view[end:].tobytes().count(POISON) == self.size - end
+
+    def free(self):
+        self.view.release()
+        r = mkv.LIB.mkv_region_free(self.p)
+        assert r == 0, r
+
+
+def put_from(c, key, region, off, n, deadline=20.0, flags=0):
+    o = mkv.PutOpts(size=C.sizeof(mkv.PutOpts), flags=flags)
+    obj = mkv.Object(size=C.sizeof(mkv.Object))
+    f = mkv.LIB.mkv_put
+    value = C.cast(region.base + off, C.c_char_p)
+    r = f(c.p, key, len(key), value, n, C.byref(o), int(deadline * mkv.SEC), C.byref(obj))
+    if r != 0:
+        raise mkv.Miss(r, obj.reason)
+
+
+def get_into(c, key, region, off, room, deadline=20.0):
+    obj = mkv.Object(size=C.sizeof(mkv.Object))
+    n = mkv.LIB.mkv_get(c.p, key, len(key), region.base + off, room, int(deadline * mkv.SEC), C.byref(obj))
+    if n < 0:
+        raise mkv.Miss(n, obj.reason)
+    return n
+
+
+def range_into(c, key, at, region, off, room, deadline=20.0):
+    obj = mkv.Object(size=C.sizeof(mkv.Object))
+    n = mkv.LIB.mkv_get_range(c.p, key, len(key), at, region.base + off, room, int(deadline * mkv.SEC), C.byref(obj))
+    if n < 0:
+        raise mkv.Miss(n, obj.reason)
+    return n
+
+
+def link(what, state):
+    lab.sh("ip", "link", "set", what, state)
+
+
+def scratch():
+    return tempfile.mkdtemp(prefix="memkv-lab-", dir="/tmp")
+
+
+def run(*args, env=None, timeout=120):
+    e = dict(os.environ, MEMKV_AUTH_KEY=KEY, MEMKV_RDMA_DEVICES=NICS[0])
+    e.update(env or {})
+    return subprocess.run([str(a) for a in args], capture_output=True, text=True, timeout=timeout, env=e, stdin=subprocess.DEVNULL)
+
+
+def wait_rails(s, n=1, timeout=60):
+    """Until so many rails of it serve."""
+    def up():
+        rows = [r for name, r in s.status().items() if name.startswith("front:rdma:")]
+        return len([r for r in rows if r["state"] == "RUNNING"]) >= n
+    lab.wait_for(up, timeout)
+
+
+def until(what, timeout=30):
+    end = time.monotonic() + timeout
+    while not what():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.1)

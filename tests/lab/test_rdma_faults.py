@@ -1,0 +1,210 @@
+"""What fails under blocks that go by RDMA, and that nothing wrong comes of it. Runs in the guest of run-lab --nics 2."""
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import lab
+import mkv
+import rdma
+from harness import MIB, Load, content
+from test_rdma_blocks import Dialer
+
+pytestmark = pytest.mark.skipif(len(rdma.NICS) < 2, reason="run-lab --nics 2")
+FULL = os.environ.get("MEMKV_TEST_FULL") == "1"
+
+CHILD = """
+import sys
+sys.path[:0] = {path!r}
+import rdma, mkv
+from harness import content
+class S: addr = {addr!r}
+with rdma.client(S, {transport!r}) as c:
+    region = rdma.Region(c, 8 << 20)
+    print("up", flush=True)
+    wrong = 0
+    while True:
+        n = rdma.get_into(c, b"big", region, 4096, 4 << 20, 30)
+        wrong += region.view[4096:4096 + n] != content(b"big", 1, 4 << 20)
+        print("wrong" if wrong else "good", flush=True)
+"""
+
+
+@pytest.fixture
+def served():
+    with rdma.server() as s:
+        rdma.wait_rails(s)
+        yield s
+
+
+def child_of(s, transport="rdma"):
+    code = CHILD.format(path=[p for p in sys.path if "tests" in p], addr=s.addr, transport=transport)
+    p = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=os.environ)
+    assert p.stdout.readline() == "up\n"
+    return p
+
+
+def storm(s, transport="auto", sizes=(70000, MIB, 5 * MIB), deadline=20.0):
+    loads = [Load(s.addr, f"s{transport}{i}", keys=4, size=n, deadline=deadline) for i, n in enumerate(sizes)]
+    for ld in loads:
+        ld.mkv = Dialer(s, transport)
+        ld.start()
+    rdma.until(lambda: all(ld.puts > 2 for ld in loads), 120)
+    return loads
+
+
+def moves_on(loads, more=3, timeout=120):
+    before = [ld.puts for ld in loads]
+    rdma.until(lambda: all(ld.puts >= b + more for ld, b in zip(loads, before)), timeout)
+
+
+def all_good(s, loads, errors=False):
+    for ld in loads:
+        ld.finish()
+    with rdma.client(s, "tcp") as c:
+        for ld in loads:
+            for k in ld.keys:
+                if ld.acked[k]:
+                    ld.check(k, c.get(k, ld.size, 20), ld.acked[k], ld.tried[k])
+    for ld in loads:
+        assert not ld.broken and not ld.wrong and not ld.lost and ld.late == 0, (ld.broken, ld.wrong, ld.lost, ld.late, s.log_tail())
+        assert errors or (ld.put_errors == 0 and ld.misses == 0), (ld.statuses, s.log_tail())
+
+
+class Cut:
+    """RoCE's packets (UDP) to the server's node are lost, TCP's are not."""
+
+    def __enter__(self):
+        port = "port1"
+        lab.sh("tc", "qdisc", "add", "dev", port, "root", "handle", "1:", "prio")
+        lab.sh("tc", "qdisc", "add", "dev", port, "parent", "1:3", "handle", "30:", "netem", "loss", "100%")
+        lab.sh("tc", "filter", "add", "dev", port, "parent", "1:", "protocol", "ip", "u32", "match", "ip", "protocol", "17", "0xff", "flowid", "1:3")
+        return self
+
+    def __exit__(self, *_):
+        lab.sh("tc", "qdisc", "del", "dev", "port1", "root")
+
+
+def test_auto_goes_down_and_up_again_without_an_error(served):
+    """Rounds of a fabric that loses RDMA and brings it back: every call of `auto` is answered well inside its deadline, by TCP meanwhile."""
+    loads = storm(served, deadline=10.0)
+    for _ in range(100 if FULL else 3):
+        down = [rdma.metric(ld.client, "memkv_client_rdma_downgrades_total") for ld in loads]
+        with Cut():
+            rdma.until(lambda: all(rdma.metric(ld.client, "memkv_client_rdma_downgrades_total") > d for ld, d in zip(loads, down)), 60)
+            moves_on(loads)
+        up = [rdma.metric(ld.client, "memkv_client_rdma_upgrades_total") for ld in loads]
+        rdma.until(lambda: all(rdma.metric(ld.client, "memkv_client_rdma_upgrades_total") > u for ld, u in zip(loads, up)), 90)
+        moves_on(loads)
+    all_good(served, loads)
+
+
+@pytest.mark.parametrize("what", ["nic0", "port1", "nic1"])
+def test_a_link_goes_down_and_comes_back(served, what):
+    """The client's own, the far side of the server's, the server's own: TCP is cut off with it, so calls may miss meanwhile; then all is as before."""
+    loads = storm(served)
+    rdma.link(what, "down")
+    time.sleep(3)
+    rdma.link(what, "up")
+    lab.sh("ip", "route", "replace", "10.77.0.0/24", "dev", what.replace("port", "nic"), "src", rdma.ADDRESSES[int(what[-1])], "table",
+           1000 + int(what[-1]))
+    lab.sh("ip", "route", "replace", "local", rdma.ADDRESSES[int(what[-1])], "dev", what.replace("port", "nic"), "table", 1000 + int(what[-1]))
+    moves_on(loads)
+    up = lambda ld: rdma.metric(ld.client, "memkv_client_rail_sessions") > 0    # noqa: E731
+    rdma.until(lambda: all(up(ld) for ld in loads), 90)
+    all_good(served, loads, errors=True)
+
+
+def test_loss_and_reordering(served):
+    for how in (["loss", "1%"], ["delay", "1ms", "reorder", "95%", "50%"]):
+        for port in ("port0", "port1"):
+            lab.sh("tc", "qdisc", "add", "dev", port, "root", "netem", *how)
+        loads = storm(served, deadline=30.0)
+        moves_on(loads, 5, 300)
+        for port in ("port0", "port1"):
+            lab.sh("tc", "qdisc", "del", "dev", port, "root")
+        all_good(served, loads)
+
+
+def test_a_client_is_stopped_and_killed_in_the_middle(served):
+    """Others go on, the stopped one goes on when it is woken, and what a killed one had is free again."""
+    with rdma.client(served) as c:
+        c.put(b"big", content(b"big", 1, 4 * MIB))
+    loads = storm(served, "rdma", sizes=(70000, MIB))
+    stopped, killed = child_of(served), child_of(served)
+    for p in (stopped, killed):
+        assert p.stdout.readline() == "good\n"
+    os.kill(stopped.pid, signal.SIGSTOP)
+    killed.kill()
+    killed.wait(10)
+    time.sleep(3)
+    moves_on(loads)
+    os.kill(stopped.pid, signal.SIGCONT)
+    for _ in range(3):
+        assert stopped.stdout.readline() == "good\n"
+    stopped.kill()
+    stopped.wait(10)
+    all_good(served, loads)
+    assert served.status()["front:rdma:" + rdma.NICS[1]]["restarts"] == 0, served.log_tail()
+    free = lambda: served.metric_sum("memkv_front_stage_free_bytes") == served.metric_sum("memkv_front_stage_bytes")    # noqa: E731
+    rdma.until(free, 60)
+
+
+def front_pid(s):
+    return s.status()["front:rdma:" + rdma.NICS[1]]["pid"]
+
+
+def test_no_byte_after_the_call_has_returned(served):
+    """The front is stopped somewhere in the middle of a get: the call ends at its deadline, and when the front goes on nothing reaches the memory."""
+    rnd = random.Random(7)
+    with rdma.client(served) as c:
+        region = rdma.Region(c, 10 * MIB)
+        c.put(b"big", content(b"big", 1, 8 * MIB), 30)
+        assert rdma.get_into(c, b"big", region, 4096, 8 * MIB, 30) == 8 * MIB
+        timed_out = 0
+        for _ in range(30 if FULL else 8):
+            pid = front_pid(served)
+            got = []
+            t = threading.Thread(target=lambda: got.append(attempt(c, region)))
+            t.start()
+            time.sleep(rnd.uniform(0, 0.25))
+            os.kill(pid, signal.SIGSTOP)
+            t.join(30)
+            assert got and not t.is_alive()
+            region.poison()
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(1.0)
+            assert region.untouched(0, 0), "bytes landed after the call had returned"
+            timed_out += got[0] < 0
+            rdma.until(lambda: works(c, region), 60)
+        assert timed_out > 0, "no call was cut off: this test has shown nothing"
+        region.free()
+
+
+def attempt(c, region):
+    try:
+        return rdma.get_into(c, b"big", region, 4096, 8 * MIB, 0.5)
+    except mkv.Miss as e:
+        return e.status
+
+
+def works(c, region):
+    try:
+        ok = rdma.get_into(c, b"big", region, 4096, 8 * MIB, 10) == 8 * MIB
+        return ok and region.view[4096:4096 + 8 * MIB] == content(b"big", 1, 8 * MIB)
+    except mkv.Miss:
+        return False
+
+
+def test_a_killed_front_costs_a_reconnect(served):
+    loads = storm(served)
+    for _ in range(2):
+        os.kill(front_pid(served), signal.SIGKILL)
+        moves_on(loads)
+        rdma.wait_rails(served)
+    all_good(served, loads)

@@ -236,6 +236,7 @@ mkv_rail_proven(struct rail *r)
 	mkv_rails_live(r, 1);
 	mkv_rails_trying(r, 0);
 	client_count(rail_loop(r)->c, CC_rdma_attached_total, 1);
+	mkv_rails_level(r);
 	mkv_server_pump(r->c->srv);
 }
 

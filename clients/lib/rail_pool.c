@@ -3,7 +3,8 @@
  *
  * The loop's thread, but for mkv_rails_settle(). Connections behind pool->n_plain are for rails; they share a server's rails round-robin, so that sessions spread and
  * a rail that fails leaves the others. A rail that failed is tried again after a back-off (100 ms, doubled up to 10 s, with jitter), whatever the breaker of
- * the server does: connections to rails count for nothing there.
+ * the server does: connections to rails count for nothing there. One connection more than asked for is there to try a rail that has none while another has two:
+ * once its queue pair is up, one of those two leaves as soon as nothing is on it.
  */
 #include "config.h"
 
@@ -30,7 +31,7 @@ state_of(const struct server *s)
 unsigned
 mkv_rails_conns(const struct conf *cf)
 {
-	return (mkv_rail_wanted(cf) ? cf->connections : 0);
+	return (mkv_rail_wanted(cf) ? cf->connections + 1 : 0);
 }
 
 uint16_t
@@ -176,14 +177,57 @@ mkv_rails_dial_failed(struct conn *c, int err)
 
 /* ---- making connections ---- */
 
+static int
+conn_counts(const struct conn *c)
+{
+	return (!c->leaving && (c->state != CONN_IDLE || !mkv_rail_is_off(c)));
+}
+
 static unsigned
 rail_conns_of(const struct pool *p, unsigned k)
 {
 	unsigned n = 0;
 
 	for (unsigned i = p->n_plain; i < p->n; i++)
-		n += p->conn[i].state != CONN_IDLE && p->conn[i].rail_idx == k;
+		n += conn_counts(&p->conn[i]) && p->conn[i].rail_idx == k;
 	return (n);
+}
+
+static unsigned
+rail_conns(const struct pool *p)
+{
+	unsigned n = 0;
+
+	for (unsigned i = p->n_plain; i < p->n; i++)
+		n += (unsigned)conn_counts(&p->conn[i]);
+	return (n);
+}
+
+/* A connection of the rail that has most, if that is more than one. */
+static struct conn *
+rails_crowded(struct pool *p)
+{
+	unsigned most = 1, n;
+	struct conn *c = NULL;
+
+	for (unsigned i = p->n_plain; i < p->n; i++) {
+		if (!conn_counts(&p->conn[i]) || (n = rail_conns_of(p, p->conn[i].rail_idx)) <= most)
+			continue;
+		most = n;
+		c = &p->conn[i];
+	}
+	return (c);
+}
+
+/* One more than asked for is up: its rail works again. */
+void
+mkv_rails_level(struct rail *r)
+{
+	struct pool *p = pool_of(r->c);
+	struct conn *c;
+
+	if (rail_conns(p) > r->c->srv->loop->c->cf.connections && (c = rails_crowded(p)) != NULL)
+		c->leaving = 1;
 }
 
 /* The rail with the fewest connections that is not in its back-off; -1: none, *at_ns when. */
@@ -221,6 +265,19 @@ pool_is_up(const struct pool *p)
 	return (0);
 }
 
+/* For what is missing; or, with nothing missing, for a rail that has nothing while another has two. */
+static int
+rails_wanted(struct pool *p, uint64_t *at_ns)
+{
+	unsigned have = rail_conns(p), asked = p->srv->loop->c->cf.connections;
+	int k = -1;
+
+	*at_ns = UINT64_MAX;
+	if (have < asked || (have == asked && rails_crowded(p) != NULL))
+		k = rails_next(p, at_ns);
+	return (have < asked || k < 0 || rail_conns_of(p, (unsigned)k) == 0 ? k : -1);
+}
+
 void
 mkv_rails_want(struct server *s)
 {
@@ -235,11 +292,12 @@ mkv_rails_want(struct server *s)
 
 		if (c->state != CONN_IDLE || !mkv_rail_is_off(c))
 			continue;
-		if ((k = rails_next(p, &at_ns)) < 0) {
+		if ((k = rails_wanted(p, &at_ns)) < 0) {
 			if (at_ns != UINT64_MAX)
 				pool_arm(p, at_ns);
 			return;
 		}
+		c->leaving = 0;
 		c->rail_idx = (unsigned)k;
 		mkv_rails_trying(c->rail, 1);
 		mkv_conn_begin(c);
@@ -267,7 +325,7 @@ rails_least(struct pool *p, int *full)
 	for (unsigned i = p->n_plain; i < p->n; i++) {
 		struct conn *c = &p->conn[i];
 
-		if (c->rail->state != RAIL_LIVE)
+		if (c->rail->state != RAIL_LIVE || c->leaving)
 			continue;
 		*full |= mkv_list_empty(&c->rail->free);
 		if (!mkv_list_empty(&c->rail->free) && (best == NULL || c->rail->n_out < best->rail->n_out))

@@ -177,6 +177,7 @@ void	mkv_rails_live(struct rail *r, int up);			/* counts */
 void	mkv_rails_failed(struct rail *r, int err, const char *why);
 void	mkv_rails_backoff(struct rail *r);			/* one failure of its rail */
 uint64_t mkv_rails_wait(const struct rail *r);			/* until it may be tried again */
+void	mkv_rails_level(struct rail *r);				/* it came up: is another one too much now? */
 void	mkv_rails_trying(struct rail *r, int on);
 /* rail_mem.c */
 int	mkv_rail_mem_take(struct rail *r, struct rail_slot *s);	/* 0; MKV_E_AGAIN no bounce buffer; else: not by this way */

@@ -331,6 +331,8 @@ mkv_rail_tx(struct rail *r)
 	struct rail_slot *s;
 	struct mkv_list *n;
 
+	if (r->c->leaving && r->n_out == 0 && r->c->n_out == 0)
+		mkv_conn_fail(r->c, MKV_E_CLOSED);
 	if (r->state != RAIL_LIVE)
 		return;
 	while ((n = r->cancels.next) != &r->cancels) {

@@ -70,6 +70,7 @@ struct conn {
 	uint64_t	heard_ns;
 	struct rail	*rail;		/* NULL: to a TCP front */
 	unsigned	rail_idx;	/* in pool->rail[] */
+	int		leaving;	/* takes nothing more, and ends when nothing is on it */
 	/* requests */
 	struct slot	slot[CONN_SLOTS];
 	struct mkv_list	slot_free, out, notices;

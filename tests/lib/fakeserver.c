@@ -634,7 +634,7 @@ shake_hello(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 	r.b.n_rails = (uint16_t)(fakerail == NULL ? 0 : fakerail->list(c->f, r.rail));
 	bytes = (uint32_t)(sizeof(r.b) + r.b.n_rails * sizeof(r.rail[0]));
 	header(&r.h, q, 0, 0, bytes, 0);
-	if (((const struct mkv_wire_hello *)body)->rail != 0 && c->f->rail_down) {
+	if ((c->f->rail_down << 1 >> ((const struct mkv_wire_hello *)body)->rail & 1) != 0) {
 		header(&r.h, q, MKV_E_UNREACHABLE, 0, 0, 0);
 		(void)give_bytes(c, &r.h, sizeof(r.h));
 		return (-1);

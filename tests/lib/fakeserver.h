@@ -33,7 +33,7 @@ struct fake {
 	_Atomic int	early;			/* a put of several parts is refused after its first, with this MKV_E_* */
 	/* rails (fakerail.c), over the fabric of fakeverbs: device fake1 */
 	_Atomic unsigned rails;			/* so many are listed */
-	_Atomic int	rail_down;		/* 1: their HELLO is refused */
+	_Atomic unsigned rail_down;		/* bit i: HELLO of rail i + 1 is refused */
 	_Atomic int	attach_mute, attach_status;	/* ATTACH is not answered; is answered by this MKV_E_* */
 	_Atomic int	rail_mute;		/* 1: messages are not answered; 2: CANCEL alone is */
 	_Atomic int	rail_no_ping;		/* 1: PING is not */

@@ -339,6 +339,43 @@ test_comes_back(void **state)
 	free(value);
 }
 
+static unsigned long
+sessions_of_rail(struct mkv_client *c, unsigned rail)
+{
+	char name[64];
+
+	(void)snprintf(name, sizeof(name), "rail_sessions{server=\"s0\",rail=\"%u\"}", rail);
+	return (counter(c, name));
+}
+
+/* Two rails, one of which is down at first: both sessions are the other's, and one goes back when it is there. */
+static void
+test_rails_share_again(void **state)
+{
+	struct mkv_client_opts o = { .size = sizeof(o), .transport = "rdma", .rdma_devices = "fake0", .connections = 2 };
+	uint8_t copy[5000], *value = fix_bytes(sizeof(copy), 9);
+	struct mkv_client *c;
+
+	(void)state;
+	f.rails = 2;
+	f.rail_down = 1;
+	c = fix_client_opts(&o, &f, 1);
+	assert_int_equal(mkv_warm(c, 10 * SEC), 0);
+	for (unsigned i = 0; i < 1000 && sessions_of_rail(c, 2) != 2; i++)
+		(void)usleep(10000);
+	assert_int_equal(sessions_of_rail(c, 2), 2);
+	f.rail_down = 0;
+	for (unsigned i = 0; i < 2000 && (sessions_of_rail(c, 1) != 1 || sessions_of_rail(c, 2) != 1); i++) {
+		round_trip(c, "k", value, copy, sizeof(copy));
+		(void)usleep(10000);
+	}
+	assert_int_equal(sessions_of_rail(c, 1), 1);
+	assert_int_equal(sessions_of_rail(c, 2), 1);
+	assert_int_equal(counter(c, "rdma_downgrades_total"), 0);
+	mkv_client_close(c);
+	free(value);
+}
+
 struct getter {
 	struct mkv_client *c;
 	pthread_t	thread;
@@ -638,7 +675,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_values), T(test_regions), T(test_pieces), T(test_too_many_pieces),
 		T(test_server_without_rails), T(test_rail_is_down), T(test_attach_is_refused), T(test_attach_is_not_answered), T(test_path_does_not_work),
-		cmocka_unit_test_setup_teardown(test_no_device, setup_absent, teardown), T(test_exact), T(test_comes_back),
+		cmocka_unit_test_setup_teardown(test_no_device, setup_absent, teardown), T(test_exact), T(test_comes_back), T(test_rails_share_again),
 		T(test_queue_pair_breaks), T(test_tether_ends), T(test_lies), T(test_wrong_bytes),
 		T(test_deadline_cancel), T(test_deadline_fence), T(test_write_on_its_way), T(test_cancel), T(test_close), T(test_port_and_device),
 	};

@@ -1,5 +1,6 @@
 /*
- * The front's data path when something fails: deadlines, drives that die, lie or never answer, clients that stall, cancel or go, values that never fit.
+ * The front's data path when something fails: deadlines, drives that die, lie or never answer, clients that cancel or go (front_stall_test.c: that stall), values that
+ * never fit.
  * rig_close() asserts after each test that no buffer, slot, request or hold is left.
  */
 #include "config.h"
@@ -578,45 +579,6 @@ fault_client_gone(struct rig *r, struct rig_client *c)
 	}
 }
 
-/* A client that stalls inside a body or does not read its answers loses its connection at its deadline, and its buffers with it. */
-static void
-fault_stalls(struct rig *r, struct rig_client *c)
-{
-	static struct rig_client d;
-	uint8_t body[1024];
-	struct mkv_hdr h;
-	size_t n;
-
-	(void)c;
-	rig_client_open(r, &d);
-	rig_client_handshake(&d);
-	d.deadline_us = 60000;
-	rig_fill(big, 1 << 20, 1);
-	n = rig_put_body(body, "stall", 5, big, 1 << 20, 0, 1 << 20, 0);
-	rig_frame_make(&d, &h, MKV_WIRE_PUT, 0, 50, body, n, 1 << 20);
-	rig_write(&d, &h, sizeof(h));
-	rig_write(&d, body, n);
-	rig_write(&d, big, 500000);
-	rig_pump_ms(r, 20);
-	assert_int_equal(r->f->n_reqs, 1);
-	assert_int_equal(rig_recv(&d, 300), -1);
-	rig_pump_ms(r, 5);
-	assert_int_equal(r->f->n_reqs, 0);
-	rig_client_close(&d);
-
-	rig_client_open(r, &d);
-	rig_client_handshake(&d);
-	assert_int_equal(rig_put(&d, "stall", big, 1 << 20), 0);
-	d.deaf = 1;
-	d.deadline_us = 50000;
-	for (unsigned i = 0; i < 6; i++)
-		send_get(&d, "stall");
-	rig_pump_ms(r, 1400);
-	assert_int_equal(r->f->n_conns, 1);
-	assert_int_equal(r->f->n_reqs, 0);
-	rig_client_close(&d);
-}
-
 static void
 on_one_and_memory(void (*fn)(struct rig *, struct rig_client *))
 {
@@ -752,70 +714,6 @@ test_client_gone(void **state)
 	on_one_and_memory(fault_client_gone);
 }
 
-static void
-test_stalls(void **state)
-{
-	(void)state;
-	on_one_and_memory(fault_stalls);
-}
-
-/*
- * A put whose body stops in the middle, or whose payload does, and whose deadline is far away: after the stall limit its connection is closed and all of it
- * is given back (rig_close() asserts that); a client that sends slowly but steadily is served.
- */
-static void
-stalled_put(const struct rig_conf *conf)
-{
-	static struct rig_client d, slow;
-	uint8_t body[1024];
-	struct mkv_hdr h;
-	struct rig r;
-	size_t n;
-
-	rig_open(&r, conf);
-	rig_fill(big, 1 << 20, 1);
-	for (unsigned i = 0; i < 2; i++) {
-		rig_client_open(&r, &d);
-		rig_client_handshake(&d);
-		d.deadline_us = 3600000000u;
-		n = rig_put_body(body, "stall", 5, big, 1 << 20, 0, 1 << 20, 0);
-		rig_frame_make(&d, &h, MKV_WIRE_PUT, 0, 50, body, n, 1 << 20);
-		rig_write(&d, &h, sizeof(h));
-		rig_write(&d, body, i == 0 ? n / 2 : n);
-		rig_write(&d, big, i == 0 ? 0 : 500000);
-		assert_int_equal(rig_recv(&d, RIG_PATIENCE_MS), -1);
-		rig_pump_ms(&r, 5);
-		assert_int_equal(r.f->n_reqs, 0);
-		rig_client_close(&d);
-	}
-	rig_client_open(&r, &slow);
-	rig_client_handshake(&slow);
-	slow.deadline_us = 3600000000u;
-	n = rig_put_body(body, "slow", 4, big, 1 << 20, 0, 1 << 20, 0);
-	rig_frame_make(&slow, &h, MKV_WIRE_PUT, 0, 50, body, n, 1 << 20);
-	rig_write(&slow, &h, sizeof(h));
-	rig_write(&slow, body, n);
-	for (unsigned i = 0; i < 4; i++) {
-		rig_pump_ms(&r, (unsigned)(conf->stall_ns / MKV_NS_PER_MS / 2));
-		rig_write(&slow, big + (i << 18), 1 << 18);
-	}
-	assert_int_equal(rig_recv(&slow, RIG_PATIENCE_MS), 1);
-	assert_int_equal(slow.f.hdr.status, 0);
-	rig_client_close(&slow);
-	rig_close(&r);
-}
-
-static void
-test_stalled_puts(void **state)
-{
-	const struct rig_conf file = { .drives = 1, .kind = MKV_IOQ_AUTO, .stall_ns = 400 * MKV_NS_PER_MS };
-	const struct rig_conf mem = { .drives = 1, .kind = MKV_IOQ_AUTO, .stall_ns = 400 * MKV_NS_PER_MS, .memory_mode = 1 };
-
-	(void)state;
-	stalled_put(&file);
-	stalled_put(&mem);
-}
-
 /* A value that is larger than all drives is refused when that is known: by its declared size, else by the bytes that have come. */
 static void
 fault_never_fits(struct rig *r, struct rig_client *c)
@@ -879,8 +777,6 @@ main(void)
 		cmocka_unit_test(test_bad_crc),
 		cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_client_gone),
-		cmocka_unit_test(test_stalls),
-		cmocka_unit_test(test_stalled_puts),
 		cmocka_unit_test(test_never_fits),
 	};
 

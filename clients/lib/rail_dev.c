@@ -312,6 +312,14 @@ event_ends(struct fabric_dev *d, enum mkv_rdma_event e)
 	}
 }
 
+static void
+fabric_tell(struct fabric *f, struct fabric_dev *d)
+{
+	atomic_fetch_add_explicit(&d->news, 1, memory_order_release);	/* pairs with hub_look() */
+	for (unsigned k = 0; k < f->c->cf.io_threads; k++)
+		mkv_loop_wake(&f->c->loop[k]);
+}
+
 /* Several loops may be woken by one event; the first takes it and tells all. */
 void
 mkv_fabric_events(struct fabric *f, unsigned i)
@@ -326,9 +334,16 @@ mkv_fabric_events(struct fabric *f, unsigned i)
 		if (e == MKV_RDMA_EV_GONE)
 			break;
 	}
-	if (ends)
-		atomic_fetch_add_explicit(&d->news, 1, memory_order_release);
 	(void)pthread_mutex_unlock(&f->mutex);
-	for (unsigned k = 0; ends && k < f->c->cf.io_threads; k++)
-		mkv_loop_wake(&f->c->loop[k]);
+	if (ends)
+		fabric_tell(f, d);
+}
+
+void
+mkv_fabric_gone(struct fabric *f, unsigned i)
+{
+	(void)pthread_mutex_lock(&f->mutex);
+	f->d[i].gone = f->d[i].dev != NULL;
+	(void)pthread_mutex_unlock(&f->mutex);
+	fabric_tell(f, &f->d[i]);
 }

@@ -3,17 +3,20 @@
  *
  * The loop's thread. Owns hubs, their bounce buffers and the frame that messages are made in. A hub is opened by the first queue pair on its device; it is closed with
  * the loop, or when the device is gone and its last queue pair has become quiet.
- * Invariants: a hub that is armed wakes the queue by cq_io; ev_io and cq_io are with the queue only while the hub is open, and the hub is closed only after
- * both have come back.
+ * Invariants: a hub that is armed wakes the queue by cq_io; its ios are with the queue only while the hub is open, and the hub is closed only after all have
+ * come back.
  */
 #include "config.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "clients/lib/rail_priv.h"
 #include "common/base/clock.h"
+#include "common/base/os.h"
 
+#define NODES		"/dev/infiniband"
 #define POLL_MOST	256u
 #define CQ_SENDS_MOST	8192u		/* work requests that one completion queue is made for */
 
@@ -34,6 +37,17 @@ hub_on_event(struct mkv_io *io, int res)
 	h->ev_waits = 0;
 	if (res >= 0 && !h->leaving)
 		mkv_fabric_events(h->rails->l->c->fabric, h->idx);
+}
+
+/* A soft device that is deleted while it is open says nothing but this, and its deletion waits for us to close it. */
+static void
+hub_on_node(struct mkv_io *io, int res)
+{
+	struct rail_hub *h = MKV_CONTAINER_OF(io, struct rail_hub, node_io);
+
+	h->node_waits = 0;
+	if (res >= 0 && !h->leaving && mkv_os_watch_left(h->nodes, h->dev->ctx->device->dev_name))
+		mkv_fabric_gone(h->rails->l->c->fabric, h->idx);
 }
 
 /* ---- opening ---- */
@@ -61,6 +75,9 @@ hub_free(struct rail_hub *h)
 {
 	mkv_rdma_mem_drop(&h->bounce_mem);
 	mkv_rdma_hub_close(&h->hub);
+	if (h->nodes >= 0)
+		(void)close(h->nodes);
+	h->nodes = -1;
 	free(h->bounce_buf);
 	free(h->frame);
 	h->bounce_buf = h->frame = NULL;
@@ -84,6 +101,7 @@ hub_open(struct rail_hub *h, char *why)
 		return (MKV_E_UNSUPPORTED);
 	}
 	h->news = atomic_load_explicit(&f->d[h->idx].news, memory_order_acquire);
+	h->nodes = mkv_os_watch_dir(NODES);
 	if ((r = hub_bounces(h, why)) != 0 || (r = mkv_rdma_hub_open(&h->hub, h->dev, &conf, why, WHY_BYTES)) != 0)
 		hub_free(h);
 	return (r);
@@ -94,7 +112,7 @@ mkv_rail_hub(struct loop *l, unsigned dev, char *why)
 {
 	struct rail_hub *h = &l->rails->hub[dev];
 
-	(void)snprintf(why, WHY_BYTES, "no memory");
+	(void)snprintf(why, WHY_BYTES, "%s", l->rails->stopping || h->leaving ? "former queue pairs on its device are still ending" : "no memory");
 	if (l->rails->stopping || h->leaving || (h->hub == NULL && hub_open(h, why) != 0))
 		return (NULL);
 	if (!mkv_rdma_dev_is_up(h->dev)) {
@@ -119,6 +137,8 @@ mkv_rails_open(struct loop *l)
 		rs->hub[i].idx = i;
 		rs->hub[i].cq_io.done = hub_on_cq;
 		rs->hub[i].ev_io.done = hub_on_event;
+		rs->hub[i].node_io.done = hub_on_node;
+		rs->hub[i].nodes = -1;
 		mkv_list_init(&rs->hub[i].list);
 	}
 	l->rails = rs;
@@ -128,7 +148,7 @@ mkv_rails_open(struct loop *l)
 unsigned
 mkv_rails_ios(const struct conf *cf)
 {
-	return (mkv_rail_wanted(cf) ? 2 * RDMA_DEVS_MAX : 0);
+	return (mkv_rail_wanted(cf) ? 3 * RDMA_DEVS_MAX : 0);
 }
 
 /* ---- a turn ---- */
@@ -137,7 +157,7 @@ mkv_rails_ios(const struct conf *cf)
 static void
 hub_look(struct rail_hub *h)
 {
-	unsigned news = atomic_load_explicit(&h->rails->l->c->fabric->d[h->idx].news, memory_order_acquire);	/* pairs with mkv_fabric_events() */
+	unsigned news = atomic_load_explicit(&h->rails->l->c->fabric->d[h->idx].news, memory_order_acquire);	/* pairs with fabric_tell() */
 
 	if (news == h->news)
 		return;
@@ -169,7 +189,9 @@ hub_leave(struct rail_hub *h)
 		mkv_ioq_cancel(q, &h->cq_io);
 	if (h->ev_waits)
 		mkv_ioq_cancel(q, &h->ev_io);
-	if (!h->cq_waits && !h->ev_waits)
+	if (h->node_waits)
+		mkv_ioq_cancel(q, &h->node_io);
+	if (!h->cq_waits && !h->ev_waits && !h->node_waits)
 		hub_free(h);
 }
 
@@ -214,6 +236,10 @@ hub_wait(struct rail_hub *h)
 	if (!h->ev_waits) {
 		h->ev_waits = 1;
 		mkv_ioq_poll(q, &h->ev_io, MKV_FD(mkv_rdma_dev_event_fd(h->dev)), 0);
+	}
+	if (!h->node_waits && h->nodes >= 0) {
+		h->node_waits = 1;
+		mkv_ioq_poll(q, &h->node_io, MKV_FD(h->nodes), 0);
 	}
 }
 

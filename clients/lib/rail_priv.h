@@ -71,6 +71,7 @@ int	mkv_fabric_choose(struct fabric *f, const struct mkv_wire_rail *w, uint64_t 
 struct mkv_rdma_dev *mkv_fabric_take(struct fabric *f, unsigned i);	/* NULL: it has gone meanwhile */
 void	mkv_fabric_leave(struct fabric *f, unsigned i);
 void	mkv_fabric_events(struct fabric *f, unsigned i);	/* its descriptor is readable */
+void	mkv_fabric_gone(struct fabric *f, unsigned i);		/* its node is */
 /* Registration of a region with a device: NULL: cannot be, for *err. */
 struct mkv_rdma_mem *mkv_fabric_region(struct fabric *f, struct mkv_region *r, unsigned dev, int *err);
 void	mkv_fabric_forget_device(struct fabric *f, unsigned dev);	/* under f->mutex: all regions' registrations with it */
@@ -92,8 +93,9 @@ struct rail_hub {
 	unsigned	owed;			/* answers that may come: never more than receives */
 	unsigned	news;			/* as of the device when the hub was opened */
 	int		armed, leaving;
-	struct mkv_io	cq_io, ev_io;
-	int		cq_waits, ev_waits;
+	int		nodes;			/* tells of device nodes that leave; -1: nobody does */
+	struct mkv_io	cq_io, ev_io, node_io;
+	int		cq_waits, ev_waits, node_waits;
 	uint8_t		*bounce_buf;
 	struct mkv_rdma_mem *bounce_mem;
 	struct bounce	bounce[BOUNCES];

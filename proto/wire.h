@@ -18,7 +18,8 @@
  * RDMA (docs/internals/rdma.md). HELLO's reply lists the rails of a server. A client that wants one opens a connection with HELLO{rail}; the socket is passed to
  * that rail's front, and after CONNECT (channel 0, the tether) the session is like any other. ATTACH both ways exchanges queue pairs; the queue
  * pair is a channel of the session with keys and counters of its own (channel 1, the next one 2, ...). There a message is a frame of at most recv_bytes, and payload
- * is by reference: flag REMOTE, payload_bytes says how much, the rest of the body is a list of struct mkv_wire_seg of the client's memory. PUT: the server
+ * is by reference: flag REMOTE (a put: beside PAYLOAD, and payload_bytes says how much; of a get the segments do), the rest of the body is a list of struct
+ * mkv_wire_seg of the client's memory. PUT: the server
  * READs them and answers each part but the last with MORE and no body once it has the bytes. GET: the server WRITEs each part to where it belongs in the
  * segments and then sends the part's reply (flags as on TCP, REMOTE instead of bytes behind it) on the same queue pair. What does not fit a message goes by the
  * tether; so does everything when there is no queue pair.

@@ -29,7 +29,7 @@ static const char *const conf_env[CONF_KEYS] = {
 static int
 conf_bad(char *why, const char *what, const char *value)
 {
-	(void)snprintf(why, WHY_BYTES, "%s: \"%s\"", what, value);
+	(void)snprintf(why, WHY_BYTES, "%s: \"%.256s\"", what, value);
 	return (MKV_E_CONFIG);
 }
 

@@ -299,7 +299,9 @@ get_send(struct mkv_req *r, struct mkv_part *p, int last)
 	if (last) {
 		mkv_metric_add(r->f->m, MKV_M_front_get_total, 0, 1);
 		mkv_metric_add(r->f->m, MKV_M_front_hits_total, r->op, 1);
-		mkv_req_end_sent(r);
+		/* By a channel the data is only queued: until its last piece is posted the request can be cancelled, or time out. */
+		if (r->channel == 0 || p->bytes == 0)
+			mkv_req_end_sent(r);
 	}
 }
 

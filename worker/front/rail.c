@@ -44,7 +44,7 @@ rail_hub(struct mkv_rail *r, char *why, size_t why_bytes)
 	h.recvs = MKV_MIN(h.recvs, MKV_MIN((uint32_t)MKV_MAX(r->dev->attr.max_srq_wr, 0), cqe / 4));
 	h.sends_max = MKV_MIN(most, cqe - h.recvs);
 	r->credits_all = r->credits_left = h.recvs - h.recvs / 8;
-	r->sends_left = h.sends_max;
+	r->sends_all = r->sends_left = h.sends_max;
 	return (mkv_rdma_hub_open(&r->hub, r->dev, &h, why, why_bytes));
 }
 
@@ -405,7 +405,7 @@ attach(struct mkv_req *r, struct mkv_chan *ch, const struct mkv_wire_attach *w)
 	if (ch->state != CHAN_NONE)
 		return (MKV_E_BUSY);
 	credits = attach_share(rail->credits_left, rail->credits_all, MKV_MIN(CHAN_CREDITS_MAX, r->f->conf.inflight_max), CHAN_CREDITS_MIN);
-	sends = attach_share(rail->sends_left, rail->f->conf.connections_max * CHAN_SENDS_MAX, CHAN_SENDS_MAX, CHAN_SENDS_MIN);
+	sends = attach_share(rail->sends_left, rail->sends_all, CHAN_SENDS_MAX, CHAN_SENDS_MIN);
 	if (credits == 0 || sends == 0 || !rail->up)
 		return (MKV_E_BUSY);
 	ch->c = r->c;

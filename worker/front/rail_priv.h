@@ -73,7 +73,7 @@ struct mkv_rail {
 	struct mkv_rdma_mem *stage, *arena[MKV_FRONT_DRIVES_MAX];
 	struct mkv_chan	*chans;		/* one a connection */
 	struct mkv_list	dirty, broken;	/* chan.dirty: something to post; broken and not gone yet */
-	uint32_t	credits_all, credits_left, sends_left;
+	uint32_t	credits_all, credits_left, sends_all, sends_left;
 	uint32_t	n_open;
 	int		up;
 	struct mkv_rdma_count told;

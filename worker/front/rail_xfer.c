@@ -285,8 +285,10 @@ xfer_answer(struct mkv_chan *ch, struct mkv_xfer *x)
 
 	if (!chan_has_room(ch))
 		return (0);
-	if ((p->out.hdr.flags & MKV_WIRE_F_MORE) == 0)
+	if ((p->out.hdr.flags & MKV_WIRE_F_MORE) == 0) {
 		mkv_chan_req_done(p->req);
+		mkv_req_end_sent(p->req);
+	}
 	(void)chan_send(ch, &p->out.hdr, p->out.body, &p->out);
 	xfer_posted(x);
 	x->kind = XFER_NONE;

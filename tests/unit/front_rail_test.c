@@ -1,0 +1,828 @@
+/*
+ * A front's channel on the fake fabric: a client by hand beside it, its messages and segments right and wrong, transfers that are stopped in the middle by
+ * either end. rig_close() asserts that nothing is left: no buffer, slot or request; fv_start() that no object of verbs is.
+ */
+#include "config.h"
+
+#include "tests/unit/front_rig.h"
+#include "tests/unit/rdma_up.h"
+
+#include "common/base/crc.h"
+#include "worker/front/rail.h"
+
+#define T_BYTES		(6u << 20)
+#define T_PIECE		(64u << 10)
+#define T_POISON	0xa5
+#define T_MSGS		64u
+
+struct t_msg {
+	struct mkv_hdr	h;
+	_Alignas(8) uint8_t body[1024];
+};
+
+struct t {
+	struct rig	r;
+	struct rig_client c;			/* the tether */
+	struct mkv_rail	*rail;
+	struct up	u;			/* the client's device, hub, queue pair */
+	uint8_t		*mem;
+	struct mkv_rdma_mem *reg;
+	uint16_t	channel, credits;
+	uint64_t	counter, counter_in, next_id;
+	struct mkv_mac	*out, *in;
+	struct t_msg	msg[T_MSGS];
+	unsigned	n_msg, at_msg;
+	uint32_t	deadline_us;
+};
+
+static struct t *now;
+
+static void
+t_recv(struct mkv_rdma_qp *qp, struct mkv_rdma_rx *rx)
+{
+	struct t *t = now;
+	struct t_msg *m = &t->msg[t->n_msg++ % T_MSGS];
+
+	(void)qp;
+	assert_true(rx->bytes >= sizeof(m->h) && rx->bytes <= sizeof(*m));
+	memcpy(&m->h, rx->buf, sizeof(m->h));
+	memcpy(m->body, rx->buf + sizeof(m->h), rx->bytes - sizeof(m->h));
+	assert_int_equal(mkv_mac_check(t->in, &m->h, MKV_WIRE_SIGNED_BYTES, m->body, m->h.body_bytes, m->h.mac), 0);
+	assert_int_equal(m->h.counter, ++t->counter_in);
+	assert_int_equal(m->h.channel, t->channel);
+	mkv_rdma_rx_back(t->u.hub, rx);
+}
+
+static void
+t_done(struct mkv_rdma_qp *qp, void *cookie, int status)
+{
+	(void)qp;
+	(void)cookie;
+	now->u.closed += status != 0;
+}
+
+static void
+t_broken(struct mkv_rdma_qp *qp, const char *why)
+{
+	(void)qp;
+	(void)why;
+	now->u.brokens++;
+}
+
+static const struct mkv_rdma_qp_ops t_ops = { t_recv, t_done, t_broken };
+
+static void
+t_pump(struct t *t)
+{
+	for (unsigned i = 0; i < 8; i++) {
+		mkv_rdma_hub_flush(t->u.hub);
+		rig_pump(&t->r);
+		(void)mkv_rdma_hub_poll(t->u.hub, 64);
+	}
+}
+
+/* The next message of the front; NULL: it says nothing. */
+static struct t_msg *
+t_next(struct t *t)
+{
+	for (unsigned i = 0; i < 200 && t->at_msg == t->n_msg; i++) {
+		t_pump(t);
+		if (t->at_msg == t->n_msg)
+			rig_pump_ms(&t->r, 1);
+	}
+	return (t->at_msg == t->n_msg ? NULL : &t->msg[t->at_msg++ % T_MSGS]);
+}
+
+static void
+t_keys(struct t *t)
+{
+	const struct mkv_conn *c = MKV_CONTAINER_OF(t->r.f->conn_used.next, struct mkv_conn, link);
+	uint8_t k[MKV_KEY_BYTES];
+
+	assert_int_equal(mkv_key_session(t->r.key, c->s.nonce_c, c->s.nonce_s, MKV_DIR_C2S, t->channel, t->r.f->conf.front_id, c->s.transcript, k), 0);
+	assert_int_equal(mkv_mac_create(&t->out, k), 0);
+	assert_int_equal(mkv_key_session(t->r.key, c->s.nonce_c, c->s.nonce_s, MKV_DIR_S2C, t->channel, t->r.f->conf.front_id, c->s.transcript, k), 0);
+	assert_int_equal(mkv_mac_create(&t->in, k), 0);
+	t->counter = t->counter_in = 0;
+}
+
+static void
+t_qp(struct t *t)
+{
+	struct mkv_rdma_qp_conf q = { .sends = UP_SENDS, .send_bytes = MKV_WIRE_RDMA_BYTES, .remote_read = 1, .remote_write = 1, .ops = &t_ops };
+
+	assert_int_equal(mkv_rdma_qp_create(&t->u.qp, t->u.hub, &q), 0);
+}
+
+static int
+t_ask(struct t *t, uint16_t channel)
+{
+	struct up *u = &t->u;
+	struct mkv_wire_attach a = { .transport = MKV_FEATURE_RDMA_RC, .channel = channel, .qpn = mkv_rdma_qp_number(u->qp), .psn = mkv_rdma_qp_psn(u->qp),
+		.mtu_bytes = u->dev->mtu_bytes, .recv_bytes = UP_RECV_BYTES, .rd_atomic_in = u->dev->rd_atomic_in, .rd_atomic_out = u->dev->rd_atomic_out };
+
+	memcpy(a.gid, u->dev->gid.raw, sizeof(a.gid));
+	rig_send(&t->c, MKV_WIRE_ATTACH, 0, 0, &a, sizeof(a), NULL, 0);
+	assert_int_equal(rig_recv(&t->c, RIG_PATIENCE_MS), 1);
+	return (-(int)t->c.f.hdr.status);
+}
+
+static void
+t_attach(struct t *t, uint16_t channel)
+{
+	const struct mkv_wire_attach *a = (const void *)t->c.f.body;
+	struct mkv_rdma_peer p = { 0 };
+
+	t_qp(t);
+	assert_int_equal(t_ask(t, channel), 0);
+	assert_int_equal(a->channel, channel);
+	assert_true(a->credits >= 4 && a->recv_bytes == MKV_WIRE_RDMA_BYTES);
+	p.qpn = a->qpn;
+	p.psn = a->psn;
+	p.mtu_bytes = a->mtu_bytes;
+	p.rd_atomic_in = (uint8_t)a->rd_atomic_in;
+	p.rd_atomic_out = (uint8_t)a->rd_atomic_out;
+	memcpy(p.gid, a->gid, sizeof(p.gid));
+	assert_int_equal(mkv_rdma_qp_connect(t->u.qp, &p), 0);
+	t->channel = channel;
+	t->credits = a->credits;
+	t_keys(t);
+}
+
+static void
+t_detach(struct t *t)
+{
+	if (t->u.qp == NULL)
+		return;
+	mkv_rdma_qp_fail(t->u.qp);
+	for (unsigned i = 0; i < 1000 && !mkv_rdma_qp_idle(t->u.qp); i++) {
+		t_pump(t);
+		rig_pump_ms(&t->r, 1);
+	}
+	mkv_rdma_qp_destroy(&t->u.qp);
+	mkv_mac_destroy(&t->out);
+	mkv_mac_destroy(&t->in);
+}
+
+static void
+t_open(struct t *t)
+{
+	struct rig_conf rc = { .drives = 2, .rail = 1, .stage_bytes = 16 << 20 };
+	struct mkv_rail_conf c = { .rail = 1, .device = "fake0", .gid_index = -1, .traffic_class = -1, .service_level = -1, .piece_bytes = T_PIECE,
+		.window_bytes = 4 * T_PIECE, .srq_depth = 256 };
+	struct mkv_rdma_conf d = { .device = "fake1", .gid_index = -1, .traffic_class = -1, .service_level = -1 };
+	struct mkv_rdma_hub_conf h = { .recvs = 64, .recv_bytes = UP_RECV_BYTES, .sends_max = 2 * UP_SENDS };
+	char why[512] = "";
+
+	memset(t, 0, sizeof(*t));
+	now = t;
+	t->deadline_us = RIG_PATIENCE_MS * 1000;
+	fv_start(2);
+	rig_open(&t->r, &rc);
+	t->r.f->conf.verify_put = 1;
+	assert_int_equal(mkv_rail_open(&t->rail, t->r.f, fv_verbs(), &c, why, sizeof(why)), 0);
+	assert_int_equal(mkv_rdma_dev_open(&t->u.dev, fv_verbs(), &d, why, sizeof(why)), 0);
+	assert_int_equal(mkv_rdma_hub_open(&t->u.hub, t->u.dev, &h, why, sizeof(why)), 0);
+	t->mem = malloc(T_BYTES);
+	assert_non_null(t->mem);
+	memset(t->mem, T_POISON, T_BYTES);
+	assert_int_equal(mkv_rdma_mem_add(&t->reg, t->u.dev, t->mem, T_BYTES, MKV_RDMA_READABLE | MKV_RDMA_WRITABLE, why, sizeof(why)), 0);
+	rig_client_open(&t->r, &t->c);
+	t->c.rail = 1;
+	rig_client_handshake(&t->c);
+	t_attach(t, 1);
+}
+
+static void
+t_close(struct t *t)
+{
+	fv_hold(0);
+	t_detach(t);
+	rig_client_close(&t->c);
+	for (unsigned i = 0; i < 1000 && !mkv_rail_quiet(t->rail); i++)
+		rig_pump_ms(&t->r, 1);
+	assert_true(mkv_rail_quiet(t->rail));
+	mkv_rail_close(&t->rail);
+	rig_close(&t->r);
+	mkv_rdma_mem_drop(&t->reg);
+	mkv_rdma_hub_close(&t->u.hub);
+	mkv_rdma_dev_close(&t->u.dev);
+	free(t->mem);
+	assert_int_equal(fv_alive(), 0);
+}
+
+/* ---- Messages -------------------------------------------------------------------------------------------------------------- */
+
+static uint64_t
+t_send(struct t *t, unsigned op, unsigned flags, uint64_t id, const void *body, size_t body_bytes, size_t pay_bytes)
+{
+	struct mkv_hdr h = { .version = MKV_WIRE_VERSION, .op = (uint8_t)op, .flags = (uint16_t)flags, .session_id = t->c.session, .counter = ++t->counter,
+		.request_id = id != 0 ? id : ++t->next_id + 1000000, .body_bytes = (uint32_t)body_bytes, .deadline_us = t->deadline_us,
+		.payload_bytes = pay_bytes, .channel = t->channel };
+	struct iovec v[2] = { { &h, sizeof(h) }, { (void *)(uintptr_t)body, body_bytes } };
+
+	memcpy(h.magic, "MKV\1", 4);
+	if (pay_bytes != 0)
+		h.flags |= MKV_WIRE_F_PAYLOAD;
+	assert_int_equal(mkv_mac_sign(t->out, &h, MKV_WIRE_SIGNED_BYTES, body, body_bytes, h.mac), 0);
+	mkv_rdma_qp_send(t->u.qp, v, body_bytes != 0 ? 2 : 1, MKV_RDMA_SIGNAL, NULL);
+	return (h.request_id);
+}
+
+/* [off, off + n) of the client's memory as segments of at most `cut` bytes, behind a body. */
+static size_t
+t_segs(struct t *t, uint8_t *body, size_t at, uint32_t off, uint32_t n, uint32_t cut)
+{
+	uint32_t lkey, rkey;
+
+	while (n > 0) {
+		struct mkv_wire_seg s = { .addr = (uintptr_t)t->mem + off, .bytes = MKV_MIN(n, cut) };
+
+		assert_true(mkv_rdma_mem_keys(t->reg, t->mem + off, &lkey, &rkey) >= s.bytes);
+		s.rkey = rkey;
+		memcpy(body + at, &s, sizeof(s));
+		at += sizeof(s);
+		off += s.bytes;
+		n -= s.bytes;
+	}
+	return (at);
+}
+
+static uint64_t
+t_put_part(struct t *t, const char *key, uint64_t id, uint32_t off, uint32_t n, uint64_t part_off, uint64_t total, int more, uint32_t cut)
+{
+	_Alignas(8) uint8_t body[4000];
+	size_t b = rig_put_body(body, key, part_off == 0 ? strlen(key) : 0, t->mem + off, n, part_off, more ? MKV_WIRE_SIZE_UNKNOWN : total, 0);
+
+	b = t_segs(t, body, b, off, n, cut);
+	return (t_send(t, MKV_WIRE_PUT, MKV_WIRE_F_REMOTE | (more ? MKV_WIRE_F_MORE : 0), id, body, b, n));
+}
+
+static int
+t_put(struct t *t, const char *key, uint32_t off, uint32_t n, uint32_t cut)
+{
+	uint64_t id = t_put_part(t, key, 0, off, n, 0, n, 0, cut);
+	struct t_msg *m = t_next(t);
+
+	assert_non_null(m);
+	assert_int_equal(m->h.request_id, id);
+	return (-(int)m->h.status);
+}
+
+static uint64_t
+t_ask_get(struct t *t, const char *key, uint64_t at, uint32_t off, uint32_t room, uint32_t cut)
+{
+	_Alignas(8) uint8_t body[4000];
+	size_t b = rig_get_body(body, key, strlen(key), at, room);
+
+	b = t_segs(t, body, b, off, room, cut);
+	return (t_send(t, MKV_WIRE_GET, MKV_WIRE_F_REMOTE, 0, body, b, 0));
+}
+
+/* Bytes that came; a status if it says no. Each part's CRCs are those of the bytes that are there when it is heard of. */
+static int64_t
+t_get(struct t *t, const char *key, uint64_t at, uint32_t off, uint32_t room, uint32_t cut)
+{
+	uint64_t id = t_ask_get(t, key, at, off, room, cut), got = 0;
+	struct t_msg *m;
+
+	do {
+		const struct mkv_wire_object *o;
+		const uint32_t *crc;
+		uint64_t left, p;
+
+		assert_non_null(m = t_next(t));
+		assert_int_equal(m->h.request_id, id);
+		if (m->h.status != 0)
+			return (-(int64_t)m->h.status);
+		o = (const void *)m->body;
+		crc = (const void *)(o + 1);
+		assert_int_equal(o->off, at + got);
+		assert_true((m->h.flags & MKV_WIRE_F_REMOTE) != 0 || m->h.payload_bytes == 0);
+		p = off + got;
+		left = m->h.payload_bytes;
+		got += left;
+		for (uint32_t i = 0; i < o->n_crcs; i++) {
+			uint64_t n = MKV_MIN(left, MKV_CRC_CHUNK - (o->off + m->h.payload_bytes - left) % MKV_CRC_CHUNK);
+
+			assert_int_equal(mkv_crc32c(0, t->mem + p, n), crc[i]);
+			p += n;
+			left -= n;
+		}
+		assert_int_equal(left, 0);
+	} while (m->h.flags & MKV_WIRE_F_MORE);
+	return ((int64_t)got);
+}
+
+static int
+t_poison_but(const struct t *t, uint32_t off, uint32_t n)
+{
+	for (uint32_t i = 0; i < T_BYTES; i++)
+		if ((i < off || i >= off + n) && t->mem[i] != T_POISON)
+			return (0);
+	return (1);
+}
+
+static int
+t_tether_answers(struct t *t)
+{
+	uint64_t id = rig_send(&t->c, MKV_WIRE_PING, 0, 0, NULL, 0, NULL, 0);
+
+	return (rig_recv(&t->c, RIG_PATIENCE_MS) == 1 && t->c.f.hdr.request_id == id && t->c.f.hdr.status == 0);
+}
+
+/* The channel is over, the session goes on. */
+static void
+t_assert_broken(struct t *t)
+{
+	for (unsigned i = 0; i < 1000 && !mkv_rail_quiet(t->rail); i++) {
+		t_pump(t);
+		rig_pump_ms(&t->r, 1);
+	}
+	assert_true(mkv_rail_quiet(t->rail));
+	assert_true(t_tether_answers(t));
+}
+
+/* ---- Tests ----------------------------------------------------------------------------------------------------------------- */
+
+static void
+round_trips(void **state)
+{
+	static const uint32_t sizes[] = { 1, 7, 4096, 65536, 65537, 200001, 1 << 20 };
+	static const uint32_t cuts[] = { UINT32_MAX, 70000, 33333 };
+	struct fv_wr w[FV_LOG];
+	struct t *t = calloc(1, sizeof(*t));
+
+	(void)state;
+	t_open(t);
+	for (size_t i = 0; i < MKV_ARRAY_LEN(sizes); i++)
+		for (size_t k = 0; k < MKV_ARRAY_LEN(cuts); k++) {
+			uint32_t n = sizes[i], off = 4097 + (uint32_t)i;
+			uint8_t *want = malloc(n);
+
+			rig_fill(want, n, n + (uint32_t)k);
+			memcpy(t->mem + off, want, n);
+			assert_int_equal(t_put(t, "key", off, n, cuts[k]), 0);
+			memset(t->mem, T_POISON, T_BYTES);
+			assert_int_equal(t_get(t, "key", 0, off + 5, n + 1000, cuts[k]), n);
+			assert_memory_equal(t->mem + off + 5, want, n);
+			assert_true(t_poison_but(t, off + 5, n));
+			memset(t->mem, T_POISON, T_BYTES);
+			free(want);
+		}
+	for (unsigned n = fv_log(w, FV_LOG), i = 0; i < n; i++) {
+		if (w[i].opcode == IBV_WR_SEND)
+			continue;
+		assert_true(w[i].bytes <= T_PIECE);
+		assert_int_equal(fv_access(w[i].lkey) & ~(IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_RELAXED_ORDERING), 0);	/* nobody far reaches ours */
+	}
+	t_close(t);
+	free(t);
+}
+
+static void
+values_in_parts(void **state)
+{
+	struct t *t = calloc(1, sizeof(*t));
+	uint32_t part = 1 << 20, n = 2 * part + 54321, off = 100;
+	uint8_t *want = malloc(n);
+	struct t_msg *m;
+	uint64_t id;
+
+	(void)state;
+	t_open(t);
+	rig_fill(want, n, 5);
+	memcpy(t->mem + off, want, n);
+	id = t_put_part(t, "long", 0, off, part, 0, n, 1, 300000);
+	for (uint32_t at = part; at < n; at += part) {
+		assert_non_null(m = t_next(t));
+		assert_int_equal(m->h.request_id, id);
+		assert_int_equal(m->h.status, 0);
+		assert_true((m->h.flags & MKV_WIRE_F_MORE) != 0 && m->h.body_bytes == 0);
+		(void)t_put_part(t, "long", id, off + at, MKV_MIN(part, n - at), at, n, at + part < n, 300000);
+	}
+	assert_non_null(m = t_next(t));
+	assert_int_equal(m->h.status, 0);
+	assert_int_equal(m->h.request_id, id);
+	if (m->h.flags & MKV_WIRE_F_MORE)
+		assert_non_null(m = t_next(t));
+	assert_false(m->h.flags & MKV_WIRE_F_MORE);
+	memset(t->mem, T_POISON, T_BYTES);
+	assert_int_equal(t_get(t, "long", 0, 3, n, 400000), n);
+	assert_memory_equal(t->mem + 3, want, n);
+	assert_true(t_poison_but(t, 3, n));
+	memset(t->mem, T_POISON, T_BYTES);
+	assert_int_equal(t_get(t, "long", part - 10, 3, 100000, 7777), 100000);
+	assert_memory_equal(t->mem + 3, want + part - 10, 100000);
+	assert_true(t_poison_but(t, 3, 100000));
+	t_close(t);
+	free(want);
+	free(t);
+}
+
+static void
+answers_without_payload(void **state)
+{
+	struct t *t = calloc(1, sizeof(*t));
+	uint8_t body[1024];
+	struct t_msg *m;
+
+	(void)state;
+	t_open(t);
+	assert_int_equal(t_get(t, "nothing", 0, 0, 1000, 1000), MKV_E_MISS);
+	(void)t_send(t, MKV_WIRE_PING, 0, 0, NULL, 0, 0);
+	assert_non_null(m = t_next(t));
+	assert_int_equal(m->h.op, MKV_WIRE_PING);
+	assert_int_equal(m->h.credits, t->credits);
+	memset(t->mem, 3, 500);
+	assert_int_equal(t_put(t, "k", 0, 500, 500), 0);
+	(void)t_send(t, MKV_WIRE_STAT, 0, 0, body, rig_get_body(body, "k", 1, 0, 0), 0);
+	assert_non_null(m = t_next(t));
+	assert_int_equal(((const struct mkv_wire_object *)(const void *)m->body)->value_bytes, 500);
+	assert_int_equal(t_get(t, "k", 500, 0, 1000, 1000), 0);
+	t_close(t);
+	free(t);
+}
+
+static void
+wrong_bytes_are_refused(void **state)
+{
+	struct t *t = calloc(1, sizeof(*t));
+
+	(void)state;
+	t_open(t);
+	rig_fill(t->mem, 200000, 1);
+	fv_hold(1);
+	(void)t_put_part(t, "bad", 0, 0, 200000, 0, 200000, 0, 200000);
+	t_pump(t);
+	t->mem[150000] ^= 1;			/* after it was signed */
+	fv_hold(0);
+	assert_int_equal(-(int)t_next(t)->h.status, MKV_E_CORRUPT);
+	assert_int_equal(t_get(t, "bad", 0, 0, 1000, 1000), MKV_E_MISS);
+	assert_int_equal(mkv_metric_get(t->r.m, MKV_M_front_crc_failures_total, 0), 1);
+	t_close(t);
+	free(t);
+}
+
+/* CANCEL while pieces are out: what is out comes first, nothing comes behind the answer. */
+static void
+cancelled_in_the_middle(void **state)
+{
+	struct t *t = calloc(1, sizeof(*t));
+	uint32_t n = 1 << 20;
+	struct t_msg *m;
+	uint64_t id;
+
+	(void)state;
+	t_open(t);
+	rig_fill(t->mem, n, 2);
+	assert_int_equal(t_put(t, "k", 0, n, n), 0);
+	for (int put = 0; put < 2; put++) {
+		struct mkv_wire_cancel w = { 0 };
+		unsigned cancelled = 0, answered = 0;
+
+		memset(t->mem, T_POISON, T_BYTES);
+		id = put ? t_put_part(t, "k2", 0, 0, n, 0, n, 0, n) : t_ask_get(t, "k", 0, 0, n, n);
+		w.request_id = id;
+		t_pump(t);
+		fv_hold(1);
+		(void)t_send(t, MKV_WIRE_CANCEL, 0, 0, &w, sizeof(w), 0);
+		fv_hold(0);
+		while ((m = t_next(t)) != NULL) {
+			cancelled |= m->h.op == MKV_WIRE_CANCEL;
+			answered |= m->h.request_id == id;
+			if (cancelled && answered)
+				break;
+		}
+		assert_true(cancelled && answered);
+		memset(t->mem, T_POISON, T_BYTES);
+		rig_pump_ms(&t->r, 5);
+		t_pump(t);
+		assert_true(t_poison_but(t, 0, 0));
+	}
+	t_close(t);
+	free(t);
+}
+
+/* Every piece that was posted is in front of the answers, and none is posted behind them. */
+static void
+nothing_comes_behind_cancelled(void **state)
+{
+	struct t *t = calloc(1, sizeof(*t));
+	uint32_t n = 1 << 20;
+
+	(void)state;
+	t_open(t);
+	rig_fill(t->mem, n, 2);
+	assert_int_equal(t_put(t, "k", 0, n, n), 0);
+	for (int put = 0; put < 2; put++) {
+		struct mkv_wire_cancel w = { 0 };
+		uint64_t before = fv_count().wrs;
+		struct t_msg *m;
+
+		w.request_id = put ? t_put_part(t, "k2", 0, 0, n, 0, n, 0, n) : t_ask_get(t, "k", 0, 0, n, n);
+		mkv_rdma_hub_flush(t->u.hub);
+		fv_hold(1);
+		t_pump(t);
+		assert_int_equal(fv_held(), 4);
+		(void)t_send(t, MKV_WIRE_CANCEL, 0, 0, &w, sizeof(w), 0);
+		mkv_rdma_hub_flush(t->u.hub);
+		(void)fv_step(5);			/* the pieces have arrived, and CANCEL with them */
+		t_pump(t);
+		assert_int_equal(fv_count().wrs - before, 2 + 4 + 2);	/* two messages, four pieces, two answers */
+		fv_hold(0);
+		assert_non_null(m = t_next(t));
+		assert_int_equal(m->h.request_id, w.request_id);
+		assert_int_equal(-(int)m->h.status, MKV_E_CANCELLED);
+		assert_non_null(m = t_next(t));
+		assert_int_equal(m->h.op, MKV_WIRE_CANCEL);
+	}
+	t_close(t);
+	free(t);
+}
+
+/* The window is all that is out, and a deadline that passes meanwhile ends the request when that came back. */
+static void
+window_and_deadline(void **state)
+{
+	struct t *t = calloc(1, sizeof(*t));
+	uint32_t n = 1 << 20;
+
+	(void)state;
+	t_open(t);
+	rig_fill(t->mem, n, 2);
+	assert_int_equal(t_put(t, "k", 0, n, n), 0);
+	for (int put = 0; put < 2; put++) {
+		uint64_t id;
+
+		t->deadline_us = 300000;
+		id = put ? t_put_part(t, "k2", 0, 0, n, 0, n, 0, n) : t_ask_get(t, "k", 0, 0, n, n);
+		mkv_rdma_hub_flush(t->u.hub);		/* the request arrives; what the front posts waits */
+		fv_hold(1);
+		t_pump(t);
+		assert_int_equal(fv_held(), 4);		/* rdma.window in pieces */
+		rig_pump_ms(&t->r, 400);
+		assert_true(fv_held() >= 4);
+		fv_hold(0);
+		for (struct t_msg *m; (m = t_next(t)) != NULL && m->h.request_id != id;)
+			continue;
+		assert_int_equal(-(int)t->msg[(t->at_msg - 1) % T_MSGS].h.status, MKV_E_TIMEOUT);
+	}
+	t->deadline_us = RIG_PATIENCE_MS * 1000;
+	assert_int_equal(t_get(t, "k", 0, 0, n, n), n);
+	t_close(t);
+	free(t);
+}
+
+static void
+ends_that_break_in_the_middle(void **state)
+{
+	(void)state;
+	for (int what = 0; what < 6; what++) {
+		struct t *t = calloc(1, sizeof(*t));
+		uint32_t n = 1 << 20;
+
+		t_open(t);
+		rig_fill(t->mem, n, 2);
+		assert_int_equal(t_put(t, "k", 0, n, n), 0);
+		(void)(what % 2 ? t_put_part(t, "k2", 0, 0, n, 0, n, 0, n) : t_ask_get(t, "k", 0, 0, n, n));
+		mkv_rdma_hub_flush(t->u.hub);
+		fv_hold(1);
+		t_pump(t);
+		assert_true(fv_held() > 0);
+		if (what / 2 == 0) {			/* the client shuts its queue pair, as a fence does */
+			mkv_rdma_qp_fail(t->u.qp);
+			fv_hold(0);
+			t_assert_broken(t);
+			assert_int_equal(mkv_metric_get(t->r.m, MKV_M_front_channels_broken_total, 0), 1);
+		} else if (what / 2 == 1) {		/* the tether ends */
+			shutdown(t->c.fd, SHUT_RDWR);
+			rig_pump_ms(&t->r, 5);
+			fv_hold(0);
+		} else {				/* the client takes its memory away */
+			mkv_rdma_mem_drop(&t->reg);
+			fv_hold(0);
+			t_assert_broken(t);
+		}
+		t_close(t);
+		free(t);
+	}
+}
+
+static void
+another_channel_after_the_first(void **state)
+{
+	struct t *t = calloc(1, sizeof(*t));
+
+	(void)state;
+	t_open(t);
+	rig_fill(t->mem, 1000, 9);
+	assert_int_equal(t_put(t, "k", 0, 1000, 1000), 0);
+	t_detach(t);
+	t_qp(t);
+	assert_int_equal(t_ask(t, 7), MKV_E_PROTO);	/* not the next one */
+	for (unsigned i = 0; i < 200; i++) {		/* the old one is busy for a moment */
+		int e = t_ask(t, 2);
+
+		if (e == 0)
+			break;
+		assert_int_equal(e, MKV_E_BUSY);
+		rig_pump_ms(&t->r, 5);
+	}
+	mkv_rdma_qp_destroy(&t->u.qp);			/* nobody at the far end: it is given up for the next */
+	for (unsigned i = 0; i < 200; i++) {
+		t_qp(t);
+		if (t_ask(t, 3) == 0)
+			break;
+		mkv_rdma_qp_destroy(&t->u.qp);
+		rig_pump_ms(&t->r, 5);
+	}
+	assert_non_null(t->u.qp);
+	assert_true(t_tether_answers(t));
+	t_close(t);
+	free(t);
+}
+
+/* What a client must not send ends its channel, and nothing else. */
+static void
+messages_that_break_the_rules(void **state)
+{
+	(void)state;
+	for (int what = 0; what < 9; what++) {
+		struct t *t = calloc(1, sizeof(*t));
+		_Alignas(8) uint8_t body[4000];
+		size_t b;
+
+		t_open(t);
+		memset(t->mem, 1, 1000);
+		b = rig_put_body(body, "k", 1, t->mem, 1000, 0, 1000, 0);
+		switch (what) {
+		case 0:				/* its key is another one's */
+			mkv_mac_destroy(&t->out);
+			assert_int_equal(mkv_mac_create(&t->out, t->r.key), 0);
+			(void)t_send(t, MKV_WIRE_PING, 0, 0, NULL, 0, 0);
+			break;
+		case 1:				/* one is missing */
+			t->counter++;
+			(void)t_send(t, MKV_WIRE_PING, 0, 0, NULL, 0, 0);
+			break;
+		case 2:				/* lists go by the tether */
+			(void)t_send(t, MKV_WIRE_EXISTS, 0, 0, body, rig_keys_body(body, "k%u", 0, 3), 0);
+			break;
+		case 3:				/* payload that is nowhere */
+			(void)t_send(t, MKV_WIRE_PUT, 0, 0, body, b, 1000);
+			break;
+		case 4:				/* shorter than a header */
+			mkv_rdma_qp_send(t->u.qp, &(struct iovec){ body, 50 }, 1, MKV_RDMA_SIGNAL, NULL);
+			break;
+		case 5:				/* a body that is not all there */
+			t->counter++;
+			memset(body, 0, 96);
+			mkv_rdma_qp_send(t->u.qp, &(struct iovec){ body, 96 }, 1, MKV_RDMA_SIGNAL, NULL);
+			break;
+		case 6:				/* the session of somebody else */
+			t->c.session++;
+			(void)t_send(t, MKV_WIRE_PING, 0, 0, NULL, 0, 0);
+			t->c.session--;
+			break;
+		case 7:				/* HELLO's time is over */
+			(void)t_send(t, MKV_WIRE_HELLO, 0, 0, body, 64, 0);
+			break;
+		case 8:				/* another channel's number */
+			t->channel++;
+			(void)t_send(t, MKV_WIRE_PING, 0, 0, NULL, 0, 0);
+			break;
+		}
+		t_assert_broken(t);
+		assert_int_equal(mkv_metric_get(t->r.m, MKV_M_front_channels_broken_total, 0), 1);
+		t_close(t);
+		free(t);
+	}
+}
+
+/* Segments that make no sense end the request; the channel goes on. */
+static void
+segments_that_make_no_sense(void **state)
+{
+	struct t *t = calloc(1, sizeof(*t));
+
+	(void)state;
+	t_open(t);
+	rig_fill(t->mem, 1000, 1);
+	for (int what = 0; what < 4; what++) {
+		_Alignas(8) uint8_t body[4000];
+		struct mkv_wire_seg s = { .addr = (uintptr_t)t->mem, .bytes = 1000 };
+		size_t b = rig_put_body(body, "k", 1, t->mem, 1000, 0, 1000, 0);
+
+		if (what == 0)
+			s.bytes = 999;
+		if (what == 1)
+			s.addr = UINT64_MAX - 10;
+		if (what == 2)
+			s.bytes = 0;
+		memcpy(body + b, &s, sizeof(s));
+		(void)t_send(t, MKV_WIRE_PUT, MKV_WIRE_F_REMOTE, 0, body, b + (what == 3 ? 8 : sizeof(s)), 1000);
+		assert_int_equal(-(int)t_next(t)->h.status, MKV_E_PROTO);
+	}
+	assert_int_equal(t_put(t, "k", 0, 1000, 300), 0);
+	/* By the tether there is no such thing. */
+	rig_send(&t->c, MKV_WIRE_GET, MKV_WIRE_F_REMOTE, 0, t->mem, 0, NULL, 0);
+	assert_int_equal(rig_recv(&t->c, RIG_PATIENCE_MS), -1);
+	t_close(t);
+	free(t);
+}
+
+/* A wrong key breaks the channel: the NIC at the far end says no. */
+static void
+keys_that_are_not_the_clients(void **state)
+{
+	(void)state;
+	for (int put = 0; put < 2; put++) {
+		struct t *t = calloc(1, sizeof(*t));
+		_Alignas(8) uint8_t body[4000];
+		struct mkv_wire_seg s = { .bytes = 1000, .rkey = 0xdeadbeef };
+		size_t b;
+
+		t_open(t);
+		rig_fill(t->mem, 1000, 1);
+		assert_int_equal(t_put(t, "k", 0, 1000, 1000), 0);
+		s.addr = (uintptr_t)t->mem;
+		b = put ? rig_put_body(body, "k2", 2, t->mem, 1000, 0, 1000, 0) : rig_get_body(body, "k", 1, 0, 1000);
+		memcpy(body + b, &s, sizeof(s));
+		(void)t_send(t, put ? MKV_WIRE_PUT : MKV_WIRE_GET, MKV_WIRE_F_REMOTE, 0, body, b + sizeof(s), put ? 1000 : 0);
+		t_assert_broken(t);
+		t_close(t);
+		free(t);
+	}
+}
+
+/* More messages than were granted, while nothing can be answered. */
+static void
+more_than_was_granted(void **state)
+{
+	struct t *t = calloc(1, sizeof(*t));
+
+	(void)state;
+	t_open(t);
+	rig_fill(t->mem, 1000, 1);
+	t->r.drive[0].hold = t->r.drive[1].hold = 1;
+	for (unsigned i = 0; i < 200 && mkv_metric_get(t->r.m, MKV_M_front_channels_broken_total, 0) == 0; i++) {
+		if (!mkv_rdma_qp_ready(t->u.qp) || mkv_rdma_qp_room(t->u.qp) == 0)
+			break;
+		(void)t_put_part(t, "k", 0, 0, 1000, 0, 1000, 0, 1000);
+		t_pump(t);
+	}
+	assert_int_equal(mkv_metric_get(t->r.m, MKV_M_front_channels_broken_total, 0), 1);
+	t_assert_broken(t);
+	rig_drive_kill(&t->r, 0);		/* their answers would not fit the rings of the rig at once */
+	rig_drive_kill(&t->r, 1);
+	t_close(t);
+	free(t);
+}
+
+static void
+a_port_that_goes_down_is_told(void **state)
+{
+	struct t *t = calloc(1, sizeof(*t));
+	struct mkv_wire_rail row;
+
+	(void)state;
+	t_open(t);
+	mkv_rail_describe(t->rail, &row);
+	assert_int_equal(row.state, 1);
+	assert_string_equal(row.device, "fake0");
+	fv_port(0, 1, 0);
+	assert_int_equal(mkv_rail_event(t->rail), 1);
+	mkv_rail_describe(t->rail, &row);
+	assert_int_equal(row.state, 0);
+	fv_port(0, 1, 1);
+	assert_int_equal(mkv_rail_event(t->rail), 1);
+	assert_int_equal(mkv_rail_event(t->rail), 0);
+	fv_event(0, IBV_EVENT_DEVICE_FATAL, 0);
+	assert_int_equal(mkv_rail_event(t->rail), 2);
+	t_close(t);
+	free(t);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(round_trips),
+		cmocka_unit_test(values_in_parts),
+		cmocka_unit_test(answers_without_payload),
+		cmocka_unit_test(wrong_bytes_are_refused),
+		cmocka_unit_test(cancelled_in_the_middle),
+		cmocka_unit_test(nothing_comes_behind_cancelled),
+		cmocka_unit_test(window_and_deadline),
+		cmocka_unit_test(ends_that_break_in_the_middle),
+		cmocka_unit_test(another_channel_after_the_first),
+		cmocka_unit_test(messages_that_break_the_rules),
+		cmocka_unit_test(segments_that_make_no_sense),
+		cmocka_unit_test(keys_that_are_not_the_clients),
+		cmocka_unit_test(more_than_was_granted),
+		cmocka_unit_test(a_port_that_goes_down_is_told),
+	};
+
+	return (cmocka_run_group_tests(tests, NULL, NULL));
+}

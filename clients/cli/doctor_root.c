@@ -21,7 +21,7 @@
 #define ROOT_TCP_BYTES	(4u << 20)
 
 /* The path below the root; errno's numbers are small, so a path that is too long is -ENAMETOOLONG. */
-static int
+static int MKV_PRINTF(3, 0)
 root_path(const struct doctor *d, char path[PATH_MAX], const char *fmt, va_list ap)
 {
 	int n = snprintf(path, PATH_MAX, "%s", d->root), m;

@@ -60,11 +60,11 @@ void
 mkv_loop_close(struct loop *l)
 {
 	mkv_ioq_destroy(&l->q);
+	mkv_timers_fini(&l->timers);			/* they lie in what follows */
 	for (unsigned i = 0; l->server != NULL && i < l->c->cf.n_servers; i++)
 		mkv_server_fini(&l->server[i]);
 	mkv_rails_close(l);
 	mkv_http_close(&l->http);
-	mkv_timers_fini(&l->timers);
 	free(l->server);
 	free(l->scratch);
 	if (l->stage != NULL)

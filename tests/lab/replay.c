@@ -431,6 +431,7 @@ walk(struct replay *r, unsigned job, unsigned jobs)
 	r->o = overlay_create(r->image, r->bytes);
 	r->got = malloc(r->got_bytes + 1);
 	r->rig = rig_create(RIG_SIM, 1u << 20, 1);
+	memset(r->rig->o.drive_uuid, 0, sizeof(r->rig->o.drive_uuid));	/* the recorded drive has its own */
 	MKV_ASSERT(r->got != NULL && r->rig != NULL);
 	r->rig->wrap = wrap_overlay;
 	r->rig->o.offline = 1;

@@ -193,13 +193,11 @@ mkv_rail_event(struct mkv_rail *r)
 		case MKV_RDMA_EV_PORT_UP:
 			r->up = 1;
 			break;
-		case MKV_RDMA_EV_SRQ_LIMIT:
-			mkv_metric_add(r->f->m, MKV_M_front_receives_short_total, 0, 1);
-			break;
 		case MKV_RDMA_EV_GONE:
 			return (2);
 		case MKV_RDMA_EV_GID_CHANGED:	/* queue pairs that this cuts break by themselves */
 		case MKV_RDMA_EV_QP:
+		case MKV_RDMA_EV_SRQ_LIMIT:	/* nobody asked for it: credits keep receives from running out */
 		case MKV_RDMA_EV_OTHER:
 			break;
 		}

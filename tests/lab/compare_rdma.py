@@ -32,12 +32,12 @@ def size_of(text):
 
 def perftest(tool, size, seconds, connections):
     """Bytes a second. The one who asks is rxe1, where memkv's server is: it READs and WRITEs."""
-    args = ["-s", str(size), "-D", str(seconds), "-F", "-q", str(connections), "--report_gbits", "-p", "18515"]
-    far = subprocess.Popen([tool, "-d", rdma.NICS[0], "--bind_source_ip", rdma.ADDRESSES[0], *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    args = ["-s", str(size), "-D", str(seconds), "-F", "-q", str(connections), "-x", "1", "--report_gbits", "-p", "18515"]
+    far = subprocess.Popen([tool, "-d", rdma.NICS[0], *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(100):
             time.sleep(0.2)
-            r = subprocess.run([tool, "-d", rdma.NICS[1], "--bind_source_ip", rdma.ADDRESSES[1], *args, rdma.ADDRESSES[0]], capture_output=True, text=True,
+            r = subprocess.run([tool, "-d", rdma.NICS[1], *args, rdma.ADDRESSES[0]], capture_output=True, text=True,
                                timeout=seconds * 5 + 60)
             if r.returncode == 0:
                 break

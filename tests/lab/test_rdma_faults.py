@@ -98,7 +98,7 @@ def test_auto_goes_down_and_up_again_without_an_error(served):
         with Cut():
             rdma.until(lambda: all(rdma.metric(ld.client, "memkv_client_rdma_downgrades_total") > d for ld, d in zip(loads, down)), 60)
             moves_on(loads)
-        up = [rdma.metric(ld.client, "memkv_client_rdma_upgrades_total") for ld in loads]
+            up = [rdma.metric(ld.client, "memkv_client_rdma_upgrades_total") for ld in loads]    # before it is back: the next try may be at once
         rdma.until(lambda: all(rdma.metric(ld.client, "memkv_client_rdma_upgrades_total") > u for ld, u in zip(loads, up)), 90)
         moves_on(loads)
     all_good(served, loads)

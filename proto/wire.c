@@ -64,6 +64,12 @@ mkv_wire_hdr_check(const struct mkv_hdr *h, int is_reply, int in_session)
 	return (0);
 }
 
+int
+mkv_wire_control_ok(const struct mkv_wire_attach *a)
+{
+	return (a->control <= MKV_WIRE_CONTROL_TCP && (a->udp_port != 0) == (a->control == MKV_WIRE_CONTROL_UDP));
+}
+
 const void *
 mkv_wire_take(struct mkv_wire_in *in, size_t bytes)
 {

@@ -140,6 +140,12 @@ struct mkv_wire_connect {		/* CONNECT, both directions */
 };
 _Static_assert(sizeof(struct mkv_wire_connect) == 16, "connect");
 
+enum {					/* mkv_wire_attach.control. Payload goes by the queue pair in any case */
+	MKV_WIRE_CONTROL_RDMA	= 0,	/* SEND on the queue pair; DC: to the target */
+	MKV_WIRE_CONTROL_UDP	= 1,	/* datagrams */
+	MKV_WIRE_CONTROL_TCP	= 2,	/* the tether */
+};
+
 struct mkv_wire_attach {		/* ATTACH, both directions */
 	uint16_t	transport;	/* MKV_FEATURE_RDMA_RC or _DC */
 	uint16_t	channel;	/* of this queue pair: one more than the last; the same in both directions */
@@ -152,9 +158,10 @@ struct mkv_wire_attach {		/* ATTACH, both directions */
 	uint8_t		gid[16];
 	uint16_t	lid;
 	uint16_t	credits;	/* reply: requests without an answer on this channel */
-	uint32_t	pad;
+	uint16_t	control;	/* MKV_WIRE_CONTROL_*: what carries the channel's messages; the same in both directions */
+	uint16_t	udp_port;	/* datagrams: where the sender's come from, on the address of its end of the tether; else 0 */
 };
-_Static_assert(sizeof(struct mkv_wire_attach) == 56, "attach");
+_Static_assert(sizeof(struct mkv_wire_attach) == 56 && offsetof(struct mkv_wire_attach, udp_port) == 54, "attach");
 
 struct mkv_wire_seg {			/* of the client's memory */
 	uint64_t	addr;
@@ -269,6 +276,9 @@ const struct mkv_wire_op_row *mkv_wire_op_row(unsigned op);
  * is_reply: which direction is expected. in_session: before it only HELLO and CONNECT, and small bodies.
  */
 int	mkv_wire_hdr_check(const struct mkv_hdr *h, int is_reply, int in_session);
+
+/* 1: an ATTACH names a carrier of messages that there is, and a port with datagrams and with nothing else. */
+int	mkv_wire_control_ok(const struct mkv_wire_attach *a);
 
 /* Cursor over a body: bounds-checked takes; NULL / 0 when it does not fit (foreign bytes). */
 struct mkv_wire_in {

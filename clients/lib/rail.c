@@ -190,6 +190,8 @@ rail_connect(struct rail *r, const struct mkv_wire_attach *w)
 
 	if (w->transport != MKV_FEATURE_RDMA_RC || w->channel != r->channel || w->credits < 2 || w->recv_bytes < 1024)
 		return (MKV_E_PEER);
+	if (w->control != MKV_WIRE_CONTROL_RDMA || !mkv_wire_control_ok(w))
+		return (MKV_E_PEER);			/* not what was asked for */
 	memcpy(p.gid, w->gid, sizeof(p.gid));
 	if ((e = rail_keys(r)) != 0 || (e = mkv_rdma_qp_connect(r->qp, &p)) != 0)
 		return (e);

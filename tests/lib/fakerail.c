@@ -301,6 +301,8 @@ rail_attach(struct fconn *c, const struct mkv_wire_attach *in, struct mkv_wire_a
 	memcpy(out->gid, r->dev->gid.raw, sizeof(out->gid));
 	out->lid = r->dev->lid;
 	out->credits = (uint16_t)(c->f->rail_credits == 0 ? 16 : c->f->rail_credits);
+	out->control = c->f->attach_lie == 1 ? MKV_WIRE_CONTROL_TCP : in->control;
+	out->udp_port = c->f->attach_lie == 2 ? 9 : 0;
 	c->rail = r;
 	c->f->attached++;
 	MKV_ASSERT(pthread_create(&r->thread, NULL, rail_main, r) == 0);

@@ -39,6 +39,7 @@ struct fake {
 	_Atomic int	rail_no_ping;		/* 1: PING is not */
 	_Atomic int	rail_hold;		/* 1: what is posted waits (fv_hold()) from the next WRITE on */
 	_Atomic unsigned rail_credits;		/* 0: 16 */
+	_Atomic int	attach_lie;		/* ATTACH's reply: 1 a carrier that was not asked for, 2 a port without datagrams */
 	/* what it saw */
 	_Atomic unsigned connections, sessions, requests[32], resends, aborts, parts;
 	_Atomic unsigned rail_hellos, attached, rail_requests[32], acks;

@@ -279,6 +279,17 @@ test_attach_is_not_answered(void **state)
 	by_tcp("does not answer to ATTACH");
 }
 
+/* Messages by another way than the one that was asked for. */
+static void
+test_attach_is_not_what_was_asked_for(void **state)
+{
+	(void)state;
+	for (int lie = 1; lie <= 2; lie++) {
+		f.attach_lie = lie;
+		by_tcp("do not fit together");
+	}
+}
+
 static void
 test_path_does_not_work(void **state)
 {
@@ -674,7 +685,8 @@ main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(test_values), T(test_regions), T(test_pieces), T(test_too_many_pieces),
-		T(test_server_without_rails), T(test_rail_is_down), T(test_attach_is_refused), T(test_attach_is_not_answered), T(test_path_does_not_work),
+		T(test_server_without_rails), T(test_rail_is_down), T(test_attach_is_refused), T(test_attach_is_not_answered),
+		T(test_attach_is_not_what_was_asked_for), T(test_path_does_not_work),
 		cmocka_unit_test_setup_teardown(test_no_device, setup_absent, teardown), T(test_exact), T(test_comes_back), T(test_rails_share_again),
 		T(test_queue_pair_breaks), T(test_tether_ends), T(test_lies), T(test_wrong_bytes),
 		T(test_deadline_cancel), T(test_deadline_fence), T(test_write_on_its_way), T(test_cancel), T(test_close), T(test_port_and_device),

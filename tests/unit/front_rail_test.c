@@ -115,16 +115,23 @@ t_qp(struct t *t)
 }
 
 static int
-t_ask(struct t *t, uint16_t channel)
+t_ask_control(struct t *t, uint16_t channel, uint16_t control, uint16_t port)
 {
 	struct up *u = &t->u;
 	struct mkv_wire_attach a = { .transport = MKV_FEATURE_RDMA_RC, .channel = channel, .qpn = mkv_rdma_qp_number(u->qp), .psn = mkv_rdma_qp_psn(u->qp),
-		.mtu_bytes = u->dev->mtu_bytes, .recv_bytes = UP_RECV_BYTES, .rd_atomic_in = u->dev->rd_atomic_in, .rd_atomic_out = u->dev->rd_atomic_out };
+		.mtu_bytes = u->dev->mtu_bytes, .recv_bytes = UP_RECV_BYTES, .rd_atomic_in = u->dev->rd_atomic_in, .rd_atomic_out = u->dev->rd_atomic_out,
+		.control = control, .udp_port = port };
 
 	memcpy(a.gid, u->dev->gid.raw, sizeof(a.gid));
 	rig_send(&t->c, MKV_WIRE_ATTACH, 0, 0, &a, sizeof(a), NULL, 0);
 	assert_int_equal(rig_recv(&t->c, RIG_PATIENCE_MS), 1);
 	return (-(int)t->c.f.hdr.status);
+}
+
+static int
+t_ask(struct t *t, uint16_t channel)
+{
+	return (t_ask_control(t, channel, MKV_WIRE_CONTROL_RDMA, 0));
 }
 
 static void
@@ -643,6 +650,25 @@ another_channel_after_the_first(void **state)
 	free(t);
 }
 
+/* Another carrier of messages than the queue pair: only one that there is, and only where it is served. */
+static void
+carriers_of_messages(void **state)
+{
+	struct t *t = calloc(1, sizeof(*t));
+
+	(void)state;
+	t_open(t);
+	assert_int_equal(t_ask_control(t, 2, 3, 0), MKV_E_PROTO);
+	assert_int_equal(t_ask_control(t, 2, MKV_WIRE_CONTROL_RDMA, 9), MKV_E_PROTO);
+	assert_int_equal(t_ask_control(t, 2, MKV_WIRE_CONTROL_UDP, 0), MKV_E_PROTO);
+	assert_int_equal(t_ask_control(t, 2, MKV_WIRE_CONTROL_UDP, 9), MKV_E_UNSUPPORTED);
+	assert_int_equal(t_ask_control(t, 2, MKV_WIRE_CONTROL_TCP, 0), MKV_E_UNSUPPORTED);
+	rig_fill(t->mem, 1000, 9);
+	assert_int_equal(t_put(t, "k", 0, 1000, 1000), 0);	/* the channel that it has lives on */
+	t_close(t);
+	free(t);
+}
+
 /* What a client must not send ends its channel, and nothing else. */
 static void
 messages_that_break_the_rules(void **state)
@@ -816,7 +842,7 @@ main(void)
 		cmocka_unit_test(nothing_comes_behind_cancelled),
 		cmocka_unit_test(window_and_deadline),
 		cmocka_unit_test(ends_that_break_in_the_middle),
-		cmocka_unit_test(another_channel_after_the_first),
+		cmocka_unit_test(another_channel_after_the_first), cmocka_unit_test(carriers_of_messages),
 		cmocka_unit_test(messages_that_break_the_rules),
 		cmocka_unit_test(segments_that_make_no_sense),
 		cmocka_unit_test(keys_that_are_not_the_clients),

@@ -92,6 +92,24 @@ wire_bad_headers(void **state)
 }
 
 static void
+wire_control(void **state)
+{
+	static const struct { uint16_t control, port; int good; } row[] = {
+		{ MKV_WIRE_CONTROL_RDMA, 0, 1 }, { MKV_WIRE_CONTROL_RDMA, 9900, 0 },
+		{ MKV_WIRE_CONTROL_UDP, 9900, 1 }, { MKV_WIRE_CONTROL_UDP, 0, 0 },
+		{ MKV_WIRE_CONTROL_TCP, 0, 1 }, { MKV_WIRE_CONTROL_TCP, 9900, 0 },
+		{ 3, 0, 0 }, { UINT16_MAX, UINT16_MAX, 0 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
+		struct mkv_wire_attach a = { .control = row[i].control, .udp_port = row[i].port };
+
+		assert_int_equal(mkv_wire_control_ok(&a), row[i].good);
+	}
+}
+
+static void
 wire_cursor(void **state)
 {
 	uint8_t body[16] = "abcde";
@@ -121,6 +139,7 @@ main(void)
 		cmocka_unit_test(wire_ops_are_unique),
 		cmocka_unit_test(wire_good_headers),
 		cmocka_unit_test(wire_bad_headers),
+		cmocka_unit_test(wire_control),
 		cmocka_unit_test(wire_cursor),
 	};
 

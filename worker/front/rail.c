@@ -397,8 +397,10 @@ attach(struct mkv_req *r, struct mkv_chan *ch, const struct mkv_wire_attach *w)
 
 	if (w->transport != MKV_FEATURE_RDMA_RC)
 		return (MKV_E_UNSUPPORTED);
-	if (w->channel != ch->number + 1u || w->recv_bytes < MKV_WIRE_HDR_BYTES + PART_BODY_BYTES || w->pad != 0)
+	if (w->channel != ch->number + 1u || w->recv_bytes < MKV_WIRE_HDR_BYTES + PART_BODY_BYTES || !mkv_wire_control_ok(w))
 		return (MKV_E_PROTO);
+	if (w->control != MKV_WIRE_CONTROL_RDMA)
+		return (MKV_E_UNSUPPORTED);
 	chan_break(ch, NULL);			/* the client has given it up */
 	if (ch->state != CHAN_NONE)
 		return (MKV_E_BUSY);

@@ -14,6 +14,7 @@
 #include <jansson.h>
 
 #include "common/base/assert.h"
+#include "common/base/os.h"
 #include "common/base/params.h"
 
 #define DOCTOR_SERVER	1u
@@ -67,6 +68,7 @@ struct doctor_ops {
 	int		(*system)(char name[65], char release[65]);
 	int		(*clock)(void);				/* 1 synchronised, 0 not, -errno not known */
 	int		(*uring)(void);				/* makes a ring and drops it */
+	int		(*dcb)(const char *netdev, struct mkv_os_dcb *out);	/* -EOPNOTSUPP: the driver does not tell */
 	int		(*bind)(const char *host, uint16_t port);
 	int		(*uid)(void);
 	const char *	(*env)(const char *name);		/* NULL: not set */

@@ -165,6 +165,6 @@ real_config(const struct doctor *d, const char *file, char *why, size_t why_byte
 }
 
 const struct doctor_ops doctor_real = {
-	.limit = real_limit, .system = real_system, .clock = mkv_os_clock_synchronised, .uring = mkv_os_uring_try, .bind = real_bind, .uid = real_uid,
+	.limit = real_limit, .system = real_system, .clock = mkv_os_clock_synchronised, .uring = mkv_os_uring_try, .dcb = mkv_os_dcb, .bind = real_bind, .uid = real_uid,
 	.env = real_env, .config = real_config,
 };

@@ -1,5 +1,5 @@
 /*
- * memkv doctor: what RoCE packets are like: their size, and the class that switches and NICs put them in. From sysfs and configfs. Keeps nothing.
+ * memkv doctor: what RoCE packets are like: their size, and the class that switches and NICs put them in. From sysfs, configfs and rtnetlink. Keeps nothing.
  */
 #include "config.h"
 #include "clients/cli/doctor_priv.h"
@@ -111,6 +111,23 @@ qos_trust(struct doctor *d, const struct doctor_port *p)
 	return (1);
 }
 
+/* Priority flow control, and the priority of our DSCP: 0: the driver tells nothing of either. */
+static unsigned
+qos_dcb(struct doctor *d, const struct doctor_port *p)
+{
+	struct mkv_os_dcb dcb;
+	int prio;
+
+	if (d->ops->dcb(p->netdev, &dcb) != 0)
+		return (0);
+	prio = dcb.of_dscp[ROCE_DSCP];
+	if (dcb.pfc >= 0 && (dcb.pfc >> ROCE_PRIORITY & 1) == 0)
+		doctor_say(d, DOCTOR_QOS_PFC, DOCTOR_ARGS(p->netdev), "%s: PFC is off for priority %d (on for the bits 0x%02x)", p->netdev, ROCE_PRIORITY, (unsigned)dcb.pfc);
+	if (prio >= 0 && prio != ROCE_PRIORITY)
+		doctor_say(d, DOCTOR_QOS_MAP, DOCTOR_ARGS(p->netdev), "%s: DSCP %d is put into priority %d", p->netdev, ROCE_DSCP, prio);
+	return (dcb.pfc >= 0 || prio >= 0);
+}
+
 /* "Global tclass=106": the number at the end; -1: none. */
 static long
 qos_last_number(const char *text)
@@ -179,8 +196,9 @@ qos_port(struct doctor *d, const struct doctor_port *p)
 	seen = qos_ecn(d, p) + qos_trust(d, p) + qos_marks(d, p);
 	if (p->soft)
 		return;				/* no queues of its own */
+	seen += qos_dcb(d, p);
 	if (seen == 0)
-		doctor_say(d, DOCTOR_QOS_UNSEEN, DOCTOR_ARGS(p->netdev), "%s: the driver of %s shows neither trust state nor ECN in sysfs", p->device, p->netdev);
+		doctor_say(d, DOCTOR_QOS_UNSEEN, DOCTOR_ARGS(p->netdev), "%s: the driver of %s shows neither trust state, ECN nor PFC", p->device, p->netdev);
 	else if (d->n_found + d->lost == before)
 		doctor_ok(d, "%s: what can be seen is set for DSCP %d, priority %d", p->device, ROCE_DSCP, ROCE_PRIORITY);
 }

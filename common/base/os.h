@@ -81,6 +81,12 @@ int	mkv_os_memory(struct mkv_os_memory *out);		/* 0 or MKV_E_SYSTEM */
 
 int	mkv_os_cpu_count(void);
 int	mkv_os_clock_synchronised(void);			/* does something keep the clock right? 1, 0, or -errno: the system does not tell */
+/* What a network device was told of its priorities. */
+struct mkv_os_dcb {
+	int		pfc;			/* bit p: priority p stops instead of losing packets; -1: not told */
+	int8_t		of_dscp[64];		/* the priority that a DSCP is put into; -1: no rule of its own */
+};
+int	mkv_os_dcb(const char *netdev, struct mkv_os_dcb *out);	/* 0 or -errno: -EOPNOTSUPP where the driver (or the platform) has none */
 int	mkv_os_uring_try(void);					/* make an io_uring and drop it: 0, or -errno as the system says it */
 #define MKV_OS_CPUS_MAX		1024u
 struct mkv_os_cpus {

@@ -449,6 +449,12 @@ mkv_os_clock_synchronised(void)
 }
 
 int
+mkv_os_dcb(const char *netdev MKV_UNUSED, struct mkv_os_dcb *out MKV_UNUSED)
+{
+	return (-EOPNOTSUPP);
+}
+
+int
 mkv_os_uring_try(void)
 {
 	return (-ENOTSUP);

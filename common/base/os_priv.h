@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/base/err.h"
+#include "common/base/os.h"
 
 #define OS_CTL_FDS_MAX	32u		/* with one message */
 
@@ -29,6 +30,9 @@ union os_ctl_buf {
 	char		buf[CMSG_SPACE(OS_CTL_FDS_MAX * sizeof(int))];
 	struct cmsghdr	align;
 };
+
+/* os_dcb.c. One message of rtnetlink, 4-aligned: as mkv_os_dcb(); -EBADMSG: cut off. */
+int	os_dcb_parse(const void *msg, size_t bytes, struct mkv_os_dcb *out);
 
 /* Hangs n_fds (at most OS_CTL_FDS_MAX) to the message; c must live until it is sent. */
 void	os_ctl_attach(struct msghdr *m, union os_ctl_buf *c, const int *fds, unsigned n_fds);

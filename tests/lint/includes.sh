@@ -26,6 +26,7 @@ theirs='
 liburing*		common/base/os_uring.c worker/drive/media_uring.c tests/
 linux/io_uring.h	common/base/os_uring.c common/base/os_linux.c worker/drive/media_uring.c
 linux/landlock.h	common/base/os_linux.c
+linux/dcbnl.h		common/base/os_dcb.c tests/
 sys/eventfd.h		common/base/os_linux.c tests/
 sys/pidfd.h		common/base/os_linux.c
 sys/event.h		common/base/os_darwin.c

@@ -260,6 +260,18 @@ two_classes(void)
 	up_key("rdma.service_level", "5");
 }
 
+static void
+no_pfc(void)
+{
+	up_fake.dcb.pfc = 1;
+}
+
+static void
+other_priority(void)
+{
+	up_fake.dcb.of_dscp[26] = 5;
+}
+
 struct fault {
 	const char	*id, *mend, *saw;	/* what its command, and what was seen, hold */
 	const char	*path, *text;		/* a file; text NULL: it is not there */
@@ -338,6 +350,8 @@ static const struct fault faults[] = {
 	    .value = "1024" },
 	{ "mtu.small", "ip link set ens1 mtu 9000", "1024 of 4096", .path = "/sys/class/net/ens1/mtu", .text = "1500\n", .key = "rdma.devices", .value = "" },
 	{ "qos.trust", "mlnx_qos -i ens1 --trust dscp", "pcp", .path = "/sys/class/net/ens1/qos/trust", .text = "pcp\n" },
+	{ "qos.pfc", "dcb pfc set dev ens1 prio-pfc 3:on", "PFC is off for priority 3 (on for the bits 0x01)", .more = no_pfc },
+	{ "qos.map", "dscp-prio 26:3", "DSCP 26 is put into priority 5", .more = other_priority },
 	{ "qos.ecn", "echo 1 >/sys/class/net/ens1/ecn/roce_rp/enable/3", "roce_rp", .path = "/sys/class/net/ens1/ecn/roce_rp/enable/3", .text = "0\n" },
 	{ "qos.traffic-class", "echo 106 >/sys/class/infiniband/mlx5_0/tc/1/traffic_class", "DSCP 0", .path = MLX "/tc/1/traffic_class", .text = "Global tclass=0\n" },
 	{ "qos.priority", "set rdma.service_level to 3", "is 5", .more = two_classes },
@@ -538,6 +552,7 @@ drivers_that_show_nothing_are_said(void **state)
 	up_drop("/sys/kernel/config");
 	up_drop("/sys/class/net/ens1/ecn");
 	up_drop("/sys/class/net/ens1/qos");
+	up_fake.dcb_status = -EOPNOTSUPP;
 	up_run(DOCTOR_SERVER);
 	assert_non_null(up_found("qos.unseen"));
 	assert_non_null(strstr(up_found("qos.unseen")->fix, "dcb pfc show dev ens1"));

@@ -49,6 +49,14 @@ fake_uring(void)
 }
 
 static int
+fake_dcb(const char *netdev, struct mkv_os_dcb *out)
+{
+	assert_true(netdev[0] != '\0');
+	*out = up_fake.dcb;
+	return (up_fake.dcb_status);
+}
+
+static int
 fake_bind(const char *host, uint16_t port)
 {
 	assert_true(host[0] != '\0');
@@ -80,7 +88,7 @@ fake_config(const struct doctor *d, const char *file, char *why, size_t why_byte
 }
 
 static const struct doctor_ops fake_ops = {
-	.limit = fake_limit, .system = fake_system, .clock = fake_clock, .uring = fake_uring, .bind = fake_bind, .uid = fake_uid, .env = fake_env,
+	.limit = fake_limit, .system = fake_system, .clock = fake_clock, .uring = fake_uring, .dcb = fake_dcb, .bind = fake_bind, .uid = fake_uid, .env = fake_env,
 	.config = fake_config,
 };
 
@@ -291,6 +299,8 @@ doctor_up(void **state)
 	up_fake.files = 1048576;
 	up_fake.clock = 1;
 	up_fake.uid = 1000;
+	up_fake.dcb.pfc = 1 << 3;
+	memset(up_fake.dcb.of_dscp, -1, sizeof(up_fake.dcb.of_dscp));
 	up_fake.release = "6.12.0-1-amd64";
 	up_fake.answer = json_loads(good_answer, 0, NULL);
 	assert_non_null(up_fake.answer);

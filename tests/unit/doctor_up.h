@@ -16,6 +16,8 @@
 struct up_fake {
 	uint64_t	memlock, files;
 	int		clock, uring, bind_data, bind_admin, uid;
+	int		dcb_status;		/* -errno: the driver does not tell */
+	struct mkv_os_dcb dcb;
 	const char	*release, *env[UP_ENV_MAX][2];
 	json_t		*answer;		/* of the server's checker; NULL: there is none */
 };

@@ -19,9 +19,9 @@
 #include "common/base/log.h"
 
 static void	chan_recv(struct mkv_rdma_qp *qp, struct mkv_rdma_rx *rx);
-static void	chan_broken(struct mkv_rdma_qp *qp, const char *why);
+static void	line_broken(struct mkv_rdma_qp *qp, const char *why);
 
-static const struct mkv_rdma_qp_ops chan_ops = { .recv = chan_recv, .done = xfer_done, .broken = chan_broken };
+static const struct mkv_rdma_qp_ops line_ops = { .recv = chan_recv, .done = xfer_done, .broken = line_broken };
 
 /* ---- The device ------------------------------------------------------------------------------------------------------------ */
 
@@ -39,7 +39,7 @@ static int
 rail_hub(struct mkv_rail *r, char *why, size_t why_bytes)
 {
 	struct mkv_rdma_hub_conf h = { .recvs = r->conf.srq_depth, .recv_bytes = MKV_WIRE_RDMA_BYTES };
-	uint32_t cqe = (uint32_t)MKV_MAX(r->dev->attr.max_cqe, 0), most = r->f->conf.connections_max * CHAN_SENDS_MAX;
+	uint32_t cqe = (uint32_t)MKV_MAX(r->dev->attr.max_cqe, 0), most = r->f->conf.connections_max * LINE_SENDS_MAX;
 
 	h.recvs = MKV_MIN(h.recvs, MKV_MIN((uint32_t)MKV_MAX(r->dev->attr.max_srq_wr, 0), cqe / 4));
 	h.sends_max = MKV_MIN(most, cqe - h.recvs);
@@ -60,9 +60,7 @@ rail_chans(struct mkv_rail *r)
 
 		ch->magic = CHAN_MAGIC;
 		ch->rail = r;
-		mkv_list_init(&ch->dirty);
-		mkv_list_init(&ch->xfers);
-		mkv_list_init(&ch->outs);
+		mkv_list_init(&ch->broken);
 	}
 	return (0);
 }
@@ -239,7 +237,7 @@ chan_break(struct mkv_chan *ch, const char *why)
 	if (ch->state != CHAN_OPEN)
 		return;
 	ch->state = CHAN_BROKEN;
-	mkv_rdma_qp_fail(ch->qp);
+	mkv_rdma_qp_fail(ch->line->qp);
 	ch->rail->n_open--;
 	ch->rail->credits_left += ch->credits + CHAN_CREDITS_MORE;
 	if (why != NULL) {
@@ -247,29 +245,67 @@ chan_break(struct mkv_chan *ch, const char *why)
 		mkv_log(MKV_EV_CHANNEL_BROKEN, "session=%" PRIx64 " channel=%u why=%s", ch->c->s.id, ch->number, why);
 	}
 	chan_drop_held(ch);
-	xfer_break(ch);
+	xfer_break(ch->line);
 	chan_end_requests(ch);
-	mkv_list_remove(&ch->dirty);
-	mkv_list_push_tail(&ch->rail->broken, &ch->dirty);
+	mkv_list_push_tail(&ch->rail->broken, &ch->broken);
 }
 
 static void
-chan_broken(struct mkv_rdma_qp *qp, const char *why)
+line_broken(struct mkv_rdma_qp *qp, const char *why)
 {
-	chan_break(mkv_rdma_qp_owner(qp), why);
+	struct mkv_line *line = mkv_rdma_qp_owner(qp);
+
+	MKV_CHECK_OBJ(line, LINE_MAGIC);
+	chan_break(line->ch, why);
+}
+
+static int
+line_open(struct mkv_chan *ch, uint32_t sends)
+{
+	struct mkv_line *line = calloc(1, sizeof(*line));
+
+	if (line == NULL)
+		return (MKV_E_NOMEM);
+	line->magic = LINE_MAGIC;
+	line->rail = ch->rail;
+	line->ch = ch;
+	line->sends = sends;
+	mkv_list_init(&line->dirty);
+	mkv_list_init(&line->xfers);
+	mkv_list_init(&line->outs);
+	ch->rail->sends_left -= sends;
+	ch->line = line;
+	return (0);
+}
+
+/* Nothing of it is with the NIC. Accepts a channel without one. */
+static void
+line_close(struct mkv_chan *ch)
+{
+	struct mkv_line *line = ch->line;
+
+	if (line == NULL)
+		return;
+	MKV_CHECK_OBJ(line, LINE_MAGIC);
+	MKV_ASSERT(line->rec_head == line->rec_tail && line->window == 0 && line->reads == 0);
+	MKV_ASSERT(mkv_list_empty(&line->xfers) && mkv_list_empty(&line->outs));
+	mkv_list_remove(&line->dirty);
+	mkv_rdma_qp_destroy(&line->qp);
+	ch->rail->sends_left += line->sends;
+	ch->line = NULL;
+	line->magic = 0;
+	free(line);
 }
 
 /* Nothing is with the NIC any more. */
 static void
 chan_free(struct mkv_chan *ch)
 {
-	MKV_ASSERT(ch->rec_head == ch->rec_tail && ch->window == 0 && ch->reads == 0);
-	mkv_rdma_qp_destroy(&ch->qp);
+	line_close(ch);
 	mkv_mac_destroy(&ch->mac_in);
 	mkv_mac_destroy(&ch->mac_out);
-	ch->rail->sends_left += ch->sends;
 	ch->state = CHAN_NONE;
-	mkv_list_remove(&ch->dirty);
+	mkv_list_remove(&ch->broken);
 	mkv_conn_kick(ch->c);
 }
 
@@ -350,7 +386,9 @@ attach_keys(struct mkv_chan *ch)
 static int
 attach_connect(struct mkv_chan *ch, const struct mkv_wire_attach *w)
 {
-	struct mkv_rdma_qp_conf q = { .sends = ch->sends, .send_bytes = MKV_MIN(w->recv_bytes, MKV_WIRE_RDMA_BYTES), .ops = &chan_ops, .owner = ch };
+	struct mkv_rdma_qp_conf q = {
+		.sends = ch->line->sends, .send_bytes = MKV_MIN(w->recv_bytes, MKV_WIRE_RDMA_BYTES), .ops = &line_ops, .owner = ch->line,
+	};
 	struct mkv_rdma_peer p = {
 		.lid = w->lid, .qpn = w->qpn, .psn = w->psn, .mtu_bytes = w->mtu_bytes,
 		.rd_atomic_in = (uint8_t)MKV_MIN(w->rd_atomic_in, UINT8_MAX), .rd_atomic_out = (uint8_t)MKV_MIN(w->rd_atomic_out, UINT8_MAX),
@@ -358,9 +396,9 @@ attach_connect(struct mkv_chan *ch, const struct mkv_wire_attach *w)
 	int e;
 
 	memcpy(p.gid, w->gid, sizeof(p.gid));
-	if ((e = mkv_rdma_qp_create(&ch->qp, ch->rail->hub, &q)) != 0)
+	if ((e = mkv_rdma_qp_create(&ch->line->qp, ch->rail->hub, &q)) != 0)
 		return (e);
-	return (mkv_rdma_qp_connect(ch->qp, &p));
+	return (mkv_rdma_qp_connect(ch->line->qp, &p));
 }
 
 static void
@@ -368,7 +406,7 @@ attach_reply(struct mkv_req *r, const struct mkv_chan *ch)
 {
 	const struct mkv_rdma_dev *d = ch->rail->dev;
 	struct mkv_wire_attach a = {
-		.transport = MKV_FEATURE_RDMA_RC, .channel = ch->number, .qpn = mkv_rdma_qp_number(ch->qp), .psn = mkv_rdma_qp_psn(ch->qp),
+		.transport = MKV_FEATURE_RDMA_RC, .channel = ch->number, .qpn = mkv_rdma_qp_number(ch->line->qp), .psn = mkv_rdma_qp_psn(ch->line->qp),
 		.mtu_bytes = d->mtu_bytes, .recv_bytes = MKV_WIRE_RDMA_BYTES, .rd_atomic_in = d->rd_atomic_in, .rd_atomic_out = d->rd_atomic_out,
 		.lid = d->lid, .credits = ch->credits,
 	};
@@ -381,11 +419,11 @@ attach_reply(struct mkv_req *r, const struct mkv_chan *ch)
 static void
 attach_undo(struct mkv_chan *ch)
 {
-	mkv_rdma_qp_fail(ch->qp);
-	mkv_rdma_qp_destroy(&ch->qp);
+	if (ch->line != NULL && ch->line->qp != NULL)
+		mkv_rdma_qp_fail(ch->line->qp);
+	line_close(ch);
 	mkv_mac_destroy(&ch->mac_in);
 	mkv_mac_destroy(&ch->mac_out);
-	ch->rail->sends_left += ch->sends;
 }
 
 static int
@@ -405,19 +443,15 @@ attach(struct mkv_req *r, struct mkv_chan *ch, const struct mkv_wire_attach *w)
 	if (ch->state != CHAN_NONE)
 		return (MKV_E_BUSY);
 	credits = attach_share(rail->credits_left, rail->credits_all, MKV_MIN(CHAN_CREDITS_MAX, r->f->conf.inflight_max), CHAN_CREDITS_MIN);
-	sends = attach_share(rail->sends_left, rail->sends_all, CHAN_SENDS_MAX, CHAN_SENDS_MIN);
+	sends = attach_share(rail->sends_left, rail->sends_all, LINE_SENDS_MAX, LINE_SENDS_MIN);
 	if (credits == 0 || sends == 0 || !rail->up)
 		return (MKV_E_BUSY);
 	ch->c = r->c;
 	ch->number = w->channel;
-	ch->sends = sends;
 	ch->credits = (uint16_t)credits;
 	ch->recv_bytes = w->recv_bytes;
 	ch->counter_in = ch->counter_out = 0;
-	ch->window = 0;
-	ch->rec_head = ch->rec_tail = 0;
-	rail->sends_left -= sends;
-	if ((e = attach_keys(ch)) != 0 || (e = attach_connect(ch, w)) != 0) {
+	if ((e = line_open(ch, sends)) != 0 || (e = attach_keys(ch)) != 0 || (e = attach_connect(ch, w)) != 0) {
 		attach_undo(ch);
 		return (e);
 	}
@@ -538,12 +572,13 @@ chan_hold(struct mkv_chan *ch, const struct chan_held *m)
 static void
 chan_recv(struct mkv_rdma_qp *qp, struct mkv_rdma_rx *rx)
 {
-	struct mkv_chan *ch = mkv_rdma_qp_owner(qp);
+	const struct mkv_line *line = mkv_rdma_qp_owner(qp);
+	struct mkv_chan *ch = line->ch;
 	const struct mkv_hdr *h = rx_hdr(rx);
 	struct chan_held m = { .rx = rx, .came_ns = mkv_now_ns() };
 	int e;
 
-	MKV_CHECK_OBJ(ch, CHAN_MAGIC);
+	MKV_CHECK_OBJ(line, LINE_MAGIC);
 	if (ch->state != CHAN_OPEN || ch->c->f->stopping) {
 		mkv_rdma_rx_back(ch->rail->hub, rx);
 		return;
@@ -607,9 +642,9 @@ mkv_rail_turn(struct mkv_rail *r)
 	unsigned n = mkv_rdma_hub_poll(r->hub, RAIL_POLL_BATCH);
 
 	MKV_LIST_FOREACH_SAFE(it, tmp, &r->broken) {
-		struct mkv_chan *ch = MKV_CONTAINER_OF(it, struct mkv_chan, dirty);
+		struct mkv_chan *ch = MKV_CONTAINER_OF(it, struct mkv_chan, broken);
 
-		if (mkv_rdma_qp_idle(ch->qp))
+		if (mkv_rdma_qp_idle(ch->line->qp))
 			chan_free(ch);
 	}
 	return (n);
@@ -621,7 +656,7 @@ mkv_rail_flush(struct mkv_rail *r)
 	struct mkv_list *l;
 
 	while ((l = mkv_list_pop(&r->dirty)) != NULL)
-		xfer_pump(MKV_CONTAINER_OF(l, struct mkv_chan, dirty));
+		xfer_pump(MKV_CONTAINER_OF(l, struct mkv_line, dirty));
 	mkv_rdma_hub_flush(r->hub);
 	return (mkv_rdma_hub_arm(r->hub));
 }

@@ -22,6 +22,7 @@
 struct mkv_chan;
 struct mkv_conn;
 struct mkv_front;
+struct mkv_line;
 struct mkv_out;
 struct mkv_part;
 struct mkv_rail;
@@ -49,8 +50,8 @@ struct mkv_remote {
 /* Of one part: its payload between our memory and the client's. */
 enum mkv_xfer_kind { XFER_NONE, XFER_READ, XFER_ACK, XFER_WRITE };
 struct mkv_xfer {
-	struct mkv_list	link;			/* chan.xfers while pieces of it are to be posted */
-	struct mkv_chan	*chan;
+	struct mkv_list	link;			/* line.xfers while pieces of it are to be posted */
+	struct mkv_line	*line;
 	uint8_t		kind, failed, stopped;
 	uint32_t	out;			/* pieces at the NIC */
 	uint32_t	left, pos;		/* bytes not posted yet; where they begin in the part */

@@ -12,9 +12,10 @@
 
 #define RAIL_MAGIC		0x2b7f10c6u
 #define CHAN_MAGIC		0x71d3e85au
+#define LINE_MAGIC		0x4e90b7c3u
 
-#define CHAN_SENDS_MAX		64u		/* work requests of one queue pair */
-#define CHAN_SENDS_MIN		16u
+#define LINE_SENDS_MAX		64u		/* work requests of one queue pair */
+#define LINE_SENDS_MIN		16u
 #define CHAN_CREDITS_MAX	64u		/* messages of a session without an answer */
 #define CHAN_CREDITS_MIN	4u
 #define CHAN_CREDITS_MORE	2u		/* a CANCEL and a PING get through when all others are out */
@@ -27,12 +28,28 @@ enum chan_state {
 	CHAN_BROKEN,		/* the last completion of its queue pair */
 };
 
-enum chan_rec_kind { REC_READ, REC_WRITE, REC_SEND };
-struct chan_rec {		/* a work request that is out */
+enum line_rec_kind { REC_READ, REC_WRITE, REC_SEND };
+struct line_rec {		/* a work request that is out */
 	uint8_t		kind;
 	uint32_t	bytes;
 	struct mkv_part	*part;		/* READ, WRITE */
 	struct mkv_out	*o;		/* SEND of an answer that somebody waits for; may be NULL */
+};
+
+/* A queue pair and what is on it: a channel has one for its life. */
+struct mkv_line {
+	uint32_t	magic;
+	struct mkv_rail	*rail;
+	struct mkv_chan	*ch;
+	struct mkv_rdma_qp *qp;
+	struct mkv_list	dirty;		/* rail.dirty: something to post */
+	struct mkv_list	xfers;		/* one of each request that has pieces to post, in turns */
+	struct mkv_list	outs;		/* answers without payload */
+	uint32_t	window;		/* bytes of pieces that are out */
+	unsigned	reads;		/* READs that are out */
+	uint32_t	sends;		/* of rec[] */
+	uint32_t	rec_head, rec_tail;
+	struct line_rec	rec[LINE_SENDS_MAX];
 };
 
 struct chan_held {
@@ -48,17 +65,10 @@ struct mkv_chan {
 	uint16_t	number;		/* on the wire; of the last one while NONE */
 	uint16_t	credits;
 	uint32_t	recv_bytes;	/* of the client's receives */
-	struct mkv_rdma_qp *qp;
+	struct mkv_line	*line;		/* while it is not NONE */
 	uint64_t	counter_in, counter_out;
 	struct mkv_mac	*mac_in, *mac_out;
-	struct mkv_list	dirty;		/* rail.dirty */
-	struct mkv_list	xfers;		/* one of each request that has pieces to post, in turns */
-	struct mkv_list	outs;		/* answers without payload */
-	uint32_t	window;		/* bytes of pieces that are out */
-	unsigned	reads;		/* READs that are out */
-	uint32_t	sends;		/* of rec[] */
-	uint32_t	rec_head, rec_tail;
-	struct chan_rec	rec[CHAN_SENDS_MAX];
+	struct mkv_list	broken;		/* rail.broken */
 	uint32_t	held_head, held_n;
 	struct chan_held held[CHAN_HELD_MAX];
 };
@@ -72,7 +82,8 @@ struct mkv_rail {
 	struct mkv_rdma_hub *hub;
 	struct mkv_rdma_mem *stage, *arena[MKV_FRONT_DRIVES_MAX];
 	struct mkv_chan	*chans;		/* one a connection */
-	struct mkv_list	dirty, broken;	/* chan.dirty: something to post; broken and not gone yet */
+	struct mkv_list	dirty;		/* lines with something to post */
+	struct mkv_list	broken;		/* channels that broke and are not gone yet */
 	uint32_t	credits_all, credits_left, sends_all, sends_left;
 	uint32_t	n_open;
 	int		up;
@@ -80,18 +91,18 @@ struct mkv_rail {
 };
 
 static inline void
-chan_touch(struct mkv_chan *ch)
+line_touch(struct mkv_line *line)
 {
-	if (mkv_list_empty(&ch->dirty))
-		mkv_list_push_tail(&ch->rail->dirty, &ch->dirty);
+	if (mkv_list_empty(&line->dirty))
+		mkv_list_push_tail(&line->rail->dirty, &line->dirty);
 }
 
 /* rail.c */
 void		chan_break(struct mkv_chan *ch, const char *why);
 /* rail_xfer.c */
 void		xfer_done(struct mkv_rdma_qp *qp, void *cookie, int status);
-void		xfer_pump(struct mkv_chan *ch);
-void		xfer_break(struct mkv_chan *ch);		/* what is not posted ends now; what is out comes back */
-int		chan_send(struct mkv_chan *ch, struct mkv_hdr *h, const void *body, struct mkv_out *o);	/* number, sign, post; 0; MKV_E_AGAIN: no room */
+void		xfer_pump(struct mkv_line *line);
+void		xfer_break(struct mkv_line *line);		/* what is not posted ends now; what is out comes back */
+int		line_send(struct mkv_line *line, struct mkv_hdr *h, const void *body, struct mkv_out *o);	/* number, sign, post; 0; MKV_E_AGAIN: no room */
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * memkv-front, loop thread: payload and answers of a channel: pieces of READ and WRITE within the window, SEND behind the data, completions.
+ * memkv-front, loop thread: payload and answers on a line: pieces of READ and WRITE within the window, SEND behind the data, completions.
  *
  * The requests of a session take turns, a piece each; the parts of one request go one after the other, since its answers have an order. An answer is posted
  * when the last piece of its part is, so nothing but what is in the window (rdma.window) is in front of it. Pieces end where a buffer, an arena run, a
@@ -20,21 +20,21 @@
 #include "common/base/err.h"
 
 static uint32_t
-chan_out(const struct mkv_chan *ch)
+line_out(const struct mkv_line *line)
 {
-	return (ch->rec_tail - ch->rec_head);
+	return (line->rec_tail - line->rec_head);
 }
 
 static int
-chan_has_room(const struct mkv_chan *ch)
+line_has_room(const struct mkv_line *line)
 {
-	return (chan_out(ch) < ch->sends && mkv_rdma_qp_room(ch->qp) > 0);
+	return (line_out(line) < line->sends && mkv_rdma_qp_room(line->qp) > 0);
 }
 
 static void
-chan_note(struct mkv_chan *ch, enum chan_rec_kind kind, uint32_t bytes, struct mkv_part *p, struct mkv_out *o)
+line_note(struct mkv_line *line, enum line_rec_kind kind, uint32_t bytes, struct mkv_part *p, struct mkv_out *o)
 {
-	struct chan_rec *rec = &ch->rec[ch->rec_tail++ % CHAN_SENDS_MAX];
+	struct line_rec *rec = &line->rec[line->rec_tail++ % LINE_SENDS_MAX];
 
 	rec->kind = (uint8_t)kind;
 	rec->bytes = bytes;
@@ -45,14 +45,15 @@ chan_note(struct mkv_chan *ch, enum chan_rec_kind kind, uint32_t bytes, struct m
 /* ---- Answers --------------------------------------------------------------------------------------------------------------- */
 
 int
-chan_send(struct mkv_chan *ch, struct mkv_hdr *h, const void *body, struct mkv_out *o)
+line_send(struct mkv_line *line, struct mkv_hdr *h, const void *body, struct mkv_out *o)
 {
+	struct mkv_chan *ch = line->ch;
 	struct iovec iov[2] = {
 		{ .iov_base = h, .iov_len = sizeof(*h) },
 		{ .iov_base = (void *)(uintptr_t)body, .iov_len = h->body_bytes },
 	};
 
-	if (!chan_has_room(ch))
+	if (!line_has_room(line))
 		return (MKV_E_AGAIN);
 	MKV_ASSERT(sizeof(*h) + h->body_bytes <= ch->recv_bytes);
 	h->session_id = ch->c->s.id;
@@ -61,9 +62,9 @@ chan_send(struct mkv_chan *ch, struct mkv_hdr *h, const void *body, struct mkv_o
 	h->credits = ch->credits;
 	if (mkv_mac_sign(ch->mac_out, h, MKV_WIRE_SIGNED_BYTES, body, h->body_bytes, h->mac) != 0)
 		memset(h->mac, 0, sizeof(h->mac));	/* the client refuses it and ends the channel */
-	chan_note(ch, REC_SEND, 0, NULL, o);
+	line_note(line, REC_SEND, 0, NULL, o);
 	/* What READs brought is ours before the client hears that we have done with its memory. */
-	mkv_rdma_qp_send(ch->qp, iov, h->body_bytes != 0 ? 2 : 1, MKV_RDMA_SIGNAL | (ch->reads != 0 ? MKV_RDMA_FENCE : 0), NULL);
+	mkv_rdma_qp_send(line->qp, iov, h->body_bytes != 0 ? 2 : 1, MKV_RDMA_SIGNAL | (line->reads != 0 ? MKV_RDMA_FENCE : 0), NULL);
 	return (0);
 }
 
@@ -119,11 +120,11 @@ xfer_posted(struct mkv_xfer *x)
 	if ((l = mkv_list_pop(&r->xfer_wait)) == NULL)
 		return;
 	r->xfer_now = MKV_CONTAINER_OF(l, struct mkv_xfer, link);
-	mkv_list_push_tail(&x->chan->xfers, l);
+	mkv_list_push_tail(&x->line->xfers, l);
 }
 
 static void
-xfer_begin(struct mkv_chan *ch, struct mkv_part *p, enum mkv_xfer_kind kind, uint64_t at, uint32_t pos)
+xfer_begin(struct mkv_line *line, struct mkv_part *p, enum mkv_xfer_kind kind, uint64_t at, uint32_t pos)
 {
 	struct mkv_req *r = p->req;
 	struct mkv_xfer *x = &p->x;
@@ -131,7 +132,7 @@ xfer_begin(struct mkv_chan *ch, struct mkv_part *p, enum mkv_xfer_kind kind, uin
 	MKV_ASSERT(x->kind == XFER_NONE);
 	memset(x, 0, sizeof(*x));
 	mkv_list_init(&x->link);
-	x->chan = ch;
+	x->line = line;
 	x->kind = (uint8_t)kind;
 	x->left = p->bytes;
 	x->pos = pos;
@@ -144,9 +145,9 @@ xfer_begin(struct mkv_chan *ch, struct mkv_part *p, enum mkv_xfer_kind kind, uin
 		mkv_list_push_tail(&r->xfer_wait, &x->link);
 	else {
 		r->xfer_now = x;
-		mkv_list_push_tail(&ch->xfers, &x->link);
+		mkv_list_push_tail(&line->xfers, &x->link);
 	}
-	chan_touch(ch);
+	line_touch(line);
 }
 
 /* Nothing of it is at the NIC, nothing will be posted: the part goes on by what is noted in it. The caller runs the request. */
@@ -198,74 +199,83 @@ mkv_chan_stop(struct mkv_req *r)
 			xfer_stop(&r->part[i]);
 }
 
+/* Where its payload and its answers go; NULL: there is no such channel any more. */
+static struct mkv_line *
+req_line(const struct mkv_req *r)
+{
+	const struct mkv_chan *ch = r->f->rail != NULL && r->c != NULL ? &r->f->rail->chans[r->c->idx] : NULL;
+
+	return (ch != NULL && ch->state == CHAN_OPEN && ch->number == r->channel ? ch->line : NULL);
+}
+
 void
 mkv_chan_read(struct mkv_req *r, struct mkv_part *p)
 {
-	struct mkv_chan *ch = r->f->rail != NULL && r->c != NULL ? &r->f->rail->chans[r->c->idx] : NULL;
+	struct mkv_line *line = req_line(r);
 
-	MKV_ASSERT(p->state == PART_RECV && ch != NULL && ch->state == CHAN_OPEN && ch->number == r->channel);
-	xfer_begin(ch, p, XFER_READ, 0, 0);
+	MKV_ASSERT(p->state == PART_RECV && line != NULL);
+	xfer_begin(line, p, XFER_READ, 0, 0);
 }
 
 int
 mkv_chan_reply(struct mkv_req *r, struct mkv_out *o)
 {
-	struct mkv_chan *ch = r->f->rail != NULL && r->c != NULL ? &r->f->rail->chans[r->c->idx] : NULL;
+	struct mkv_line *line = req_line(r);
 	const struct mkv_wire_object *body = o->body;
 	struct mkv_part *p;
 
-	if (ch == NULL || ch->state != CHAN_OPEN || ch->number != r->channel)
+	if (line == NULL)
 		return (0);
 	o->busy = 1;
 	if (o->pay_bytes == 0) {
 		if ((o->hdr.flags & MKV_WIRE_F_MORE) == 0)
 			mkv_chan_req_done(r);
-		mkv_list_push_tail(&ch->outs, &o->link);
-		chan_touch(ch);
+		mkv_list_push_tail(&line->outs, &o->link);
+		line_touch(line);
 		return (1);
 	}
 	o->hdr.flags |= MKV_WIRE_F_REMOTE;
 	p = MKV_CONTAINER_OF(o, struct mkv_part, out);
-	xfer_begin(ch, p, XFER_WRITE, body->off - r->u.get.off, p->skip);
+	xfer_begin(line, p, XFER_WRITE, body->off - r->u.get.off, p->skip);
 	return (1);
 }
 
 /* ---- Posting --------------------------------------------------------------------------------------------------------------- */
 
 static uint32_t
-piece_window(const struct mkv_chan *ch, uint32_t n)
+piece_window(const struct mkv_line *line, uint32_t n)
 {
-	if (ch->window != 0 && ch->window + n > ch->rail->conf.window_bytes)
+	if (line->window != 0 && line->window + n > line->rail->conf.window_bytes)
 		return (0);
 	return (n);
 }
 
 /* 1: posted; 0: the window is full. */
 static int
-piece_post(struct mkv_chan *ch, struct mkv_xfer *x)
+piece_post(struct mkv_line *line, struct mkv_xfer *x)
 {
 	struct mkv_part *p = xfer_part(x);
 	const struct mkv_wire_seg *s = &xfer_remote(p)->seg[x->seg_i];
-	const struct mkv_rdma_mem *mem = p->n_run != 0 ? ch->rail->arena[p->drive] : ch->rail->stage;
+	const struct mkv_rdma_mem *mem = p->n_run != 0 ? line->rail->arena[p->drive] : line->rail->stage;
 	uint32_t n, lkey, rkey;
 	uint64_t remote = s->addr + x->seg_off;
 	uint8_t *at;
 
 	MKV_ASSERT(mkv_part_seg(p->req, p, x->pos, &at, &n) == 0);
-	n = MKV_MIN(MKV_MIN(n, x->left), MKV_MIN(ch->rail->conf.piece_bytes, s->bytes - x->seg_off));
+	n = MKV_MIN(MKV_MIN(n, x->left), MKV_MIN(line->rail->conf.piece_bytes, s->bytes - x->seg_off));
 	n = (uint32_t)MKV_MIN((uint64_t)n, mkv_rdma_mem_keys(mem, at, &lkey, &rkey));
 	MKV_ASSERT(n > 0);
-	if (piece_window(ch, n) == 0)
+	if (piece_window(line, n) == 0)
 		return (0);
 	if (x->kind == XFER_READ) {
-		chan_note(ch, REC_READ, n, p, NULL);
-		ch->reads++;
-		mkv_rdma_qp_read(ch->qp, at, lkey, remote, s->rkey, n, n == x->left ? MKV_RDMA_SIGNAL : 0, NULL);
+		line_note(line, REC_READ, n, p, NULL);
+		line->reads++;
+		mkv_rdma_qp_read(line->qp, at, lkey, remote, s->rkey, n, n == x->left ? MKV_RDMA_SIGNAL : 0, NULL);
 	} else {
-		chan_note(ch, REC_WRITE, n, p, NULL);
-		mkv_rdma_qp_write(ch->qp, at, lkey, remote, s->rkey, n, 0, NULL);
+		line_note(line, REC_WRITE, n, p, NULL);
+		mkv_rdma_qp_write(line->qp, at, lkey, remote, s->rkey, n, 0, NULL);
 	}
-	ch->window += n;
+	line->window += n;
 	x->out++;
 	x->pos += n;
 	x->left -= n;
@@ -279,17 +289,17 @@ piece_post(struct mkv_chan *ch, struct mkv_xfer *x)
 
 /* The data of a part is out: its answer behind it. */
 static int
-xfer_answer(struct mkv_chan *ch, struct mkv_xfer *x)
+xfer_answer(struct mkv_line *line, struct mkv_xfer *x)
 {
 	struct mkv_part *p = xfer_part(x);
 
-	if (!chan_has_room(ch))
+	if (!line_has_room(line))
 		return (0);
 	if ((p->out.hdr.flags & MKV_WIRE_F_MORE) == 0) {
 		mkv_chan_req_done(p->req);
 		mkv_req_end_sent(p->req);
 	}
-	(void)chan_send(ch, &p->out.hdr, p->out.body, &p->out);
+	(void)line_send(line, &p->out.hdr, p->out.body, &p->out);
 	xfer_posted(x);
 	x->kind = XFER_NONE;
 	return (1);
@@ -297,14 +307,14 @@ xfer_answer(struct mkv_chan *ch, struct mkv_xfer *x)
 
 /* The client may think of the next part. */
 static int
-xfer_ack(struct mkv_chan *ch, struct mkv_xfer *x)
+xfer_ack(struct mkv_line *line, struct mkv_xfer *x)
 {
 	static const uint8_t magic[4] = { 'M', 'K', 'V', 1 };
 	struct mkv_part *p = xfer_part(x);
 	struct mkv_hdr h = { .version = MKV_WIRE_VERSION, .op = p->req->op, .flags = MKV_WIRE_F_REPLY | MKV_WIRE_F_MORE, .request_id = p->req->id };
 
 	memcpy(h.magic, magic, sizeof(magic));
-	if (chan_send(ch, &h, NULL, NULL) != 0)
+	if (line_send(line, &h, NULL, NULL) != 0)
 		return (0);
 	xfer_over_run(p);
 	return (1);
@@ -312,43 +322,43 @@ xfer_ack(struct mkv_chan *ch, struct mkv_xfer *x)
 
 /* One step of the transfer whose turn it is. 0: nothing more can be posted now. */
 static int
-pump_xfer(struct mkv_chan *ch)
+pump_xfer(struct mkv_line *line)
 {
-	struct mkv_xfer *x = MKV_CONTAINER_OF(ch->xfers.next, struct mkv_xfer, link);
+	struct mkv_xfer *x = MKV_CONTAINER_OF(line->xfers.next, struct mkv_xfer, link);
 
 	if (x->kind == XFER_ACK)
-		return (xfer_ack(ch, x));
-	if (x->left != 0 && !piece_post(ch, x))
+		return (xfer_ack(line, x));
+	if (x->left != 0 && !piece_post(line, x))
 		return (0);
 	if (x->left == 0 && x->kind == XFER_WRITE)
-		return (xfer_answer(ch, x));
+		return (xfer_answer(line, x));
 	if (x->left == 0)
 		xfer_posted(x);
 	else {
 		mkv_list_remove(&x->link);
-		mkv_list_push_tail(&ch->xfers, &x->link);
+		mkv_list_push_tail(&line->xfers, &x->link);
 	}
 	return (1);
 }
 
 static void
-pump_out(struct mkv_chan *ch)
+pump_out(struct mkv_line *line)
 {
-	struct mkv_out *o = MKV_CONTAINER_OF(mkv_list_pop(&ch->outs), struct mkv_out, link);
+	struct mkv_out *o = MKV_CONTAINER_OF(mkv_list_pop(&line->outs), struct mkv_out, link);
 
-	(void)chan_send(ch, &o->hdr, o->body, o);
+	(void)line_send(line, &o->hdr, o->body, o);
 }
 
 void
-xfer_pump(struct mkv_chan *ch)
+xfer_pump(struct mkv_line *line)
 {
 	int more = 1;
 
-	while (more && ch->state == CHAN_OPEN && chan_has_room(ch)) {
-		if (!mkv_list_empty(&ch->outs))
-			pump_out(ch);
+	while (more && line->ch->state == CHAN_OPEN && line_has_room(line)) {
+		if (!mkv_list_empty(&line->outs))
+			pump_out(line);
 		else
-			more = !mkv_list_empty(&ch->xfers) && pump_xfer(ch);
+			more = !mkv_list_empty(&line->xfers) && pump_xfer(line);
 	}
 }
 
@@ -373,18 +383,18 @@ read_crc(struct mkv_part *p, uint32_t n)
 
 /* All of it is there, or nothing more comes. */
 static void
-read_end(struct mkv_chan *ch, struct mkv_part *p)
+read_end(struct mkv_line *line, struct mkv_part *p)
 {
 	struct mkv_xfer *x = &p->x;
-	struct mkv_metrics *m = ch->rail->f->m;
+	struct mkv_metrics *m = line->rail->f->m;
 
 	if (!x->failed && !x->stopped) {
 		mkv_metric_time(m, MKV_M_front_rdma_transfer_seconds, mkv_now_ns() - x->begin_ns);
 		mkv_metric_add(m, MKV_M_front_received_bytes_total, 0, p->bytes);
-		if (p->ack && ch->state == CHAN_OPEN) {
+		if (p->ack && line->ch->state == CHAN_OPEN) {
 			x->kind = XFER_ACK;
-			mkv_list_push_head(&ch->xfers, &x->link);
-			chan_touch(ch);
+			mkv_list_push_head(&line->xfers, &x->link);
+			line_touch(line);
 			return;
 		}
 	}
@@ -392,27 +402,27 @@ read_end(struct mkv_chan *ch, struct mkv_part *p)
 }
 
 static void
-done_read(struct mkv_chan *ch, const struct chan_rec *rec, int status)
+done_read(struct mkv_line *line, const struct line_rec *rec, int status)
 {
 	struct mkv_part *p = rec->part;
 
-	ch->window -= rec->bytes;
-	ch->reads--;
+	line->window -= rec->bytes;
+	line->reads--;
 	p->x.out--;
 	if (status != 0)
 		p->x.failed = 1;
 	else if (!p->x.failed && !p->x.stopped)
 		read_crc(p, rec->bytes);
 	if (p->x.out == 0 && p->x.left == 0)
-		read_end(ch, p);
+		read_end(line, p);
 }
 
 static void
-done_write(struct mkv_chan *ch, const struct chan_rec *rec)
+done_write(struct mkv_line *line, const struct line_rec *rec)
 {
 	struct mkv_part *p = rec->part;
 
-	ch->window -= rec->bytes;
+	line->window -= rec->bytes;
 	p->x.out--;
 	/* One that goes on ends with its SEND. */
 	if (p->x.stopped && p->x.kind == XFER_WRITE && p->x.out == 0)
@@ -422,38 +432,38 @@ done_write(struct mkv_chan *ch, const struct chan_rec *rec)
 void
 xfer_done(struct mkv_rdma_qp *qp, void *cookie MKV_UNUSED, int status)
 {
-	struct mkv_chan *ch = mkv_rdma_qp_owner(qp);
-	struct chan_rec rec;
+	struct mkv_line *line = mkv_rdma_qp_owner(qp);
+	struct line_rec rec;
 
-	MKV_CHECK_OBJ(ch, CHAN_MAGIC);
-	MKV_ASSERT(chan_out(ch) > 0);
-	rec = ch->rec[ch->rec_head++ % CHAN_SENDS_MAX];
-	switch ((enum chan_rec_kind)rec.kind) {
+	MKV_CHECK_OBJ(line, LINE_MAGIC);
+	MKV_ASSERT(line_out(line) > 0);
+	rec = line->rec[line->rec_head++ % LINE_SENDS_MAX];
+	switch ((enum line_rec_kind)rec.kind) {
 	case REC_READ:
-		done_read(ch, &rec, status);
+		done_read(line, &rec, status);
 		break;
 	case REC_WRITE:
-		done_write(ch, &rec);
+		done_write(line, &rec);
 		break;
 	case REC_SEND:
 		if (rec.o != NULL)
 			out_end(rec.o, status);
 		break;
 	}
-	if (ch->state == CHAN_OPEN && (!mkv_list_empty(&ch->xfers) || !mkv_list_empty(&ch->outs)))
-		chan_touch(ch);
+	if (line->ch->state == CHAN_OPEN && (!mkv_list_empty(&line->xfers) || !mkv_list_empty(&line->outs)))
+		line_touch(line);
 }
 
 void
-xfer_break(struct mkv_chan *ch)
+xfer_break(struct mkv_line *line)
 {
 	struct mkv_list *l;
 
-	while ((l = mkv_list_pop(&ch->outs)) != NULL)
+	while ((l = mkv_list_pop(&line->outs)) != NULL)
 		out_end(MKV_CONTAINER_OF(l, struct mkv_out, link), MKV_E_CLOSED);
 	/* Those of ended requests too: each stop may bring the next one of its request to the list. */
-	while (!mkv_list_empty(&ch->xfers)) {
-		struct mkv_part *p = xfer_part(MKV_CONTAINER_OF(ch->xfers.next, struct mkv_xfer, link));
+	while (!mkv_list_empty(&line->xfers)) {
+		struct mkv_part *p = xfer_part(MKV_CONTAINER_OF(line->xfers.next, struct mkv_xfer, link));
 
 		xfer_stop(p);
 		if (p->x.kind == XFER_NONE)

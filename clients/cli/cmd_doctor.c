@@ -17,8 +17,6 @@ cmd_doctor(struct cli *c, int argc MKV_UNUSED, char **argv MKV_UNUSED)
 	d.scope = (c->o.server ? DOCTOR_SERVER : 0) | (c->o.client ? DOCTOR_CLIENT : 0);
 	if (d.scope == 0)
 		d.scope = DOCTOR_SERVER | DOCTOR_CLIENT;
-	if (d.config_file != NULL && (d.scope & DOCTOR_SERVER) == 0)
-		return (cli_usage(c, "--config names the server's configuration, and --client does not look at the server"));
 	doctor_run(&d);
 	if (c->o.json)
 		doctor_print_json(&d, stdout, c->o.verbose);

@@ -125,6 +125,33 @@ doctor_config(struct doctor *d)
 	config_complaints(d);
 }
 
+/* ---- the client ---- */
+
+/* One variable names the file of either: where the server's checker took it, it is no client's. */
+static int
+client_has_none(const struct doctor *d)
+{
+	const char *named = d->ops->env("MEMKV_CONFIG");
+
+	return ((d->scope & DOCTOR_SERVER) != 0 && named != NULL && named[0] != '\0' && d->config_file == NULL);
+}
+
+void
+doctor_client(struct doctor *d)
+{
+	const char *file = (d->scope & DOCTOR_SERVER) != 0 ? NULL : d->config_file;
+	char why[DOCTOR_TEXT_BYTES] = "";
+
+	if (client_has_none(d))
+		doctor_ok(d, "MEMKV_CONFIG is taken for the server's; memkv doctor --client takes it for the client's");
+	else if (d->ops->client(file, why, sizeof(why)) != 0)
+		doctor_say(d, DOCTOR_CLIENT_REFUSED, NULL, "%s", why);
+	else if (why[0] != '\0')
+		doctor_say(d, DOCTOR_CLIENT_WITHOUT, NULL, "%s", why);
+	else
+		doctor_ok(d, "a handle opens");
+}
+
 /* ---- keys ---- */
 
 static int

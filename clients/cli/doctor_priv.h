@@ -72,6 +72,8 @@ struct doctor_ops {
 	int		(*bind)(const char *host, uint16_t port);
 	int		(*uid)(void);
 	const char *	(*env)(const char *name);		/* NULL: not set */
+	/* Open a handle as programs do (no connection is made) and close it: 0 or MKV_E_*, with a sentence; 0 with one: what it goes on without. */
+	int		(*client)(const char *file, char *why, size_t why_bytes);
 	/* What the server's own checker says of this configuration (NULL: where it looks itself), to be dropped. NULL: why. */
 	json_t *	(*config)(const struct doctor *d, const char *file, char *why, size_t why_bytes);
 };

@@ -164,7 +164,19 @@ real_config(const struct doctor *d, const char *file, char *why, size_t why_byte
 	return (answer);
 }
 
+static int
+real_client(const char *file, char *why, size_t why_bytes)
+{
+	struct mkv_client_opts o = { .size = sizeof(o), .config_file = file };
+	struct mkv_client *c;
+	int r = mkv_client_open(&c, &o, why, why_bytes);
+
+	if (r == 0)
+		mkv_client_close(c);
+	return (r);
+}
+
 const struct doctor_ops doctor_real = {
 	.limit = real_limit, .system = real_system, .clock = mkv_os_clock_synchronised, .uring = mkv_os_uring_try, .dcb = mkv_os_dcb, .bind = real_bind, .uid = real_uid,
-	.env = real_env, .config = real_config,
+	.env = real_env, .client = real_client, .config = real_config,
 };

@@ -56,7 +56,7 @@ def test_each_side_alone():
     assert not {"config", "ports", "drives", "memory"} & {x["check"] for x in client} and "gpu" in {x["check"] for x in client}
 
 
-@pytest.mark.parametrize("args", [["word"], ["--client", "--config", "x"], ["--no-such-option"]])
+@pytest.mark.parametrize("args", [["word"], ["--no-such-option"]])
 def test_wrong_usage(args):
     assert doctor(*args).returncode == 2
 
@@ -71,6 +71,19 @@ def test_a_wrong_configuration(tmp_path):
     assert "No such file" in next(x for x in found if x.get("id") == "config.invalid")["saw"]
     found, _ = rows(doctor("--json", "--server", MEMKV_STORAGE_MODEE="file"))
     assert next(x for x in found if x.get("id") == "config.stray")["mend"] == "unset MEMKV_STORAGE_MODEE"
+
+
+def test_a_wrong_configuration_of_a_client(tmp_path):
+    path = write(tmp_path / "client.yaml", "servers: 127.0.0.1:9900\nconections: 3\n")
+    r = doctor("--json", "--client", "--config", path)
+    found, _ = rows(r)
+    assert r.returncode == 1 and f"{path}:2" in next(x for x in found if x.get("id") == "client.refused")["saw"]
+    found, _ = rows(doctor("--json", "--client", MEMKV_CONFIG=path))
+    assert "client.refused" in ids(found)
+    found, _ = rows(doctor("--json", "--client", MEMKV_TRANSPORT="pigeon"))
+    assert "pigeon" in next(x for x in found if x.get("id") == "client.refused")["saw"]
+    path = write(tmp_path / "good.yaml", "servers: 127.0.0.1:9900\n")
+    assert "client.refused" not in ids(rows(doctor("--json", "--client", "--config", path))[0])
 
 
 def test_a_key_that_is_missing_and_drives_that_are_not_there(tmp_path):

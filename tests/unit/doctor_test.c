@@ -14,6 +14,8 @@
 
 #include <cmocka.h>
 
+#include "common/base/err.h"
+
 static void
 good_machine_has_no_finding(void **state)
 {
@@ -261,6 +263,19 @@ two_classes(void)
 }
 
 static void
+client_refused(void)
+{
+	up_fake.client = MKV_E_CONFIG;
+	up_fake.client_why = "memkv.yaml:3: unknown key \"serevrs\"";
+}
+
+static void
+client_without(void)
+{
+	up_fake.client_why = "no /metrics: 127.0.0.1:9 is in use";
+}
+
+static void
 no_pfc(void)
 {
 	up_fake.dcb.pfc = 1;
@@ -283,6 +298,8 @@ static const struct fault faults[] = {
 	{ "config.invalid", "memkv config --check --config /etc/memkv/config.yaml", "network.foo", .more = complaint },
 	{ "config.stray", "unset MEMKV_STORAGE_MODEE", "MODEE", .more = stray },
 	{ "auth.no-key", "openssl rand -hex 32", "10.1.0.1:9900", .more = no_key },
+	{ "client.refused", "docs/operate/cli.md", "memkv.yaml:3: unknown key", .more = client_refused },
+	{ "client.without", "take it out", "/metrics", .more = client_without },
 	{ "auth.open-file", "chmod 600 /etc/memkv/config.yaml", "0644", .more = open_file },
 	{ "auth.client-no-key", "export MEMKV_AUTH_KEY=", "10.1.0.2", .more = servers_elsewhere },
 	{ "auth.bad-key", "export MEMKV_AUTH_KEY=$(openssl rand -hex 32)", "3 characters", .more = short_key },

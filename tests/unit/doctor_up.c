@@ -78,6 +78,15 @@ fake_env(const char *name)
 	return (NULL);
 }
 
+static int
+fake_client(const char *file, char *why, size_t why_bytes)
+{
+	up_fake.client_file = file;
+	if (up_fake.client_why != NULL)
+		snprintf(why, why_bytes, "%s", up_fake.client_why);
+	return (up_fake.client);
+}
+
 static json_t *
 fake_config(const struct doctor *d, const char *file, char *why, size_t why_bytes)
 {
@@ -89,7 +98,7 @@ fake_config(const struct doctor *d, const char *file, char *why, size_t why_byte
 
 static const struct doctor_ops fake_ops = {
 	.limit = fake_limit, .system = fake_system, .clock = fake_clock, .uring = fake_uring, .dcb = fake_dcb, .bind = fake_bind, .uid = fake_uid, .env = fake_env,
-	.config = fake_config,
+	.client = fake_client, .config = fake_config,
 };
 
 /* ---- files ---- */

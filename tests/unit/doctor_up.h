@@ -16,6 +16,8 @@
 struct up_fake {
 	uint64_t	memlock, files;
 	int		clock, uring, bind_data, bind_admin, uid;
+	int		client;			/* what opening a handle says */
+	const char	*client_why, *client_file;
 	int		dcb_status;		/* -errno: the driver does not tell */
 	struct mkv_os_dcb dcb;
 	const char	*release, *env[UP_ENV_MAX][2];

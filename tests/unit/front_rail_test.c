@@ -427,6 +427,34 @@ values_in_parts(void **state)
 	free(t);
 }
 
+/* A get waits for a request context, which a put gives back when its next part, that came later, has been taken. */
+static void
+a_part_passes_what_waits(void **state)
+{
+	struct t *t = calloc(1, sizeof(*t));
+	uint32_t part = 1 << 20, n = part + 1000;
+	uint64_t put, get;
+	struct t_msg *m;
+
+	(void)state;
+	t_open(t);
+	rig_fill(t->mem, n, 3);
+	t->r.f->conf.inflight_max = 1;
+	put = t_put_part(t, "long", 0, 0, part, 0, n, 1, 300000);
+	assert_non_null(m = t_next(t));
+	assert_true(m->h.request_id == put && (m->h.flags & MKV_WIRE_F_MORE) != 0);
+	get = t_ask_get(t, "nothing", 0, 0, 1000, 1000);
+	t_pump(t);
+	(void)t_put_part(t, "long", put, part, n - part, part, n, 0, 300000);
+	while ((m = t_next(t)) != NULL && m->h.request_id == put)
+		assert_int_equal(m->h.status, 0);
+	assert_non_null(m);
+	assert_int_equal(m->h.request_id, get);
+	assert_int_equal(-(int)m->h.status, MKV_E_MISS);
+	t_close(t);
+	free(t);
+}
+
 static void
 answers_without_payload(void **state)
 {
@@ -836,6 +864,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(round_trips),
 		cmocka_unit_test(values_in_parts),
+		cmocka_unit_test(a_part_passes_what_waits),
 		cmocka_unit_test(answers_without_payload),
 		cmocka_unit_test(wrong_bytes_are_refused),
 		cmocka_unit_test(cancelled_in_the_middle),

@@ -2,7 +2,7 @@
  * memkv-front, loop thread: a rail: the device, ATTACH, messages that come by a channel. rail.h has the states and who owns what.
  *
  * A message is checked when it comes (size, header, MAC, counter: in order, like frames of a stream) and shown to the same dispatch as frames are. One that
- * cannot be taken now is held, and with it those behind it, but for CANCEL and PING: they are what ends a wait.
+ * cannot be taken now is held, and with it those behind it, but for what ends a wait: CANCEL, PING, and the next part of a request that is at work.
  * What fails: the client (its channel breaks, counted; its tether stays), the path (the same), the device (every channel breaks; main.c ends the process).
  */
 #include "config.h"
@@ -43,6 +43,7 @@ rail_hub(struct mkv_rail *r, char *why, size_t why_bytes)
 
 	h.recvs = MKV_MIN(h.recvs, MKV_MIN((uint32_t)MKV_MAX(r->dev->attr.max_srq_wr, 0), cqe / 4));
 	h.sends_max = MKV_MIN(most, cqe - h.recvs);
+	r->recvs = h.recvs;
 	r->credits_all = r->credits_left = h.recvs - h.recvs / 8;
 	r->sends_all = r->sends_left = h.sends_max;
 	return (mkv_rdma_hub_open(&r->hub, r->dev, &h, why, why_bytes));
@@ -61,7 +62,18 @@ rail_chans(struct mkv_rail *r)
 		ch->magic = CHAN_MAGIC;
 		ch->rail = r;
 		mkv_list_init(&ch->broken);
+		mkv_list_init(&ch->held);
 	}
+	return (0);
+}
+
+static int
+rail_held(struct mkv_rail *r)
+{
+	if ((r->held = calloc(r->recvs, sizeof(*r->held))) == NULL)
+		return (MKV_E_NOMEM);
+	for (uint32_t i = 0; i < r->recvs; i++)
+		mkv_list_push_tail(&r->held_free, &r->held[i].link);
 	return (0);
 }
 
@@ -83,8 +95,9 @@ mkv_rail_open(struct mkv_rail **out, struct mkv_front *f, const struct mkv_verbs
 	r->conf = *c;
 	mkv_list_init(&r->dirty);
 	mkv_list_init(&r->broken);
+	mkv_list_init(&r->held_free);
 	if ((e = mkv_rdma_dev_open(&r->dev, v, &d, why, why_bytes)) == 0 && (e = rail_hub(r, why, why_bytes)) == 0 &&
-	    (e = rail_memory(r, why, why_bytes)) == 0)
+	    (e = rail_memory(r, why, why_bytes)) == 0 && (e = rail_held(r)) == 0)
 		e = rail_chans(r);
 	if (e != 0) {
 		mkv_rail_close(&r);
@@ -116,6 +129,7 @@ mkv_rail_close(struct mkv_rail **rp)
 	mkv_rdma_hub_close(&r->hub);
 	mkv_rdma_dev_close(&r->dev);
 	free(r->chans);
+	free(r->held);
 	if (r->f->rail == r)
 		r->f->rail = NULL;
 	r->magic = 0;
@@ -210,10 +224,24 @@ chan_of(struct mkv_conn *c)
 }
 
 static void
+held_free(struct mkv_rail *rail, struct chan_held *m)
+{
+	m->rx = NULL;
+	mkv_list_push_tail(&rail->held_free, &m->link);
+}
+
+static void
 chan_drop_held(struct mkv_chan *ch)
 {
-	for (; ch->held_n > 0; ch->held_n--)
-		mkv_rdma_rx_back(ch->rail->hub, ch->held[ch->held_head++ % CHAN_HELD_MAX].rx);
+	struct mkv_list *l;
+
+	while ((l = mkv_list_pop(&ch->held)) != NULL) {
+		struct chan_held *m = MKV_CONTAINER_OF(l, struct chan_held, link);
+
+		mkv_rdma_rx_back(ch->rail->hub, m->rx);
+		held_free(ch->rail, m);
+	}
+	ch->n_held = 0;
 }
 
 /* Their client has lost this channel and asks again by another. */
@@ -558,15 +586,39 @@ message_dispatch(struct mkv_chan *ch, const struct chan_held *m)
 	return (1);
 }
 
+/* Its request has an earlier message among those in front of `end`. */
+static int
+held_has_before(const struct mkv_chan *ch, const struct mkv_list *end, uint64_t id)
+{
+	for (const struct mkv_list *it = ch->held.next; it != end; it = it->next)
+		if (rx_hdr(MKV_CONTAINER_OF(it, const struct chan_held, link)->rx)->request_id == id)
+			return (1);
+	return (0);
+}
+
+/* Need not wait for the messages in front of `end`, which wait: they may do so for what this one ends or completes. */
+static int
+message_passes(const struct mkv_chan *ch, const struct mkv_hdr *h, const struct mkv_list *end)
+{
+	if (h->op == MKV_WIRE_CANCEL || h->op == MKV_WIRE_PING)
+		return (1);
+	return (mkv_req_find(ch->c->f, ch->c, h->request_id) != NULL && !held_has_before(ch, end, h->request_id));
+}
+
 static void
 chan_hold(struct mkv_chan *ch, const struct chan_held *m)
 {
-	if (ch->held_n == CHAN_HELD_MAX) {
+	struct mkv_list *l;
+
+	if (ch->n_held == CHAN_HELD_MAX) {
 		mkv_rdma_rx_back(ch->rail->hub, m->rx);
 		chan_refuse(ch, MKV_M_front_bad_frames_total, "more messages than were granted");
 		return;
 	}
-	ch->held[(ch->held_head + ch->held_n++) % CHAN_HELD_MAX] = *m;
+	MKV_ASSERT((l = mkv_list_pop(&ch->rail->held_free)) != NULL);
+	*MKV_CONTAINER_OF(l, struct chan_held, link) = *m;
+	mkv_list_push_tail(&ch->held, l);
+	ch->n_held++;
 }
 
 static void
@@ -590,7 +642,7 @@ chan_recv(struct mkv_rdma_qp *qp, struct mkv_rdma_rx *rx)
 	}
 	ch->heard = 1;
 	m.until_ns = m.came_ns + MKV_MIN(h->deadline_us, MKV_WIRE_DEADLINE_MAX_US) * MKV_NS_PER_US;
-	if ((ch->held_n > 0 && h->op != MKV_WIRE_CANCEL && h->op != MKV_WIRE_PING) || !message_dispatch(ch, &m))
+	if ((ch->n_held > 0 && !message_passes(ch, h, &ch->held)) || !message_dispatch(ch, &m))
 		chan_hold(ch, &m);
 }
 
@@ -598,17 +650,26 @@ void
 mkv_chan_run(struct mkv_conn *c)
 {
 	struct mkv_chan *ch = chan_of(c);
+	int waits = 0;
 
-	while (ch != NULL && ch->state == CHAN_OPEN && ch->held_n > 0) {
-		struct chan_held m = ch->held[ch->held_head % CHAN_HELD_MAX];
+	if (ch == NULL || ch->state != CHAN_OPEN)
+		return;
+	MKV_LIST_FOREACH_SAFE(it, tmp, &ch->held) {
+		struct chan_held *m = MKV_CONTAINER_OF(it, struct chan_held, link);
 
-		ch->held_head++;
-		ch->held_n--;
-		if (!message_dispatch(ch, &m)) {
-			ch->held_head--;
-			ch->held_n++;
-			return;
+		if (waits && !message_passes(ch, rx_hdr(m->rx), it))
+			continue;
+		mkv_list_remove(it);
+		ch->n_held--;
+		if (message_dispatch(ch, m))
+			held_free(ch->rail, m);
+		else {
+			mkv_list_push_tail(tmp, it);	/* where it was */
+			ch->n_held++;
+			waits = 1;
 		}
+		if (ch->state != CHAN_OPEN)
+			return;
 	}
 }
 

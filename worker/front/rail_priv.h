@@ -52,7 +52,8 @@ struct mkv_line {
 	struct line_rec	rec[LINE_SENDS_MAX];
 };
 
-struct chan_held {
+struct chan_held {		/* a message; there are as many as receives */
+	struct mkv_list	link;		/* chan.held or rail.held_free */
 	struct mkv_rdma_rx *rx;
 	uint64_t	came_ns, until_ns;
 };
@@ -69,8 +70,8 @@ struct mkv_chan {
 	uint64_t	counter_in, counter_out;
 	struct mkv_mac	*mac_in, *mac_out;
 	struct mkv_list	broken;		/* rail.broken */
-	uint32_t	held_head, held_n;
-	struct chan_held held[CHAN_HELD_MAX];
+	uint32_t	n_held;
+	struct mkv_list	held;		/* messages that cannot be taken now, in the order in which they came */
 };
 
 struct mkv_rail {
@@ -82,9 +83,11 @@ struct mkv_rail {
 	struct mkv_rdma_hub *hub;
 	struct mkv_rdma_mem *stage, *arena[MKV_FRONT_DRIVES_MAX];
 	struct mkv_chan	*chans;		/* one a connection */
+	struct chan_held *held;
+	struct mkv_list	held_free;
 	struct mkv_list	dirty;		/* lines with something to post */
 	struct mkv_list	broken;		/* channels that broke and are not gone yet */
-	uint32_t	credits_all, credits_left, sends_all, sends_left;
+	uint32_t	recvs, credits_all, credits_left, sends_all, sends_left;
 	uint32_t	n_open;
 	int		up;
 	struct mkv_rdma_count told;

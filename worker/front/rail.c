@@ -415,7 +415,7 @@ static int
 attach_connect(struct mkv_chan *ch, const struct mkv_wire_attach *w)
 {
 	struct mkv_rdma_qp_conf q = {
-		.sends = ch->line->sends, .send_bytes = MKV_MIN(w->recv_bytes, MKV_WIRE_RDMA_BYTES), .ops = &line_ops, .owner = ch->line,
+		.sends = ch->line->sends, .send_bytes = LINE_SEND_BYTES, .ops = &line_ops, .owner = ch->line,
 	};
 	struct mkv_rdma_peer p = {
 		.lid = w->lid, .qpn = w->qpn, .psn = w->psn, .mtu_bytes = w->mtu_bytes,
@@ -463,7 +463,7 @@ attach(struct mkv_req *r, struct mkv_chan *ch, const struct mkv_wire_attach *w)
 
 	if (w->transport != MKV_FEATURE_RDMA_RC)
 		return (MKV_E_UNSUPPORTED);
-	if (w->channel != ch->number + 1u || w->recv_bytes < MKV_WIRE_HDR_BYTES + PART_BODY_BYTES || !mkv_wire_control_ok(w))
+	if (w->channel != ch->number + 1u || w->recv_bytes < LINE_SEND_BYTES || !mkv_wire_control_ok(w))
 		return (MKV_E_PROTO);
 	if (w->control != MKV_WIRE_CONTROL_RDMA)
 		return (MKV_E_UNSUPPORTED);
@@ -477,7 +477,6 @@ attach(struct mkv_req *r, struct mkv_chan *ch, const struct mkv_wire_attach *w)
 	ch->c = r->c;
 	ch->number = w->channel;
 	ch->credits = (uint16_t)credits;
-	ch->recv_bytes = w->recv_bytes;
 	ch->counter_in = ch->counter_out = 0;
 	if ((e = line_open(ch, sends)) != 0 || (e = attach_keys(ch)) != 0 || (e = attach_connect(ch, w)) != 0) {
 		attach_undo(ch);

@@ -16,11 +16,14 @@
 
 #define LINE_SENDS_MAX		64u		/* work requests of one queue pair */
 #define LINE_SENDS_MIN		16u
+#define LINE_SEND_BYTES		(MKV_WIRE_HDR_BYTES + PART_BODY_BYTES)		/* the longest answer: its bytes wait with the queue pair */
 #define CHAN_CREDITS_MAX	64u		/* messages of a session without an answer */
 #define CHAN_CREDITS_MIN	4u
 #define CHAN_CREDITS_MORE	2u		/* a CANCEL and a PING get through when all others are out */
 #define CHAN_HELD_MAX		(CHAN_CREDITS_MAX + CHAN_CREDITS_MORE)
 #define RAIL_POLL_BATCH		64u
+
+_Static_assert(REQ_BODY_BYTES <= PART_BODY_BYTES && LINE_SEND_BYTES <= MKV_WIRE_RDMA_BYTES, "every answer of a channel fits");
 
 enum chan_state {
 	CHAN_NONE,		/* ATTACH moves it on */
@@ -65,7 +68,6 @@ struct mkv_chan {
 	uint8_t		state, heard;
 	uint16_t	number;		/* on the wire; of the last one while NONE */
 	uint16_t	credits;
-	uint32_t	recv_bytes;	/* of the client's receives */
 	struct mkv_line	*line;		/* while it is not NONE */
 	uint64_t	counter_in, counter_out;
 	struct mkv_mac	*mac_in, *mac_out;

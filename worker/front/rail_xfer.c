@@ -55,7 +55,7 @@ line_send(struct mkv_line *line, struct mkv_hdr *h, const void *body, struct mkv
 
 	if (!line_has_room(line))
 		return (MKV_E_AGAIN);
-	MKV_ASSERT(sizeof(*h) + h->body_bytes <= ch->recv_bytes);
+	MKV_ASSERT(sizeof(*h) + h->body_bytes <= LINE_SEND_BYTES);
 	h->session_id = ch->c->s.id;
 	h->counter = ++ch->counter_out;
 	h->channel = ch->number;

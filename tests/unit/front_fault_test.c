@@ -46,24 +46,33 @@ send_get(struct rig_client *c, const char *key)
 	return (rig_send(c, MKV_WIRE_GET, 0, 0, body, rig_get_body(body, key, strlen(key), 0, 1 << 20), NULL, 0));
 }
 
+/* The drive has the n-th request that it holds, however long that takes; then the deadline passes. */
+static void
+times_out(struct rig *r, struct rig_client *c, uint64_t id, unsigned n)
+{
+	for (unsigned i = 0; i < RIG_PATIENCE_MS / 4 && r->drive[0].n_held < n; i++)
+		rig_pump_ms(r, 1);
+	assert_int_equal(r->drive[0].n_held, n);
+	r->ahead_ns = c->deadline_us * MKV_NS_PER_US;
+	assert_int_equal(answer_of(c, id), MKV_E_TIMEOUT);
+	r->ahead_ns = 0;
+}
+
 /* The drive never answers: the client hears TIMEOUT, slot and buffers stay the drive's until it does. */
 static void
 fault_timeout(struct rig *r, struct rig_client *c)
 {
 	struct mkv_stage_stat st;
-	uint64_t id;
 
-	c->deadline_us = 50000;
+	c->deadline_us = RIG_PATIENCE_MS * 1000 / 3;
 	r->drive[0].hold = 1;
 	rig_fill(big, 300000, 1);
-	id = send_put(c, "slow", 300000, 0);
-	assert_int_equal(answer_of(c, id), MKV_E_TIMEOUT);
+	times_out(r, c, send_put(c, "slow", 300000, 0), 1);
 	mkv_stage_stat(r->stage, &st);
 	if (!r->conf.memory_mode)
 		assert_true(st.drive_bytes >= 300000);
 	assert_int_equal(r->f->n_reqs, 1);
-	id = send_get(c, "slow");
-	assert_int_equal(answer_of(c, id), MKV_E_TIMEOUT);
+	times_out(r, c, send_get(c, "slow"), 2);
 	assert_int_equal(c->f.hdr.reason, MKV_REASON_TIMED_OUT);
 	rig_drive_answer_held(&r->drive[0]);
 	rig_pump_ms(r, 5);
@@ -590,11 +599,19 @@ on_one_and_memory(void (*fn)(struct rig *, struct rig_client *))
 	rig_with(&poll, fn);
 }
 
+/* What else has a limit of time has a longer one than the deadline. */
 static void
 test_timeout(void **state)
 {
+	struct rig_conf conf = { .drives = 1, .kind = MKV_IOQ_AUTO, .handshake_ns = RIG_PATIENCE_MS * MKV_NS_PER_MS };
+
 	(void)state;
-	on_one_and_memory(fault_timeout);
+	rig_with(&conf, fault_timeout);
+	conf.memory_mode = 1;
+	rig_with(&conf, fault_timeout);
+	conf.memory_mode = 0;
+	conf.kind = MKV_IOQ_POLL;
+	rig_with(&conf, fault_timeout);
 }
 
 /* Memory mode: nobody may go on writing to a run whose drive died, since its successor may give it to somebody else. */

@@ -470,7 +470,7 @@ rig_pump(struct rig *r)
 
 	for (unsigned round = 0; busy && round < 64; round++) {
 		busy = mkv_ioq_run(r->q, 0) > 0;
-		busy |= mkv_timers_run(&r->timers, mkv_now_ns()) > 0;
+		busy |= mkv_timers_run(&r->timers, mkv_now_ns() + r->ahead_ns) > 0;
 		for (unsigned i = 0; i < r->conf.drives; i++)
 			busy |= drive_pump(&r->drive[i]) | from_pump(r, i);
 		busy |= mkv_front_turn(r->f) > 0;

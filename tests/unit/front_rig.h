@@ -85,6 +85,7 @@ struct rig {
 	struct mkv_front_drive map[RIG_DRIVES];
 	uint8_t		key[32];
 	const struct sockaddr_storage *from;	/* of the clients to come; NULL: this host */
+	uint64_t	ahead_ns;		/* its timers are ahead of the clock: a deadline passes when the test says so */
 };
 
 struct rig_frame {

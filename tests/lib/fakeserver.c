@@ -181,7 +181,10 @@ reply(struct fconn *c, struct mkv_hdr *h, const void *body, const uint8_t *paylo
 		(void)give_bytes(c, payload, h->payload_bytes / 2);
 		return (-1);
 	}
-	return (h->payload_bytes == 0 ? 0 : give_payload(c, payload, h->payload_bytes));
+	if (h->payload_bytes > 0 && give_payload(c, payload, h->payload_bytes) != 0)
+		return (-1);
+	c->f->answered[h->op % 32] += (h->flags & MKV_WIRE_F_MORE) == 0;
+	return (0);
 }
 
 static int

@@ -42,6 +42,7 @@ struct fake {
 	_Atomic int	attach_lie;		/* ATTACH's reply: 1 a carrier that was not asked for, 2 a port without datagrams */
 	/* what it saw */
 	_Atomic unsigned connections, sessions, requests[32], resends, aborts, parts;
+	_Atomic unsigned answered[32];		/* requests whose last byte of answer has been sent, on connections */
 	_Atomic unsigned rail_hellos, attached, rail_requests[32], acks;
 	_Atomic unsigned long long last_put_id, last_ttl_ms, last_parent_bytes, last_flags, last_ack;
 	struct fake_priv *p;

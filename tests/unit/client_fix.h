@@ -17,6 +17,7 @@
 
 #include <memkv/memkv.h>
 
+#include "common/base/assert.h"
 #include "common/base/clock.h"
 #include "common/base/err.h"
 #include "proto/wire.h"
@@ -72,11 +73,11 @@ fix_bytes(size_t n, uint64_t seed)
 	return (p);
 }
 
-/* Wait until *v is at least n, for 5 s at most. */
+/* Wait until *v is at least n, however slow the machine: for a minute at most. */
 static inline int
 fix_until(_Atomic unsigned *v, unsigned n)
 {
-	for (int i = 0; i < 5000 && *v < n; i++)
+	for (int i = 0; i < 60000 && *v < n; i++)
 		(void)usleep(1000);
 	return (*v >= n);
 }

@@ -39,7 +39,7 @@ fv_verb_name(enum fv_verb verb)
 {
 	static const char *const name[FV_VERBS] = { "get_device_list", "open_device", "query_device", "query_port", "query_gid_table", "odp_caps", "alloc_pd",
 		"reg_mr", "reg_dmabuf_mr", "create_comp_channel", "create_cq", "req_notify_cq", "poll_cq", "create_srq", "post_srq_recv", "create_qp", "modify_qp",
-		"query_qp", "post_send", "create_ah" };
+		"query_qp", "post_send", "create_ah", "dc_create_initiator", "dc_create_target", "dc_post" };
 
 	return (name[verb]);
 }
@@ -666,6 +666,16 @@ fv_complete(struct ibv_cq *cq, const struct ibv_wc *wc, uint64_t frees)
 	fv_wake(q);
 }
 
+void
+fv_cq_forget(struct ibv_cq *cq, uint32_t qpn)
+{
+	const struct fv_cq *q = MKV_CONTAINER_OF(cq, struct fv_cq, cq);
+
+	for (unsigned i = 0; i < q->n; i++)
+		if (q->e[i].wc.qp_num == qpn)
+			FV_DIE("queue pair %u is reset before its completions were taken", (unsigned)qpn);
+}
+
 static int
 v_req_notify_cq(struct ibv_cq *cq, int solicited)
 {
@@ -767,35 +777,6 @@ v_post_srq_recv(struct ibv_srq *srq, struct ibv_recv_wr *wr, struct ibv_recv_wr 
 	return (e);
 }
 
-/* ---- address handles ---- */
-
-static struct ibv_ah *
-v_create_ah(struct ibv_pd *pd, struct ibv_ah_attr *a)
-{
-	struct ibv_ah *ah;
-	int e = fv_enter(FV_CREATE_AH, fv_dev_of(pd->context));
-
-	if (e == 0 && !a->is_global)
-		e = EINVAL;
-	if (e != 0)
-		return (fv_refuse(e));
-	ah = fv_new(sizeof(*ah));
-	*ah = (struct ibv_ah){ .context = pd->context, .pd = pd };
-	MKV_CONTAINER_OF(pd, struct fv_pd, pd)->users++;
-	fv_leave();
-	return (ah);
-}
-
-static int
-v_destroy_ah(struct ibv_ah *ah)
-{
-	pthread_mutex_lock(&fv_mutex);
-	MKV_CONTAINER_OF(ah->pd, struct fv_pd, pd)->users--;
-	fv_old(ah);
-	fv_leave();
-	return (0);
-}
-
 const struct mkv_verbs *
 fv_verbs(void)
 {
@@ -832,10 +813,14 @@ fv_verbs(void)
 		.query_qp = fv_query_qp,
 		.destroy_qp = fv_destroy_qp,
 		.post_send = fv_post_send,
-		.create_ah = v_create_ah,
-		.destroy_ah = v_destroy_ah,
+		.create_ah = fv_create_ah,
+		.destroy_ah = fv_destroy_ah,
 		.get_async_event = v_get_async_event,
 		.ack_async_event = v_ack_async_event,
+		.dc_supported = fv_dc_supported,
+		.dc_create_initiator = fv_dc_create_initiator,
+		.dc_create_target = fv_dc_create_target,
+		.dc_post = fv_dc_post,
 	};
 
 	return (&table);

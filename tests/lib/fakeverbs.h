@@ -18,7 +18,7 @@
 enum fv_verb {
 	FV_GET_DEVICE_LIST, FV_OPEN_DEVICE, FV_QUERY_DEVICE, FV_QUERY_PORT, FV_QUERY_GID_TABLE, FV_ODP_CAPS, FV_ALLOC_PD, FV_REG_MR, FV_REG_DMABUF_MR,
 	FV_CREATE_COMP_CHANNEL, FV_CREATE_CQ, FV_REQ_NOTIFY_CQ, FV_POLL_CQ, FV_CREATE_SRQ, FV_POST_SRQ_RECV, FV_CREATE_QP, FV_MODIFY_QP, FV_QUERY_QP,
-	FV_POST_SEND, FV_CREATE_AH, FV_VERBS
+	FV_POST_SEND, FV_CREATE_AH, FV_DC_CREATE_INITIATOR, FV_DC_CREATE_TARGET, FV_DC_POST, FV_VERBS
 };
 
 /* Otherness of devices. */
@@ -26,6 +26,13 @@ enum {
 	FV_RNR_AT_ONCE = 1,		/* a message without a receive fails; else it waits for one, which counts in rnr_waits */
 	FV_FLUSH_FIRST = 2,		/* a mistake in our own memory shows as a flushed request, as with soft-RoCE */
 	FV_NO_FLUSH = 4			/* a queue pair in error tells of nothing any more */
+};
+
+/* What a device has of DC. */
+enum fv_dc {
+	FV_DC_OTHER_MAKE,		/* it is none of mlx5 */
+	FV_DC_NO,			/* it is, but its initiators and targets cannot be made: EOPNOTSUPP */
+	FV_DC_YES
 };
 
 /* What a device says of itself; a test changes it before the device is opened. */
@@ -38,6 +45,7 @@ struct fv_device {
 	uint32_t	max_inline;	/* more is refused with EINVAL */
 	enum ibv_transport_type transport;
 	int		is_absent;	/* not in the list */
+	enum fv_dc	dc;
 };
 
 struct fv_count {
@@ -51,12 +59,17 @@ struct fv_wr {
 	enum ibv_wr_opcode opcode;
 	unsigned	flags;
 	uint32_t	bytes, lkey, rkey;
-	uint64_t	remote;
+	uint64_t	local, remote;
+	uint8_t		dgid[16];	/* of an initiator: its address; else zeroes */
+	uint32_t	dctn;
+	uint64_t	dc_key;
 };
 
 /* A new fabric of n devices, as after a start; ends the program if anything of the last one is left. */
 void		fv_start(unsigned n);
 const struct mkv_verbs *fv_verbs(void);
+/* DC on all devices of this fabric; between fv_start() and opening a device. Without it they have none, like soft-RoCE. One alone: fv_device(i)->dc. */
+void		fv_dc(enum fv_dc has);
 struct fv_device *fv_device(unsigned i);
 /* Objects that are alive: contexts, domains, registrations, queues, channels, queue pairs, address handles. */
 unsigned	fv_alive(void);
@@ -84,7 +97,7 @@ void		fv_port(unsigned device, unsigned port, int up);	/* 1..; with its event */
 void		fv_gone(unsigned device);	/* the NIC is taken out: its event, and every call fails with EIO */
 void		fv_event(unsigned device, enum ibv_event_type type, unsigned port);
 int		fv_access(uint32_t key);	/* flags of the registration with this key; -1: none */
-enum ibv_qp_state fv_qp_state(uint32_t qpn);	/* IBV_QPS_UNKNOWN: there is none */
+enum ibv_qp_state fv_qp_state(uint32_t qpn);	/* IBV_QPS_UNKNOWN: there is none; also a target that is gone */
 struct ibv_qp_attr fv_qp_attr(uint32_t qpn);	/* as it was connected */
 void		fv_qp_break(uint32_t qpn);	/* its device says that it broke: ERR, and what waits is flushed */
 

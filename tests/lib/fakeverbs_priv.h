@@ -1,5 +1,6 @@
 /*
- * Inside the fake fabric: its objects. fakeverbs.c has devices, memory and queues, fakeverbs_qp.c queue pairs and what they carry.
+ * Inside the fake fabric: its objects. fakeverbs.c has devices, memory and queues, fakeverbs_qp.c queue pairs and what they carry,
+ * fakeverbs_dc.c what is other with DC.
  */
 #ifndef MKV_TESTS_FAKEVERBS_PRIV_H
 #define MKV_TESTS_FAKEVERBS_PRIV_H
@@ -51,6 +52,12 @@ struct fv_srq {
 	struct ibv_sge	*sge;
 	unsigned	head, n, cap, users;
 };
+struct fv_ah {
+	struct ibv_ah	ah;
+	struct ibv_ah_attr attr;
+	const struct fv_dev *dev;	/* whose hardware address was found when it was made */
+	unsigned	users;		/* work requests that wait */
+};
 struct fv_send {			/* a work request in a queue pair */
 	uint64_t	wr_id, seq, remote;
 	enum ibv_wr_opcode opcode;
@@ -58,9 +65,15 @@ struct fv_send {			/* a work request in a queue pair */
 	uint32_t	rkey, bytes;
 	struct ibv_sge	sge[4];
 	uint8_t		*data;		/* inline */
+	struct fv_ah	*ah;		/* DC */
+	uint32_t	dctn;
+	uint64_t	dc_key;
 };
+enum fv_kind { FV_RC, FV_DCI, FV_DCT };
 struct fv_qp {
 	struct ibv_qp	qp;
+	enum fv_kind	kind;
+	uint64_t	dc_key;
 	struct ibv_qp_attr attr;
 	struct ibv_qp_init_attr init;
 	struct fv_send	*send;		/* waiting: a ring of init.cap.max_send_wr */
@@ -114,5 +127,23 @@ int		fv_destroy_qp(struct ibv_qp *qp);
 int		fv_post_send(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad);
 void		fv_told(uint32_t qpn, uint64_t frees);	/* a completion was polled: slots up to it are free */
 struct fv_qp *	fv_find_qp(uint32_t qpn);
+/* Made and put into its context's list: RESET, without a number. */
+struct fv_qp *	fv_qp_new(struct ibv_pd *pd, enum fv_kind kind, const struct ibv_qp_init_attr *a);
+uint32_t	fv_new_number(void);
+int		fv_has_gid(const struct fv_dev *d, const union ibv_gid *g);
+int		fv_has_path(const struct fv_dev *d, const struct ibv_ah_attr *a);	/* it may send with this: a GID and a port of its own */
+/* Into the queue: 0 or an errno value. dc: its address, for an initiator. */
+int		fv_take(struct fv_qp *q, const struct ibv_send_wr *w, const struct mkv_verbs_dc_wr *dc);
+void		fv_posted(struct fv_qp *q);	/* what follows a call that posts */
+void		fv_cq_forget(struct ibv_cq *cq, uint32_t qpn);	/* RESET; ends the program if completions would be lost */
+
+int		fv_dc_supported(struct ibv_device *d);
+struct ibv_qp *	fv_dc_create_initiator(struct ibv_context *c, const struct mkv_verbs_dc *a);
+struct ibv_qp *	fv_dc_create_target(struct ibv_context *c, const struct mkv_verbs_dc *a);
+int		fv_dc_post(struct ibv_qp *qp, const struct mkv_verbs_dc_wr *wr, unsigned n);
+int		fv_dc_change(struct fv_qp *q, const struct ibv_qp_attr *a, int mask);	/* of their states; to ERR an initiator goes as others do */
+struct fv_qp *	fv_dc_far(const struct fv_qp *q, const struct fv_send *s);	/* the target that s reaches, whatever its key; NULL: nobody answers */
+struct ibv_ah *	fv_create_ah(struct ibv_pd *pd, struct ibv_ah_attr *a);
+int		fv_destroy_ah(struct ibv_ah *ah);
 
 #endif

@@ -102,6 +102,9 @@ qp_finish(struct fv_qp *q, enum ibv_wc_status status)
 		fv_complete(q->qp.send_cq, &wc, q->posted - q->n + 1);
 	free(s->data);
 	s->data = NULL;
+	if (s->ah != NULL)
+		s->ah->users--;
+	s->ah = NULL;
 	q->head++;
 	q->n--;
 }
@@ -132,10 +135,12 @@ qp_fails(struct fv_qp *q, enum ibv_wc_status status)
 	return (FATE_FAILED);
 }
 
-/* The far end's device found fault with a request: both ends are broken. */
+/* The far end's device found fault with a request: both ends are broken, but for a target, which is there for others too. */
 static enum fate
 qp_refused(struct fv_qp *q, struct fv_qp *far, enum ibv_wc_status status)
 {
+	if (far->kind == FV_DCT)
+		return (qp_fails(q, status));
 	qp_to_err(far);
 	fv_push_event(fv_dev_of(far->qp.context), IBV_EVENT_QP_LAST_WQE_REACHED, 0, &far->qp);
 	return (qp_fails(q, status));
@@ -149,8 +154,8 @@ port_is_up(const struct fv_qp *q)
 	return (!d->is_gone && d->conf.port[q->attr.port_num - 1].state == IBV_PORT_ACTIVE);
 }
 
-static int
-has_gid(const struct fv_dev *d, const union ibv_gid *g)
+int
+fv_has_gid(const struct fv_dev *d, const union ibv_gid *g)
 {
 	for (unsigned i = 0; i < d->conf.n_gids; i++)
 		if (memcmp(d->conf.gid[i].gid.raw, g->raw, 16) == 0)
@@ -158,13 +163,15 @@ has_gid(const struct fv_dev *d, const union ibv_gid *g)
 	return (0);
 }
 
-/* Whom packets of q reach; NULL: nobody answers. */
+/* Whom q's first work request reaches; NULL: nobody answers. */
 static struct fv_qp *
 qp_far(const struct fv_qp *q)
 {
-	struct fv_qp *far = fv_find_qp(q->attr.dest_qp_num);
+	struct fv_qp *far = q->kind == FV_RC ? fv_find_qp(q->attr.dest_qp_num) : fv_dc_far(q, &q->send[q->head % q->init.cap.max_send_wr]);
 
-	if (far == NULL || !has_gid(fv_dev_of(far->qp.context), &q->attr.ah_attr.grh.dgid) || !port_is_up(q) || !port_is_up(far))
+	if (q->kind != FV_RC)
+		return (far != NULL && port_is_up(q) && port_is_up(far) && far->attr.path_mtu >= q->attr.path_mtu ? far : NULL);
+	if (far == NULL || far->kind != FV_RC || !fv_has_gid(fv_dev_of(far->qp.context), &q->attr.ah_attr.grh.dgid) || !port_is_up(q) || !port_is_up(far))
 		return (NULL);
 	if (far->attr.qp_state != IBV_QPS_RTR && far->attr.qp_state != IBV_QPS_RTS)
 		return (NULL);
@@ -214,7 +221,7 @@ run_one_sided(struct fv_qp *q, struct fv_qp *far, struct fv_send *s)
 
 	if ((far->attr.qp_access_flags & (unsigned)access) == 0)
 		return (qp_refused(q, far, IBV_WC_REM_ACCESS_ERR));
-	if (s->opcode == IBV_WR_RDMA_READ && (q->attr.max_rd_atomic == 0 || far->attr.max_dest_rd_atomic < q->attr.max_rd_atomic))
+	if (s->opcode == IBV_WR_RDMA_READ && (q->attr.max_rd_atomic == 0 || (q->kind == FV_RC && far->attr.max_dest_rd_atomic < q->attr.max_rd_atomic)))
 		return (qp_refused(q, far, IBV_WC_REM_INV_REQ_ERR));
 	if ((m = fv_mr_find(fv_ctx_of(far->qp.context), far->qp.pd, s->rkey, s->remote, s->bytes, access)) == NULL)
 		return (qp_refused(q, far, IBV_WC_REM_ACCESS_ERR));
@@ -267,6 +274,8 @@ qp_run_first(struct fv_qp *q)
 	}
 	if ((far = qp_far(q)) == NULL)
 		return (qp_fails(q, IBV_WC_RETRY_EXC_ERR));
+	if (far->kind == FV_DCT && s->dc_key != far->dc_key)
+		return (qp_refused(q, far, IBV_WC_REM_ACCESS_ERR));
 	return (s->opcode == IBV_WR_SEND ? run_message(q, far, s) : run_one_sided(q, far, s));
 }
 
@@ -374,7 +383,7 @@ fv_part(uint32_t bytes)
 	qp_find(unstick, NULL);
 	if ((q = qp_oldest()) != NULL && (far = qp_far(q)) != NULL) {
 		s = qp_first(q);
-		if (s->opcode == IBV_WR_RDMA_WRITE && bytes < s->bytes && send_is_ours(q, s) && (far->attr.qp_access_flags & IBV_ACCESS_REMOTE_WRITE) != 0 &&
+		if (s->opcode == IBV_WR_RDMA_WRITE && bytes < s->bytes && send_is_ours(q, s) && (far->kind != FV_DCT || s->dc_key == far->dc_key) && (far->attr.qp_access_flags & IBV_ACCESS_REMOTE_WRITE) != 0 &&
 		    (m = fv_mr_find(fv_ctx_of(far->qp.context), far->qp.pd, s->rkey, s->remote, s->bytes, IBV_ACCESS_REMOTE_WRITE)) != NULL)
 			ok = send_copy(q, s, m->at + (s->remote - m->iova), bytes, 0);
 	}
@@ -411,12 +420,33 @@ qp_refuse(int e)
 	return (NULL);
 }
 
-static uint32_t
-qp_number(void)
+uint32_t
+fv_new_number(void)
 {
 	while (fv.next_qpn < 2 || fv.next_qpn > 0xffffff || fv_find_qp(fv.next_qpn) != NULL)
 		fv.next_qpn = fv.next_qpn > 0xffffff ? 2 : fv.next_qpn + 1;
 	return (fv.next_qpn++);
+}
+
+struct fv_qp *
+fv_qp_new(struct ibv_pd *pd, enum fv_kind kind, const struct ibv_qp_init_attr *a)
+{
+	struct fv_qp *q = fv_calloc(1, sizeof(*q));
+
+	q->kind = kind;
+	q->send = fv_calloc(MKV_MAX(a->cap.max_send_wr, 1u), sizeof(*q->send));
+	fv.alive++;
+	q->init = *a;
+	q->attr.qp_state = IBV_QPS_RESET;
+	q->qp = (struct ibv_qp){ .context = pd->context, .qp_context = a->qp_context, .pd = pd, .send_cq = a->send_cq, .recv_cq = a->recv_cq, .srq = a->srq,
+		.qp_type = a->qp_type };
+	MKV_CONTAINER_OF(a->send_cq, struct fv_cq, cq)->users++;
+	MKV_CONTAINER_OF(a->recv_cq, struct fv_cq, cq)->users++;
+	if (a->srq != NULL)
+		MKV_CONTAINER_OF(a->srq, struct fv_srq, srq)->users++;
+	MKV_CONTAINER_OF(pd, struct fv_pd, pd)->users++;
+	mkv_list_push_tail(&fv_ctx_of(pd->context)->qps, &q->link);
+	return (q);
 }
 
 struct ibv_qp *
@@ -431,19 +461,8 @@ fv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *a)
 		e = EINVAL;
 	if (e != 0)
 		return (qp_refuse(e));
-	q = fv_calloc(1, sizeof(*q));
-	q->send = fv_calloc(a->cap.max_send_wr, sizeof(*q->send));
-	fv.alive++;
-	q->init = *a;
-	q->attr.qp_state = IBV_QPS_RESET;
-	q->qp = (struct ibv_qp){ .context = pd->context, .qp_context = a->qp_context, .pd = pd, .send_cq = a->send_cq, .recv_cq = a->recv_cq, .srq = a->srq,
-		.qp_num = qp_number(), .qp_type = a->qp_type };
-	MKV_CONTAINER_OF(a->send_cq, struct fv_cq, cq)->users++;
-	MKV_CONTAINER_OF(a->recv_cq, struct fv_cq, cq)->users++;
-	if (a->srq != NULL)
-		MKV_CONTAINER_OF(a->srq, struct fv_srq, srq)->users++;
-	MKV_CONTAINER_OF(pd, struct fv_pd, pd)->users++;
-	mkv_list_push_tail(&fv_ctx_of(pd->context)->qps, &q->link);
+	q = fv_qp_new(pd, FV_RC, a);
+	q->qp.qp_num = fv_new_number();
 	fv_leave();
 	return (&q->qp);
 }
@@ -454,8 +473,11 @@ fv_destroy_qp(struct ibv_qp *x)
 	struct fv_qp *q = qp_of(x);
 
 	pthread_mutex_lock(&fv_mutex);
-	for (unsigned i = 0; i < q->init.cap.max_send_wr; i++)
+	for (unsigned i = 0; i < q->init.cap.max_send_wr; i++) {
 		free(q->send[i].data);
+		if (q->send[i].ah != NULL)
+			q->send[i].ah->users--;
+	}
 	MKV_CONTAINER_OF(x->send_cq, struct fv_cq, cq)->users--;
 	MKV_CONTAINER_OF(x->recv_cq, struct fv_cq, cq)->users--;
 	if (x->srq != NULL)
@@ -473,20 +495,25 @@ fv_destroy_qp(struct ibv_qp *x)
 #define MASK_RTR	(IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER)
 #define MASK_RTS	(IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC)
 
+int
+fv_has_path(const struct fv_dev *d, const struct ibv_ah_attr *a)
+{
+	for (unsigned i = 0; a->is_global && i < d->conf.n_gids; i++)
+		if (d->conf.gid[i].gid_index == a->grh.sgid_index && d->conf.gid[i].port_num == a->port_num)
+			return (1);
+	return (0);
+}
+
 static int
 qp_to_rtr(struct fv_qp *q, const struct ibv_qp_attr *a)
 {
 	const struct fv_dev *d = fv_dev_of(q->qp.context);
-	const struct ibv_gid_entry *g = NULL;
 
-	for (unsigned i = 0; i < d->conf.n_gids; i++)
-		if (d->conf.gid[i].gid_index == a->ah_attr.grh.sgid_index && d->conf.gid[i].port_num == a->ah_attr.port_num)
-			g = &d->conf.gid[i];
-	if (!a->ah_attr.is_global || g == NULL || a->path_mtu > d->conf.port[q->attr.port_num - 1].active_mtu || a->path_mtu < IBV_MTU_256 ||
+	if (!fv_has_path(d, &a->ah_attr) || a->path_mtu > d->conf.port[q->attr.port_num - 1].active_mtu || a->path_mtu < IBV_MTU_256 ||
 	    a->rq_psn > 0xffffff || a->dest_qp_num > 0xffffff || a->max_dest_rd_atomic > d->conf.attr.max_qp_rd_atom)
 		return (EINVAL);
 	for (unsigned i = 0; i < fv.n; i++)
-		if (has_gid(&fv.dev[i], &a->ah_attr.grh.dgid)) {
+		if (fv_has_gid(&fv.dev[i], &a->ah_attr.grh.dgid)) {
 			q->attr.ah_attr = a->ah_attr;
 			q->attr.path_mtu = a->path_mtu;
 			q->attr.dest_qp_num = a->dest_qp_num;
@@ -519,10 +546,14 @@ qp_change(struct fv_qp *q, const struct ibv_qp_attr *a, int mask)
 	enum ibv_qp_state from = q->attr.qp_state;
 	int e = EINVAL;
 
+	if (q->kind == FV_DCT)
+		return (fv_dc_change(q, a, mask));
 	if (a->qp_state == IBV_QPS_ERR && mask == IBV_QP_STATE) {
 		qp_to_err(q);
 		return (0);
 	}
+	if (q->kind == FV_DCI)
+		return (fv_dc_change(q, a, mask));
 	if (a->qp_state == IBV_QPS_INIT && from == IBV_QPS_RESET && mask == MASK_INIT && a->port_num >= 1 &&
 	    a->port_num <= fv_dev_of(q->qp.context)->conf.attr.phys_port_cnt) {
 		q->attr.port_num = a->port_num;
@@ -565,14 +596,15 @@ static void
 qp_note(const struct fv_qp *q, const struct ibv_send_wr *w, uint32_t bytes)
 {
 	fv.log[fv.logged++ % FV_LOG] = (struct fv_wr){ .qpn = q->qp.qp_num, .wr_id = w->wr_id, .opcode = w->opcode, .flags = w->send_flags, .bytes = bytes,
-		.lkey = w->num_sge > 0 ? w->sg_list[0].lkey : 0, .rkey = w->wr.rdma.rkey, .remote = w->wr.rdma.remote_addr };
+		.lkey = w->num_sge > 0 ? w->sg_list[0].lkey : 0, .rkey = w->wr.rdma.rkey, .local = w->num_sge > 0 ? w->sg_list[0].addr : 0,
+		.remote = w->wr.rdma.remote_addr };
 	fv.count.wrs++;
 	fv.count.signalled += (w->send_flags & IBV_SEND_SIGNALED) != 0;
 }
 
 /* Into the queue. What a NIC takes without a look and answers with nonsense ends the program here. */
-static int
-qp_take(struct fv_qp *q, const struct ibv_send_wr *w)
+int
+fv_take(struct fv_qp *q, const struct ibv_send_wr *w, const struct mkv_verbs_dc_wr *dc)
 {
 	struct fv_send *s = &q->send[(q->head + q->n) % q->init.cap.max_send_wr];
 	uint32_t bytes = 0;
@@ -602,7 +634,24 @@ qp_take(struct fv_qp *q, const struct ibv_send_wr *w)
 	q->n++;
 	q->posted++;
 	qp_note(q, w, bytes);
+	if (dc != NULL) {
+		struct fv_wr *noted = &fv.log[(fv.logged - 1) % FV_LOG];
+
+		s->ah = MKV_CONTAINER_OF(dc->ah, struct fv_ah, ah);
+		s->ah->users++;
+		noted->dctn = s->dctn = dc->dctn;
+		noted->dc_key = s->dc_key = dc->dc_key;
+		memcpy(noted->dgid, s->ah->attr.grh.dgid.raw, sizeof(noted->dgid));
+	}
 	return (0);
+}
+
+void
+fv_posted(struct fv_qp *q)
+{
+	if (q->attr.qp_state == IBV_QPS_ERR)
+		qp_flush(q);
+	fv_run_all();
 }
 
 int
@@ -611,16 +660,16 @@ fv_post_send(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad
 	struct fv_qp *q = qp_of(qp);
 	int e = fv_enter(FV_POST_SEND, fv_dev_of(qp->context));
 
+	if (q->kind != FV_RC)
+		FV_DIE("initiators and targets have a call of their own");
 	fv.count.doorbells++;
 	if (e == 0 && q->attr.qp_state != IBV_QPS_RTS && q->attr.qp_state != IBV_QPS_ERR)
 		e = EINVAL;
 	for (; e == 0 && wr != NULL; wr = e == 0 ? wr->next : wr)
-		e = qp_take(q, wr);
+		e = fv_take(q, wr, NULL);
 	if (e != 0)
 		*bad = wr;
-	if (q->attr.qp_state == IBV_QPS_ERR)
-		qp_flush(q);
-	fv_run_all();
+	fv_posted(q);
 	fv_leave();
 	return (e);
 }

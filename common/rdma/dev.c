@@ -151,36 +151,6 @@ dev_choose_class(struct mkv_rdma_dev *d, const struct mkv_rdma_conf *c, char *wh
 	return (0);
 }
 
-/* There is no capability bit: one initiator and one target are made. 1: both could be. */
-static int
-dev_try_dc(struct mkv_rdma_dev *d)
-{
-	struct ibv_srq_init_attr sa = { .attr = { .max_wr = 1, .max_sge = 1 } };
-	struct mkv_verbs_dc a = { .pd = d->pd, .max_send_wr = 16, .max_send_sge = 1, .access_key = 1 };
-	struct ibv_qp *in = NULL, *to = NULL;
-	struct ibv_cq *cq = NULL;
-	struct ibv_srq *srq = NULL;
-
-	if (d->v->dc_supported == NULL || !d->v->dc_supported(d->ctx->device))
-		return (0);
-	if ((cq = d->v->create_cq(d->ctx, 16, NULL, NULL, 0)) != NULL && (srq = d->v->create_srq(d->pd, &sa)) != NULL) {
-		a.send_cq = a.recv_cq = cq;
-		if ((in = d->v->dc_create_initiator(d->ctx, &a)) != NULL) {
-			a.srq = srq;
-			to = d->v->dc_create_target(d->ctx, &a);
-		}
-	}
-	if (to != NULL)
-		d->v->destroy_qp(to);
-	if (in != NULL)
-		d->v->destroy_qp(in);
-	if (srq != NULL)
-		d->v->destroy_srq(srq);
-	if (cq != NULL)
-		d->v->destroy_cq(cq);
-	return (in != NULL && to != NULL);
-}
-
 static void
 dev_look_over(struct mkv_rdma_dev *d, const struct ibv_port_attr *p)
 {
@@ -192,7 +162,6 @@ dev_look_over(struct mkv_rdma_dev *d, const struct ibv_port_attr *p)
 	if ((d->speed_mbit = rdma_speed_mbit(p)) == 0)
 		d->speed_mbit = rdma_host_rate_mbit("", d->name, d->port);
 	d->odp = d->v->odp_caps(d->ctx, &odp) == 0 && (odp & both) == both;
-	d->dc = dev_try_dc(d);
 }
 
 static int
@@ -305,6 +274,9 @@ mkv_rdma_dev_event(struct mkv_rdma_dev *d)
 	type = ev.event_type;
 	port = ev.element.port_num;
 	d->v->ack_async_event(&ev);
+	/* Relaxed: who sends to a former address once more finds out by an error. */
+	if (type == IBV_EVENT_GID_CHANGE || type == IBV_EVENT_LID_CHANGE || type == IBV_EVENT_PORT_ACTIVE)
+		atomic_fetch_add_explicit(&d->gids_changed, 1, memory_order_relaxed);
 	switch (type) {
 	case IBV_EVENT_PORT_ERR: return (port == d->port ? MKV_RDMA_EV_PORT_DOWN : MKV_RDMA_EV_OTHER);
 	case IBV_EVENT_PORT_ACTIVE: return (port == d->port ? MKV_RDMA_EV_PORT_UP : MKV_RDMA_EV_OTHER);

@@ -7,6 +7,7 @@
 #ifndef MKV_RDMA_DEV_H
 #define MKV_RDMA_DEV_H
 
+#include <stdatomic.h>
 #include <stdint.h>
 
 #include "common/rdma/verbs.h"
@@ -22,7 +23,7 @@ struct mkv_rdma_conf {
 	unsigned	mtu;			/* path MTU in bytes; 0: the port's active one. More than that is refused with both numbers */
 };
 
-struct mkv_rdma_dev {				/* all but magic: constant after opening, for reading */
+struct mkv_rdma_dev {				/* all but magic and the count at the end: constant after opening, for reading */
 	uint32_t	magic;
 	const struct mkv_verbs *v;
 	struct ibv_context *ctx;
@@ -39,8 +40,8 @@ struct mkv_rdma_dev {				/* all but magic: constant after opening, for reading *
 	uint8_t		address[16];		/* of the GID, where it is one of an IP address; else zeroes */
 	uint32_t	ifindex;		/* its network device; 0: unknown */
 	uint8_t		rd_atomic_out, rd_atomic_in;	/* READs that one queue pair may have under way; may answer */
-	int		dc;			/* 1: DC initiators and targets can be made here (tried) */
 	int		odp;			/* 1: RC READ and WRITE on memory that is paged in on demand */
+	_Atomic uint32_t gids_changed;		/* times; written by mkv_rdma_dev_event(), read by hubs */
 };
 
 /*

@@ -156,6 +156,7 @@ mkv_rdma_hub_open(struct mkv_rdma_hub **out, struct mkv_rdma_dev *d, const struc
 	mkv_list_init(&h->broken);
 	for (unsigned i = 0; i < HUB_BUCKETS; i++)
 		mkv_list_init(&h->by_number[i]);
+	hub_ah_init(h);
 	if ((e = hub_open_queues(h)) == 0)
 		TAKE(*out, h);
 	else
@@ -176,6 +177,7 @@ mkv_rdma_hub_close(struct mkv_rdma_hub **hp)
 	MKV_CHECK_OBJ(h, HUB_MAGIC);
 	MKV_ASSERT(h->qp_n == 0 && !h->in_poll);
 	*hp = NULL;
+	hub_ah_fini(h);
 	if (h->srq != NULL)
 		h->v->destroy_srq(h->srq);
 	if (h->cq != NULL)
@@ -233,7 +235,7 @@ hub_break_all(struct mkv_rdma_hub *h)
 {
 	for (unsigned i = 0; i < HUB_BUCKETS; i++)
 		MKV_LIST_FOREACH_SAFE(it, tmp, &h->by_number[i])
-			qp_break(MKV_CONTAINER_OF(it, struct mkv_rdma_qp, by_number), "the device's completion queue failed", 0);
+			qp_break(MKV_CONTAINER_OF(it, struct mkv_rdma_qp, by_number), MKV_RDMA_FAULT_OTHER, "the device's completion queue failed", 0);
 }
 
 /* Take one batch off the completion queue. How many. */
@@ -293,6 +295,24 @@ hub_hand_on(struct mkv_rdma_hub *h, const struct ibv_wc *wc)
 	}
 }
 
+/* Those that are broken now, each once. Callbacks take others off these lists (a pool's are made anew), and break more. */
+static void
+hub_drain(struct mkv_rdma_hub *h)
+{
+	struct mkv_list now, *it;
+
+	mkv_list_init(&now);
+	while ((it = mkv_list_pop(&h->broken)) != NULL)
+		mkv_list_push_tail(&now, it);
+	while ((it = mkv_list_pop(&now)) != NULL) {
+		struct mkv_rdma_qp *qp = MKV_CONTAINER_OF(it, struct mkv_rdma_qp, broken);
+
+		qp_drain(qp);
+		if (qp->state == QP_BROKEN && mkv_list_empty(&qp->broken))
+			mkv_list_push_tail(&h->broken, &qp->broken);
+	}
+}
+
 unsigned
 mkv_rdma_hub_poll(struct mkv_rdma_hub *h, unsigned max)
 {
@@ -308,8 +328,7 @@ mkv_rdma_hub_poll(struct mkv_rdma_hub *h, unsigned max)
 		h->stash_n--;
 		hub_hand_on(h, &wc);
 	}
-	MKV_LIST_FOREACH_SAFE(it, tmp, &h->broken)
-		qp_drain(MKV_CONTAINER_OF(it, struct mkv_rdma_qp, broken));
+	hub_drain(h);
 	h->in_poll = 0;
 	h->count.empty_polls += n == 0;
 	hub_post_back(h);

@@ -23,7 +23,7 @@ struct mkv_rdma_rx {				/* a receive that came */
 };
 
 struct mkv_rdma_count {
-	uint64_t	wrs, doorbells, completions, empty_polls, events, recvs;
+	uint64_t	wrs, doorbells, completions, empty_polls, events, recvs, bad_recvs;
 };
 
 /* 0; MKV_E_NOMEM; MKV_E_SYSTEM; MKV_E_CONFIG: more than the device has. why as in dev.h. */

@@ -8,12 +8,14 @@
 #define MKV_RDMA_HUB_PRIV_H
 
 #include "common/base/clock.h"
+#include "common/rdma/dc.h"
 #include "common/rdma/dev_priv.h"
-#include "common/rdma/qp.h"
 
 #define HUB_MAGIC	0x1c6ad05fu
 #define QP_MAGIC	0x62f7b3e9u
 #define HUB_BUCKETS	256u			/* queue pairs are found by their numbers, which are given in turn */
+#define AH_BUCKETS	256u
+#define AH_IDLE_MAX	1024u			/* address handles that nobody uses are kept up to this many */
 #define HUB_BATCH	32u			/* completions taken by one call */
 #define QP_BATCH	64u			/* work requests of one doorbell at most */
 #define QP_STAGED	16u			/* of them sends that travel in their work request */
@@ -27,6 +29,17 @@ struct hub_rx {
 	struct mkv_rdma_rx rx;
 	struct ibv_sge	sge;
 	int		is_out;			/* a callback has it */
+};
+
+/* An address handle of the hub's cache: what packets to one GID (and LID) need. One that turned out to be of no use is in no bucket, and goes with its last user. */
+struct hub_ah {
+	struct mkv_list	link;			/* of its bucket */
+	struct mkv_list	idle;			/* nobody uses it: the longest first */
+	struct ibv_ah	*ah;
+	uint32_t	users;			/* initiators that are aimed there */
+	uint8_t		gid[16];
+	uint16_t	lid;
+	int		is_old;
 };
 
 struct mkv_rdma_hub {
@@ -51,6 +64,8 @@ struct mkv_rdma_hub {
 	struct mkv_list	dirty;			/* queue pairs with work requests to be posted */
 	struct mkv_list	broken;			/* queue pairs on their way to IDLE */
 	int		in_poll, cq_failed;
+	struct mkv_list	ah[AH_BUCKETS], ah_idle;
+	uint32_t	ah_idle_n, ah_gids;	/* the device's count of changed GIDs when the handles were made */
 	struct mkv_rdma_count count;
 };
 
@@ -59,6 +74,7 @@ struct qp_slot {
 	int		uses_slab;
 };
 
+enum qp_kind { QP_RC, QP_INITIATOR, QP_TARGET };
 enum qp_state { QP_NEW, QP_READY, QP_BROKEN, QP_IDLE };
 
 struct mkv_rdma_qp {
@@ -67,7 +83,9 @@ struct mkv_rdma_qp {
 	struct mkv_rdma_qp_conf conf;
 	struct ibv_qp	*qp;			/* NULL: destroyed early, see QP_DRAIN_NS */
 	uint32_t	number, psn, max_inline;
+	enum qp_kind	kind;
 	enum qp_state	state;
+	enum mkv_rdma_fault fault;
 	int		say_broken;		/* broken() is still to be called */
 	uint64_t	drain_until_ns;
 	/*
@@ -86,6 +104,11 @@ struct mkv_rdma_qp {
 	uint32_t	slab_n, slab_next, slab_out;
 	struct ibv_mr	*slab_mr;
 	struct mkv_list	by_number, dirty, broken;
+	struct hub_ah	*ah;			/* initiator: where it is aimed */
+	uint32_t	dctn;
+	uint64_t	dc_key;			/* the far end's; of a target its own */
+	struct mkv_rdma_pool *pool;		/* initiator: whose it is; NULL: nobody's */
+	struct mkv_list	lease;			/* of the pool's free ones */
 	char		why[QP_WHY_BYTES];
 	int		why_is_flush;		/* nothing better is known yet */
 };
@@ -101,8 +124,26 @@ void		qp_on_send(struct mkv_rdma_qp *qp, const struct ibv_wc *wc);	/* counts onl
 void		qp_on_recv(struct mkv_rdma_qp *qp, struct mkv_rdma_rx *rx, const struct ibv_wc *wc);
 void		qp_hand_on(struct mkv_rdma_qp *qp);	/* callbacks for what was counted */
 /* READY -> BROKEN, or on: post_send failed, a completion failed. */
-void		qp_break(struct mkv_rdma_qp *qp, const char *why, int is_flush);
+void		qp_break(struct mkv_rdma_qp *qp, enum mkv_rdma_fault fault, const char *why, int is_flush);
 void		qp_drain(struct mkv_rdma_qp *qp);	/* of a BROKEN one: broken(), done(), IDLE when all is back */
 void		qp_post(struct mkv_rdma_qp *qp);	/* ring the doorbell */
+
+/* One of any kind: NEW, a target READY. As mkv_rdma_qp_create(); *err: the errno value behind it, 0: none. */
+int		qp_make(struct mkv_rdma_qp **out, struct mkv_rdma_hub *h, const struct mkv_rdma_qp_conf *c, enum qp_kind kind, int *err);
+int		qp_address_fits(const struct mkv_rdma_dev *d, const uint8_t gid[16], uint16_t lid);	/* one that can be sent to */
+struct ibv_ah_attr qp_path(const struct mkv_rdma_dev *d, const uint8_t gid[16], uint16_t lid);	/* from our port to there */
+int		qp_path_err(int e);		/* errno of a verb that looks up an address, as MKV_E_* */
+
+/* The part of qp.c that is DC's; both return errno values. */
+int		dc_create(struct mkv_rdma_qp *qp, uint32_t max_inline);
+int		dc_start(struct mkv_rdma_qp *qp);	/* RESET to the last state of its kind; a target's number is known then */
+int		dc_post(struct mkv_rdma_qp *qp, uint32_t n);	/* the first n of wr[]; all or none */
+
+void		hub_ah_init(struct mkv_rdma_hub *h);
+void		hub_ah_fini(struct mkv_rdma_hub *h);
+/* Found or made. 0; MKV_E_UNREACHABLE, MKV_E_NOMEM, MKV_E_SYSTEM. Given back by hub_ah_back(), which accepts NULL and clears the pointer. */
+int		hub_ah_take(struct mkv_rdma_hub *h, const uint8_t gid[16], uint16_t lid, struct hub_ah **out);
+void		hub_ah_back(struct mkv_rdma_hub *h, struct hub_ah **ah);
+void		hub_ah_forget(struct mkv_rdma_hub *h, struct hub_ah *ah);	/* the next who goes there gets another */
 
 #endif

@@ -43,12 +43,13 @@ qp_try_create(struct mkv_rdma_qp *qp, uint32_t max_inline)
 static int
 qp_create_verbs(struct mkv_rdma_qp *qp)
 {
+	int (*try)(struct mkv_rdma_qp *qp, uint32_t max_inline) = qp->kind == QP_RC ? qp_try_create : dc_create;
 	int e = 0;
 
-	for (uint32_t want = QP_INLINE_WANT; want > 0; want /= 2)
-		if ((e = qp_try_create(qp, want)) == 0 || (e != EINVAL && e != ENOMEM && e != EOPNOTSUPP))
+	for (uint32_t want = qp->kind == QP_TARGET ? 0 : QP_INLINE_WANT; want > 0; want /= 2)
+		if ((e = try(qp, want)) == 0 || (e != EINVAL && e != ENOMEM && (e != EOPNOTSUPP || qp->kind != QP_RC)))
 			return (e);
-	return (qp_try_create(qp, 0));
+	return (try(qp, 0));
 }
 
 static int
@@ -66,6 +67,8 @@ qp_open_memory(struct mkv_rdma_qp *qp)
 {
 	struct mkv_rdma_hub *h = qp->hub;
 
+	if (qp->kind == QP_TARGET)
+		return (0);
 	if ((qp->slot = calloc(qp->conf.sends, sizeof(*qp->slot))) == NULL ||
 	    (qp->max_inline > 0 && (qp->stage = malloc((size_t)QP_STAGED * qp->max_inline)) == NULL))
 		return (ENOMEM);
@@ -80,16 +83,18 @@ qp_open_memory(struct mkv_rdma_qp *qp)
 }
 
 static int
-qp_fill(struct mkv_rdma_qp *qp)
+qp_fill(struct mkv_rdma_qp *qp, int *err)
 {
-	uint32_t r;
+	struct { uint64_t key; uint32_t psn; } r;
 	int e;
 
 	if ((e = mkv_random(&r, sizeof(r))) != 0)
 		return (e);
-	qp->psn = r & 0xffffff;
+	qp->psn = r.psn & 0xffffff;
+	qp->dc_key = qp->kind == QP_TARGET ? r.key : 0;
 	if ((e = qp_create_verbs(qp)) == 0 && (e = qp_open_memory(qp)) == 0)
-		e = qp_to_init(qp);
+		e = qp->kind == QP_RC ? qp_to_init(qp) : dc_start(qp);
+	*err = e;
 	return (e == 0 ? 0 : e == ENOMEM ? MKV_E_NOMEM : MKV_E_SYSTEM);
 }
 
@@ -119,6 +124,7 @@ qp_free(struct mkv_rdma_qp *qp)
 	mkv_list_remove(&qp->by_number);
 	mkv_list_remove(&qp->dirty);
 	mkv_list_remove(&qp->broken);
+	hub_ah_back(h, &qp->ah);
 	if (qp->slab_mr != NULL)
 		h->v->dereg_mr(qp->slab_mr);
 	rdma_slab_drop(qp->slab, qp->slab_bytes);
@@ -131,32 +137,44 @@ qp_free(struct mkv_rdma_qp *qp)
 }
 
 int
-mkv_rdma_qp_create(struct mkv_rdma_qp **out, struct mkv_rdma_hub *h, const struct mkv_rdma_qp_conf *c)
+qp_make(struct mkv_rdma_qp **out, struct mkv_rdma_hub *h, const struct mkv_rdma_qp_conf *c, enum qp_kind kind, int *err)
 {
 	struct mkv_rdma_qp *qp;
 	int e;
 
 	*out = NULL;
+	*err = 0;
 	MKV_CHECK_OBJ(h, HUB_MAGIC);
-	MKV_ASSERT(c->sends > 0 && (c->sends & (c->sends - 1)) == 0 && c->send_bytes > 0 && c->ops != NULL);
+	MKV_ASSERT(c->ops != NULL && (kind == QP_TARGET ? c->sends == 0 : c->sends > 0 && (c->sends & (c->sends - 1)) == 0 && c->send_bytes > 0));
 	if (c->sends > (uint32_t)h->d->attr.max_qp_wr || c->sends > h->conf.sends_max - h->sends_used || (qp = calloc(1, sizeof(*qp))) == NULL)
 		return (MKV_E_NOMEM);
 	qp->magic = QP_MAGIC;
 	qp->hub = h;
 	qp->conf = *c;
+	qp->kind = kind;
 	qp->id = qp_new_id(h);
 	mkv_list_init(&qp->by_number);
 	mkv_list_init(&qp->dirty);
 	mkv_list_init(&qp->broken);
+	mkv_list_init(&qp->lease);
 	h->sends_used += c->sends;
 	h->qp_n++;
-	if ((e = qp_fill(qp)) != 0) {
+	if ((e = qp_fill(qp, err)) != 0) {
 		qp_free(qp);
 		return (e);
 	}
 	mkv_list_push_tail(&h->by_number[qp->number % HUB_BUCKETS], &qp->by_number);
+	qp->state = kind == QP_TARGET ? QP_READY : QP_NEW;
 	*out = qp;
 	return (0);
+}
+
+int
+mkv_rdma_qp_create(struct mkv_rdma_qp **out, struct mkv_rdma_hub *h, const struct mkv_rdma_qp_conf *c)
+{
+	int err;
+
+	return (qp_make(out, h, c, QP_RC, &err));
 }
 
 void
@@ -173,7 +191,7 @@ mkv_rdma_qp_destroy(struct mkv_rdma_qp **qpp)
 	qp_free(qp);
 }
 
-/* In ERR, or destroyed, when it returns: nothing of the far end gets through. */
+/* In ERR, or destroyed, when it returns: nothing of the far end gets through. A target has no state ERR. */
 static void
 qp_shut(struct mkv_rdma_qp *qp)
 {
@@ -182,22 +200,30 @@ qp_shut(struct mkv_rdma_qp *qp)
 	qp->state = QP_BROKEN;
 	qp->drain_until_ns = mkv_now_ns() + QP_DRAIN_NS;
 	mkv_list_remove(&qp->dirty);
-	if (qp->qp != NULL && qp->hub->v->modify_qp(qp->qp, &a, IBV_QP_STATE) != 0)
+	if (qp->qp != NULL && (qp->kind == QP_TARGET || qp->hub->v->modify_qp(qp->qp, &a, IBV_QP_STATE) != 0))
 		hub_qp_kill(qp->hub, qp);
 }
 
-void
-qp_break(struct mkv_rdma_qp *qp, const char *why, int is_flush)
+static void
+qp_blame(struct mkv_rdma_qp *qp, enum mkv_rdma_fault fault, const char *why, int is_flush)
 {
-	if (qp->state == QP_BROKEN && qp->say_broken && qp->why_is_flush && !is_flush) {
-		snprintf(qp->why, sizeof(qp->why), "%s", why);
-		qp->why_is_flush = 0;
-	}
+	snprintf(qp->why, sizeof(qp->why), "%s", why);
+	qp->why_is_flush = is_flush;
+	qp->fault = fault;
+	/* The neighbour may have another address by now: it is looked up anew. */
+	if (fault == MKV_RDMA_FAULT_PATH && qp->ah != NULL)
+		hub_ah_forget(qp->hub, qp->ah);
+}
+
+void
+qp_break(struct mkv_rdma_qp *qp, enum mkv_rdma_fault fault, const char *why, int is_flush)
+{
+	if (qp->state == QP_BROKEN && qp->say_broken && qp->why_is_flush && !is_flush)
+		qp_blame(qp, fault, why, 0);
 	if (qp->state != QP_READY)
 		return;
 	qp_shut(qp);
-	snprintf(qp->why, sizeof(qp->why), "%s", why);
-	qp->why_is_flush = is_flush;
+	qp_blame(qp, fault, why, is_flush);
 	qp->say_broken = 1;
 	mkv_list_push_tail(&qp->hub->broken, &qp->broken);
 }
@@ -214,6 +240,18 @@ mkv_rdma_qp_fail(struct mkv_rdma_qp *qp)
 		qp->state = QP_IDLE;
 	else
 		mkv_list_push_tail(&qp->hub->broken, &qp->broken);
+}
+
+static enum mkv_rdma_fault
+qp_fault_of(enum ibv_wc_status s)
+{
+	switch (s) {
+	case IBV_WC_RETRY_EXC_ERR:
+	case IBV_WC_RESP_TIMEOUT_ERR: return (MKV_RDMA_FAULT_PATH);
+	case IBV_WC_RNR_RETRY_EXC_ERR: return (MKV_RDMA_FAULT_RNR);
+	case IBV_WC_REM_ACCESS_ERR: return (MKV_RDMA_FAULT_ACCESS);
+	default: return (MKV_RDMA_FAULT_OTHER);
+	}
 }
 
 /* Only counts: callbacks are made by qp_hand_on(). What came unsignalled before a failed one may have failed too: it is not reported as good. */
@@ -233,7 +271,7 @@ qp_on_send(struct mkv_rdma_qp *qp, const struct ibv_wc *wc)
 	if (wc->status == IBV_WC_SUCCESS)
 		return;
 	snprintf(why, sizeof(why), "%s (status %d, vendor 0x%" PRIx32 ")", rdma_wc_text(wc->status), (int)wc->status, wc->vendor_err);
-	qp_break(qp, why, wc->status == IBV_WC_WR_FLUSH_ERR);
+	qp_break(qp, qp_fault_of(wc->status), why, wc->status == IBV_WC_WR_FLUSH_ERR);
 }
 
 void
@@ -249,8 +287,12 @@ qp_on_recv(struct mkv_rdma_qp *qp, struct mkv_rdma_rx *rx, const struct ibv_wc *
 	mkv_rdma_rx_back(qp->hub, rx);
 	if (wc->status == IBV_WC_SUCCESS)
 		return;
+	qp->hub->count.bad_recvs++;
+	/* A target is there for many: what one of them does wrong is his. */
+	if (qp->kind == QP_TARGET)
+		return;
 	snprintf(why, sizeof(why), "%s (receive, status %d, vendor 0x%" PRIx32 ")", rdma_wc_text(wc->status), (int)wc->status, wc->vendor_err);
-	qp_break(qp, why, wc->status == IBV_WC_WR_FLUSH_ERR);
+	qp_break(qp, MKV_RDMA_FAULT_OTHER, why, wc->status == IBV_WC_WR_FLUSH_ERR);
 }
 
 void
@@ -276,15 +318,18 @@ qp_drain(struct mkv_rdma_qp *qp)
 		qp->seen = qp->posted;
 	if (qp->say_broken && (!qp->why_is_flush || qp->seen == qp->posted)) {
 		qp_hand_on(qp);
-		qp->say_broken = 0;
-		qp->conf.ops->broken(qp, qp->why);
+		if (qp->say_broken) {		/* a callback may have failed it */
+			qp->say_broken = 0;
+			qp->conf.ops->broken(qp, qp->why);
+		}
 	}
-	if (qp->say_broken)
+	/* An initiator may have been given back by a callback, and be another user's by now. */
+	if (qp->say_broken || qp->state != QP_BROKEN)
 		return;
 	if (qp->seen == qp->posted)
 		qp->seen = qp->posted = qp->head;
 	qp_hand_on(qp);
-	if (qp->tail == qp->head) {
+	if (qp->state == QP_BROKEN && !qp->say_broken && qp->tail == qp->head) {
 		qp->state = QP_IDLE;
 		mkv_list_remove(&qp->broken);
 	}
@@ -302,6 +347,22 @@ mkv_rdma_qp_psn(const struct mkv_rdma_qp *qp)
 {
 	MKV_CHECK_OBJ(qp, QP_MAGIC);
 	return (qp->psn);
+}
+
+enum mkv_rdma_fault
+mkv_rdma_qp_fault(const struct mkv_rdma_qp *qp)
+{
+	MKV_CHECK_OBJ(qp, QP_MAGIC);
+	return (qp->fault);
+}
+
+void
+mkv_rdma_qp_adopt(struct mkv_rdma_qp *qp, const struct mkv_rdma_qp_ops *ops, void *owner)
+{
+	MKV_CHECK_OBJ(qp, QP_MAGIC);
+	MKV_ASSERT(ops != NULL && qp->tail == qp->head);
+	qp->conf.ops = ops;
+	qp->conf.owner = owner;
 }
 
 int

@@ -1,5 +1,5 @@
 /*
- * A reliable queue pair of a hub; README.md has its states. All calls from the hub's thread.
+ * A reliable queue pair of a hub; README.md has its states. All calls from the hub's thread. What is said here holds for initiators and targets (dc.h) too.
  *
  * Requests are queued by read(), write() and send() and leave with mkv_rdma_hub_flush() (or when the batch is full), many by one doorbell. They come
  * back by done() in the order of queueing, one call for each, also when the queue pair breaks. Completions are moderated: every 16th and those
@@ -37,6 +37,15 @@ struct mkv_rdma_qp_conf {
 	void		*owner;
 };
 
+/* How one broke, for those who decide by it. */
+enum mkv_rdma_fault {
+	MKV_RDMA_FAULT_NONE,			/* it did not, or its user failed it */
+	MKV_RDMA_FAULT_PATH,			/* the far end does not answer */
+	MKV_RDMA_FAULT_RNR,			/* it posts no receives */
+	MKV_RDMA_FAULT_ACCESS,			/* its NIC refused: key, range, or what may be done there */
+	MKV_RDMA_FAULT_OTHER
+};
+
 struct mkv_rdma_peer {				/* the far end of a queue pair, as the wire told it */
 	uint8_t		gid[16];
 	uint16_t	lid;
@@ -67,6 +76,9 @@ void		mkv_rdma_qp_write(struct mkv_rdma_qp *qp, const void *local, uint32_t lkey
 void		mkv_rdma_qp_send(struct mkv_rdma_qp *qp, const struct iovec *iov, unsigned n, unsigned flags, void *cookie);
 /* -> BROKEN, in ERR when this returns: the fence. done() follows for what is out. Accepts any state; broken() is not called. */
 void		mkv_rdma_qp_fail(struct mkv_rdma_qp *qp);
+enum mkv_rdma_fault mkv_rdma_qp_fault(const struct mkv_rdma_qp *qp);
+/* Another user from now on: his callbacks, his owner(). Nothing may be out. */
+void		mkv_rdma_qp_adopt(struct mkv_rdma_qp *qp, const struct mkv_rdma_qp_ops *ops, void *owner);
 /* Must be idle (or NEW). Accepts NULL. */
 void		mkv_rdma_qp_destroy(struct mkv_rdma_qp **qp);
 void *		mkv_rdma_qp_owner(const struct mkv_rdma_qp *qp);

@@ -19,16 +19,30 @@
 _Static_assert(MKV_RDMA_RETRIES <= 6 && MKV_RDMA_RNR_RETRIES <= 6 && MKV_RDMA_TIMEOUT >= 1 && MKV_RDMA_TIMEOUT <= 31, "a lost peer is noticed");
 _Static_assert(MKV_RDMA_RNR_TIMER >= 1 && MKV_RDMA_RNR_TIMER <= 31, "five bits; 0 is the longest");
 
-static int
-connect_numbers_fit(const struct mkv_rdma_dev *d, const struct mkv_rdma_peer *p)
+int
+qp_address_fits(const struct mkv_rdma_dev *d, const uint8_t gid[16], uint16_t lid)
 {
 	static const uint8_t zero[16];
 
+	return (d->is_roce ? memcmp(gid, zero, 16) != 0 && gid[0] != 0xff : lid > 0 && lid < 0xc000);
+}
+
+static int
+connect_numbers_fit(const struct mkv_rdma_dev *d, const struct mkv_rdma_peer *p)
+{
 	if (p->qpn < 2 || p->qpn > 0xffffff || p->psn > 0xffffff || rdma_mtu_of(p->mtu_bytes) == 0)
 		return (0);
-	if (d->is_roce)
-		return (memcmp(p->gid, zero, 16) != 0 && p->gid[0] != 0xff);
-	return (p->lid > 0 && p->lid < 0xc000);
+	return (qp_address_fits(d, p->gid, p->lid));
+}
+
+struct ibv_ah_attr
+qp_path(const struct mkv_rdma_dev *d, const uint8_t gid[16], uint16_t lid)
+{
+	struct ibv_ah_attr a = { .dlid = lid, .sl = d->service_level, .port_num = d->port, .is_global = 1,
+		.grh = { .sgid_index = (uint8_t)d->gid_index, .hop_limit = CONNECT_HOPS, .traffic_class = d->traffic_class } };
+
+	memcpy(a.grh.dgid.raw, gid, sizeof(a.grh.dgid.raw));
+	return (a);
 }
 
 static int
@@ -42,11 +56,9 @@ connect_to_rtr(struct mkv_rdma_qp *qp, const struct mkv_rdma_peer *p)
 		.rq_psn = p->psn,
 		.max_dest_rd_atomic = MKV_MIN(d->rd_atomic_in, p->rd_atomic_out),
 		.min_rnr_timer = MKV_RDMA_RNR_TIMER,
-		.ah_attr = { .dlid = p->lid, .sl = d->service_level, .port_num = d->port, .is_global = 1,
-		    .grh = { .sgid_index = (uint8_t)d->gid_index, .hop_limit = CONNECT_HOPS, .traffic_class = d->traffic_class } },
+		.ah_attr = qp_path(d, p->gid, p->lid),
 	};
 
-	memcpy(a.ah_attr.grh.dgid.raw, p->gid, sizeof(p->gid));
 	return (qp->hub->v->modify_qp(qp->qp, &a, IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC |
 	    IBV_QP_MIN_RNR_TIMER));
 }
@@ -67,9 +79,8 @@ connect_to_rts(struct mkv_rdma_qp *qp, const struct mkv_rdma_peer *p)
 	    IBV_QP_MAX_QP_RD_ATOMIC));
 }
 
-/* errno of a change of state, when the far end's address was looked up. */
-static int
-connect_err(int e)
+int
+qp_path_err(int e)
 {
 	switch (e) {
 	case ENETUNREACH:
@@ -89,12 +100,12 @@ mkv_rdma_qp_connect(struct mkv_rdma_qp *qp, const struct mkv_rdma_peer *p)
 	int e;
 
 	MKV_CHECK_OBJ(qp, QP_MAGIC);
-	MKV_ASSERT(qp->state == QP_NEW);
+	MKV_ASSERT(qp->kind == QP_RC && qp->state == QP_NEW);
 	if (!connect_numbers_fit(qp->hub->d, p))
 		return (MKV_E_PEER);
 	if ((e = connect_to_rtr(qp, p)) != 0 || (e = connect_to_rts(qp, p)) != 0) {
 		mkv_rdma_qp_fail(qp);
-		return (connect_err(e));
+		return (qp_path_err(e));
 	}
 	qp->state = QP_READY;
 	return (0);

@@ -48,14 +48,14 @@ qp_post(struct mkv_rdma_qp *qp)
 	qp->unsignalled = 0;
 	qp->staged = 0;
 	qp->hub->count.doorbells++;
-	e = qp->hub->v->post_send(qp->qp, qp->wr, &bad);
+	e = qp->kind == QP_INITIATOR ? dc_post(qp, n) : qp->hub->v->post_send(qp->qp, qp->wr, &bad);
 	taken = e == 0 ? n : bad >= qp->wr && bad < qp->wr + n ? (uint32_t)(bad - qp->wr) : 0;
 	qp->posted += taken;
 	qp->hub->count.wrs += taken;
 	if (e == 0)
 		return;
 	snprintf(why, sizeof(why), "the device takes no work request: %s", strerror(e));
-	qp_break(qp, why, 0);
+	qp_break(qp, MKV_RDMA_FAULT_OTHER, why, 0);
 }
 
 /* The next of the batch, empty but for its number and its piece. NULL: broken, it will come back as it is. */

@@ -157,7 +157,7 @@ real_dc_post(struct ibv_qp *qp, const struct mkv_verbs_dc_wr *wr, unsigned n)
 	ibv_wr_start(x);
 	for (unsigned i = 0; i < n; i++) {
 		x->wr_id = wr[i].wr_id;
-		x->wr_flags = wr[i].flags;
+		x->wr_flags = wr[i].flags & ~(unsigned)IBV_SEND_INLINE;	/* the setter says so */
 		if (wr[i].opcode == IBV_WR_RDMA_READ)
 			ibv_wr_rdma_read(x, wr[i].rkey, wr[i].remote);
 		else if (wr[i].opcode == IBV_WR_RDMA_WRITE)

@@ -19,8 +19,8 @@
 #include "common/base/assert.h"
 #include "common/base/clock.h"
 #include "common/base/err.h"
+#include "common/rdma/dc.h"
 #include "common/rdma/mem.h"
-#include "common/rdma/qp.h"
 #include "tests/lib/rnd.h"
 
 #define MIB		(1024u * 1024u)
@@ -498,9 +498,10 @@ main(int argc, char **argv)
 		return (far_end());
 	side_open(&a, names[0]);
 	side_open(&b, names[1]);
-	printf("%s port %u GID %d MTU %u %u Mbit/s rd_atomic %u/%u class %u level %u dc %d odp %d\n", a.dev->name, a.dev->port, a.dev->gid_index,
+	printf("%s port %u GID %d MTU %u %u Mbit/s rd_atomic %u/%u class %u level %u odp %d\n", a.dev->name, a.dev->port, a.dev->gid_index,
 	    (unsigned)a.dev->mtu_bytes, (unsigned)a.dev->speed_mbit, a.dev->rd_atomic_out, a.dev->rd_atomic_in, a.dev->traffic_class, a.dev->service_level,
-	    a.dev->dc, a.dev->odp);
+	    a.dev->odp);
+	puts(mkv_rdma_dc_try(a.hub, why, sizeof(why)) ? "DC can be used" : why);
 	for (unsigned i = 0; i < MKV_ARRAY_LEN(test); i++)
 		if (argc == 3 || strcmp(argv[3], test[i].name) == 0)
 			test[i].run(&a, &b);

@@ -60,7 +60,7 @@ what_a_device_is(void **state)
 	assert_int_equal(d->speed_mbit, 100000);
 	assert_int_equal(d->rd_atomic_in, 16);
 	assert_int_equal(d->rd_atomic_out, 16);
-	assert_int_equal(d->traffic_class | d->service_level | d->dc | d->odp, 0);
+	assert_int_equal(d->traffic_class | d->service_level | d->odp, 0);
 	assert_memory_equal(d->address, "\0\0\0\0\0\0\0\0\0\0\xff\xff\x0a\x4d\0\x01", 16);
 	assert_memory_equal(d->gid.raw, d->address, 16);
 	assert_int_equal(mkv_rdma_dev_is_up(d), 1);
@@ -425,21 +425,6 @@ whatever_fails_leaves_nothing(void **state)
 	}
 }
 
-/* Built without mlx5dv, or not of that make: no DC, and nobody asks further. */
-static void
-no_dc_is_no_error(void **state)
-{
-	struct mkv_verbs v = *fv_verbs();
-	struct mkv_rdma_dev *d;
-
-	(void)state;
-	fv_start(1);
-	v.dc_supported = NULL;
-	assert_int_equal(mkv_rdma_dev_open(&d, &v, &plain, why, sizeof(why)), 0);
-	assert_int_equal(d->dc, 0);
-	mkv_rdma_dev_close(&d);
-}
-
 int
 main(void)
 {
@@ -455,7 +440,6 @@ main(void)
 		cmocka_unit_test(speeds_are_known),
 		cmocka_unit_test(events_are_told),
 		cmocka_unit_test(whatever_fails_leaves_nothing),
-		cmocka_unit_test(no_dc_is_no_error),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -96,19 +96,25 @@ up_broken(struct mkv_rdma_qp *qp, const char *why)
 static const struct mkv_rdma_qp_ops up_ops = { up_recv, up_done, up_broken };
 
 static inline void
-up_open(struct up *u, const char *device)
+up_open_by(struct up *u, const char *device, const struct mkv_verbs *v, uint32_t sends)
 {
 	struct mkv_rdma_conf c = { .device = device, .gid_index = -1, .traffic_class = -1, .service_level = -1 };
-	struct mkv_rdma_hub_conf hc = { .recvs = UP_RECVS, .recv_bytes = UP_RECV_BYTES, .sends_max = 4 * UP_SENDS };
+	struct mkv_rdma_hub_conf hc = { .recvs = UP_RECVS, .recv_bytes = UP_RECV_BYTES, .sends_max = sends };
 	char why[512] = "";
 
 	memset(u, 0, sizeof(*u));
-	assert_int_equal(mkv_rdma_dev_open(&u->dev, fv_verbs(), &c, why, sizeof(why)), 0);
+	assert_int_equal(mkv_rdma_dev_open(&u->dev, v, &c, why, sizeof(why)), 0);
 	assert_int_equal(mkv_rdma_hub_open(&u->hub, u->dev, &hc, why, sizeof(why)), 0);
 	u->area = calloc(1, UP_AREA);
 	assert_non_null(u->area);
 	assert_int_equal(mkv_rdma_mem_add(&u->mem, u->dev, u->area, UP_AREA, MKV_RDMA_READABLE | MKV_RDMA_WRITABLE, why, sizeof(why)), 0);
 	assert_int_equal(mkv_rdma_mem_keys(u->mem, u->area, &u->lkey, &u->rkey), UP_AREA);
+}
+
+static inline void
+up_open(struct up *u, const char *device)
+{
+	up_open_by(u, device, fv_verbs(), 4 * UP_SENDS);
 }
 
 static inline void

@@ -274,6 +274,17 @@ pool_join_fail(struct mkv_sup *s)
 	proc_break(p, "begins again, empty");
 }
 
+/* All logs have been passed on. Where nobody was in service there was none: who served while the joiner was away has set its log_lost by leaving. */
+static void
+pool_join_apply(struct mkv_sup *s)
+{
+	for (uint32_t i = 0; i < s->drive_count; i++)
+		if (s->pool[i].asked)
+			return;
+	s->join = POOL_JOIN_APPLY;
+	pool_tell_drive(s, s->joiner);
+}
+
 static void
 pool_ask_logs(struct mkv_sup *s)
 {
@@ -293,6 +304,7 @@ pool_ask_logs(struct mkv_sup *s)
 		if (s->pool[i].asked)
 			proc_send(sup_drive(s, i), &m, NULL, 0);
 	}
+	pool_join_apply(s);
 }
 
 void
@@ -317,11 +329,7 @@ pool_on_log(struct proc *drive, const Mkv__Ctl__AwayLog *l)
 	if (!l->last)
 		return;
 	s->pool[drive->index].asked = 0;
-	for (uint32_t i = 0; i < s->drive_count; i++)
-		if (s->pool[i].asked)
-			return;
-	s->join = POOL_JOIN_APPLY;
-	pool_tell_drive(s, s->joiner);
+	pool_join_apply(s);
 }
 
 /* A drive that runs and is out of service: in at once if it begins empty, else by the logs, one after the other. */

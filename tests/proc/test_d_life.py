@@ -161,6 +161,22 @@ def test_a_lost_log_empties_the_drive_that_comes_back(five):
     assert read_all(five, 200, versions=(1, 2))[0] < 200
 
 
+@pytest.mark.parametrize("drives", [1, 3])
+def test_all_are_stopped_and_started(server_factory, drives):
+    """Nobody is in service who could say what was written meanwhile, and nothing was."""
+    s = server_factory(drives=drives, drive_bytes="128MiB")
+    fill(s, 60)
+    for i in range(2):
+        ctl(s, "stop")
+        assert set(states(s).values()) <= {"absent", "failed"}
+        ctl(s, "start")
+        wait_states(s, {d: "online" for d in range(drives)})
+        hits, _ = read_all(s, 60, versions=(1, 2))
+        assert hits == 60 or drives > 1, "the only drive keeps what it had"
+        fill(s, 60, version=2)
+        assert read_all(s, 60, versions=(2,))[0] == 60
+
+
 def test_away_over_a_restart_of_the_server(five):
     fill(five, 200)
     ctl(five, "stop", "drive:1")

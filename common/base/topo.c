@@ -160,6 +160,43 @@ mkv_topo_node_cpus(const char *sys, int node, struct mkv_os_cpus *out)
 	return (any ? 0 : MKV_E_UNSUPPORTED);
 }
 
+/* Which of those that are online a node is, from 0; -1: it is not. */
+static int
+topo_node_place(const char *sys, unsigned node)
+{
+	unsigned first, last, before = 0;
+	char text[TOPO_TEXT];
+	const char *at = text;
+
+	if (topo_read(sys, "devices/system/node/online", text, sizeof(text)) != 0)
+		return (-1);
+	while (topo_range(&at, &first, &last) == 1 && last < TOPO_NODES_MAX) {
+		if (node >= first && node <= last)
+			return ((int)(before + node - first));
+		before += last - first + 1;
+	}
+	return (-1);
+}
+
+/* A number for each node that is online, in their order. */
+int
+mkv_topo_node_distance(const char *sys, int from, int to)
+{
+	char name[64], text[TOPO_TEXT];
+	const char *at = text;
+	int place, n = 0, d;
+
+	if (from < 0 || to < 0)
+		return (-1);
+	snprintf(name, sizeof(name), "devices/system/node/node%d/distance", from);
+	if ((place = topo_node_place(sys, (unsigned)to)) < 0 || topo_read(sys, name, text, sizeof(text)) != 0)
+		return (-1);
+	for (; sscanf(at, "%d%n", &d, &n) == 1 && d > 0; at += n)
+		if (place-- == 0)
+			return (d);
+	return (-1);
+}
+
 /* ---- devices ---- */
 
 /* dir is the real path of a device's directory: its own number, or that of the nearest one above. The first "pciDDDD:BB" is the root it hangs on. */

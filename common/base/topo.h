@@ -28,6 +28,8 @@ int	mkv_topo_shmem_huge(const char *sys);
 
 unsigned mkv_topo_node_count(const char *sys);			/* that have processors; 1 if nobody says */
 int	mkv_topo_node_cpus(const char *sys, int node, struct mkv_os_cpus *out);	/* 0 or MKV_E_UNSUPPORTED */
+/* As the kernel tells it: 10 on the same node, more the further; -1: not known. */
+int	mkv_topo_node_distance(const char *sys, int from, int to);
 
 struct mkv_topo_place {
 	int		node;		/* NUMA node; -1: not known */

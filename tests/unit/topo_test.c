@@ -108,6 +108,28 @@ nodes_and_their_processors(void **state MKV_UNUSED)
 }
 
 static void
+nodes_and_their_distances(void **state MKV_UNUSED)
+{
+	static const char *const nonsense[] = { "", "10", "10 far", "10 -21 31" };
+
+	assert_int_equal(mkv_topo_node_distance(sys, 0, 0), -1);	/* nobody says */
+	sysfs_write(sys, "devices/system/node/online", "0,2-3");
+	sysfs_write(sys, "devices/system/node/node0/distance", "10 21 31");
+	assert_int_equal(mkv_topo_node_distance(sys, 0, 0), 10);
+	assert_int_equal(mkv_topo_node_distance(sys, 0, 2), 21);	/* the second that is online */
+	assert_int_equal(mkv_topo_node_distance(sys, 0, 3), 31);
+	assert_int_equal(mkv_topo_node_distance(sys, 0, 1), -1);
+	assert_int_equal(mkv_topo_node_distance(sys, 0, 4), -1);
+	assert_int_equal(mkv_topo_node_distance(sys, 2, 0), -1);
+	assert_int_equal(mkv_topo_node_distance(sys, -1, 0), -1);
+	assert_int_equal(mkv_topo_node_distance(sys, 0, -1), -1);
+	for (unsigned i = 0; i < MKV_ARRAY_LEN(nonsense); i++) {
+		sysfs_write(sys, "devices/system/node/node0/distance", nonsense[i]);
+		assert_int_equal(mkv_topo_node_distance(sys, 0, 2), -1);
+	}
+}
+
+static void
 at(const char *number, int node, int domain)
 {
 	struct mkv_topo_place p;
@@ -225,6 +247,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(pages_of_a_size, fresh, gone),
 		cmocka_unit_test_setup_teardown(advice_for_shared_memory, fresh, gone),
 		cmocka_unit_test_setup_teardown(nodes_and_their_processors, fresh, gone),
+		cmocka_unit_test_setup_teardown(nodes_and_their_distances, fresh, gone),
 		cmocka_unit_test_setup_teardown(drives_and_their_parts, fresh, gone),
 		cmocka_unit_test_setup_teardown(devices_on_devices, fresh, gone),
 		cmocka_unit_test_setup_teardown(namespaces_of_several_controllers, fresh, gone),

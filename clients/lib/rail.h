@@ -27,8 +27,9 @@ struct slot;
 
 /* ---- the handle: rail_dev.c, rail_reg.c ---- */
 
-/* Tests: these instead of rdma-core's. Set before a handle is opened. */
+/* Tests: these instead of rdma-core's, and another sysfs. Set before a handle is opened. */
 extern const struct mkv_verbs *mkv_client_verbs;
+extern const char *mkv_client_sys;
 
 int	mkv_rail_wanted(const struct conf *cf);			/* 1: this build can, and the transport may be RDMA */
 /* 0. Transport `rdma`: module and device must be there (MKV_E_UNSUPPORTED, MKV_E_CONFIG, MKV_E_NOMEM with a sentence); `auto`: when the first rail is met. */

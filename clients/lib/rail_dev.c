@@ -3,7 +3,8 @@
  *
  * Any thread; f->mutex over everything. Owns the devices. A device stays open while a hub uses it; when it is gone (or its GID is another) it is closed with
  * the last of them and opened again by the next try.
- * Fails: no module, no device, none that fits a rail: a sentence, and the next try after a second.
+ * Fails: no module, no device, none that fits a rail: a sentence, and the next try after a second. A list of devices that makes no sense, and with transport `rdma` one
+ * that is not there: the handle does not open.
  */
 #include "config.h"
 
@@ -20,10 +21,15 @@
 #include "common/base/hash.h"
 
 #define FIND_AGAIN_NS	(1000 * MKV_NS_PER_MS)
-#define NUMA_SAME	10		/* the kernel's unit of distance */
+#define NUMA_SAME	10u		/* the kernel's unit of distance */
+#define NUMA_OTHER	20u
+#define NUMA_UNKNOWN	15u
+#define NUMA_MOST	254u
+#define HOST_DEVS_MAX	64u		/* whose names are looked at */
 #define DISCARD_PORT	9
 
 const struct mkv_verbs *mkv_client_verbs;
+const char *mkv_client_sys = MKV_TOPO_SYS;
 
 int
 mkv_rail_wanted(const struct conf *cf)
@@ -33,34 +39,53 @@ mkv_rail_wanted(const struct conf *cf)
 
 /* ---- finding and opening ---- */
 
-/* "mlx5_0,mlx5_1" */
-static void
+static int
+fabric_has(const struct fabric *f, const char *name, size_t n)
+{
+	for (unsigned i = 0; i < f->n; i++)
+		if (strlen(f->d[i].name) == n && memcmp(f->d[i].name, name, n) == 0)
+			return (1);
+	return (0);
+}
+
+/* "mlx5_0,mlx5_1": 0; MKV_E_CONFIG. */
+static int
 fabric_named(struct fabric *f, const char *list)
 {
 	size_t n;
 
-	for (const char *s = list; *s != '\0' && f->n < RDMA_DEVS_MAX; s += n) {
+	for (const char *s = list; *s != '\0'; s += n) {
 		s += strspn(s, ", \t");
 		n = strcspn(s, ", \t");
-		if (n > 0 && n < MKV_RDMA_NAME_BYTES)
-			memcpy(f->d[f->n++].name, s, n);
+		if (n == 0 || fabric_has(f, s, n))
+			continue;
+		if (n >= MKV_RDMA_NAME_BYTES || f->n == RDMA_DEVS_MAX) {
+			(void)snprintf(f->why, sizeof(f->why), n >= MKV_RDMA_NAME_BYTES ? "rdma_devices: no RDMA device has so long a name as \"%.*s\"" :
+			    "rdma_devices: \"%.*s\" is one device too many, %u is the most", (int)MKV_MIN(n, 200u), s, RDMA_DEVS_MAX);
+			return (MKV_E_CONFIG);
+		}
+		memcpy(f->d[f->n++].name, s, n);
 	}
+	return (0);
 }
 
+static int
+fabric_load(struct fabric *f)
+{
+	if (f->v == NULL && (f->v = mkv_client_verbs) == NULL)
+		f->v = mkv_verbs_load(f->why, sizeof(f->why));
+	return (f->v != NULL ? 0 : MKV_E_UNSUPPORTED);
+}
+
+/* All that are there, if none were named. */
 static int
 fabric_find(struct fabric *f)
 {
 	char names[RDMA_DEVS_MAX][MKV_RDMA_NAME_BYTES];
 	int n;
 
-	if (f->n > 0)
-		return (0);
-	if (f->v == NULL && (f->v = mkv_client_verbs) == NULL && (f->v = mkv_verbs_load(f->why, sizeof(f->why))) == NULL)
-		return (MKV_E_UNSUPPORTED);
-	if (f->c->cf.rdma_devices[0] != '\0') {
-		fabric_named(f, f->c->cf.rdma_devices);
-		return (0);
-	}
+	if ((n = fabric_load(f)) != 0 || f->n > 0)
+		return (n);
 	if ((n = mkv_rdma_dev_names(f->v, names, RDMA_DEVS_MAX)) < 0) {
 		(void)snprintf(f->why, sizeof(f->why), "RDMA devices cannot be listed: %s", mkv_err(n));
 		return (n);
@@ -73,20 +98,28 @@ fabric_find(struct fabric *f)
 	return (f->n > 0 ? 0 : MKV_E_UNSUPPORTED);
 }
 
+/* What was named by hand is meant: the others are no substitute. 0; MKV_E_UNSUPPORTED: one is not there. */
 static int
-fabric_numa(const char *device)
+fabric_all_there(struct fabric *f)
 {
-	char path[256];
-	int node = -1;
-	FILE *f;
+	char names[HOST_DEVS_MAX][MKV_RDMA_NAME_BYTES], all[256] = "";
+	int n = mkv_rdma_dev_names(f->v, names, HOST_DEVS_MAX), k;
+	size_t at = 0;
 
-	(void)snprintf(path, sizeof(path), "/sys/class/infiniband/%s/device/numa_node", device);
-	if ((f = fopen(path, "re")) == NULL)
-		return (-1);
-	if (fscanf(f, "%d", &node) != 1)
-		node = -1;
-	(void)fclose(f);
-	return (node);
+	if (n > (int)HOST_DEVS_MAX)
+		return (0);				/* opening will tell */
+	for (unsigned i = 0; i < f->n; i++) {
+		for (k = 0; k < n && strcmp(names[k], f->d[i].name) != 0; k++)
+			;
+		if (k < n)
+			continue;
+		for (k = 0; k < n && at < sizeof(all); k++)
+			at += (size_t)snprintf(all + at, sizeof(all) - at, "%s%s", k > 0 ? ", " : "", names[k]);
+		(void)snprintf(f->why, sizeof(f->why), "rdma_devices (MEMKV_RDMA_DEVICES) names %s, and this host has no such RDMA device; there is: %s",
+		    f->d[i].name, n > 0 ? all : "none");
+		return (MKV_E_UNSUPPORTED);
+	}
+	return (0);
 }
 
 static void
@@ -102,7 +135,7 @@ fabric_open_one(struct fabric *f, struct fabric_dev *d)
 		return;
 	}
 	d->gone = 0;
-	d->numa_node = fabric_numa(d->name);
+	mkv_topo_rdma(mkv_client_sys, d->name, &d->place);
 }
 
 /* Under the mutex. Devices that are not there, or whose port is down, are looked at again later. */
@@ -128,7 +161,7 @@ int
 mkv_fabric_open(struct mkv_client *c, char *why)
 {
 	struct fabric *f;
-	int r = 0;
+	int r;
 
 	if (!mkv_rail_wanted(&c->cf))
 		return (0);
@@ -138,7 +171,9 @@ mkv_fabric_open(struct mkv_client *c, char *why)
 	(void)pthread_mutex_init(&f->mutex, NULL);
 	(void)pthread_mutex_init(&f->reg, NULL);
 	c->fabric = f;
-	if (c->cf.transport == MKV_TRANSPORT_RDMA && (r = fabric_ready(f)) != 0)
+	if ((r = fabric_named(f, c->cf.rdma_devices)) != 0)
+		(void)snprintf(why, WHY_BYTES, "%s", f->why);
+	else if (c->cf.transport == MKV_TRANSPORT_RDMA && ((r = fabric_load(f)) != 0 || (r = fabric_all_there(f)) != 0 || (r = fabric_ready(f)) != 0))
 		(void)snprintf(why, WHY_BYTES, "transport \"rdma\": %.450s", f->why);
 	return (r);
 }
@@ -231,18 +266,29 @@ route_fits(const struct mkv_rdma_dev *d, const struct mkv_wire_rail *w)
 	return (fits);
 }
 
-/* 0: it cannot be; else the larger the better. */
+/* From the node that this thread runs on. What is not known lies between this node and the others. */
+static unsigned
+device_distance(const struct fabric_dev *d)
+{
+	unsigned cpu, node;
+	int far;
+
+	if (d->place.node < 0 || getcpu(&cpu, &node) != 0)
+		return (NUMA_UNKNOWN);
+	if ((far = mkv_topo_node_distance(mkv_client_sys, (int)node, d->place.node)) < 0)
+		return (node == (unsigned)d->place.node ? NUMA_SAME : NUMA_OTHER);
+	return (MKV_MIN((unsigned)far, NUMA_MOST));
+}
+
+/* 0: it cannot be; else the larger the better: a route that is sure, then the distance, then chance. */
 static uint64_t
 device_score(const struct fabric_dev *d, const struct mkv_wire_rail *w, uint64_t spread)
 {
-	uint64_t route, near = 1;
-	unsigned cpu, node;
+	uint64_t route;
 
 	if (d->dev == NULL || d->gone || is_ipv4(w->gid) != is_ipv4(d->dev->gid.raw) || (route = (uint64_t)route_fits(d->dev, w)) == 0)
 		return (0);
-	if (d->numa_node >= 0 && getcpu(&cpu, &node) == 0)
-		near = node == (unsigned)d->numa_node ? 2 : 0;
-	return (route << 62 | near << 60 | (mkv_hash64(d->name, strlen(d->name), spread) >> 4) | 1);
+	return (route << 62 | (uint64_t)(NUMA_MOST + 1 - device_distance(d)) << 54 | mkv_hash64(d->name, strlen(d->name), spread) >> 10 | 1);
 }
 
 int

@@ -23,6 +23,7 @@
 
 #include "clients/lib/rail.h"
 #include "clients/lib/tcp_priv.h"
+#include "common/base/topo.h"
 #include "common/rdma/mem.h"
 #include "common/rdma/qp.h"
 
@@ -50,7 +51,8 @@ struct fabric_dev {
 	char		name[MKV_RDMA_NAME_BYTES];
 	struct mkv_rdma_dev *dev;		/* NULL: not open. Under fabric->mutex; who counts in users may read without */
 	unsigned	users;			/* hubs; the same */
-	int		gone, numa_node;
+	int		gone;
+	struct mkv_topo_place place;
 	uint64_t	not_before_ns;		/* the next try to open it */
 	_Atomic unsigned news;			/* raised when its queue pairs are worth nothing any more */
 };

@@ -11,9 +11,9 @@ import os
 import socket
 import struct
 
-HELLO, CONNECT, PING, CANCEL = 1, 2, 3, 4
+HELLO, CONNECT, PING, CANCEL, ATTACH = 1, 2, 3, 4, 5
 PUT, GET, EXISTS, DELETE, STAT, TOUCH, MATCH, LIST, INFO, REPORT = range(16, 26)
-F_REPLY, F_MORE, F_LONG_BODY, F_PAYLOAD, F_RESEND, F_ABORT = 1, 2, 4, 8, 16, 32
+F_REPLY, F_MORE, F_LONG_BODY, F_PAYLOAD, F_RESEND, F_ABORT, F_REMOTE = 1, 2, 4, 8, 16, 32, 64
 PUT_NO_CRC = 64
 SIZE_UNKNOWN = (1 << 64) - 1
 AUTH, PROTO, MISS, CORRUPT, TIMEOUT, CANCELLED, VERSION = 15, 17, 8, 11, 6, 21, 18
@@ -90,6 +90,10 @@ class Hdr:
         return cls(**dict(zip(cls.names, HDR.unpack(raw))))
 
 
+def mac(key, h, body):
+    return hmac.new(key, h.pack()[:64] + body, hashlib.sha256).digest()
+
+
 class Wire:
     def __init__(self, host, port, key=None, timeout=10):
         self.sock = socket.create_connection((host, port), timeout)
@@ -126,7 +130,7 @@ class Wire:
     # ---- frames ----------------------------------------------------------------------------------------------------------------
 
     def sign(self, h, body):
-        h.mac = hmac.new(self.c2s, h.pack()[:64] + body, hashlib.sha256).digest()
+        h.mac = mac(self.c2s, h, body)
         return h
 
     def frame(self, op, body=b"", payload=b"", flags=0, rid=None, **kw):
@@ -155,8 +159,7 @@ class Wire:
         body = self.recv_exact(h.body_bytes)
         payload = self.recv_exact(h.payload_bytes)
         if self.s2c and h.session_id:
-            want = hmac.new(self.s2c, h.pack()[:64] + body, hashlib.sha256).digest()
-            assert hmac.compare_digest(want, h.mac), "the server's MAC is wrong"
+            assert hmac.compare_digest(mac(self.s2c, h, body), h.mac), "the server's MAC is wrong"
             self.counter_in += 1
             assert h.counter == self.counter_in
         return h, body, payload
@@ -176,8 +179,9 @@ class Wire:
         self.rails = [reply[88 + i * 80:168 + i * 80] for i in range(int.from_bytes(reply[2:4], "little"))]
         transcript = hashlib.sha256(sent + h.pack() + reply).digest()
         front = hkdf(self.cred, b"", b"memkv1 front" + struct.pack("<I", self.front_id), 32)
-        self.c2s, self._s2c = (hkdf(front, nonce + nonce_s, b"memkv1" + struct.pack("<BHI", d, 0, self.front_id) + transcript, 32)
-                               for d in (1, 2))
+        self.keys_of = lambda channel: [hkdf(front, nonce + nonce_s, b"memkv1" + struct.pack("<BHI", d, channel, self.front_id) + transcript, 32)
+                                        for d in (1, 2)]
+        self.c2s, self._s2c = self.keys_of(0)
         return h
 
     def connect(self):

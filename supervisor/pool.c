@@ -63,6 +63,12 @@ pool_online(const struct mkv_sup *s)
 	return (n);
 }
 
+int
+pool_gone(const struct proc *p)
+{
+	return (proc_is_drive(p) && pool_row(p->sup, p->index)->state == MKV_DRIVE_REMOVED);
+}
+
 uint32_t
 pool_removed(const struct mkv_sup *s)
 {

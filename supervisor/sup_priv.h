@@ -331,6 +331,7 @@ int		pool_forgets(const struct mkv_sup *s, uint32_t i);
 void		pool_purged(struct mkv_sup *s, uint32_t i);		/* a namespace, while i is away: what i has of it is in no log */
 enum mkv_drive_state pool_state(const struct mkv_sup *s, uint32_t i);	/* for eyes: RESTARTING as well */
 uint32_t	pool_online(const struct mkv_sup *s);
+int		pool_gone(const struct proc *p);			/* of a drive that was removed */
 uint32_t	pool_removed(const struct mkv_sup *s);
 int		pool_others(const struct mkv_sup *s, uint32_t drive);
 int		pool_served(const struct mkv_sup *s);			/* fronts go by what is decided */

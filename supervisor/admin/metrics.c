@@ -87,6 +87,13 @@ metrics_process(FILE *f, const char *name, const char *process, const struct mkv
 		metrics_values(f, name, process, m, id, milli);
 }
 
+/* What a removed drive holds or has left is nobody's any more; what it has done stays done. */
+static int
+metrics_counts(const struct proc *p, enum mkv_metric id)
+{
+	return (mkv_metric_table[id].kind != MKV_METRIC_GAUGE || !pool_gone(p));
+}
+
 static void
 metrics_row(FILE *f, struct mkv_sup *s, enum mkv_metric id)
 {
@@ -103,7 +110,7 @@ metrics_row(FILE *f, struct mkv_sup *s, enum mkv_metric id)
 		return;
 	}
 	for (uint32_t i = 0; i < s->proc_count; i++)
-		if ((row->proc == MKV_METRIC_DRIVE) == proc_is_drive(&s->proc[i]))
+		if ((row->proc == MKV_METRIC_DRIVE) == proc_is_drive(&s->proc[i]) && metrics_counts(&s->proc[i], id))
 			metrics_process(f, name, s->proc[i].child.name, s->proc[i].metrics, id, milli != NULL);
 }
 
@@ -115,7 +122,8 @@ metrics_sum(const struct mkv_sup *s, enum mkv_metric id)
 	uint64_t sum = 0;
 
 	for (uint32_t i = 0; i < s->proc_count; i++)
-		sum += mkv_metric_get(s->proc[i].metrics, id, 0);
+		if (metrics_counts(&s->proc[i], id))
+			sum += mkv_metric_get(s->proc[i].metrics, id, 0);
 	return (sum);
 }
 
@@ -148,7 +156,8 @@ metrics_children(FILE *f, struct mkv_sup *s)
 {
 	fprintf(f, "# HELP memkv_process_up 1 for a child that serves\n# TYPE memkv_process_up gauge\n");
 	for (uint32_t i = 0; i < s->proc_count; i++)
-		fprintf(f, "memkv_process_up{process=\"%s\"} %d\n", s->proc[i].child.name, s->proc[i].child.state == CHILD_RUNNING);
+		if (!pool_gone(&s->proc[i]))
+			fprintf(f, "memkv_process_up{process=\"%s\"} %d\n", s->proc[i].child.name, s->proc[i].child.state == CHILD_RUNNING);
 	fprintf(f, "# HELP memkv_process_restarts_total starts after an unexpected end\n# TYPE memkv_process_restarts_total counter\n");
 	for (uint32_t i = 0; i < s->proc_count; i++)
 		fprintf(f, "memkv_process_restarts_total{process=\"%s\"} %" PRIu32 "\n", s->proc[i].child.name, s->proc[i].child.restart_count);

@@ -113,6 +113,8 @@ status_storage(const struct mkv_sup *s)
 
 	for (uint32_t i = 0; i < s->drive_count; i++) {
 		json_array_append_new(devices, status_device(s, i));
+		if (pool_gone(&s->proc[s->front_count + i]))
+			continue;
 		raw += s->pool[i].total_bytes;
 		usable += status_usable(s, i);
 		used += status_used(s, i);
@@ -204,7 +206,8 @@ admin_status(struct mkv_sup *s, size_t *bytes)
 	json_t *processes = json_array();
 
 	for (uint32_t i = 0; i < s->proc_count; i++)
-		json_array_append_new(processes, status_process(&s->proc[i]));
+		if (!pool_gone(&s->proc[i]))
+			json_array_append_new(processes, status_process(&s->proc[i]));
 	return (status_text(json_pack("{s:s,s:o,s:s,s:I,s:I,s:s,s:o,s:o,s:o,s:o}", "status", status_health(s), "server_id",
 	    status_hex(s->state.server_id, sizeof(s->state.server_id)), "version", PACKAGE_VERSION, "epoch", (json_int_t)s->state.epoch,
 	    "uptime_s", (json_int_t)((mkv_now_ns() - s->started_ns) / MKV_NS_PER_SEC), "auth_key", s->keys.now.dev ? "dev" : "explicit",

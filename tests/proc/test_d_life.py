@@ -300,6 +300,23 @@ def test_a_removed_drive_is_brought_back_empty(five):
     assert len(gone) >= 200 - hits - 60, "what it had is not there again"
 
 
+def test_a_removed_drive_is_in_no_sum_and_no_alert(server_factory):
+    s = server_factory(drives=3, drive_bytes="128MiB")
+    fill(s, 60)
+    before = json.loads(s.http("/v1/status"))["storage"]
+    drive(s, "drain", "1", "--now")
+    wait_states(s, {1: "removed"})
+    text, status = s.http("/v1/metrics"), json.loads(s.http("/v1/status"))
+    assert 'memkv_process_up{process="drive:2"} 1' in text and 'memkv_process_up{process="drive:1"}' not in text
+    assert 'memkv_drive_objects{process="drive:1"}' not in text and 'memkv_drive_puts_total{process="drive:1"}' in text
+    assert "drive:1" not in {p["name"] for p in status["processes"]}
+    assert [d["state"] for d in status["storage"]["devices"]] == ["online", "removed", "online"]
+    for what in ("raw_bytes_total", "usable_bytes_total"):
+        assert status["storage"][what] == before[what] * 2 // 3
+    assert f"\nmemkv_storage_usable_bytes {status['storage']['usable_bytes_total']}\n" in text
+    assert status["status"] == "healthy"
+
+
 def test_added_drive_is_there_after_a_restart(five):
     drive(five, "add", os.path.join(five.data, "new.dat"), "--size", "128MiB")
     wait_states(five, {5: "online"})

@@ -511,7 +511,9 @@ ctl_main(int argc, char **argv)
 		status = ctl_fail(2, MKV_E_INVAL, "%s", why);
 	else if (o.version)
 		printf("memkvctl %s\n", PACKAGE_VERSION);
-	else if (o.help || (n == 1 && strcmp(words[0], "help") == 0))
+	else if (n == 2 && strcmp(words[0], "help") == 0 && ctl_command(words[1]) == NULL)
+		status = ctl_unknown(words[1]);
+	else if (o.help || (n > 0 && strcmp(words[0], "help") == 0))
 		ctl_help(stdout);
 	else if (n == 0) {
 		status = ctl_json ? ctl_fail(2, MKV_E_INVAL, "a command is missing; memkvctl help lists them") : 2;

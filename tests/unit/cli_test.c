@@ -172,6 +172,9 @@ wrong_usage_is_2_and_help_is_0(void **state)
 	assert_int_equal(memkv("memkv", "help", "errors", NULL), CLI_DONE);
 	assert_int_equal(memkv("memkv", "help", "put", NULL), CLI_DONE);
 	assert_int_equal(memkv("memkv", "help", "nonsense", NULL), CLI_USAGE);
+	assert_int_equal(memkv("memkvctl", "help", NULL), CLI_DONE);
+	assert_int_equal(memkv("memkvctl", "help", "drive", NULL), CLI_DONE);
+	assert_int_equal(memkv("memkvctl", "help", "nonsense", NULL), CLI_USAGE);
 	assert_int_equal(memkv("memkv", "put", "--help", NULL), CLI_DONE);
 	assert_int_equal(memkv("memkv", "bench", "replay", "--help", NULL), CLI_DONE);
 	assert_int_equal(memkv("memkv", "put", "key", "/nonexistent/file", NULL), CLI_FAILED);

@@ -87,21 +87,37 @@ drive_hex(char dst[33], const uint8_t uuid[16])
 		snprintf(dst + 2 * i, 3, "%02x", uuid[i]);
 }
 
+/* With or without the hyphens that memkv drive and memkv setup write. */
+static int
+drive_uuid_is(const uint8_t uuid[16], const char *id)
+{
+	char hex[33];
+	size_t n = 0;
+
+	drive_hex(hex, uuid);
+	for (; *id != '\0'; id++) {
+		if (*id == '-')
+			continue;
+		if (*id != hex[n])		/* the NUL at its end as well */
+			return (0);
+		n++;
+	}
+	return (n == 32);
+}
+
 /* -1: none. */
 static int
 drive_named(const struct mkv_sup *s, const char *id)
 {
 	const char *number = strncmp(id, "drive:", 6) == 0 ? id + 6 : id;
-	char hex[33], *end;
+	char *end;
 	unsigned long n = strtoul(number, &end, 10);
 
 	if (end != number && *end == '\0')
 		return (n < s->drive_count ? (int)n : -1);
-	for (uint32_t i = 0; i < s->drive_count; i++) {
-		drive_hex(hex, pool_row(s, i)->uuid);
-		if (strcmp(s->conf->drive[i].media, id) == 0 || (pool_row(s, i)->known && strcmp(hex, id) == 0))
+	for (uint32_t i = 0; i < s->drive_count; i++)
+		if (strcmp(s->conf->drive[i].media, id) == 0 || (pool_row(s, i)->known && drive_uuid_is(pool_row(s, i)->uuid, id)))
 			return ((int)i);
-	}
 	return (-1);
 }
 

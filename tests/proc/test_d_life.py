@@ -122,6 +122,11 @@ def test_list_and_locate(five):
     assert len(homes) > 1
     assert "no drive is called" in drive(five, "drain", "9", ok=False)["error"]
     assert "in service" in drive(five, "remove", "0", ok=False)["error"]
+    u = rows[3]["uuid"]
+    for name in (u, "-".join((u[:8], u[8:12], u[12:16], u[16:20], u[20:]))):        # as `memkv drive info` writes it
+        assert "in service" in drive(five, "remove", name, ok=False)["error"]
+    for name in (u[:31], u + "0", "-"):
+        assert "no drive is called" in drive(five, "remove", name, ok=False)["error"]
 
 
 def test_stop_and_start_brings_back_what_was_not_written(five):

@@ -222,9 +222,9 @@ admin_show_devices(const json_t *storage)
 	size_t i;
 
 	json_array_foreach(json_object_get(storage, "devices"), i, d)
-		printf("  drive %-9llu %-10s %s of %s used, by %s%s, %s\n", (unsigned long long)admin_number(d, "index"), admin_text(d, "state"),
+		printf("  drive %-9llu %-10s %s of %s used%s%s%s, %s\n", (unsigned long long)admin_number(d, "index"), admin_text(d, "state"),
 		    mkv_size_human(used, sizeof(used), admin_number(d, "used_bytes")),
-		    mkv_size_human(usable, sizeof(usable), admin_number(d, "usable_bytes")), admin_text(d, "io"),
+		    mkv_size_human(usable, sizeof(usable), admin_number(d, "usable_bytes")), admin_text(d, "io")[0] != '\0' ? ", by " : "", admin_text(d, "io"),
 		    json_is_true(json_object_get(d, "readonly")) ? ", read-only" : "", admin_text(d, "media"));
 }
 

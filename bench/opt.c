@@ -294,7 +294,7 @@ mkv_opt_help(FILE *to, const struct mkv_opt *rows, unsigned n, unsigned mask)
 			continue;
 		snprintf(left, sizeof(left), "%c%c%s --%s%s%s", rows[i].letter ? '-' : ' ', rows[i].letter ? rows[i].letter : ' ',
 		    rows[i].letter ? "," : " ", rows[i].name, rows[i].arg ? " " : "", rows[i].arg ? rows[i].arg : "");
-		fprintf(to, "  %-32s %s", left, rows[i].help);
+		fprintf(to, "  %-32s %s%s%s", left, rows[i].help, rows[i].type == MKV_OPT_CHOICE ? ": " : "", rows[i].type == MKV_OPT_CHOICE ? rows[i].limits : "");
 		if (rows[i].deflt != NULL)
 			fprintf(to, " (default %s)", rows[i].deflt);
 		fputc('\n', to);

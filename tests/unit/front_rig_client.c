@@ -147,16 +147,17 @@ static int
 client_take(struct rig_client *c)
 {
 	struct rig_frame *f = &c->f;
-	size_t all;
+	size_t all, pay;
 
 	if (c->in_bytes < sizeof(f->hdr))
 		return (0);
 	memcpy(&f->hdr, c->in, sizeof(f->hdr));
-	all = sizeof(f->hdr) + f->hdr.body_bytes + f->hdr.payload_bytes;
+	pay = (f->hdr.flags & MKV_WIRE_F_REMOTE) ? 0 : f->hdr.payload_bytes;	/* else it is there already */
+	all = sizeof(f->hdr) + f->hdr.body_bytes + pay;
 	if (c->in_bytes < all)
 		return (0);
 	memcpy(f->body, c->in + sizeof(f->hdr), f->hdr.body_bytes);
-	memcpy(f->payload, c->in + sizeof(f->hdr) + f->hdr.body_bytes, f->hdr.payload_bytes);
+	memcpy(f->payload, c->in + sizeof(f->hdr) + f->hdr.body_bytes, pay);
 	memmove(c->in, c->in + all, c->in_bytes - all);
 	c->in_bytes -= all;
 	if (c->s2c != NULL && f->hdr.counter != 0) {

@@ -65,6 +65,9 @@ static const int jail_calls_socket[] = {
 	SCMP_SYS(setsockopt), SCMP_SYS(getsockname), SCMP_SYS(getpeername),
 };
 
+/* Datagrams in batches, on the one socket that a rail has open. */
+static const int jail_calls_rail[] = { SCMP_SYS(recvmmsg), SCMP_SYS(sendmmsg) };
+
 /* ---- user ---- */
 
 static int
@@ -143,6 +146,8 @@ jail_allow_may(scmp_filter_ctx f, unsigned may)
 		r = jail_allow(f, jail_calls_socket, MKV_ARRAY_LEN(jail_calls_socket));
 	if (r == 0 && (may & MKV_JAIL_MAY_VERBS))
 		r = seccomp_rule_add_array(f, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, &verbs);
+	if (r == 0 && (may & MKV_JAIL_MAY_VERBS))
+		r = jail_allow(f, jail_calls_rail, MKV_ARRAY_LEN(jail_calls_rail));
 	return (r);
 }
 

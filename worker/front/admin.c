@@ -351,6 +351,8 @@ cancel_step(struct mkv_req *r)
 		mkv_req_end(o, MKV_E_CANCELLED, MKV_REASON_NONE, NULL, 0);
 		mkv_req_run(o);
 	}
+	if (o == NULL)
+		mkv_chan_cancelled(r->c, r->u.misc.cursor);
 	mkv_req_end(r, 0, MKV_REASON_NONE, NULL, 0);
 	return (MKV_NEXT_AGAIN);
 }

@@ -40,6 +40,7 @@ conn_reset(struct mkv_conn *c)
 	c->pay_ask = 0;
 	c->remote = NULL;
 	c->remote_channel = 0;
+	c->remote_carrier = 0;
 	memset(&c->s, 0, sizeof(c->s));
 	memset(&c->rx_io, 0, sizeof(c->rx_io));
 	memset(&c->tx_io, 0, sizeof(c->tx_io));
@@ -280,7 +281,7 @@ conn_frame_used(struct mkv_conn *c, enum mkv_take t)
 {
 	c->rx_head += MKV_WIRE_HDR_BYTES + c->hdr.body_bytes;
 	MKV_ASSERT(c->rx_head <= c->rx_tail);
-	c->pay_left = c->hdr.payload_bytes;
+	c->pay_left = (c->hdr.flags & MKV_WIRE_F_REMOTE) ? 0 : c->hdr.payload_bytes;
 	c->pay_pos = 0;
 	if (t == MKV_TAKE_PAYLOAD)
 		c->rx = c->rx_part->state == PART_RECV ? RX_PAYLOAD : RX_WAIT;
@@ -319,7 +320,7 @@ conn_frame(struct mkv_conn *c)
 	if (c->state != CONN_OPEN)
 		return (conn_handshake(c, body));
 	mkv_timer_disarm(c->f->timers, &c->rx_timer);
-	t = mkv_req_dispatch(c, &c->hdr, body);
+	t = (c->hdr.flags & MKV_WIRE_F_REMOTE) ? mkv_chan_frame(c, &c->hdr, body) : mkv_req_dispatch(c, &c->hdr, body);
 	if (!mkv_conn_alive(c))
 		return (MKV_NEXT_DONE);
 	switch (t) {

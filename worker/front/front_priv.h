@@ -95,6 +95,7 @@ struct mkv_conn {
 	/* a message of its channel that is being dispatched; NULL: a frame of the stream */
 	struct mkv_remote *remote;
 	uint16_t	remote_channel;
+	uint8_t		remote_carrier;		/* MKV_WIRE_CONTROL_*: by what its answer leaves */
 	/* send */
 	struct mkv_list	txq, tx_flight;
 	struct iovec	tx_iov[CONN_TX_IOV];
@@ -255,6 +256,8 @@ void		mkv_conn_run(struct mkv_conn *c);
 void		mkv_conn_payload(struct mkv_conn *c);			/* rx_part has its buffers */
 void		mkv_conn_discard(struct mkv_conn *c);			/* the waiting payload is not wanted any more */
 int		mkv_conn_alive(const struct mkv_conn *c);		/* reads or may still read */
+/* rail_ctl.c: a frame of the stream whose payload goes by the session's channel */
+enum mkv_take	mkv_chan_frame(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body);
 /* conn_tx.c */
 void		mkv_conn_send(struct mkv_conn *c, struct mkv_out *o);	/* o->done comes later, never from inside */
 void		mkv_conn_sent(struct mkv_conn *c, int res);

@@ -33,6 +33,7 @@ get_start(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
 	if (r->channel != 0) {
 		r->remote = *r->c->remote;
 		r->c->remote->rx = NULL;
+		r->c->remote->msg = NULL;
 		r->u.get.len = MKV_MIN(w->len, r->remote.bytes);
 	}
 	if (w->off > MKV_WIRE_VALUE_MAX)

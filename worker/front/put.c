@@ -162,6 +162,7 @@ put_take_segs(struct mkv_req *r, struct mkv_part *p, struct mkv_wire_in *in)
 	p->ack = r->u.put.more;
 	p->remote = *m;
 	m->rx = NULL;
+	m->msg = NULL;
 	return (0);
 }
 

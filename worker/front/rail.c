@@ -21,6 +21,8 @@
 static void	chan_recv(struct mkv_rdma_qp *qp, struct mkv_rdma_rx *rx);
 static void	line_broken(struct mkv_rdma_qp *qp, const char *why);
 
+#define RAIL_SINK_BYTES	4096u		/* a page, of which the flushes' byte is the first */
+
 static const struct mkv_rdma_qp_ops line_ops = { .recv = chan_recv, .done = xfer_done, .broken = line_broken };
 
 /* ---- The device ------------------------------------------------------------------------------------------------------------ */
@@ -31,7 +33,11 @@ rail_memory(struct mkv_rail *r, char *why, size_t why_bytes)
 	uint64_t bytes;
 	void *base = mkv_stage_base(r->f->stage, &bytes);
 
-	return (mkv_rdma_mem_add(&r->stage, r->dev, base, bytes, MKV_RDMA_LOCAL, why, why_bytes));
+	int e = mkv_rdma_mem_add(&r->stage, r->dev, base, bytes, MKV_RDMA_LOCAL, why, why_bytes);
+
+	if (e == 0 && (r->sink = aligned_alloc(RAIL_SINK_BYTES, RAIL_SINK_BYTES)) == NULL)
+		e = MKV_E_NOMEM;
+	return (e != 0 ? e : mkv_rdma_mem_add(&r->sink_mem, r->dev, r->sink, RAIL_SINK_BYTES, MKV_RDMA_LOCAL, why, why_bytes));
 }
 
 /* All that can be out is what the completion queue is made for: a device with a small one has fewer and shorter queue pairs. */
@@ -63,6 +69,9 @@ rail_chans(struct mkv_rail *r)
 		ch->rail = r;
 		mkv_list_init(&ch->broken);
 		mkv_list_init(&ch->held);
+		mkv_list_init(&ch->outs);
+		mkv_list_init(&ch->dirty);
+		mkv_answers_init(&ch->answers);
 	}
 	return (0);
 }
@@ -70,9 +79,11 @@ rail_chans(struct mkv_rail *r)
 static int
 rail_held(struct mkv_rail *r)
 {
-	if ((r->held = calloc(r->recvs, sizeof(*r->held))) == NULL)
+	const uint32_t n = r->recvs + CTL_MSGS;
+
+	if ((r->held = calloc(n, sizeof(*r->held))) == NULL)
 		return (MKV_E_NOMEM);
-	for (uint32_t i = 0; i < r->recvs; i++)
+	for (uint32_t i = 0; i < n; i++)
 		mkv_list_push_tail(&r->held_free, &r->held[i].link);
 	return (0);
 }
@@ -96,8 +107,9 @@ mkv_rail_open(struct mkv_rail **out, struct mkv_front *f, const struct mkv_verbs
 	mkv_list_init(&r->dirty);
 	mkv_list_init(&r->broken);
 	mkv_list_init(&r->held_free);
+	mkv_list_init(&r->ctl_dirty);
 	if ((e = mkv_rdma_dev_open(&r->dev, v, &d, why, why_bytes)) == 0 && (e = rail_hub(r, why, why_bytes)) == 0 &&
-	    (e = rail_memory(r, why, why_bytes)) == 0 && (e = rail_held(r)) == 0)
+	    (e = rail_memory(r, why, why_bytes)) == 0 && (e = rail_held(r)) == 0 && (e = ctl_open(r)) == 0)
 		e = rail_chans(r);
 	if (e != 0) {
 		mkv_rail_close(&r);
@@ -126,10 +138,13 @@ mkv_rail_close(struct mkv_rail **rp)
 	for (unsigned i = 0; i < MKV_FRONT_DRIVES_MAX; i++)
 		mkv_rdma_mem_drop(&r->arena[i]);
 	mkv_rdma_mem_drop(&r->stage);
+	mkv_rdma_mem_drop(&r->sink_mem);
+	ctl_close(r);
 	mkv_rdma_hub_close(&r->hub);
 	mkv_rdma_dev_close(&r->dev);
 	free(r->chans);
 	free(r->held);
+	free(r->sink);
 	if (r->f->rail == r)
 		r->f->rail = NULL;
 	r->magic = 0;
@@ -227,7 +242,18 @@ static void
 held_free(struct mkv_rail *rail, struct chan_held *m)
 {
 	m->rx = NULL;
+	m->msg = NULL;
 	mkv_list_push_tail(&rail->held_free, &m->link);
+}
+
+/* Nobody needs its bytes. */
+static void
+held_back(struct mkv_rail *rail, const struct chan_held *m)
+{
+	if (m->rx != NULL)
+		mkv_rdma_rx_back(rail->hub, m->rx);
+	if (m->msg != NULL)
+		ctl_msg_back(rail, m->msg);
 }
 
 static void
@@ -238,7 +264,7 @@ chan_drop_held(struct mkv_chan *ch)
 	while ((l = mkv_list_pop(&ch->held)) != NULL) {
 		struct chan_held *m = MKV_CONTAINER_OF(l, struct chan_held, link);
 
-		mkv_rdma_rx_back(ch->rail->hub, m->rx);
+		held_back(ch->rail, m);
 		held_free(ch->rail, m);
 	}
 	ch->n_held = 0;
@@ -267,12 +293,13 @@ chan_break(struct mkv_chan *ch, const char *why)
 	ch->state = CHAN_BROKEN;
 	mkv_rdma_qp_fail(ch->line->qp);
 	ch->rail->n_open--;
-	ch->rail->credits_left += ch->credits + CHAN_CREDITS_MORE;
+	ch->rail->credits_left += ch->receives;
 	if (why != NULL) {
 		mkv_metric_add(ch->rail->f->m, MKV_M_front_channels_broken_total, 0, 1);
 		mkv_log(MKV_EV_CHANNEL_BROKEN, "session=%" PRIx64 " channel=%u why=%s", ch->c->s.id, ch->number, why);
 	}
 	chan_drop_held(ch);
+	ctl_detach(ch);
 	xfer_break(ch->line);
 	chan_end_requests(ch);
 	mkv_list_push_tail(&ch->rail->broken, &ch->broken);
@@ -436,7 +463,7 @@ attach_reply(struct mkv_req *r, const struct mkv_chan *ch)
 	struct mkv_wire_attach a = {
 		.transport = MKV_FEATURE_RDMA_RC, .channel = ch->number, .qpn = mkv_rdma_qp_number(ch->line->qp), .psn = mkv_rdma_qp_psn(ch->line->qp),
 		.mtu_bytes = d->mtu_bytes, .recv_bytes = MKV_WIRE_RDMA_BYTES, .rd_atomic_in = d->rd_atomic_in, .rd_atomic_out = d->rd_atomic_out,
-		.lid = d->lid, .credits = ch->credits,
+		.lid = d->lid, .credits = ch->credits, .control = ch->control, .udp_port = ctl_port(ch),
 	};
 
 	memcpy(a.gid, d->gid.raw, sizeof(a.gid));
@@ -465,7 +492,7 @@ attach(struct mkv_req *r, struct mkv_chan *ch, const struct mkv_wire_attach *w)
 		return (MKV_E_UNSUPPORTED);
 	if (w->channel != ch->number + 1u || w->recv_bytes < LINE_SEND_BYTES || !mkv_wire_control_ok(w))
 		return (MKV_E_PROTO);
-	if (w->control != MKV_WIRE_CONTROL_RDMA)
+	if (!ctl_may(r->c, w))
 		return (MKV_E_UNSUPPORTED);
 	chan_break(ch, NULL);			/* the client has given it up */
 	if (ch->state != CHAN_NONE)
@@ -478,11 +505,14 @@ attach(struct mkv_req *r, struct mkv_chan *ch, const struct mkv_wire_attach *w)
 	ch->number = w->channel;
 	ch->credits = (uint16_t)credits;
 	ch->counter_in = ch->counter_out = 0;
+	/* What goes another way needs no receive; a PING by the queue pair proves the path in any case. */
+	ch->receives = (uint16_t)((w->control == MKV_WIRE_CONTROL_RDMA ? credits : 0) + CHAN_CREDITS_MORE);
 	if ((e = line_open(ch, sends)) != 0 || (e = attach_keys(ch)) != 0 || (e = attach_connect(ch, w)) != 0) {
 		attach_undo(ch);
 		return (e);
 	}
-	rail->credits_left -= credits + CHAN_CREDITS_MORE;
+	ctl_attach(ch, w);
+	rail->credits_left -= ch->receives;
 	rail->n_open++;
 	ch->state = CHAN_OPEN;
 	mkv_metric_add(rail->f->m, MKV_M_front_channels_opened_total, 0, 1);
@@ -535,7 +565,12 @@ message_check(struct mkv_chan *ch, const struct mkv_rdma_rx *rx)
 		return (MKV_E_PROTO);
 	if ((e = mkv_mac_check(ch->mac_in, h, MKV_WIRE_SIGNED_BYTES, h + 1, h->body_bytes, h->mac)) != 0)
 		return (e);
-	if (h->counter != ch->counter_in + 1 || h->session_id != ch->c->s.id || h->channel != ch->number)
+	if (h->session_id != ch->c->s.id || h->channel != ch->number)
+		return (MKV_E_AUTH);
+	/* With datagrams a channel has no order: their counters and these are of one row. */
+	if (ch->control == MKV_WIRE_CONTROL_UDP)
+		return (mkv_window_take(&ch->window, h->counter) ? 0 : MKV_E_AUTH);
+	if (h->counter != ch->counter_in + 1)
 		return (MKV_E_AUTH);
 	ch->counter_in++;
 	return (0);
@@ -560,26 +595,31 @@ chan_refuse(struct mkv_chan *ch, enum mkv_metric why, const char *what)
 static int
 message_dispatch(struct mkv_chan *ch, const struct chan_held *m)
 {
-	struct mkv_remote remote = { .rx = m->rx };
-	const struct mkv_hdr *h = rx_hdr(m->rx);
+	struct mkv_remote remote = { .rx = m->rx, .msg = m->msg };
+	const struct mkv_hdr *h = held_hdr(m);
 	struct mkv_conn *c = ch->c;
 	uint64_t hdr_ns = c->hdr_ns, until_ns = c->frame_until_ns;
 	enum mkv_take t;
 
+	if (m->over) {
+		held_back(ch->rail, m);
+		return (1);
+	}
 	/* The stream may be in the middle of a frame of its own. */
 	c->hdr_ns = m->came_ns;
 	c->frame_until_ns = m->until_ns;
 	c->remote = &remote;
 	c->remote_channel = ch->number;
+	c->remote_carrier = m->carrier;
 	t = mkv_req_dispatch(c, h, (const uint8_t *)(h + 1));
 	c->remote = NULL;
 	c->remote_channel = 0;
+	c->remote_carrier = 0;
 	c->hdr_ns = hdr_ns;
 	c->frame_until_ns = until_ns;
 	if (t == MKV_TAKE_HOLD)
 		return (0);
-	if (remote.rx != NULL)
-		mkv_rdma_rx_back(ch->rail->hub, remote.rx);
+	held_back(ch->rail, &(struct chan_held){ .rx = remote.rx, .msg = remote.msg });
 	if (t == MKV_TAKE_BREAK)
 		chan_refuse(ch, MKV_M_front_bad_frames_total, "a message that its request does not allow");
 	return (1);
@@ -590,7 +630,7 @@ static int
 held_has_before(const struct mkv_chan *ch, const struct mkv_list *end, uint64_t id)
 {
 	for (const struct mkv_list *it = ch->held.next; it != end; it = it->next)
-		if (rx_hdr(MKV_CONTAINER_OF(it, const struct chan_held, link)->rx)->request_id == id)
+		if (held_hdr(MKV_CONTAINER_OF(it, const struct chan_held, link))->request_id == id)
 			return (1);
 	return (0);
 }
@@ -610,7 +650,7 @@ chan_hold(struct mkv_chan *ch, const struct chan_held *m)
 	struct mkv_list *l;
 
 	if (ch->n_held == CHAN_HELD_MAX) {
-		mkv_rdma_rx_back(ch->rail->hub, m->rx);
+		held_back(ch->rail, m);
 		chan_refuse(ch, MKV_M_front_bad_frames_total, "more messages than were granted");
 		return;
 	}
@@ -620,13 +660,29 @@ chan_hold(struct mkv_chan *ch, const struct chan_held *m)
 	ch->n_held++;
 }
 
+void
+chan_take(struct mkv_chan *ch, struct chan_held *m)
+{
+	const struct mkv_hdr *h = held_hdr(m);
+
+	if (!message_may(h->op)) {
+		held_back(ch->rail, m);
+		chan_refuse(ch, MKV_M_front_bad_frames_total, mkv_err_name(MKV_E_PROTO));
+		return;
+	}
+	ch->heard = 1;
+	m->came_ns = mkv_now_ns();
+	m->until_ns = m->came_ns + MKV_MIN(h->deadline_us, MKV_WIRE_DEADLINE_MAX_US) * MKV_NS_PER_US;
+	if ((ch->n_held > 0 && !message_passes(ch, h, &ch->held)) || !message_dispatch(ch, m))
+		chan_hold(ch, m);
+}
+
 static void
 chan_recv(struct mkv_rdma_qp *qp, struct mkv_rdma_rx *rx)
 {
 	const struct mkv_line *line = mkv_rdma_qp_owner(qp);
 	struct mkv_chan *ch = line->ch;
-	const struct mkv_hdr *h = rx_hdr(rx);
-	struct chan_held m = { .rx = rx, .came_ns = mkv_now_ns() };
+	struct chan_held m = { .rx = rx };
 	int e;
 
 	MKV_CHECK_OBJ(line, LINE_MAGIC);
@@ -634,15 +690,12 @@ chan_recv(struct mkv_rdma_qp *qp, struct mkv_rdma_rx *rx)
 		mkv_rdma_rx_back(ch->rail->hub, rx);
 		return;
 	}
-	if ((e = message_check(ch, rx)) != 0 || !message_may(h->op)) {
+	if ((e = message_check(ch, rx)) != 0) {
 		mkv_rdma_rx_back(ch->rail->hub, rx);
-		chan_refuse(ch, e == MKV_E_AUTH ? MKV_M_front_auth_failures_total : MKV_M_front_bad_frames_total, mkv_err_name(e != 0 ? e : MKV_E_PROTO));
+		chan_refuse(ch, e == MKV_E_AUTH ? MKV_M_front_auth_failures_total : MKV_M_front_bad_frames_total, mkv_err_name(e));
 		return;
 	}
-	ch->heard = 1;
-	m.until_ns = m.came_ns + MKV_MIN(h->deadline_us, MKV_WIRE_DEADLINE_MAX_US) * MKV_NS_PER_US;
-	if ((ch->n_held > 0 && !message_passes(ch, h, &ch->held)) || !message_dispatch(ch, &m))
-		chan_hold(ch, &m);
+	chan_take(ch, &m);
 }
 
 void
@@ -656,7 +709,7 @@ mkv_chan_run(struct mkv_conn *c)
 	MKV_LIST_FOREACH_SAFE(it, tmp, &ch->held) {
 		struct chan_held *m = MKV_CONTAINER_OF(it, struct chan_held, link);
 
-		if (waits && !message_passes(ch, rx_hdr(m->rx), it))
+		if (waits && !message_passes(ch, held_hdr(m), it))
 			continue;
 		mkv_list_remove(it);
 		ch->n_held--;
@@ -691,7 +744,26 @@ mkv_chan_take_segs(struct mkv_conn *c, struct mkv_wire_in *in)
 			return (MKV_E_PROTO);
 		m->bytes += m->seg[i].bytes;
 	}
+	if (m->msg != NULL)
+		ctl_msg_segs(m->msg, m);
 	return (0);
+}
+
+/* A message of it that waits is dropped: its client has heard that the request is over, and its memory may serve something else. */
+void
+mkv_chan_cancelled(struct mkv_conn *c, uint64_t id)
+{
+	struct mkv_chan *ch = chan_of(c);
+
+	if (ch == NULL || ch->state != CHAN_OPEN)
+		return;
+	MKV_LIST_FOREACH(it, &ch->held) {
+		struct chan_held *m = MKV_CONTAINER_OF(it, struct chan_held, link);
+
+		if (held_hdr(m)->request_id == id)
+			m->over = 1;			/* its turn may be now: we may have been called from there */
+	}
+	ctl_over(ch, id);
 }
 
 /* ---- The turn -------------------------------------------------------------------------------------------------------------- */
@@ -699,7 +771,7 @@ mkv_chan_take_segs(struct mkv_conn *c, struct mkv_wire_in *in)
 unsigned
 mkv_rail_turn(struct mkv_rail *r)
 {
-	unsigned n = mkv_rdma_hub_poll(r->hub, RAIL_POLL_BATCH);
+	unsigned n = mkv_rdma_hub_poll(r->hub, RAIL_POLL_BATCH) + ctl_turn(r);
 
 	MKV_LIST_FOREACH_SAFE(it, tmp, &r->broken) {
 		struct mkv_chan *ch = MKV_CONTAINER_OF(it, struct mkv_chan, broken);
@@ -717,8 +789,9 @@ mkv_rail_flush(struct mkv_rail *r)
 
 	while ((l = mkv_list_pop(&r->dirty)) != NULL)
 		xfer_pump(MKV_CONTAINER_OF(l, struct mkv_line, dirty));
+	ctl_pump(r);
 	mkv_rdma_hub_flush(r->hub);
-	return (mkv_rdma_hub_arm(r->hub));
+	return (mkv_rdma_hub_arm(r->hub) && !ctl_busy(r));
 }
 
 void

@@ -22,6 +22,7 @@
 struct mkv_chan;
 struct mkv_conn;
 struct mkv_front;
+struct ctl_msg;
 struct mkv_line;
 struct mkv_out;
 struct mkv_part;
@@ -41,7 +42,9 @@ struct mkv_rail_conf {
 
 /* How payload of the frame in work is to be moved: set while a message of a channel is dispatched. */
 struct mkv_remote {
-	struct mkv_rdma_rx *rx;			/* who keeps it sets this to NULL */
+	struct mkv_rdma_rx *rx;			/* who keeps it sets this to NULL; */
+	struct ctl_msg	*msg;			/* of a message that came otherwise the same */
+	uint8_t		lost;			/* a frame whose channel is not there any more: it is answered with that */
 	const struct mkv_wire_seg *seg;		/* in rx */
 	unsigned	n_seg;
 	uint64_t	bytes;			/* of all segments */
@@ -79,11 +82,17 @@ unsigned	mkv_rail_turn(struct mkv_rail *r);
 int		mkv_rail_flush(struct mkv_rail *r);
 void		mkv_rail_gauges(struct mkv_rail *r);
 
+/* Before the jail: datagrams come to this address. The descriptor to listen to, the rail's; MKV_E_*: there will be none. */
+int		mkv_rail_listen(struct mkv_rail *r, const uint8_t ip[16], uint16_t port);
+void		mkv_rail_readable(struct mkv_rail *r);		/* it is */
+
 /* conn.c */
 void		mkv_chan_run(struct mkv_conn *c);		/* messages that were held */
 void		mkv_chan_close(struct mkv_conn *c);		/* the session ends */
 int		mkv_chan_gone(struct mkv_conn *c);		/* 1: the connection has none any more */
 int		mkv_chan_heard(struct mkv_conn *c);		/* 1: something came since the last time this was asked */
+/* admin.c */
+void		mkv_chan_cancelled(struct mkv_conn *c, uint64_t id);	/* is not at work: nor will it be */
 /* req.c. The answer of a request that came by a channel, and its payload before it. 0: there is no such channel any more, o is not taken. */
 int		mkv_chan_reply(struct mkv_req *r, struct mkv_out *o);
 void		mkv_chan_stop(struct mkv_req *r);		/* no further piece of it is posted; the answer that follows comes behind what is out */

@@ -32,8 +32,10 @@ static struct {
 	int		nodes;			/* tells of device nodes that come and go; -1: nothing does */
 	int		file, event_file, nodes_file;
 	struct mkv_io	io, event_io, nodes_io;
+	int		udp_file;		/* datagrams; below 0: none */
+	struct mkv_io	udp_io;
 	uint64_t	looked_ns;
-} life = { .nodes = -1 };
+} life = { .nodes = -1, .udp_file = -1 };
 
 static void
 life_conf(const struct mkv_worker *w, struct mkv_rail_conf *c)
@@ -67,6 +69,23 @@ life_files(struct mkv_worker *w)
 	return (life.nodes_file < 0 ? life.nodes_file : 0);
 }
 
+/* Messages by datagram come to the device's own address, where it is one of IP, at the port that TCP has. Without it the rail is there all the same. */
+static int
+life_datagrams(struct mkv_worker *w, const struct mkv_wire_rail *row)
+{
+	static const uint8_t none[sizeof(row->address)];
+	int fd;
+
+	if (memcmp(row->address, none, sizeof(none)) == 0)
+		return (0);
+	if ((fd = mkv_rail_listen(life.rail, row->address, w->params->network_address.port)) < 0) {
+		mkv_log(MKV_EV_RAIL_NO_DATAGRAMS, "device=%s port=%u err=%s", w->device, w->params->network_address.port, mkv_err_name(fd));
+		return (0);
+	}
+	life.udp_file = mkv_ioq_register_file(w->q, fd);
+	return (life.udp_file < 0 ? life.udp_file : 0);
+}
+
 int
 mkv_rail_begin(struct mkv_worker *w, struct mkv_front *f, struct mkv_wire_rail *row)
 {
@@ -84,9 +103,9 @@ mkv_rail_begin(struct mkv_worker *w, struct mkv_front *f, struct mkv_wire_rail *
 		return (mkv_worker_fail_absent(w, "%s", why));
 	if (r != 0)
 		return (mkv_worker_fail(w, r == MKV_E_CONFIG, "%s: %s", w->device, why[0] != '\0' ? why : mkv_err(r)));
-	if ((r = life_files(w)) != 0)
-		return (mkv_worker_fail(w, 0, "%s: %s", w->device, mkv_err(r)));
 	mkv_rail_describe(life.rail, row);
+	if ((r = life_files(w)) != 0 || (r = life_datagrams(w, row)) != 0)
+		return (mkv_worker_fail(w, 0, "%s: %s", w->device, mkv_err(r)));
 	return (0);
 }
 
@@ -106,6 +125,13 @@ life_leave(struct mkv_worker *w, const char *why)
 static void
 life_on_completions(struct mkv_io *io MKV_UNUSED, int res MKV_UNUSED)
 {
+}
+
+static void
+life_on_datagrams(struct mkv_io *io MKV_UNUSED, int res)
+{
+	if (res >= 0)
+		mkv_rail_readable(life.rail);
 }
 
 static struct mkv_worker *life_worker;
@@ -155,6 +181,9 @@ mkv_rail_watch(struct mkv_worker *w)
 	mkv_ioq_poll(w->q, &life.event_io, life.event_file, 1);
 	if (life.nodes >= 0)
 		mkv_ioq_poll(w->q, &life.nodes_io, life.nodes_file, 1);
+	life.udp_io.done = life_on_datagrams;
+	if (life.udp_file >= 0)
+		mkv_ioq_poll(w->q, &life.udp_io, life.udp_file, 1);
 }
 
 void

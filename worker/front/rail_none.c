@@ -81,6 +81,17 @@ mkv_chan_part_done(struct mkv_part *p MKV_UNUSED)
 {
 }
 
+enum mkv_take
+mkv_chan_frame(struct mkv_conn *c MKV_UNUSED, const struct mkv_hdr *h MKV_UNUSED, const uint8_t *body MKV_UNUSED)
+{
+	return (MKV_TAKE_BREAK);
+}
+
+void
+mkv_chan_cancelled(struct mkv_conn *c MKV_UNUSED, uint64_t id MKV_UNUSED)
+{
+}
+
 int
 mkv_chan_take_segs(struct mkv_conn *c MKV_UNUSED, struct mkv_wire_in *in)
 {

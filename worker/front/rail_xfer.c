@@ -31,7 +31,7 @@ line_has_room(const struct mkv_line *line)
 	return (line_out(line) < line->sends && mkv_rdma_qp_room(line->qp) > 0);
 }
 
-static void
+static struct line_rec *
 line_note(struct mkv_line *line, enum line_rec_kind kind, uint32_t bytes, struct mkv_part *p, struct mkv_out *o)
 {
 	struct line_rec *rec = &line->rec[line->rec_tail++ % LINE_SENDS_MAX];
@@ -40,6 +40,7 @@ line_note(struct mkv_line *line, enum line_rec_kind kind, uint32_t bytes, struct
 	rec->bytes = bytes;
 	rec->part = p;
 	rec->o = o;
+	return (rec);
 }
 
 /* ---- Answers --------------------------------------------------------------------------------------------------------------- */
@@ -62,13 +63,32 @@ line_send(struct mkv_line *line, struct mkv_hdr *h, const void *body, struct mkv
 	h->credits = ch->credits;
 	if (mkv_mac_sign(ch->mac_out, h, MKV_WIRE_SIGNED_BYTES, body, h->body_bytes, h->mac) != 0)
 		memset(h->mac, 0, sizeof(h->mac));	/* the client refuses it and ends the channel */
-	line_note(line, REC_SEND, 0, NULL, o);
+	(void)line_note(line, REC_SEND, 0, NULL, o);
 	/* What READs brought is ours before the client hears that we have done with its memory. */
 	mkv_rdma_qp_send(line->qp, iov, h->body_bytes != 0 ? 2 : 1, MKV_RDMA_SIGNAL | (line->reads != 0 ? MKV_RDMA_FENCE : 0), NULL);
 	return (0);
 }
 
+/*
+ * An answer by another way than the line's own must not overtake what the line writes: a READ of one byte that went out before it brings that to an end, also
+ * in the client's memory. The byte is one of a request that has no answer yet, so its memory is there: the answer's own, or that of the newest that is out.
+ */
 static void
+line_flush(struct mkv_line *line, struct mkv_out *o)
+{
+	const struct line_rec *newest = &line->rec[(line->rec_tail - 1) % LINE_SENDS_MAX];
+	uint64_t addr = o->flush_addr != 0 ? o->flush_addr : newest->addr;
+	uint32_t rkey = o->flush_addr != 0 ? o->flush_rkey : newest->rkey, lkey, own;
+	struct line_rec *rec;
+
+	MKV_ASSERT(mkv_rdma_mem_keys(line->rail->sink_mem, line->rail->sink, &lkey, &own) > 0);
+	rec = line_note(line, REC_FLUSH, 0, NULL, o);
+	rec->addr = addr;
+	rec->rkey = rkey;
+	mkv_rdma_qp_read(line->qp, line->rail->sink, lkey, addr, rkey, 1, MKV_RDMA_SIGNAL, NULL);
+}
+
+void
 out_end(struct mkv_out *o, int res)
 {
 	o->busy = 0;
@@ -81,6 +101,8 @@ mkv_chan_req_done(struct mkv_req *r)
 {
 	if (r->remote.rx != NULL)
 		mkv_rdma_rx_back(r->f->rail->hub, r->remote.rx);
+	if (r->remote.msg != NULL)
+		ctl_msg_back(r->f->rail, r->remote.msg);
 	memset(&r->remote, 0, sizeof(r->remote));
 }
 
@@ -89,6 +111,8 @@ mkv_chan_part_done(struct mkv_part *p)
 {
 	if (p->remote.rx != NULL)
 		mkv_rdma_rx_back(p->req->f->rail->hub, p->remote.rx);
+	if (p->remote.msg != NULL)
+		ctl_msg_back(p->req->f->rail, p->remote.msg);
 	memset(&p->remote, 0, sizeof(p->remote));
 }
 
@@ -217,6 +241,17 @@ mkv_chan_read(struct mkv_req *r, struct mkv_part *p)
 	xfer_begin(line, p, XFER_READ, 0, 0);
 }
 
+/* An answer without data, by another way: whether something of its request, or of the one that it ends, may still be on the line. */
+static int
+reply_waits(const struct mkv_line *line, const struct mkv_req *r, const struct mkv_out *o)
+{
+	if (r->op != MKV_WIRE_CANCEL && !r->posted)
+		return (0);
+	if (r->op == MKV_WIRE_PUT && o->hdr.status == 0)
+		return (0);				/* its READs are back */
+	return (r->wrote || line_out(line) > 0 || !mkv_list_empty(&line->outs));
+}
+
 int
 mkv_chan_reply(struct mkv_req *r, struct mkv_out *o)
 {
@@ -224,12 +259,23 @@ mkv_chan_reply(struct mkv_req *r, struct mkv_out *o)
 	const struct mkv_wire_object *body = o->body;
 	struct mkv_part *p;
 
+	if (line == NULL && r->carrier != MKV_WIRE_CONTROL_RDMA && o->hdr.status == -MKV_E_CLOSED) {
+		mkv_conn_send(r->c, o);			/* no news of the channel comes to its client by the channel */
+		return (1);
+	}
 	if (line == NULL)
 		return (0);
 	o->busy = 1;
+	o->carrier = r->carrier;
+	o->flush_addr = r->wrote ? r->last_addr : 0;
+	o->flush_rkey = r->last_rkey;
 	if (o->pay_bytes == 0) {
 		if ((o->hdr.flags & MKV_WIRE_F_MORE) == 0)
 			mkv_chan_req_done(r);
+		if (o->carrier != MKV_WIRE_CONTROL_RDMA && !reply_waits(line, r, o)) {
+			ctl_out_soon(line->ch, o);
+			return (1);
+		}
 		mkv_list_push_tail(&line->outs, &o->link);
 		line_touch(line);
 		return (1);
@@ -255,24 +301,31 @@ static int
 piece_post(struct mkv_line *line, struct mkv_xfer *x)
 {
 	struct mkv_part *p = xfer_part(x);
+	struct mkv_req *r = p->req;
 	const struct mkv_wire_seg *s = &xfer_remote(p)->seg[x->seg_i];
 	const struct mkv_rdma_mem *mem = p->n_run != 0 ? line->rail->arena[p->drive] : line->rail->stage;
 	uint32_t n, lkey, rkey;
 	uint64_t remote = s->addr + x->seg_off;
+	struct line_rec *rec;
 	uint8_t *at;
 
-	MKV_ASSERT(mkv_part_seg(p->req, p, x->pos, &at, &n) == 0);
+	MKV_ASSERT(mkv_part_seg(r, p, x->pos, &at, &n) == 0);
 	n = MKV_MIN(MKV_MIN(n, x->left), MKV_MIN(line->rail->conf.piece_bytes, s->bytes - x->seg_off));
 	n = (uint32_t)MKV_MIN((uint64_t)n, mkv_rdma_mem_keys(mem, at, &lkey, &rkey));
 	MKV_ASSERT(n > 0);
 	if (piece_window(line, n) == 0)
 		return (0);
+	rec = line_note(line, x->kind == XFER_READ ? REC_READ : REC_WRITE, n, p, NULL);
+	rec->addr = remote + n - 1;
+	rec->rkey = s->rkey;
+	r->posted = 1;
 	if (x->kind == XFER_READ) {
-		line_note(line, REC_READ, n, p, NULL);
 		line->reads++;
 		mkv_rdma_qp_read(line->qp, at, lkey, remote, s->rkey, n, n == x->left ? MKV_RDMA_SIGNAL : 0, NULL);
 	} else {
-		line_note(line, REC_WRITE, n, p, NULL);
+		r->wrote = 1;
+		r->last_addr = rec->addr;
+		r->last_rkey = s->rkey;
 		mkv_rdma_qp_write(line->qp, at, lkey, remote, s->rkey, n, 0, NULL);
 	}
 	line->window += n;
@@ -299,7 +352,14 @@ xfer_answer(struct mkv_line *line, struct mkv_xfer *x)
 		mkv_chan_req_done(p->req);
 		mkv_req_end_sent(p->req);
 	}
-	(void)line_send(line, &p->out.hdr, p->out.body, &p->out);
+	if (p->out.carrier == MKV_WIRE_CONTROL_RDMA)
+		(void)line_send(line, &p->out.hdr, p->out.body, &p->out);
+	else {
+		p->out.flush_addr = p->req->last_addr;
+		p->out.flush_rkey = p->req->last_rkey;
+		line_flush(line, &p->out);
+	}
+	p->req->wrote = 0;
 	xfer_posted(x);
 	x->kind = XFER_NONE;
 	return (1);
@@ -314,7 +374,9 @@ xfer_ack(struct mkv_line *line, struct mkv_xfer *x)
 	struct mkv_hdr h = { .version = MKV_WIRE_VERSION, .op = p->req->op, .flags = MKV_WIRE_F_REPLY | MKV_WIRE_F_MORE, .request_id = p->req->id };
 
 	memcpy(h.magic, magic, sizeof(magic));
-	if (line_send(line, &h, NULL, NULL) != 0)
+	if (p->req->carrier != MKV_WIRE_CONTROL_RDMA)
+		ctl_ack(line->ch, p->req);
+	else if (line_send(line, &h, NULL, NULL) != 0)
 		return (0);
 	xfer_over_run(p);
 	return (1);
@@ -346,7 +408,12 @@ pump_out(struct mkv_line *line)
 {
 	struct mkv_out *o = MKV_CONTAINER_OF(mkv_list_pop(&line->outs), struct mkv_out, link);
 
-	(void)line_send(line, &o->hdr, o->body, o);
+	if (o->carrier == MKV_WIRE_CONTROL_RDMA)
+		(void)line_send(line, &o->hdr, o->body, o);
+	else if (o->flush_addr == 0 && line_out(line) == 0)
+		ctl_out(line->ch, o);
+	else
+		line_flush(line, o);
 }
 
 void
@@ -449,6 +516,12 @@ xfer_done(struct mkv_rdma_qp *qp, void *cookie MKV_UNUSED, int status)
 		if (rec.o != NULL)
 			out_end(rec.o, status);
 		break;
+	case REC_FLUSH:
+		if (status == 0)
+			ctl_out(line->ch, rec.o);
+		else
+			ctl_lost(line->ch, rec.o);
+		break;
 	}
 	if (line->ch->state == CHAN_OPEN && (!mkv_list_empty(&line->xfers) || !mkv_list_empty(&line->outs)))
 		line_touch(line);
@@ -460,7 +533,7 @@ xfer_break(struct mkv_line *line)
 	struct mkv_list *l;
 
 	while ((l = mkv_list_pop(&line->outs)) != NULL)
-		out_end(MKV_CONTAINER_OF(l, struct mkv_out, link), MKV_E_CLOSED);
+		ctl_lost(line->ch, MKV_CONTAINER_OF(l, struct mkv_out, link));
 	/* Those of ended requests too: each stop may bring the next one of its request to the list. */
 	while (!mkv_list_empty(&line->xfers)) {
 		struct mkv_part *p = xfer_part(MKV_CONTAINER_OF(line->xfers.next, struct mkv_xfer, link));

@@ -149,6 +149,8 @@ req_take(struct mkv_conn *c, const struct mkv_hdr *h)
 	r->c = c;
 	r->id = h->request_id;
 	r->channel = c->remote_channel;
+	r->carrier = c->remote_carrier;
+	r->posted = r->wrote = 0;
 	r->born_ns = r->stage_ns = c->hdr_ns;
 	r->deadline_ns = c->frame_until_ns;
 	r->tries = 0;
@@ -478,6 +480,8 @@ req_start(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body)
 	}
 	if (mkv_now_ns() >= r->deadline_ns)
 		return (req_refuse(r, h, MKV_E_TIMEOUT));
+	if (c->remote != NULL && c->remote->lost)
+		return (req_refuse(r, h, MKV_E_CLOSED));
 	/* Where keys are is not known before the drives have come: that is no miss. */
 	e = c->f->map_version == 0 && h->op != MKV_WIRE_PING && h->op != MKV_WIRE_CANCEL && h->op != MKV_WIRE_INFO ? MKV_E_RETRY : ops->start(r, h, body);
 	if (e != 0)

@@ -50,6 +50,9 @@ struct mkv_out {
 	uint64_t	until_ns;		/* the client must have taken it by then */
 	uint8_t		busy;
 	uint8_t		sealed;			/* header is final: no counter, no MAC of ours */
+	uint8_t		carrier;		/* of a channel: MKV_WIRE_CONTROL_* */
+	uint32_t	flush_rkey;		/* of a channel: a byte with the client that must have come back before it leaves; address 0: any that is out */
+	uint64_t	flush_addr;
 	unsigned	n_pay;
 	uint64_t	pay_bytes;
 	const void	*body;
@@ -212,7 +215,11 @@ struct mkv_req {
 	struct mkv_list	hold_link;	/* front.hold_wait: a full ring takes no RELEASE */
 	struct mkv_park_queue *parked;
 	uint64_t	id;
-	uint16_t	channel;	/* it came by, and its answers leave by; 0: the stream */
+	uint16_t	channel;	/* of its payload; 0: the stream */
+	uint8_t		carrier;	/* with a channel: MKV_WIRE_CONTROL_*, what it came by and its answers leave by */
+	uint8_t		posted, wrote;	/* pieces have been posted; WRITEs since the last flush */
+	uint32_t	last_rkey;	/* of the last WRITE, with the client */
+	uint64_t	last_addr;
 	struct mkv_remote remote;	/* get by a channel: where the payload is wanted */
 	struct mkv_xfer	*xfer_now;	/* of its parts: the one whose turn it is; those behind it */
 	struct mkv_list	xfer_wait;

@@ -132,6 +132,8 @@ mkv_rdma_initiator_aim(struct mkv_rdma_qp *qp, const struct mkv_rdma_dct *to)
 	MKV_ASSERT(qp->kind == QP_INITIATOR && (qp->state == QP_NEW || qp->state == QP_READY) && qp->tail == qp->head);
 	if (to->dctn < 2 || to->dctn > 0xffffff || !qp_address_fits(qp->hub->d, to->gid, to->lid))
 		return (MKV_E_PEER);
+	if (qp->hub->cq_failed)
+		return (MKV_E_SYSTEM);
 	if ((e = hub_ah_take(qp->hub, to->gid, to->lid, &ah)) != 0)
 		return (e);
 	hub_ah_back(qp->hub, &qp->ah);

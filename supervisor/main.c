@@ -30,6 +30,8 @@ main_say_good(const struct config *c, const char *pages)
 {
 	char why[256];
 
+	for (unsigned i = 0; i < c->n_notes; i++)
+		fprintf(stderr, "%s: %s\n", c->note[i]->key, c->note[i]->help);
 	for (unsigned i = 0; i < c->n_stray; i++) {
 		config_stray_text(&c->stray[i], why, sizeof(why));
 		fprintf(stderr, "%s\n", why);

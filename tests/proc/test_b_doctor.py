@@ -152,3 +152,9 @@ def test_the_checker_answers_programs(tmp_path):
     j = json.loads(r.stdout)
     assert r.returncode == 2 and j["status"] == "bad" and "tape" in j["errors"][0]
     assert subprocess.run([MEMKV, "config", "--show-defaults", "--json"], capture_output=True, timeout=60).returncode == 2
+
+
+def test_a_check_names_keys_without_effect():
+    r = subprocess.run([MEMKV, "config", "--check", "--set", "rdma.num_worker_threads=4"], capture_output=True, text=True, timeout=60)
+    assert r.returncode == 0 and "configuration is good" in r.stdout
+    assert "rdma.num_worker_threads: No effect" in r.stderr

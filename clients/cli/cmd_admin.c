@@ -21,6 +21,7 @@
 #define ADMIN_ANSWER_MAX	(16u << 20)
 #define ADMIN_ADDRESS_MAX	300u
 #define ADMIN_DEFAULT		"127.0.0.1:9900"
+#define ADMIN_HTTPS		"If it speaks HTTPS (network.tls_cert): curl https://HOST:PORT/v1/status"
 #define ADMIN_BETWEEN		", \t"			/* two servers, as in libmemkv */
 
 struct admin {
@@ -169,7 +170,8 @@ admin_answer(struct admin *a)
 		if (n > 0)
 			a->bytes += (size_t)n;
 		else if ((errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) || admin_wait(a, POLLIN) != 0)
-			return (admin_fail(a, CLI_UNREACHABLE, errno == ETIMEDOUT ? "no answer in time; --deadline gives it longer" : strerror(errno)));
+			return (admin_fail(a, CLI_UNREACHABLE, errno == ETIMEDOUT ? "no answer in time; --deadline gives it longer" :
+			    errno == ECONNRESET ? "it ended the connection without an answer. " ADMIN_HTTPS : strerror(errno)));
 	}
 	a->text[a->bytes] = '\0';
 	return (CLI_DONE);
@@ -183,8 +185,7 @@ admin_parse(struct admin *a, json_t **status)
 	unsigned code = 0;
 
 	if (body == NULL || sscanf(a->text, "HTTP/1.%*1u %3u", &code) != 1)
-		return (admin_fail(a, CLI_FAILED, "the answer is no HTTP; is it the admin port? If it speaks HTTPS (network.tls_cert): "
-		    "curl https://HOST:PORT/v1/status"));
+		return (admin_fail(a, CLI_FAILED, "the answer is no HTTP; is it the admin port? " ADMIN_HTTPS));
 	if (code != 200)
 		return (admin_fail(a, CLI_FAILED, "it knows no /v1/status; is it the admin port of a memkv server?"));
 	*status = json_loadb(body + 4, a->bytes - (size_t)(body + 4 - a->text), 0, NULL);

@@ -597,6 +597,8 @@ def test_admin_https(fakes):
         assert r.read() == b"ok\n"
     with pytest.raises((OSError, http.client.HTTPException)):
         urllib.request.urlopen(f"http://{f.addr['admin']}/v1/ready", timeout=5)
+    r = subprocess.run([os.path.join(STAGE, "bin", "memkv"), "admin", "status", f.addr["admin"]], capture_output=True, text=True, timeout=20)
+    assert r.returncode in (1, 4) and "curl https://" in r.stderr, r
     assert f.stop() == 0
 
 

@@ -254,7 +254,7 @@ ports_one(struct doctor *d, const char *key, const char *host, uint16_t port)
 		(void)doctor_listener(d, port, owner, sizeof(owner));
 		if (strncmp(owner, "memkv", 5) == 0) {
 			d->server_runs = 1;
-			doctor_say(d, DOCTOR_PORTS_MEMKV, NULL, "%s listens on %s:%u (%s)", owner, host, port, key);
+			doctor_say(d, DOCTOR_PORTS_MEMKV, NULL, "a memkv server listens on %s:%u (%s)", host, port, key);
 		} else
 			doctor_say(d, DOCTOR_PORTS_TAKEN, DOCTOR_ARGS(number, key), "%s listens on %s:%u (%s)",
 			    owner[0] != '\0' ? owner : "a program whose name this user may not see", host, port, key);

@@ -304,7 +304,7 @@ static const struct fault faults[] = {
 	{ "auth.client-no-key", "export MEMKV_AUTH_KEY=", "10.1.0.2", .more = servers_elsewhere },
 	{ "auth.bad-key", "export MEMKV_AUTH_KEY=$(openssl rand -hex 32)", "3 characters", .more = short_key },
 	{ "ports.taken", "ss -ltnp sport = :9900", "nginx", .more = taken },
-	{ "ports.memkv", "memkvctl status", "memkv-superviso", .more = runs_already },
+	{ "ports.memkv", "memkvctl status", "a memkv server listens", .more = runs_already },
 	{ "ports.no-address", "ip -brief address # set admin.address", "10.1.0.1:9901", .more = no_address },
 	{ "ports.denied", "set network.address to a port above 1023", "user 1000", .more = low_port },
 	{ "kernel.old", "apt install linux-image-amd64", "6.1.0-21", .more = old_kernel },

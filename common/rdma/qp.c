@@ -249,7 +249,9 @@ qp_fault_of(enum ibv_wc_status s)
 	case IBV_WC_RETRY_EXC_ERR:
 	case IBV_WC_RESP_TIMEOUT_ERR: return (MKV_RDMA_FAULT_PATH);
 	case IBV_WC_RNR_RETRY_EXC_ERR: return (MKV_RDMA_FAULT_RNR);
-	case IBV_WC_REM_ACCESS_ERR: return (MKV_RDMA_FAULT_ACCESS);
+	/* Both are a refusal by the far NIC, after which it takes nothing more of this one. With DC the second was seen for what is the first with RC (openucx/ucx#1770). */
+	case IBV_WC_REM_ACCESS_ERR:
+	case IBV_WC_REM_INV_REQ_ERR: return (MKV_RDMA_FAULT_ACCESS);
 	default: return (MKV_RDMA_FAULT_OTHER);
 	}
 }

@@ -205,6 +205,26 @@ a_target_gives_what_it_was_told_to(void **state)
 	up_none(&a, &b);
 }
 
+/* A request that the far NIC calls invalid was refused as well. */
+static void
+an_invalid_request_is_refused(void **state)
+{
+	struct up a, b;
+
+	(void)state;
+	fv_start(2);
+	fv_dc(FV_DC_YES);
+	fv_device(0)->attr.max_qp_init_rd_atom = 0;
+	up_open(&a, "fake0");
+	up_open(&b, "fake1");
+	dc_pair(&a, &b);
+	up_read(&a, &b, 0, 64, 0);
+	up_turn(&a, &b);
+	broke_and_is_mended(&a, &b, "invalid", MKV_RDMA_FAULT_ACCESS);
+	up_end(&a, &b);
+	up_none(&a, &b);
+}
+
 /* A message that is longer than a receive breaks who sent it. The target and its receives are there for the others, however often. */
 static void
 a_long_message_harms_its_sender(void **state)
@@ -589,6 +609,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_mistake_breaks_its_initiator_alone),
 		cmocka_unit_test(a_target_gives_what_it_was_told_to),
+		cmocka_unit_test(an_invalid_request_is_refused),
 		cmocka_unit_test(a_long_message_harms_its_sender),
 		cmocka_unit_test(false_targets),
 		cmocka_unit_test(the_fence_holds),

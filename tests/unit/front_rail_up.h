@@ -1,0 +1,352 @@
+/*
+ * A front's rail and a client of it on the fake fabric, as the tests of the rail use them: a client by hand beside the front, its messages and its memory.
+ */
+#ifndef MKV_TESTS_FRONT_RAIL_UP_H
+#define MKV_TESTS_FRONT_RAIL_UP_H
+
+#include "common/base/crc.h"
+#include "tests/unit/front_rig.h"
+#include "tests/unit/rdma_up.h"
+#include "worker/front/rail.h"
+
+#define T_BYTES		(6u << 20)
+#define T_PIECE		(64u << 10)
+#define T_POISON	0xa5
+#define T_MSGS		64u
+
+struct t_msg {
+	struct mkv_hdr	h;
+	_Alignas(8) uint8_t body[1024];
+};
+
+struct t {
+	struct rig	r;
+	struct rig_client c;			/* the tether */
+	struct mkv_rail	*rail;
+	struct up	u;			/* the client's device, hub, queue pair */
+	uint8_t		*mem;
+	struct mkv_rdma_mem *reg;
+	uint16_t	channel, credits;
+	uint64_t	counter, counter_in, next_id;
+	struct mkv_mac	*out, *in;
+	struct t_msg	msg[T_MSGS];
+	unsigned	n_msg, at_msg;
+	uint32_t	deadline_us;
+};
+
+static struct t *now;
+
+static inline void
+t_recv(struct mkv_rdma_qp *qp, struct mkv_rdma_rx *rx)
+{
+	struct t *t = now;
+	struct t_msg *m = &t->msg[t->n_msg++ % T_MSGS];
+
+	(void)qp;
+	assert_true(rx->bytes >= sizeof(m->h) && rx->bytes <= sizeof(*m));
+	memcpy(&m->h, rx->buf, sizeof(m->h));
+	memcpy(m->body, rx->buf + sizeof(m->h), rx->bytes - sizeof(m->h));
+	assert_int_equal(mkv_mac_check(t->in, &m->h, MKV_WIRE_SIGNED_BYTES, m->body, m->h.body_bytes, m->h.mac), 0);
+	assert_int_equal(m->h.counter, ++t->counter_in);
+	assert_int_equal(m->h.channel, t->channel);
+	mkv_rdma_rx_back(t->u.hub, rx);
+}
+
+static inline void
+t_done(struct mkv_rdma_qp *qp, void *cookie, int status)
+{
+	(void)qp;
+	(void)cookie;
+	now->u.closed += status != 0;
+}
+
+static inline void
+t_broken(struct mkv_rdma_qp *qp, const char *why)
+{
+	(void)qp;
+	(void)why;
+	now->u.brokens++;
+}
+
+static const struct mkv_rdma_qp_ops t_ops = { t_recv, t_done, t_broken };
+
+static inline void
+t_pump(struct t *t)
+{
+	for (unsigned i = 0; i < 8; i++) {
+		mkv_rdma_hub_flush(t->u.hub);
+		rig_pump(&t->r);
+		(void)mkv_rdma_hub_poll(t->u.hub, 64);
+	}
+}
+
+/* The next message of the front; NULL: it says nothing. */
+static inline struct t_msg *
+t_next(struct t *t)
+{
+	for (unsigned i = 0; i < 200 && t->at_msg == t->n_msg; i++) {
+		t_pump(t);
+		if (t->at_msg == t->n_msg)
+			rig_pump_ms(&t->r, 1);
+	}
+	return (t->at_msg == t->n_msg ? NULL : &t->msg[t->at_msg++ % T_MSGS]);
+}
+
+static inline void
+t_keys(struct t *t)
+{
+	const struct mkv_conn *c = MKV_CONTAINER_OF(t->r.f->conn_used.next, struct mkv_conn, link);
+	uint8_t k[MKV_KEY_BYTES];
+
+	assert_int_equal(mkv_key_session(t->r.key, c->s.nonce_c, c->s.nonce_s, MKV_DIR_C2S, t->channel, t->r.f->conf.front_id, c->s.transcript, k), 0);
+	assert_int_equal(mkv_mac_create(&t->out, k), 0);
+	assert_int_equal(mkv_key_session(t->r.key, c->s.nonce_c, c->s.nonce_s, MKV_DIR_S2C, t->channel, t->r.f->conf.front_id, c->s.transcript, k), 0);
+	assert_int_equal(mkv_mac_create(&t->in, k), 0);
+	t->counter = t->counter_in = 0;
+}
+
+static inline void
+t_qp(struct t *t)
+{
+	struct mkv_rdma_qp_conf q = { .sends = UP_SENDS, .send_bytes = MKV_WIRE_RDMA_BYTES, .remote_read = 1, .remote_write = 1, .ops = &t_ops };
+
+	assert_int_equal(mkv_rdma_qp_create(&t->u.qp, t->u.hub, &q), 0);
+}
+
+static inline int
+t_ask_control(struct t *t, uint16_t channel, uint16_t control, uint16_t port)
+{
+	struct up *u = &t->u;
+	struct mkv_wire_attach a = { .transport = MKV_FEATURE_RDMA_RC, .channel = channel, .qpn = mkv_rdma_qp_number(u->qp), .psn = mkv_rdma_qp_psn(u->qp),
+		.mtu_bytes = u->dev->mtu_bytes, .recv_bytes = UP_RECV_BYTES, .rd_atomic_in = u->dev->rd_atomic_in, .rd_atomic_out = u->dev->rd_atomic_out,
+		.control = control, .udp_port = port };
+
+	memcpy(a.gid, u->dev->gid.raw, sizeof(a.gid));
+	rig_send(&t->c, MKV_WIRE_ATTACH, 0, 0, &a, sizeof(a), NULL, 0);
+	assert_int_equal(rig_recv(&t->c, RIG_PATIENCE_MS), 1);
+	return (-(int)t->c.f.hdr.status);
+}
+
+static inline int
+t_ask(struct t *t, uint16_t channel)
+{
+	return (t_ask_control(t, channel, MKV_WIRE_CONTROL_RDMA, 0));
+}
+
+static inline void
+t_attach(struct t *t, uint16_t channel)
+{
+	const struct mkv_wire_attach *a = (const void *)t->c.f.body;
+	struct mkv_rdma_peer p = { 0 };
+
+	t_qp(t);
+	assert_int_equal(t_ask(t, channel), 0);
+	assert_int_equal(a->channel, channel);
+	assert_true(a->credits >= 4 && a->recv_bytes == MKV_WIRE_RDMA_BYTES);
+	p.qpn = a->qpn;
+	p.psn = a->psn;
+	p.mtu_bytes = a->mtu_bytes;
+	p.rd_atomic_in = (uint8_t)a->rd_atomic_in;
+	p.rd_atomic_out = (uint8_t)a->rd_atomic_out;
+	memcpy(p.gid, a->gid, sizeof(p.gid));
+	assert_int_equal(mkv_rdma_qp_connect(t->u.qp, &p), 0);
+	t->channel = channel;
+	t->credits = a->credits;
+	t_keys(t);
+}
+
+static inline void
+t_detach(struct t *t)
+{
+	if (t->u.qp == NULL)
+		return;
+	mkv_rdma_qp_fail(t->u.qp);
+	for (unsigned i = 0; i < 1000 && !mkv_rdma_qp_idle(t->u.qp); i++) {
+		t_pump(t);
+		rig_pump_ms(&t->r, 1);
+	}
+	mkv_rdma_qp_destroy(&t->u.qp);
+	mkv_mac_destroy(&t->out);
+	mkv_mac_destroy(&t->in);
+}
+
+static inline void
+t_open(struct t *t)
+{
+	struct rig_conf rc = { .drives = 2, .rail = 1, .stage_bytes = 16 << 20 };
+	struct mkv_rail_conf c = { .rail = 1, .device = "fake0", .gid_index = -1, .traffic_class = -1, .service_level = -1, .piece_bytes = T_PIECE,
+		.window_bytes = 4 * T_PIECE, .srq_depth = 256 };
+	struct mkv_rdma_conf d = { .device = "fake1", .gid_index = -1, .traffic_class = -1, .service_level = -1 };
+	struct mkv_rdma_hub_conf h = { .recvs = 64, .recv_bytes = UP_RECV_BYTES, .sends_max = 2 * UP_SENDS };
+	char why[512] = "";
+
+	memset(t, 0, sizeof(*t));
+	now = t;
+	t->deadline_us = RIG_PATIENCE_MS * 1000;
+	fv_start(2);
+	rig_open(&t->r, &rc);
+	t->r.f->conf.verify_put = 1;
+	assert_int_equal(mkv_rail_open(&t->rail, t->r.f, fv_verbs(), &c, why, sizeof(why)), 0);
+	assert_int_equal(mkv_rdma_dev_open(&t->u.dev, fv_verbs(), &d, why, sizeof(why)), 0);
+	assert_int_equal(mkv_rdma_hub_open(&t->u.hub, t->u.dev, &h, why, sizeof(why)), 0);
+	t->mem = malloc(T_BYTES);
+	assert_non_null(t->mem);
+	memset(t->mem, T_POISON, T_BYTES);
+	assert_int_equal(mkv_rdma_mem_add(&t->reg, t->u.dev, t->mem, T_BYTES, MKV_RDMA_READABLE | MKV_RDMA_WRITABLE, why, sizeof(why)), 0);
+	rig_client_open(&t->r, &t->c);
+	t->c.rail = 1;
+	rig_client_handshake(&t->c);
+	t_attach(t, 1);
+}
+
+static inline void
+t_close(struct t *t)
+{
+	fv_hold(0);
+	t_detach(t);
+	rig_client_close(&t->c);
+	for (unsigned i = 0; i < 1000 && !mkv_rail_quiet(t->rail); i++)
+		rig_pump_ms(&t->r, 1);
+	assert_true(mkv_rail_quiet(t->rail));
+	mkv_rail_close(&t->rail);
+	rig_close(&t->r);
+	mkv_rdma_mem_drop(&t->reg);
+	mkv_rdma_hub_close(&t->u.hub);
+	mkv_rdma_dev_close(&t->u.dev);
+	free(t->mem);
+	assert_int_equal(fv_alive(), 0);
+}
+
+/* ---- Messages -------------------------------------------------------------------------------------------------------------- */
+
+static inline uint64_t
+t_send(struct t *t, unsigned op, unsigned flags, uint64_t id, const void *body, size_t body_bytes, size_t pay_bytes)
+{
+	struct mkv_hdr h = { .version = MKV_WIRE_VERSION, .op = (uint8_t)op, .flags = (uint16_t)flags, .session_id = t->c.session, .counter = ++t->counter,
+		.request_id = id != 0 ? id : ++t->next_id + 1000000, .body_bytes = (uint32_t)body_bytes, .deadline_us = t->deadline_us,
+		.payload_bytes = pay_bytes, .channel = t->channel };
+	struct iovec v[2] = { { &h, sizeof(h) }, { (void *)(uintptr_t)body, body_bytes } };
+
+	memcpy(h.magic, "MKV\1", 4);
+	if (pay_bytes != 0)
+		h.flags |= MKV_WIRE_F_PAYLOAD;
+	assert_int_equal(mkv_mac_sign(t->out, &h, MKV_WIRE_SIGNED_BYTES, body, body_bytes, h.mac), 0);
+	mkv_rdma_qp_send(t->u.qp, v, body_bytes != 0 ? 2 : 1, MKV_RDMA_SIGNAL, NULL);
+	return (h.request_id);
+}
+
+/* [off, off + n) of the client's memory as segments of at most `cut` bytes, behind a body. */
+static inline size_t
+t_segs(struct t *t, uint8_t *body, size_t at, uint32_t off, uint32_t n, uint32_t cut)
+{
+	uint32_t lkey, rkey;
+
+	while (n > 0) {
+		struct mkv_wire_seg s = { .addr = (uintptr_t)t->mem + off, .bytes = MKV_MIN(n, cut) };
+
+		assert_true(mkv_rdma_mem_keys(t->reg, t->mem + off, &lkey, &rkey) >= s.bytes);
+		s.rkey = rkey;
+		memcpy(body + at, &s, sizeof(s));
+		at += sizeof(s);
+		off += s.bytes;
+		n -= s.bytes;
+	}
+	return (at);
+}
+
+static inline uint64_t
+t_put_part(struct t *t, const char *key, uint64_t id, uint32_t off, uint32_t n, uint64_t part_off, uint64_t total, int more, uint32_t cut)
+{
+	_Alignas(8) uint8_t body[4000];
+	size_t b = rig_put_body(body, key, part_off == 0 ? strlen(key) : 0, t->mem + off, n, part_off, more ? MKV_WIRE_SIZE_UNKNOWN : total, 0);
+
+	b = t_segs(t, body, b, off, n, cut);
+	return (t_send(t, MKV_WIRE_PUT, MKV_WIRE_F_REMOTE | (more ? MKV_WIRE_F_MORE : 0), id, body, b, n));
+}
+
+static inline int
+t_put(struct t *t, const char *key, uint32_t off, uint32_t n, uint32_t cut)
+{
+	uint64_t id = t_put_part(t, key, 0, off, n, 0, n, 0, cut);
+	struct t_msg *m = t_next(t);
+
+	assert_non_null(m);
+	assert_int_equal(m->h.request_id, id);
+	return (-(int)m->h.status);
+}
+
+static inline uint64_t
+t_ask_get(struct t *t, const char *key, uint64_t at, uint32_t off, uint32_t room, uint32_t cut)
+{
+	_Alignas(8) uint8_t body[4000];
+	size_t b = rig_get_body(body, key, strlen(key), at, room);
+
+	b = t_segs(t, body, b, off, room, cut);
+	return (t_send(t, MKV_WIRE_GET, MKV_WIRE_F_REMOTE, 0, body, b, 0));
+}
+
+/* Bytes that came; a status if it says no. Each part's CRCs are those of the bytes that are there when it is heard of. */
+static inline int64_t
+t_get(struct t *t, const char *key, uint64_t at, uint32_t off, uint32_t room, uint32_t cut)
+{
+	uint64_t id = t_ask_get(t, key, at, off, room, cut), got = 0;
+	struct t_msg *m;
+
+	do {
+		const struct mkv_wire_object *o;
+		const uint32_t *crc;
+		uint64_t left, p;
+
+		assert_non_null(m = t_next(t));
+		assert_int_equal(m->h.request_id, id);
+		if (m->h.status != 0)
+			return (-(int64_t)m->h.status);
+		o = (const void *)m->body;
+		crc = (const void *)(o + 1);
+		assert_int_equal(o->off, at + got);
+		assert_true((m->h.flags & MKV_WIRE_F_REMOTE) != 0 || m->h.payload_bytes == 0);
+		p = off + got;
+		left = m->h.payload_bytes;
+		got += left;
+		for (uint32_t i = 0; i < o->n_crcs; i++) {
+			uint64_t n = MKV_MIN(left, MKV_CRC_CHUNK - (o->off + m->h.payload_bytes - left) % MKV_CRC_CHUNK);
+
+			assert_int_equal(mkv_crc32c(0, t->mem + p, n), crc[i]);
+			p += n;
+			left -= n;
+		}
+		assert_int_equal(left, 0);
+	} while (m->h.flags & MKV_WIRE_F_MORE);
+	return ((int64_t)got);
+}
+
+static inline int
+t_poison_but(const struct t *t, uint32_t off, uint32_t n)
+{
+	for (uint32_t i = 0; i < T_BYTES; i++)
+		if ((i < off || i >= off + n) && t->mem[i] != T_POISON)
+			return (0);
+	return (1);
+}
+
+static inline int
+t_tether_answers(struct t *t)
+{
+	uint64_t id = rig_send(&t->c, MKV_WIRE_PING, 0, 0, NULL, 0, NULL, 0);
+
+	return (rig_recv(&t->c, RIG_PATIENCE_MS) == 1 && t->c.f.hdr.request_id == id && t->c.f.hdr.status == 0);
+}
+
+/* The channel is over, the session goes on. */
+static inline void
+t_assert_broken(struct t *t)
+{
+	for (unsigned i = 0; i < 1000 && !mkv_rail_quiet(t->rail); i++) {
+		t_pump(t);
+		rig_pump_ms(&t->r, 1);
+	}
+	assert_true(mkv_rail_quiet(t->rail));
+	assert_true(t_tether_answers(t));
+}
+
+#endif

@@ -320,12 +320,12 @@ another_channel_after_the_first(void **state)
 		assert_int_equal(e, MKV_E_BUSY);
 		rig_pump_ms(&t->r, 5);
 	}
-	mkv_rdma_qp_destroy(&t->u.qp);			/* nobody at the far end: it is given up for the next */
+	t_drop_qps(t);			/* nobody at the far end: it is given up for the next */
 	for (unsigned i = 0; i < 200; i++) {
 		t_qp(t);
 		if (t_ask(t, 3) == 0)
 			break;
-		mkv_rdma_qp_destroy(&t->u.qp);
+		t_drop_qps(t);
 		rig_pump_ms(&t->r, 5);
 	}
 	assert_non_null(t->u.qp);

@@ -5,6 +5,8 @@
 #define MKV_TESTS_FRONT_RAIL_UP_H
 
 #include "common/base/crc.h"
+#include "common/base/window.h"
+#include "common/rdma/dc.h"
 #include "tests/unit/front_rig.h"
 #include "tests/unit/rdma_up.h"
 #include "worker/front/rail.h"
@@ -23,7 +25,10 @@ struct t {
 	struct rig	r;
 	struct rig_client c;			/* the tether */
 	struct mkv_rail	*rail;
-	struct up	u;			/* the client's device, hub, queue pair */
+	uint32_t	num_dcis;		/* 0: RC */
+	struct up	u;			/* the client's device, hub, queue pair or target */
+	struct mkv_rdma_qp *tx;			/* what it sends by: the same, or its initiator */
+	struct mkv_window seen;			/* DC: counters of answers */
 	uint8_t		*mem;
 	struct mkv_rdma_mem *reg;
 	uint16_t	channel, credits;
@@ -32,6 +37,9 @@ struct t {
 	struct t_msg	msg[T_MSGS];
 	unsigned	n_msg, at_msg;
 	uint32_t	deadline_us;
+	int		keep_rx;		/* receives are not posted again */
+	struct mkv_rdma_rx *kept[T_MSGS];
+	unsigned	n_kept;
 };
 
 static struct t *now;
@@ -47,9 +55,23 @@ t_recv(struct mkv_rdma_qp *qp, struct mkv_rdma_rx *rx)
 	memcpy(&m->h, rx->buf, sizeof(m->h));
 	memcpy(m->body, rx->buf + sizeof(m->h), rx->bytes - sizeof(m->h));
 	assert_int_equal(mkv_mac_check(t->in, &m->h, MKV_WIRE_SIGNED_BYTES, m->body, m->h.body_bytes, m->h.mac), 0);
-	assert_int_equal(m->h.counter, ++t->counter_in);
+	if (t->num_dcis != 0)
+		assert_int_equal(mkv_window_take(&t->seen, m->h.counter), 1);
+	else
+		assert_int_equal(m->h.counter, ++t->counter_in);
 	assert_int_equal(m->h.channel, t->channel);
-	mkv_rdma_rx_back(t->u.hub, rx);
+	if (t->keep_rx)
+		t->kept[t->n_kept++] = rx;
+	else
+		mkv_rdma_rx_back(t->u.hub, rx);
+}
+
+static inline void
+t_rx_back(struct t *t)
+{
+	t->keep_rx = 0;
+	while (t->n_kept > 0)
+		mkv_rdma_rx_back(t->u.hub, t->kept[--t->n_kept]);
 }
 
 static inline void
@@ -103,28 +125,54 @@ t_keys(struct t *t)
 	assert_int_equal(mkv_key_session(t->r.key, c->s.nonce_c, c->s.nonce_s, MKV_DIR_S2C, t->channel, t->r.f->conf.front_id, c->s.transcript, k), 0);
 	assert_int_equal(mkv_mac_create(&t->in, k), 0);
 	t->counter = t->counter_in = 0;
+	memset(&t->seen, 0, sizeof(t->seen));
 }
 
 static inline void
 t_qp(struct t *t)
 {
 	struct mkv_rdma_qp_conf q = { .sends = UP_SENDS, .send_bytes = MKV_WIRE_RDMA_BYTES, .remote_read = 1, .remote_write = 1, .ops = &t_ops };
+	struct mkv_rdma_qp_conf target = q;
 
-	assert_int_equal(mkv_rdma_qp_create(&t->u.qp, t->u.hub, &q), 0);
+	if (t->num_dcis == 0) {
+		assert_int_equal(mkv_rdma_qp_create(&t->u.qp, t->u.hub, &q), 0);
+		t->tx = t->u.qp;
+		return;
+	}
+	target.sends = 0;
+	assert_int_equal(mkv_rdma_target_create(&t->u.qp, t->u.hub, &target), 0);
+	assert_int_equal(mkv_rdma_initiator_create(&t->tx, t->u.hub, &q), 0);
+}
+
+static inline struct mkv_wire_attach
+t_want(const struct t *t, uint16_t channel)
+{
+	const struct up *u = &t->u;
+	int dc = t->num_dcis != 0;
+	struct mkv_wire_attach a = { .transport = dc ? MKV_FEATURE_RDMA_DC : MKV_FEATURE_RDMA_RC, .channel = channel, .qpn = mkv_rdma_qp_number(u->qp),
+		.psn = dc ? 0 : mkv_rdma_qp_psn(u->qp), .dc_key = dc ? mkv_rdma_target_key(u->qp) : 0, .mtu_bytes = u->dev->mtu_bytes,
+		.recv_bytes = UP_RECV_BYTES, .rd_atomic_in = u->dev->rd_atomic_in, .rd_atomic_out = u->dev->rd_atomic_out };
+
+	memcpy(a.gid, u->dev->gid.raw, sizeof(a.gid));
+	return (a);
+}
+
+static inline int
+t_ask_for(struct rig_client *c, const struct mkv_wire_attach *a)
+{
+	rig_send(c, MKV_WIRE_ATTACH, 0, 0, a, sizeof(*a), NULL, 0);
+	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
+	return (-(int)c->f.hdr.status);
 }
 
 static inline int
 t_ask_control(struct t *t, uint16_t channel, uint16_t control, uint16_t port)
 {
-	struct up *u = &t->u;
-	struct mkv_wire_attach a = { .transport = MKV_FEATURE_RDMA_RC, .channel = channel, .qpn = mkv_rdma_qp_number(u->qp), .psn = mkv_rdma_qp_psn(u->qp),
-		.mtu_bytes = u->dev->mtu_bytes, .recv_bytes = UP_RECV_BYTES, .rd_atomic_in = u->dev->rd_atomic_in, .rd_atomic_out = u->dev->rd_atomic_out,
-		.control = control, .udp_port = port };
+	struct mkv_wire_attach a = t_want(t, channel);
 
-	memcpy(a.gid, u->dev->gid.raw, sizeof(a.gid));
-	rig_send(&t->c, MKV_WIRE_ATTACH, 0, 0, &a, sizeof(a), NULL, 0);
-	assert_int_equal(rig_recv(&t->c, RIG_PATIENCE_MS), 1);
-	return (-(int)t->c.f.hdr.status);
+	a.control = control;
+	a.udp_port = port;
+	return (t_ask_for(&t->c, &a));
 }
 
 static inline int
@@ -134,25 +182,40 @@ t_ask(struct t *t, uint16_t channel)
 }
 
 static inline void
+t_connect(struct t *t, const struct mkv_wire_attach *a)
+{
+	struct mkv_rdma_peer p = { .qpn = a->qpn, .psn = a->psn, .mtu_bytes = a->mtu_bytes, .rd_atomic_in = (uint8_t)a->rd_atomic_in,
+		.rd_atomic_out = (uint8_t)a->rd_atomic_out };
+	struct mkv_rdma_dct to = { .dctn = a->qpn, .key = a->dc_key };
+
+	memcpy(p.gid, a->gid, sizeof(p.gid));
+	memcpy(to.gid, a->gid, sizeof(to.gid));
+	assert_int_equal(a->transport, t->num_dcis != 0 ? MKV_FEATURE_RDMA_DC : MKV_FEATURE_RDMA_RC);
+	assert_int_equal(t->num_dcis != 0 ? mkv_rdma_initiator_aim(t->tx, &to) : mkv_rdma_qp_connect(t->u.qp, &p), 0);
+}
+
+static inline void
 t_attach(struct t *t, uint16_t channel)
 {
 	const struct mkv_wire_attach *a = (const void *)t->c.f.body;
-	struct mkv_rdma_peer p = { 0 };
 
 	t_qp(t);
 	assert_int_equal(t_ask(t, channel), 0);
 	assert_int_equal(a->channel, channel);
 	assert_true(a->credits >= 4 && a->recv_bytes == MKV_WIRE_RDMA_BYTES);
-	p.qpn = a->qpn;
-	p.psn = a->psn;
-	p.mtu_bytes = a->mtu_bytes;
-	p.rd_atomic_in = (uint8_t)a->rd_atomic_in;
-	p.rd_atomic_out = (uint8_t)a->rd_atomic_out;
-	memcpy(p.gid, a->gid, sizeof(p.gid));
-	assert_int_equal(mkv_rdma_qp_connect(t->u.qp, &p), 0);
+	t_connect(t, a);
 	t->channel = channel;
 	t->credits = a->credits;
 	t_keys(t);
+}
+
+static inline void
+t_drop_qps(struct t *t)
+{
+	if (t->tx != t->u.qp)
+		mkv_rdma_qp_destroy(&t->tx);
+	mkv_rdma_qp_destroy(&t->u.qp);
+	t->tx = NULL;
 }
 
 static inline void
@@ -161,29 +224,35 @@ t_detach(struct t *t)
 	if (t->u.qp == NULL)
 		return;
 	mkv_rdma_qp_fail(t->u.qp);
-	for (unsigned i = 0; i < 1000 && !mkv_rdma_qp_idle(t->u.qp); i++) {
+	mkv_rdma_qp_fail(t->tx);
+	for (unsigned i = 0; i < 1000 && !(mkv_rdma_qp_idle(t->u.qp) && mkv_rdma_qp_idle(t->tx)); i++) {
 		t_pump(t);
 		rig_pump_ms(&t->r, 1);
 	}
-	mkv_rdma_qp_destroy(&t->u.qp);
+	t_drop_qps(t);
 	mkv_mac_destroy(&t->out);
 	mkv_mac_destroy(&t->in);
 }
 
+/* Front, client and its channel; num_dcis 0: by RC. */
 static inline void
-t_open(struct t *t)
+t_open_by(struct t *t, uint32_t num_dcis)
 {
 	struct rig_conf rc = { .drives = 2, .rail = 1, .stage_bytes = 16 << 20 };
 	struct mkv_rail_conf c = { .rail = 1, .device = "fake0", .gid_index = -1, .traffic_class = -1, .service_level = -1, .piece_bytes = T_PIECE,
-		.window_bytes = 4 * T_PIECE, .srq_depth = 256 };
+		.window_bytes = 4 * T_PIECE, .srq_depth = 256,
+		.num_dcis = num_dcis };
 	struct mkv_rdma_conf d = { .device = "fake1", .gid_index = -1, .traffic_class = -1, .service_level = -1 };
 	struct mkv_rdma_hub_conf h = { .recvs = 64, .recv_bytes = UP_RECV_BYTES, .sends_max = 2 * UP_SENDS };
 	char why[512] = "";
 
 	memset(t, 0, sizeof(*t));
 	now = t;
+	t->num_dcis = num_dcis;
 	t->deadline_us = RIG_PATIENCE_MS * 1000;
 	fv_start(2);
+	if (num_dcis != 0)
+		fv_dc(FV_DC_YES);
 	rig_open(&t->r, &rc);
 	t->r.f->conf.verify_put = 1;
 	assert_int_equal(mkv_rail_open(&t->rail, t->r.f, fv_verbs(), &c, why, sizeof(why)), 0);
@@ -197,6 +266,12 @@ t_open(struct t *t)
 	t->c.rail = 1;
 	rig_client_handshake(&t->c);
 	t_attach(t, 1);
+}
+
+static inline void
+t_open(struct t *t)
+{
+	t_open_by(t, 0);
 }
 
 static inline void
@@ -231,7 +306,7 @@ t_send(struct t *t, unsigned op, unsigned flags, uint64_t id, const void *body, 
 	if (pay_bytes != 0)
 		h.flags |= MKV_WIRE_F_PAYLOAD;
 	assert_int_equal(mkv_mac_sign(t->out, &h, MKV_WIRE_SIGNED_BYTES, body, body_bytes, h.mac), 0);
-	mkv_rdma_qp_send(t->u.qp, v, body_bytes != 0 ? 2 : 1, MKV_RDMA_SIGNAL, NULL);
+	mkv_rdma_qp_send(t->tx, v, body_bytes != 0 ? 2 : 1, MKV_RDMA_SIGNAL, NULL);
 	return (h.request_id);
 }
 

@@ -411,6 +411,8 @@ mkv_front_turn(struct mkv_front *f)
 		mkv_park_run(f, &f->park_lists);
 		mkv_req_contexts(f);
 		mkv_req_releases(f);
+		if (f->rail != NULL)
+			mkv_rail_wake(f->rail);
 		if ((n = front_run_kicked(f)) == 0)
 			break;
 	}

@@ -48,7 +48,8 @@ rail_hub(struct mkv_rail *r, char *why, size_t why_bytes)
 	uint32_t cqe = (uint32_t)MKV_MAX(r->dev->attr.max_cqe, 0), most = r->f->conf.connections_max * LINE_SENDS_MAX;
 
 	h.recvs = MKV_MIN(h.recvs, MKV_MIN((uint32_t)MKV_MAX(r->dev->attr.max_srq_wr, 0), cqe / 4));
-	h.sends_max = MKV_MIN(most, cqe - h.recvs);
+	rail_dc_share(r, cqe - h.recvs);
+	h.sends_max = (uint32_t)MKV_MIN((uint64_t)most + (uint64_t)r->dc_n * r->dc_sends, cqe - h.recvs);
 	r->recvs = h.recvs;
 	r->credits_all = r->credits_left = h.recvs - h.recvs / 8;
 	r->sends_all = r->sends_left = h.sends_max;
@@ -69,6 +70,8 @@ rail_chans(struct mkv_rail *r)
 		ch->rail = r;
 		mkv_list_init(&ch->broken);
 		mkv_list_init(&ch->held);
+		mkv_list_init(&ch->lines);
+		mkv_list_init(&ch->wait);
 		mkv_list_init(&ch->outs);
 		mkv_list_init(&ch->dirty);
 		mkv_answers_init(&ch->answers);
@@ -108,6 +111,9 @@ mkv_rail_open(struct mkv_rail **out, struct mkv_front *f, const struct mkv_verbs
 	mkv_list_init(&r->broken);
 	mkv_list_init(&r->held_free);
 	mkv_list_init(&r->ctl_dirty);
+	mkv_list_init(&r->line_free);
+	mkv_list_init(&r->over);
+	mkv_list_init(&r->wait);
 	if ((e = mkv_rdma_dev_open(&r->dev, v, &d, why, why_bytes)) == 0 && (e = rail_hub(r, why, why_bytes)) == 0 &&
 	    (e = rail_memory(r, why, why_bytes)) == 0 && (e = rail_held(r)) == 0 && (e = ctl_open(r)) == 0)
 		e = rail_chans(r);
@@ -115,6 +121,7 @@ mkv_rail_open(struct mkv_rail **out, struct mkv_front *f, const struct mkv_verbs
 		mkv_rail_close(&r);
 		return (e);
 	}
+	rail_dc_open(r);
 	r->up = mkv_rdma_dev_is_up(r->dev);
 	f->rail = r;
 	*out = r;
@@ -140,6 +147,7 @@ mkv_rail_close(struct mkv_rail **rp)
 	mkv_rdma_mem_drop(&r->stage);
 	mkv_rdma_mem_drop(&r->sink_mem);
 	ctl_close(r);
+	rail_dc_close(r);
 	mkv_rdma_hub_close(&r->hub);
 	mkv_rdma_dev_close(&r->dev);
 	free(r->chans);
@@ -169,12 +177,18 @@ mkv_rail_describe(const struct mkv_rail *r, struct mkv_wire_rail *out)
 	memset(out, 0, sizeof(*out));
 	out->rail = (uint16_t)r->conf.rail;
 	out->state = r->up != 0;
-	out->transports = MKV_FEATURE_RDMA_RC;
+	out->transports = MKV_FEATURE_RDMA_RC | (r->pool != NULL && !r->dc_lost ? MKV_FEATURE_RDMA_DC : 0);
 	out->speed_mbit = d->speed_mbit;
 	out->mtu = d->mtu_bytes;
 	memcpy(out->gid, d->gid.raw, sizeof(out->gid));
 	memcpy(out->address, d->address, sizeof(out->address));
 	memcpy(out->device, d->name, MKV_MIN(strlen(d->name), sizeof(out->device) - 1));
+}
+
+const char *
+mkv_rail_without_dc(const struct mkv_rail *r)
+{
+	return (r->dc_why);
 }
 
 const char *
@@ -232,12 +246,6 @@ mkv_rail_event(struct mkv_rail *r)
 
 /* ---- A channel's end ------------------------------------------------------------------------------------------------------- */
 
-static struct mkv_chan *
-chan_of(struct mkv_conn *c)
-{
-	return (c->f->rail == NULL ? NULL : &c->f->rail->chans[c->idx]);
-}
-
 static void
 held_free(struct mkv_rail *rail, struct chan_held *m)
 {
@@ -279,6 +287,7 @@ chan_end_requests(struct mkv_chan *ch)
 
 		if (r->channel != ch->number)
 			continue;
+		mkv_chan_req_gone(r);
 		if (!r->ending)
 			mkv_req_end(r, MKV_E_CLOSED, MKV_REASON_NONE, NULL, 0);
 		mkv_req_run(r);
@@ -291,8 +300,10 @@ chan_break(struct mkv_chan *ch, const char *why)
 	if (ch->state != CHAN_OPEN)
 		return;
 	ch->state = CHAN_BROKEN;
-	mkv_rdma_qp_fail(ch->line->qp);
+	if (!ch->dc)
+		mkv_rdma_qp_fail(ch->line->qp);
 	ch->rail->n_open--;
+	ch->rail->n_dc -= ch->dc;
 	ch->rail->credits_left += ch->receives;
 	if (why != NULL) {
 		mkv_metric_add(ch->rail->f->m, MKV_M_front_channels_broken_total, 0, 1);
@@ -300,7 +311,10 @@ chan_break(struct mkv_chan *ch, const char *why)
 	}
 	chan_drop_held(ch);
 	ctl_detach(ch);
-	xfer_break(ch->line);
+	if (ch->dc)
+		dc_break_lines(ch);
+	else
+		xfer_break(ch->line);
 	chan_end_requests(ch);
 	mkv_list_push_tail(&ch->rail->broken, &ch->broken);
 }
@@ -314,6 +328,19 @@ line_broken(struct mkv_rdma_qp *qp, const char *why)
 	chan_break(line->ch, why);
 }
 
+void
+line_init(struct mkv_line *line, struct mkv_rail *r, uint32_t sends)
+{
+	line->magic = LINE_MAGIC;
+	line->rail = r;
+	line->sends = sends;
+	mkv_list_init(&line->link);
+	mkv_list_init(&line->over);
+	mkv_list_init(&line->dirty);
+	mkv_list_init(&line->xfers);
+	mkv_list_init(&line->outs);
+}
+
 static int
 line_open(struct mkv_chan *ch, uint32_t sends)
 {
@@ -321,13 +348,8 @@ line_open(struct mkv_chan *ch, uint32_t sends)
 
 	if (line == NULL)
 		return (MKV_E_NOMEM);
-	line->magic = LINE_MAGIC;
-	line->rail = ch->rail;
+	line_init(line, ch->rail, sends);
 	line->ch = ch;
-	line->sends = sends;
-	mkv_list_init(&line->dirty);
-	mkv_list_init(&line->xfers);
-	mkv_list_init(&line->outs);
 	ch->rail->sends_left -= sends;
 	ch->line = line;
 	return (0);
@@ -397,6 +419,19 @@ mkv_chan_heard(struct mkv_conn *c)
 	return (heard);
 }
 
+/* What has come back since: lines, and channels that waited for theirs. Not from a callback of the hub. */
+static void
+rail_sweep(struct mkv_rail *r)
+{
+	rail_lines_back(r);
+	MKV_LIST_FOREACH_SAFE(it, tmp, &r->broken) {
+		struct mkv_chan *ch = MKV_CONTAINER_OF(it, struct mkv_chan, broken);
+
+		if (ch->dc ? mkv_list_empty(&ch->lines) : mkv_rdma_qp_idle(ch->line->qp))
+			chan_free(ch);
+	}
+}
+
 /* ---- ATTACH ---------------------------------------------------------------------------------------------------------------- */
 
 static int
@@ -460,9 +495,10 @@ static void
 attach_reply(struct mkv_req *r, const struct mkv_chan *ch)
 {
 	const struct mkv_rdma_dev *d = ch->rail->dev;
+	const struct mkv_rdma_qp *qp = ch->dc ? ch->rail->target : ch->line->qp;
 	struct mkv_wire_attach a = {
-		.transport = MKV_FEATURE_RDMA_RC, .channel = ch->number, .qpn = mkv_rdma_qp_number(ch->line->qp), .psn = mkv_rdma_qp_psn(ch->line->qp),
-		.mtu_bytes = d->mtu_bytes, .recv_bytes = MKV_WIRE_RDMA_BYTES, .rd_atomic_in = d->rd_atomic_in, .rd_atomic_out = d->rd_atomic_out,
+		.transport = ch->dc ? MKV_FEATURE_RDMA_DC : MKV_FEATURE_RDMA_RC, .channel = ch->number, .qpn = mkv_rdma_qp_number(qp),
+		.psn = ch->dc ? 0 : mkv_rdma_qp_psn(qp), .dc_key = ch->dc ? mkv_rdma_target_key(qp) : 0, .mtu_bytes = d->mtu_bytes, .recv_bytes = MKV_WIRE_RDMA_BYTES, .rd_atomic_in = d->rd_atomic_in, .rd_atomic_out = d->rd_atomic_out,
 		.lid = d->lid, .credits = ch->credits, .control = ch->control, .udp_port = ctl_port(ch),
 	};
 
@@ -485,35 +521,38 @@ static int
 attach(struct mkv_req *r, struct mkv_chan *ch, const struct mkv_wire_attach *w)
 {
 	struct mkv_rail *rail = ch->rail;
+	int dc = w->transport == MKV_FEATURE_RDMA_DC, e;
 	uint32_t credits, sends;
-	int e;
 
-	if (w->transport != MKV_FEATURE_RDMA_RC)
+	if (dc ? !dc_can(rail, w) : w->transport != MKV_FEATURE_RDMA_RC)
 		return (MKV_E_UNSUPPORTED);
 	if (w->channel != ch->number + 1u || w->recv_bytes < LINE_SEND_BYTES || !mkv_wire_control_ok(w))
 		return (MKV_E_PROTO);
 	if (!ctl_may(r->c, w))
 		return (MKV_E_UNSUPPORTED);
 	chan_break(ch, NULL);			/* the client has given it up */
+	rail_sweep(rail);
 	if (ch->state != CHAN_NONE)
 		return (MKV_E_BUSY);
 	credits = attach_share(rail->credits_left, rail->credits_all, MKV_MIN(CHAN_CREDITS_MAX, r->f->conf.inflight_max), CHAN_CREDITS_MIN);
 	sends = attach_share(rail->sends_left, rail->sends_all, LINE_SENDS_MAX, LINE_SENDS_MIN);
-	if (credits == 0 || sends == 0 || !rail->up)
+	if (credits == 0 || (sends == 0 && !dc) || !rail->up)
 		return (MKV_E_BUSY);
+	ch->dc = dc != 0;
 	ch->c = r->c;
 	ch->number = w->channel;
 	ch->credits = (uint16_t)credits;
 	ch->counter_in = ch->counter_out = 0;
 	/* What goes another way needs no receive; a PING by the queue pair proves the path in any case. */
 	ch->receives = (uint16_t)((w->control == MKV_WIRE_CONTROL_RDMA ? credits : 0) + CHAN_CREDITS_MORE);
-	if ((e = line_open(ch, sends)) != 0 || (e = attach_keys(ch)) != 0 || (e = attach_connect(ch, w)) != 0) {
+	if ((!dc && (e = line_open(ch, sends)) != 0) || (e = attach_keys(ch)) != 0 || (e = dc ? dc_attach(ch, w) : attach_connect(ch, w)) != 0) {
 		attach_undo(ch);
 		return (e);
 	}
 	ctl_attach(ch, w);
 	rail->credits_left -= ch->receives;
 	rail->n_open++;
+	rail->n_dc += ch->dc;
 	ch->state = CHAN_OPEN;
 	mkv_metric_add(rail->f->m, MKV_M_front_channels_opened_total, 0, 1);
 	return (0);
@@ -550,7 +589,7 @@ rx_hdr(const struct mkv_rdma_rx *rx)
 	return ((const struct mkv_hdr *)(const void *)rx->buf);
 }
 
-/* 0; MKV_E_PROTO, MKV_E_VERSION, MKV_E_AUTH. */
+/* 0; MKV_E_PROTO, MKV_E_VERSION, MKV_E_AUTH; MKV_E_EXISTS: DC: it has come before, or may have. */
 static int
 message_check(struct mkv_chan *ch, const struct mkv_rdma_rx *rx)
 {
@@ -567,9 +606,9 @@ message_check(struct mkv_chan *ch, const struct mkv_rdma_rx *rx)
 		return (e);
 	if (h->session_id != ch->c->s.id || h->channel != ch->number)
 		return (MKV_E_AUTH);
-	/* With datagrams a channel has no order: their counters and these are of one row. */
-	if (ch->control == MKV_WIRE_CONTROL_UDP)
-		return (mkv_window_take(&ch->window, h->counter) ? 0 : MKV_E_AUTH);
+	/* With datagrams a channel has no order: their counters and these are of one row. Nor has DC one. */
+	if (ch->control == MKV_WIRE_CONTROL_UDP || ch->dc)
+		return (mkv_window_take(&ch->window, h->counter) ? 0 : ch->dc ? MKV_E_EXISTS : MKV_E_AUTH);
 	if (h->counter != ch->counter_in + 1)
 		return (MKV_E_AUTH);
 	ch->counter_in++;
@@ -617,6 +656,8 @@ message_dispatch(struct mkv_chan *ch, const struct chan_held *m)
 	c->remote_carrier = 0;
 	c->hdr_ns = hdr_ns;
 	c->frame_until_ns = until_ns;
+	if (remote.line != NULL)		/* not wanted after all */
+		line_rest(remote.line);
 	if (t == MKV_TAKE_HOLD)
 		return (0);
 	held_back(ch->rail, &(struct chan_held){ .rx = remote.rx, .msg = remote.msg });
@@ -677,25 +718,45 @@ chan_take(struct mkv_chan *ch, struct chan_held *m)
 		chan_hold(ch, m);
 }
 
-static void
-chan_recv(struct mkv_rdma_qp *qp, struct mkv_rdma_rx *rx)
+static enum mkv_metric
+message_fault(int e)
 {
-	const struct mkv_line *line = mkv_rdma_qp_owner(qp);
-	struct mkv_chan *ch = line->ch;
+	switch (e) {
+	case MKV_E_AUTH: return (MKV_M_front_auth_failures_total);
+	case MKV_E_EXISTS: return (MKV_M_front_messages_stale_total);
+	default: return (MKV_M_front_bad_frames_total);
+	}
+}
+
+void
+chan_message(struct mkv_chan *ch, struct mkv_rdma_rx *rx)
+{
 	struct chan_held m = { .rx = rx };
 	int e;
 
-	MKV_CHECK_OBJ(line, LINE_MAGIC);
 	if (ch->state != CHAN_OPEN || ch->c->f->stopping) {
 		mkv_rdma_rx_back(ch->rail->hub, rx);
 		return;
 	}
-	if ((e = message_check(ch, rx)) != 0) {
-		mkv_rdma_rx_back(ch->rail->hub, rx);
-		chan_refuse(ch, e == MKV_E_AUTH ? MKV_M_front_auth_failures_total : MKV_M_front_bad_frames_total, mkv_err_name(e));
+	if ((e = message_check(ch, rx)) == 0) {
+		chan_take(ch, &m);
 		return;
 	}
-	chan_take(ch, &m);
+	mkv_rdma_rx_back(ch->rail->hub, rx);
+	/* Anybody can send to a target what is no message of this client: he suffers nothing by it. */
+	if (ch->dc)
+		mkv_metric_add(ch->rail->f->m, message_fault(e), 0, 1);
+	else
+		chan_refuse(ch, message_fault(e), mkv_err_name(e));
+}
+
+static void
+chan_recv(struct mkv_rdma_qp *qp, struct mkv_rdma_rx *rx)
+{
+	const struct mkv_line *line = mkv_rdma_qp_owner(qp);
+
+	MKV_CHECK_OBJ(line, LINE_MAGIC);
+	chan_message(line->ch, rx);
 }
 
 void
@@ -773,12 +834,7 @@ mkv_rail_turn(struct mkv_rail *r)
 {
 	unsigned n = mkv_rdma_hub_poll(r->hub, RAIL_POLL_BATCH) + ctl_turn(r);
 
-	MKV_LIST_FOREACH_SAFE(it, tmp, &r->broken) {
-		struct mkv_chan *ch = MKV_CONTAINER_OF(it, struct mkv_chan, broken);
-
-		if (mkv_rdma_qp_idle(ch->line->qp))
-			chan_free(ch);
-	}
+	rail_sweep(r);
 	return (n);
 }
 
@@ -791,7 +847,7 @@ mkv_rail_flush(struct mkv_rail *r)
 		xfer_pump(MKV_CONTAINER_OF(l, struct mkv_line, dirty));
 	ctl_pump(r);
 	mkv_rdma_hub_flush(r->hub);
-	return (mkv_rdma_hub_arm(r->hub) && !ctl_busy(r));
+	return (mkv_rdma_hub_arm(r->hub) && !ctl_busy(r) && !rail_dc_is_due(r));
 }
 
 void
@@ -801,6 +857,14 @@ mkv_rail_gauges(struct mkv_rail *r)
 	struct mkv_metrics *m = r->f->m;
 
 	mkv_metric_set(m, MKV_M_front_channels, 0, r->n_open);
+	mkv_metric_set(m, MKV_M_front_channels_dc, 0, r->n_dc);
+	if (r->pool != NULL) {
+		uint32_t size = mkv_rdma_pool_size(r->pool), idle = mkv_rdma_pool_free(r->pool);
+
+		mkv_metric_set(m, MKV_M_front_dcis_leased, 0, size - idle);
+		mkv_metric_set(m, MKV_M_front_dcis_free, 0, idle);
+		mkv_metric_set(m, MKV_M_front_dcis_lost, 0, r->dc_n - size);
+	}
 	mkv_metric_add(m, MKV_M_front_work_requests_total, 0, n->wrs - r->told.wrs);
 	mkv_metric_add(m, MKV_M_front_doorbells_total, 0, n->doorbells - r->told.doorbells);
 	mkv_metric_add(m, MKV_M_front_completions_total, 0, n->completions - r->told.completions);

@@ -1,11 +1,12 @@
 /*
  * memkv-front, loop thread: RDMA behind a session. What the rest of the front calls; rail.c and rail_xfer.c are behind it, or rail_none.c in a build without.
  *
- * A rail is the front's device, one a process, made by main.c before the jail. A channel is one queue pair of a session: the session's connection is its
- * tether, and serves whatever comes by it as any connection does. Requests that come by the channel are the same requests; what differs is where payload
+ * A rail is the front's device, one a process, made by main.c before the jail. A channel is what a session has beside its connection, the tether, which
+ * serves whatever comes by it as any connection does. Requests that come by the channel are the same requests; what differs is where payload
  * comes from (RDMA READ of the client's memory), where it goes (RDMA WRITE) and how answers leave (SEND behind the data, on the same queue pair).
+ * That queue pair is the channel's (RC), or one of the rail's initiators, leased for the request (DC).
  *
- *	CHAN_NONE --ATTACH on the tether--> CHAN_OPEN --first error, end of the session--> CHAN_BROKEN --all requests of the queue pair came back--> CHAN_NONE
+ *	CHAN_NONE --ATTACH on the tether--> CHAN_OPEN --first error, end of the session--> CHAN_BROKEN --all that is out came back--> CHAN_NONE
  *
  * Memory: a message lies in a receive of the hub. It is given back when its request needs its segments no more, always before the request's last answer is
  * posted: so what is kept is covered by the credits that were granted, and those never exceed what is posted. Buffers and arena runs of a part under READ
@@ -37,7 +38,7 @@ struct mkv_rail_conf {
 	unsigned	port;			/* 0: the first that is up */
 	int		gid_index, traffic_class, service_level;	/* -1: auto */
 	unsigned	mtu;			/* bytes */
-	uint32_t	piece_bytes, window_bytes, srq_depth;
+	uint32_t	piece_bytes, window_bytes, srq_depth, num_dcis;
 };
 
 /* How payload of the frame in work is to be moved: set while a message of a channel is dispatched. */
@@ -48,6 +49,7 @@ struct mkv_remote {
 	const struct mkv_wire_seg *seg;		/* in rx */
 	unsigned	n_seg;
 	uint64_t	bytes;			/* of all segments */
+	struct mkv_line	*line;			/* DC: for the request that this message begins */
 };
 
 /* Of one part: its payload between our memory and the client's. */
@@ -70,6 +72,7 @@ int		mkv_rail_quiet(const struct mkv_rail *r);	/* 1: no channel is left */
 void		mkv_rail_close(struct mkv_rail **r);		/* of a quiet one. Accepts NULL */
 int		mkv_rail_arena(struct mkv_rail *r, unsigned drive, void *base, uint64_t bytes);	/* memory mode: another place of payload */
 void		mkv_rail_describe(const struct mkv_rail *r, struct mkv_wire_rail *out);
+const char *	mkv_rail_without_dc(const struct mkv_rail *r);	/* why; "" where it has DC */
 const char *	mkv_rail_node(const struct mkv_rail *r);		/* of the device, below /dev/infiniband */
 int		mkv_rail_is_soft(const struct mkv_rail *r);	/* 1: it posts by write(), which wants the credentials that opened the device */
 int		mkv_rail_fd(const struct mkv_rail *r);		/* readable: completions wait */
@@ -78,6 +81,7 @@ int		mkv_rail_event_fd(const struct mkv_rail *r);	/* readable: the device has ne
 int		mkv_rail_event(struct mkv_rail *r);
 /* Completions, then what they allow; how many. */
 unsigned	mkv_rail_turn(struct mkv_rail *r);
+void		mkv_rail_wake(struct mkv_rail *r);		/* channels that wait for an initiator */
 /* End of a turn: doorbells. 1: nothing waits and the descriptor will wake us; 0: come back at once. */
 int		mkv_rail_flush(struct mkv_rail *r);
 void		mkv_rail_gauges(struct mkv_rail *r);
@@ -93,6 +97,13 @@ int		mkv_chan_gone(struct mkv_conn *c);		/* 1: the connection has none any more 
 int		mkv_chan_heard(struct mkv_conn *c);		/* 1: something came since the last time this was asked */
 /* admin.c */
 void		mkv_chan_cancelled(struct mkv_conn *c, uint64_t id);	/* is not at work: nor will it be */
+/*
+ * req.c. A request is about to begin: 0: it may, with an initiator where that is wanted; MKV_E_AGAIN: the frame is to be shown again; else nobody can be answered.
+ * Then the request has what c->remote has, until it is gone.
+ */
+int		mkv_chan_lease(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body);
+void		mkv_chan_req_begins(struct mkv_req *r);
+void		mkv_chan_req_gone(struct mkv_req *r);
 /* req.c. The answer of a request that came by a channel, and its payload before it. 0: there is no such channel any more, o is not taken. */
 int		mkv_chan_reply(struct mkv_req *r, struct mkv_out *o);
 void		mkv_chan_stop(struct mkv_req *r);		/* no further piece of it is posted; the answer that follows comes behind what is out */

@@ -164,10 +164,10 @@ ctl_bucket(struct mkv_ctl *k, uint64_t session)
 	return (&k->bucket[(session ^ session >> 32) & k->mask]);	/* they are random */
 }
 
-static struct mkv_chan *
-ctl_find(struct mkv_ctl *k, uint64_t session, uint16_t channel)
+struct mkv_chan *
+ctl_find(struct mkv_rail *r, uint64_t session, uint16_t channel)
 {
-	struct mkv_chan *ch = *ctl_bucket(k, session);
+	struct mkv_chan *ch = *ctl_bucket(r->ctl, session);
 
 	while (ch != NULL && (ch->c->s.id != session || ch->number != channel))
 		ch = ch->next;
@@ -199,7 +199,7 @@ ctl_attach(struct mkv_chan *ch, const struct mkv_wire_attach *w)
 	ch->msg_bytes = 0;
 	memset(&ch->window, 0, sizeof(ch->window));
 	mkv_answers_init(&ch->answers);
-	if (w->control != MKV_WIRE_CONTROL_UDP)
+	if (w->control != MKV_WIRE_CONTROL_UDP && !ch->dc)
 		return;
 	mkv_addr_make(&ch->peer, ch->c->who.addr, w->udp_port);
 	b = ctl_bucket(k, ch->c->s.id);
@@ -225,7 +225,7 @@ ctl_detach(struct mkv_chan *ch)
 		out_end(MKV_CONTAINER_OF(l, struct mkv_out, link), MKV_E_CLOSED);
 	mkv_list_remove(&ch->dirty);
 	mkv_answers_fini(&ch->answers, &ch->rail->ctl->answers);
-	if (ch->control != MKV_WIRE_CONTROL_UDP)
+	if (ch->control != MKV_WIRE_CONTROL_UDP && !ch->dc)
 		return;
 	for (b = ctl_bucket(ch->rail->ctl, ch->c->s.id); *b != NULL; b = &(*b)->next)
 		if (*b == ch) {
@@ -473,7 +473,7 @@ ctl_check(struct mkv_rail *rail, const struct mkv_udp_msg *m, struct mkv_chan **
 	if (m->bytes < sizeof(*h) || mkv_wire_hdr_check(h, 0, 1) != 0 || h->body_bytes != m->bytes - sizeof(*h) ||
 	    ((h->flags & MKV_WIRE_F_REMOTE) == 0 && h->payload_bytes != 0))
 		return (MKV_M_front_datagrams_malformed_total);
-	if ((ch = ctl_find(rail->ctl, h->session_id, h->channel)) == NULL || ch->state != CHAN_OPEN)
+	if ((ch = ctl_find(rail, h->session_id, h->channel)) == NULL || ch->control != MKV_WIRE_CONTROL_UDP)
 		return (MKV_M_front_datagrams_unknown_total);
 	if (!mkv_addr_is(&m->addr, &ch->peer))
 		return (MKV_M_front_datagrams_foreign_total);
@@ -582,6 +582,8 @@ mkv_chan_frame(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body)
 	c->remote = NULL;
 	c->remote_channel = 0;
 	c->remote_carrier = 0;
+	if (remote.line != NULL)
+		line_rest(remote.line);
 	if (remote.msg != NULL)
 		ctl_msg_back(rail, remote.msg);
 	return (t);

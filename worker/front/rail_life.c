@@ -53,6 +53,7 @@ life_conf(const struct mkv_worker *w, struct mkv_rail_conf *c)
 	c->piece_bytes = (uint32_t)p->rdma_piece_size;
 	c->window_bytes = (uint32_t)p->rdma_window;
 	c->srq_depth = p->rdma_srq_depth;
+	c->num_dcis = p->rdma_num_dcis;
 }
 
 static int

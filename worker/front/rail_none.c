@@ -28,6 +28,11 @@ mkv_rail_flush(struct mkv_rail *r MKV_UNUSED)
 }
 
 void
+mkv_rail_wake(struct mkv_rail *r MKV_UNUSED)
+{
+}
+
+void
 mkv_rail_gauges(struct mkv_rail *r MKV_UNUSED)
 {
 }
@@ -52,6 +57,22 @@ int
 mkv_chan_heard(struct mkv_conn *c MKV_UNUSED)
 {
 	return (0);
+}
+
+int
+mkv_chan_lease(struct mkv_conn *c MKV_UNUSED, const struct mkv_hdr *h MKV_UNUSED, const uint8_t *body MKV_UNUSED)
+{
+	return (0);
+}
+
+void
+mkv_chan_req_begins(struct mkv_req *r MKV_UNUSED)
+{
+}
+
+void
+mkv_chan_req_gone(struct mkv_req *r MKV_UNUSED)
+{
 }
 
 int

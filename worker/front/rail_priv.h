@@ -1,5 +1,6 @@
 /*
- * Inside the rail: rail.c (device, ATTACH, messages in) and rail_xfer.c (pieces, answers out, completions). One loop thread.
+ * Inside the rail: rail.c (device, ATTACH, messages in), rail_dc.c (what is DC's: pool, target, leases) and rail_xfer.c (pieces, answers out, completions).
+ * One loop thread.
  */
 #ifndef MKV_WORKER_FRONT_RAIL_PRIV_H
 #define MKV_WORKER_FRONT_RAIL_PRIV_H
@@ -9,8 +10,8 @@
 
 #include "common/base/udp.h"
 #include "common/base/window.h"
+#include "common/rdma/dc.h"
 #include "common/rdma/mem.h"
-#include "common/rdma/qp.h"
 #include "worker/front/answers.h"
 
 #define RAIL_MAGIC		0x2b7f10c6u
@@ -32,7 +33,7 @@ _Static_assert(REQ_BODY_BYTES <= PART_BODY_BYTES && LINE_SEND_BYTES <= MKV_WIRE_
 enum chan_state {
 	CHAN_NONE,		/* ATTACH moves it on */
 	CHAN_OPEN,		/* its first error, or the end of the session */
-	CHAN_BROKEN,		/* the last completion of its queue pair */
+	CHAN_BROKEN,		/* the last completion of its lines */
 };
 
 enum line_rec_kind { REC_READ, REC_WRITE, REC_SEND, REC_FLUSH };
@@ -44,11 +45,16 @@ struct line_rec {		/* a work request that is out */
 	struct mkv_out	*o;		/* SEND of an answer that somebody waits for; may be NULL. FLUSH: it leaves by another way when this is back */
 };
 
-/* A queue pair and what is on it: a channel has one for its life. */
+/* A queue pair and what is on it. RC: a channel has one for its life. DC: an initiator, leased to one request of the channel. */
 struct mkv_line {
 	uint32_t	magic;
+	uint8_t		dc, broken;
+	uint8_t		vital;		/* DC: it carries a word that the client must hear */
+	uint32_t	users;		/* DC: requests whose answers go by it: the one that has it, and CANCELs */
+	struct mkv_list	link;		/* DC: chan.lines, or rail.line_free */
+	struct mkv_list	over;		/* DC: rail.over */
 	struct mkv_rail	*rail;
-	struct mkv_chan	*ch;
+	struct mkv_chan	*ch;		/* DC: NULL while it is free */
 	struct mkv_rdma_qp *qp;
 	struct mkv_list	dirty;		/* rail.dirty: something to post */
 	struct mkv_list	xfers;		/* one of each request that has pieces to post, in turns */
@@ -88,27 +94,38 @@ struct chan_held {		/* a message; there are as many as receives and memory for o
 
 struct mkv_chan {
 	uint32_t	magic;
-	struct mkv_conn	*c;		/* while it is not NONE */
-	struct mkv_rail	*rail;
 	uint8_t		state, heard;
+	uint8_t		dc;		/* else RC */
+	uint8_t		n_rnr, n_path;	/* DC: failures in a row */
+	uint8_t		woken;		/* DC: it is its turn to have a line */
+	uint8_t		wants_last;	/* DC: it waits for one that others do not get */
+	uint8_t		control;	/* MKV_WIRE_CONTROL_*: what carries its messages */
 	uint16_t	number;		/* on the wire; of the last one while NONE */
 	uint16_t	credits;
 	uint16_t	receives;	/* set aside for its messages */
-	struct mkv_line	*line;		/* while it is not NONE */
-	uint64_t	counter_in, counter_out;
-	struct mkv_mac	*mac_in, *mac_out;
-	struct mkv_list	broken;		/* rail.broken */
 	uint32_t	n_held;
+	struct mkv_conn	*c;		/* while it is not NONE */
+	struct mkv_rail	*rail;
+	struct mkv_line	*line;		/* RC: while it is not NONE */
+	struct mkv_mac	*mac_in, *mac_out;
+	uint64_t	counter_in, counter_out;	/* in: where messages have an order */
+	struct mkv_window window;	/* counters in, where they have none */
+	struct mkv_list	broken;		/* rail.broken */
 	struct mkv_list	held;		/* messages that cannot be taken now, in the order in which they came */
+	struct mkv_chan	*next;		/* of those that hash like it: datagrams and DC are found by their session */
+	/* rail_dc.c */
+	struct mkv_list	lines;		/* that it has */
+	struct mkv_line	*obit;		/* the one by which the client hears of requests that failed, while such a word is out */
+	struct mkv_list	wait;		/* rail.wait */
+	struct mkv_rdma_dct dct;	/* the client's target */
 	/* rail_ctl.c */
-	uint8_t		control;	/* MKV_WIRE_CONTROL_*: what carries its messages */
 	uint32_t	msg_bytes;	/* in datagrams that are kept */
 	struct mkv_addr	peer;		/* where datagrams come from and go */
-	struct mkv_window window;
 	struct mkv_answers answers;
 	struct mkv_list	outs, dirty;	/* answers that leave by datagram with nothing to wait for; rail.ctl_dirty */
-	struct mkv_chan	*next;		/* of those that hash like it */
 };
+/* A client of DC has no more than this here but for its session (conn.c) and two MACs; docs/internals/rdma.md has the sum. */
+_Static_assert(sizeof(struct mkv_chan) <= 640, "a channel is small");
 
 struct mkv_rail {
 	uint32_t	magic;
@@ -123,6 +140,16 @@ struct mkv_rail {
 	struct mkv_list	held_free;
 	struct mkv_list	dirty;		/* lines with something to post */
 	struct mkv_list	broken;		/* channels that broke and are not gone yet */
+	/* DC; pool NULL: only RC, dc_why says why */
+	struct mkv_rdma_pool *pool;
+	struct mkv_rdma_qp *target;
+	struct mkv_line	*lines;
+	uint32_t	dc_n, dc_sends, dc_keep;	/* initiators, work requests of each, how many of them are for PING and CANCEL */
+	struct mkv_list	line_free, over;	/* lines; those that may have nothing left to do */
+	struct mkv_list	wait;		/* channels whose next message waits for a line */
+	uint32_t	n_dc;		/* channels */
+	int		dc_lost;	/* the target broke */
+	char		dc_why[256];
 	struct mkv_ctl	*ctl;
 	struct mkv_list	ctl_dirty;	/* channels with answers for it */
 	uint8_t		*sink;		/* where the byte of a flush lands */
@@ -132,6 +159,18 @@ struct mkv_rail {
 	int		up;
 	struct mkv_rdma_count told;
 };
+
+static inline struct mkv_chan *
+chan_of(const struct mkv_conn *c)
+{
+	return (c->f->rail == NULL ? NULL : &c->f->rail->chans[c->idx]);
+}
+
+static inline int
+line_is_open(const struct mkv_line *line)
+{
+	return (!line->broken && line->ch->state == CHAN_OPEN);
+}
 
 static inline void
 line_touch(struct mkv_line *line)
@@ -147,18 +186,33 @@ held_hdr(const struct chan_held *m)
 }
 
 /* rail.c */
+void		line_init(struct mkv_line *line, struct mkv_rail *r, uint32_t sends);
+void		chan_message(struct mkv_chan *ch, struct mkv_rdma_rx *rx);	/* by RDMA; takes rx */
 void		chan_take(struct mkv_chan *ch, struct chan_held *m);		/* a message that is whole and signed: done, or held */
 void		chan_break(struct mkv_chan *ch, const char *why);
+/* rail_dc.c */
+void		rail_dc_share(struct mkv_rail *r, uint32_t sends);	/* how many initiators, if there can be so many work requests */
+void		rail_dc_open(struct mkv_rail *r);			/* or dc_why is set */
+void		rail_dc_close(struct mkv_rail *r);
+void		rail_lines_back(struct mkv_rail *r);
+int		rail_dc_is_due(const struct mkv_rail *r);		/* 1: there is something for rail_lines_back() and mkv_rail_wake() */
+int		dc_can(const struct mkv_rail *r, const struct mkv_wire_attach *w);
+int		dc_attach(struct mkv_chan *ch, const struct mkv_wire_attach *w);	/* 0; MKV_E_PEER, MKV_E_UNREACHABLE, MKV_E_NOMEM, MKV_E_SYSTEM */
+void		dc_break_lines(struct mkv_chan *ch);
+void		line_rest(struct mkv_line *line);			/* goes back soon, if nothing of it is left */
 /* rail_xfer.c */
 void		xfer_done(struct mkv_rdma_qp *qp, void *cookie, int status);
 void		xfer_pump(struct mkv_line *line);
 void		xfer_break(struct mkv_line *line);		/* what is not posted ends now; what is out comes back */
 int		line_send(struct mkv_line *line, struct mkv_hdr *h, const void *body, struct mkv_out *o);	/* number, sign, post; 0; MKV_E_AGAIN: no room */
+/* An answer of r without a body, that nobody waits for. As line_send(). */
+int		line_word(struct mkv_line *line, const struct mkv_req *r, unsigned flags, int status, unsigned reason);
 void		out_end(struct mkv_out *o, int res);
 /* rail_ctl.c */
 #define CTL_MSGS		1024u		/* of all sessions */
 int		ctl_open(struct mkv_rail *r);
 void		ctl_close(struct mkv_rail *r);		/* accepts one that was not opened */
+struct mkv_chan *ctl_find(struct mkv_rail *r, uint64_t session, uint16_t channel);	/* of datagrams or DC; NULL: none that is open */
 int		ctl_may(const struct mkv_conn *c, const struct mkv_wire_attach *w);	/* 0: not here, or not with this client */
 void		ctl_attach(struct mkv_chan *ch, const struct mkv_wire_attach *w);	/* the channel is about to be open */
 void		ctl_detach(struct mkv_chan *ch);	/* its answers end, and it is not found any more */

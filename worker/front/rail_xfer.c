@@ -8,7 +8,7 @@
  *   READ   posted -> came, its CRC made -> all came: [ACK, if more parts follow] -> the part is FULL
  *   WRITE  posted ... SEND posted -> the SEND came back: the part has left
  *
- * Completions are told in the order of posting, so rec[] is a queue: the oldest is what came back. What fails breaks the channel, and then everything that
+ * Completions are told in the order of posting, so rec[] is a queue: the oldest is what came back. What fails breaks the line, and then everything that
  * is out comes back failed; nothing else ends the NIC's use of a part's memory.
  */
 #include "config.h"
@@ -67,6 +67,17 @@ line_send(struct mkv_line *line, struct mkv_hdr *h, const void *body, struct mkv
 	/* What READs brought is ours before the client hears that we have done with its memory. */
 	mkv_rdma_qp_send(line->qp, iov, h->body_bytes != 0 ? 2 : 1, MKV_RDMA_SIGNAL | (line->reads != 0 ? MKV_RDMA_FENCE : 0), NULL);
 	return (0);
+}
+
+int
+line_word(struct mkv_line *line, const struct mkv_req *r, unsigned flags, int status, unsigned reason)
+{
+	static const uint8_t magic[4] = { 'M', 'K', 'V', 1 };
+	struct mkv_hdr h = { .version = MKV_WIRE_VERSION, .op = r->op, .flags = (uint16_t)(MKV_WIRE_F_REPLY | flags), .request_id = r->id,
+		.status = (uint16_t)-status, .reason = (uint16_t)reason };
+
+	memcpy(h.magic, magic, sizeof(magic));
+	return (line_send(line, &h, NULL, NULL));
 }
 
 /*
@@ -223,13 +234,22 @@ mkv_chan_stop(struct mkv_req *r)
 			xfer_stop(&r->part[i]);
 }
 
-/* Where its payload and its answers go; NULL: there is no such channel any more. */
+/* Its channel; NULL: that is there no more. */
+static struct mkv_chan *
+req_chan(const struct mkv_req *r)
+{
+	struct mkv_chan *ch = r->c != NULL ? chan_of(r->c) : NULL;
+
+	return (ch != NULL && ch->state == CHAN_OPEN && ch->number == r->channel ? ch : NULL);
+}
+
+/* Where its payload and its answers go; NULL: there is no such line any more. */
 static struct mkv_line *
 req_line(const struct mkv_req *r)
 {
-	const struct mkv_chan *ch = r->f->rail != NULL && r->c != NULL ? &r->f->rail->chans[r->c->idx] : NULL;
+	const struct mkv_chan *ch = req_chan(r);
 
-	return (ch != NULL && ch->state == CHAN_OPEN && ch->number == r->channel ? ch->line : NULL);
+	return (ch == NULL ? NULL : ch->dc ? r->line : ch->line);
 }
 
 void
@@ -255,6 +275,7 @@ reply_waits(const struct mkv_line *line, const struct mkv_req *r, const struct m
 int
 mkv_chan_reply(struct mkv_req *r, struct mkv_out *o)
 {
+	struct mkv_chan *ch = req_chan(r);
 	struct mkv_line *line = req_line(r);
 	const struct mkv_wire_object *body = o->body;
 	struct mkv_part *p;
@@ -263,7 +284,8 @@ mkv_chan_reply(struct mkv_req *r, struct mkv_out *o)
 		mkv_conn_send(r->c, o);			/* no news of the channel comes to its client by the channel */
 		return (1);
 	}
-	if (line == NULL)
+	/* By another way, and with nothing to be moved, it never had a line of DC. */
+	if (ch == NULL || (line == NULL && (r->carrier == MKV_WIRE_CONTROL_RDMA || o->pay_bytes != 0)))
 		return (0);
 	o->busy = 1;
 	o->carrier = r->carrier;
@@ -272,8 +294,8 @@ mkv_chan_reply(struct mkv_req *r, struct mkv_out *o)
 	if (o->pay_bytes == 0) {
 		if ((o->hdr.flags & MKV_WIRE_F_MORE) == 0)
 			mkv_chan_req_done(r);
-		if (o->carrier != MKV_WIRE_CONTROL_RDMA && !reply_waits(line, r, o)) {
-			ctl_out_soon(line->ch, o);
+		if (o->carrier != MKV_WIRE_CONTROL_RDMA && (line == NULL || !reply_waits(line, r, o))) {
+			ctl_out_soon(ch, o);
 			return (1);
 		}
 		mkv_list_push_tail(&line->outs, &o->link);
@@ -369,14 +391,11 @@ xfer_answer(struct mkv_line *line, struct mkv_xfer *x)
 static int
 xfer_ack(struct mkv_line *line, struct mkv_xfer *x)
 {
-	static const uint8_t magic[4] = { 'M', 'K', 'V', 1 };
 	struct mkv_part *p = xfer_part(x);
-	struct mkv_hdr h = { .version = MKV_WIRE_VERSION, .op = p->req->op, .flags = MKV_WIRE_F_REPLY | MKV_WIRE_F_MORE, .request_id = p->req->id };
 
-	memcpy(h.magic, magic, sizeof(magic));
 	if (p->req->carrier != MKV_WIRE_CONTROL_RDMA)
 		ctl_ack(line->ch, p->req);
-	else if (line_send(line, &h, NULL, NULL) != 0)
+	else if (line_word(line, p->req, MKV_WIRE_F_MORE, 0, MKV_REASON_NONE) != 0)
 		return (0);
 	xfer_over_run(p);
 	return (1);
@@ -421,7 +440,7 @@ xfer_pump(struct mkv_line *line)
 {
 	int more = 1;
 
-	while (more && line->ch->state == CHAN_OPEN && line_has_room(line)) {
+	while (more && line_is_open(line) && line_has_room(line)) {
 		if (!mkv_list_empty(&line->outs))
 			pump_out(line);
 		else
@@ -458,7 +477,7 @@ read_end(struct mkv_line *line, struct mkv_part *p)
 	if (!x->failed && !x->stopped) {
 		mkv_metric_time(m, MKV_M_front_rdma_transfer_seconds, mkv_now_ns() - x->begin_ns);
 		mkv_metric_add(m, MKV_M_front_received_bytes_total, 0, p->bytes);
-		if (p->ack && line->ch->state == CHAN_OPEN) {
+		if (p->ack && line_is_open(line)) {
 			x->kind = XFER_ACK;
 			mkv_list_push_head(&line->xfers, &x->link);
 			line_touch(line);
@@ -513,6 +532,8 @@ xfer_done(struct mkv_rdma_qp *qp, void *cookie MKV_UNUSED, int status)
 		done_write(line, &rec);
 		break;
 	case REC_SEND:
+		if (status == 0)
+			line->ch->n_rnr = line->ch->n_path = 0;
 		if (rec.o != NULL)
 			out_end(rec.o, status);
 		break;
@@ -523,8 +544,9 @@ xfer_done(struct mkv_rdma_qp *qp, void *cookie MKV_UNUSED, int status)
 			ctl_lost(line->ch, rec.o);
 		break;
 	}
-	if (line->ch->state == CHAN_OPEN && (!mkv_list_empty(&line->xfers) || !mkv_list_empty(&line->outs)))
+	if (line_is_open(line) && (!mkv_list_empty(&line->xfers) || !mkv_list_empty(&line->outs)))
 		line_touch(line);
+	line_rest(line);
 }
 
 void
@@ -542,4 +564,5 @@ xfer_break(struct mkv_line *line)
 		if (p->x.kind == XFER_NONE)
 			mkv_req_run(p->req);
 	}
+	line_rest(line);
 }

@@ -149,6 +149,7 @@ req_take(struct mkv_conn *c, const struct mkv_hdr *h)
 	r->c = c;
 	r->id = h->request_id;
 	r->channel = c->remote_channel;
+	mkv_chan_req_begins(r);
 	r->carrier = c->remote_carrier;
 	r->posted = r->wrote = 0;
 	r->born_ns = r->stage_ns = c->hdr_ns;
@@ -180,6 +181,7 @@ req_free(struct mkv_req *r)
 		MKV_ASSERT(r->part[i].state == PART_FREE);
 	MKV_ASSERT(r->xfer_now == NULL && mkv_list_empty(&r->xfer_wait));
 	mkv_chan_req_done(r);
+	mkv_chan_req_gone(r);
 	mkv_timer_disarm(f->timers, &r->timer);
 	req_set_state(r, REQ_FREE);
 	mkv_metric_time(f->m, MKV_M_front_request_seconds, r->stage_ns - r->born_ns);
@@ -473,6 +475,8 @@ req_start(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body)
 	/* One more for a CANCEL or PING: they must get through when all credits are out. */
 	if (c->n_reqs >= c->f->conf.inflight_max + (h->op == MKV_WIRE_CANCEL || h->op == MKV_WIRE_PING))
 		return (MKV_TAKE_HOLD);
+	if ((e = mkv_chan_lease(c, h, body)) != 0)
+		return (e == MKV_E_AGAIN ? MKV_TAKE_HOLD : MKV_TAKE_DISCARD);
 	if ((r = req_take(c, h)) == NULL) {
 		if (mkv_list_empty(&c->wait_link))
 			mkv_list_push_tail(&c->f->req_wait, &c->wait_link);

@@ -216,6 +216,7 @@ struct mkv_req {
 	struct mkv_park_queue *parked;
 	uint64_t	id;
 	uint16_t	channel;	/* of its payload; 0: the stream */
+	struct mkv_line	*line;		/* of a DC channel: leased for it; NULL: it broke */
 	uint8_t		carrier;	/* with a channel: MKV_WIRE_CONTROL_*, what it came by and its answers leave by */
 	uint8_t		posted, wrote;	/* pieces have been posted; WRITEs since the last flush */
 	uint32_t	last_rkey;	/* of the last WRITE, with the client */

@@ -28,6 +28,7 @@
 #include "common/base/list.h"
 #include "common/base/log.h"
 #include "common/base/os.h"
+#include "proto/wire.h"
 #include "supervisor/sup_priv.h"
 
 #define OPERATOR_LINE_MAX	16384u
@@ -163,6 +164,10 @@ op_row(const struct proc *p)
 		json_object_set_new(row, "far", json_string(far));
 	if (row != NULL && heritage_memory(p) != NULL)
 		json_object_set_new(row, "pages", json_string(pages_text(heritage_memory(p), pages, sizeof(pages))));
+	if (row != NULL && proc_is_rail(p) && ch->state == CHILD_RUNNING)
+		json_object_set_new(row, "transports", json_string((p->rail.transports & MKV_FEATURE_RDMA_DC) != 0 ? "rc dc" : "rc"));
+	if (row != NULL && p->rail.without_dc[0] != '\0')
+		json_object_set_new(row, "without_dc", json_string(p->rail.without_dc));
 	/* What the drive's own registry counts; memkv drive info has the rows. */
 	if (row != NULL && proc_is_drive(p) && p->metrics != NULL) {
 		json_object_set_new(row, "failures", json_integer((json_int_t)mkv_metric_get(p->metrics, MKV_M_drive_failures, 0)));

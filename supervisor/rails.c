@@ -126,6 +126,17 @@ rails_on_stop(struct proc *rail)
 	rails_say(rail, was_up);
 }
 
+/* Its front's words, shown to people. */
+static void
+rails_take_words(char *to, size_t room, const char *from)
+{
+	size_t n = 0;
+
+	for (; n + 1 < room && from[n] != '\0'; n++)
+		to[n] = from[n] >= ' ' && from[n] <= '~' ? from[n] : '?';
+	to[n] = '\0';
+}
+
 /* 1: it can be one. */
 static int
 rails_take(struct sup_rail *have, const Mkv__Ctl__Rail *r)
@@ -139,6 +150,7 @@ rails_take(struct sup_rail *have, const Mkv__Ctl__Rail *r)
 	have->mtu = r->mtu;
 	memcpy(have->gid, r->gid.data, sizeof(have->gid));
 	memcpy(have->address, r->address.data, sizeof(have->address));
+	rails_take_words(have->without_dc, sizeof(have->without_dc), r->without_dc);
 	return (1);
 }
 

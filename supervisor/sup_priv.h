@@ -71,6 +71,7 @@ struct sup_rail {
 	int		up;			/* what follows is from its own words in this life */
 	uint32_t	transports, speed_mbit, mtu;
 	uint8_t		gid[16], address[16];
+	char		without_dc[256];	/* why it has no DC; "": it has, or says nothing */
 };
 
 /* One row of the table of processes: as long as the supervisor lives. */

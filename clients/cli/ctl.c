@@ -298,6 +298,10 @@ ctl_show_row(FILE *to, const json_t *row, int width)
 		fprintf(to, ", far from %s", ctl_text(row, "far"));
 	if (ctl_text(row, "pages")[0] != '\0')
 		fprintf(to, ", memory in %s", ctl_text(row, "pages"));
+	if (ctl_text(row, "transports")[0] != '\0')
+		fprintf(to, ", transports %s", ctl_text(row, "transports"));
+	if (ctl_text(row, "without_dc")[0] != '\0')
+		fprintf(to, " (no DC: %s)", ctl_text(row, "without_dc"));
 	fprintf(to, "%s%s%s%s\n", jail[0] != '\0' ? ", jail lacks " : "", jail, detail[0] != '\0' ? ", " : "", detail);
 }
 

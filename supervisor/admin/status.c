@@ -193,9 +193,9 @@ status_rails(const struct mkv_sup *s)
 	for (uint32_t i = s->shard_count; i < s->front_count; i++) {
 		const struct sup_rail *r = &s->proc[i].rail;
 
-		json_array_append_new(a, json_pack("{s:i,s:s,s:b,s:b,s:b,s:I,s:I}", "rail", (int)r->number, "device", rail_device(&s->proc[i]), "up", r->up,
+		json_array_append_new(a, json_pack("{s:i,s:s,s:b,s:b,s:b,s:I,s:I,s:s*}", "rail", (int)r->number, "device", rail_device(&s->proc[i]), "up", r->up,
 		    "rc", (r->transports & MKV_FEATURE_RDMA_RC) != 0, "dc", (r->transports & MKV_FEATURE_RDMA_DC) != 0, "speed_mbit",
-		    (json_int_t)r->speed_mbit, "mtu", (json_int_t)r->mtu));
+		    (json_int_t)r->speed_mbit, "mtu", (json_int_t)r->mtu, "without_dc", r->without_dc[0] != '\0' ? r->without_dc : NULL));
 	}
 	return (a);
 }

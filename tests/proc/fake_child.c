@@ -97,6 +97,7 @@ describe_rail(Mkv__Ctl__Rail *r, int up)
 	r->rail = own_rail + (uint32_t)does("other_rail");
 	r->up = up;
 	r->transports = 2;
+	r->without_dc = (char *)(uintptr_t)"it is a fake\n";
 	r->speed_mbit = 100000;
 	r->mtu = 4096;
 	r->gid = (ProtobufCBinaryData){ .len = sizeof(gid), .data = gid };

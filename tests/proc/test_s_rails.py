@@ -6,10 +6,12 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 
 import pytest
 
+from harness import MEMKVCTL
 from test_s_supervisor import Fakes
 
 RAILS = "rdma.devices=[dev0, dev1]"
@@ -68,8 +70,12 @@ def test_one_front_a_device(rails):
     epochs = re.findall(r"got=configure name=(\S+) epoch=(\d+)", text)
     assert len({e for _, e in epochs}) == 6
     status = json.loads(f.http("/v1/status")[1])
-    assert status["rails"] == [{"rail": n, "device": d, "up": True, "rc": True, "dc": False, "speed_mbit": 100000, "mtu": 4096}
+    assert status["rails"] == [{"rail": n, "device": d, "up": True, "rc": True, "dc": False, "speed_mbit": 100000, "mtu": 4096, "without_dc": "it is a fake?"}
                                for n, d in ((1, "dev0"), (2, "dev1"))]
+    assert f.rows()["front:rdma:dev0"]["transports"] == "rc" and f.rows()["front:rdma:dev1"]["without_dc"] == "it is a fake?"
+    assert "transports" not in f.rows()["front:tcp:0"]
+    said = subprocess.run([MEMKVCTL, "--control", os.path.join(f.data, "control.sock"), "status"], stdout=subprocess.PIPE, text=True, timeout=20).stdout
+    assert re.search(r"^front:rdma:dev0 .*, transports rc \(no DC: it is a fake\?\),", said, re.M), said
     assert json.loads(f.http("/v1/health")[1])["rdma_active"] is True
     assert f.stop() == 0
 

@@ -216,4 +216,6 @@ mkv_rail_message(Mkv__Ctl__Rail *m, struct mkv_wire_rail *row)
 	m->gid = (ProtobufCBinaryData){ .len = sizeof(row->gid), .data = row->gid };
 	m->address = (ProtobufCBinaryData){ .len = sizeof(row->address), .data = row->address };
 	m->device = row->device;
+	if (life.rail != NULL)
+		m->without_dc = (char *)(uintptr_t)mkv_rail_without_dc(life.rail);
 }

@@ -375,7 +375,7 @@ mkv_fabric_events(struct fabric *f, unsigned i)
 	int ends = 0;
 
 	(void)pthread_mutex_lock(&f->mutex);
-	while (d->dev != NULL && (e = mkv_rdma_dev_event(d->dev)) != MKV_RDMA_EV_NONE) {
+	while (d->dev != NULL && (e = mkv_rdma_dev_event(d->dev, NULL)) != MKV_RDMA_EV_NONE) {
 		ends |= event_ends(d, e);
 		if (e == MKV_RDMA_EV_GONE)
 			break;

@@ -260,8 +260,14 @@ mkv_rdma_dev_event_fd(const struct mkv_rdma_dev *d)
 	return (d->ctx->async_fd);
 }
 
+static int
+dev_event_of_qp(enum ibv_event_type type)
+{
+	return (type == IBV_EVENT_QP_FATAL || type == IBV_EVENT_QP_REQ_ERR || type == IBV_EVENT_QP_ACCESS_ERR || type == IBV_EVENT_QP_LAST_WQE_REACHED);
+}
+
 enum mkv_rdma_event
-mkv_rdma_dev_event(struct mkv_rdma_dev *d)
+mkv_rdma_dev_event(struct mkv_rdma_dev *d, uint32_t *qpn)
 {
 	struct ibv_async_event ev;
 	enum ibv_event_type type;
@@ -273,19 +279,20 @@ mkv_rdma_dev_event(struct mkv_rdma_dev *d)
 		return (errno == EAGAIN || errno == EINTR ? MKV_RDMA_EV_NONE : MKV_RDMA_EV_GONE);
 	type = ev.event_type;
 	port = ev.element.port_num;
+	/* An event of a queue pair that was destroyed is not given out any more. */
+	if (qpn != NULL && dev_event_of_qp(type))
+		*qpn = ev.element.qp != NULL ? ev.element.qp->qp_num : 0;
 	d->v->ack_async_event(&ev);
 	/* Relaxed: who sends to a former address once more finds out by an error. */
 	if (type == IBV_EVENT_GID_CHANGE || type == IBV_EVENT_LID_CHANGE || type == IBV_EVENT_PORT_ACTIVE)
 		atomic_fetch_add_explicit(&d->gids_changed, 1, memory_order_relaxed);
+	if (dev_event_of_qp(type))
+		return (MKV_RDMA_EV_QP);
 	switch (type) {
 	case IBV_EVENT_PORT_ERR: return (port == d->port ? MKV_RDMA_EV_PORT_DOWN : MKV_RDMA_EV_OTHER);
 	case IBV_EVENT_PORT_ACTIVE: return (port == d->port ? MKV_RDMA_EV_PORT_UP : MKV_RDMA_EV_OTHER);
 	case IBV_EVENT_GID_CHANGE:
 	case IBV_EVENT_LID_CHANGE: return (port == d->port ? MKV_RDMA_EV_GID_CHANGED : MKV_RDMA_EV_OTHER);
-	case IBV_EVENT_QP_FATAL:
-	case IBV_EVENT_QP_REQ_ERR:
-	case IBV_EVENT_QP_ACCESS_ERR:
-	case IBV_EVENT_QP_LAST_WQE_REACHED: return (MKV_RDMA_EV_QP);
 	case IBV_EVENT_SRQ_LIMIT_REACHED: return (MKV_RDMA_EV_SRQ_LIMIT);
 	case IBV_EVENT_DEVICE_FATAL: return (MKV_RDMA_EV_GONE);
 	default: return (MKV_RDMA_EV_OTHER);

@@ -57,7 +57,8 @@ int		mkv_rdma_dev_names(const struct mkv_verbs *v, char (*name)[MKV_RDMA_NAME_BY
 /* Non-blocking; readable when the next call has something to say. */
 int		mkv_rdma_dev_event_fd(const struct mkv_rdma_dev *d);
 enum mkv_rdma_event { MKV_RDMA_EV_NONE, MKV_RDMA_EV_PORT_DOWN, MKV_RDMA_EV_PORT_UP, MKV_RDMA_EV_GID_CHANGED, MKV_RDMA_EV_QP, MKV_RDMA_EV_SRQ_LIMIT, MKV_RDMA_EV_GONE, MKV_RDMA_EV_OTHER };
-enum mkv_rdma_event mkv_rdma_dev_event(struct mkv_rdma_dev *d);
+/* qpn: which queue pair MKV_RDMA_EV_QP is of (mkv_rdma_hub_failed()); NULL: nobody wants to know. */
+enum mkv_rdma_event mkv_rdma_dev_event(struct mkv_rdma_dev *d, uint32_t *qpn);
 /* 1: its port is active now. Asks the kernel. */
 int		mkv_rdma_dev_is_up(const struct mkv_rdma_dev *d);
 

@@ -229,6 +229,17 @@ hub_find(const struct mkv_rdma_hub *h, uint32_t number)
 	return (NULL);
 }
 
+/* A completion that comes meanwhile knows more of the why. A target is there for others too, an initiator hears by what it has under way. */
+void
+mkv_rdma_hub_failed(struct mkv_rdma_hub *h, uint32_t qpn)
+{
+	struct mkv_rdma_qp *qp;
+
+	MKV_CHECK_OBJ(h, HUB_MAGIC);
+	if ((qp = hub_find(h, qpn)) != NULL && qp->kind == QP_RC)
+		qp_break(qp, MKV_RDMA_FAULT_OTHER, "the device ended it: the far end did what it may not, or the device failed", 1);
+}
+
 /* The completion queue does not work any more: nothing would come back. */
 static void
 hub_break_all(struct mkv_rdma_hub *h)

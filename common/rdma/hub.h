@@ -41,6 +41,11 @@ unsigned	mkv_rdma_hub_poll(struct mkv_rdma_hub *h, unsigned max);
 int		mkv_rdma_hub_arm(struct mkv_rdma_hub *h);
 /* Ring the doorbells of everything that was queued: once a turn. */
 void		mkv_rdma_hub_flush(struct mkv_rdma_hub *h);
+/*
+ * The device says that this queue pair failed (MKV_RDMA_EV_QP): it breaks, if it has not. One that has nothing under way hears in no other way that the far end
+ * did what it may not. Any number: one that is not of an RC queue pair of ours is nothing.
+ */
+void		mkv_rdma_hub_failed(struct mkv_rdma_hub *h, uint32_t qpn);
 /* A receive that a callback kept (or got) may be used for the next. */
 void		mkv_rdma_rx_back(struct mkv_rdma_hub *h, struct mkv_rdma_rx *rx);
 const struct mkv_rdma_count *mkv_rdma_hub_count(const struct mkv_rdma_hub *h);

@@ -424,7 +424,7 @@ saw(struct side *s, enum mkv_rdma_event what)
 	enum mkv_rdma_event e;
 	int found = 0;
 
-	while ((e = mkv_rdma_dev_event(s->dev)) != MKV_RDMA_EV_NONE)
+	while ((e = mkv_rdma_dev_event(s->dev, NULL)) != MKV_RDMA_EV_NONE)
 		found |= e == what;
 	return (found);
 }

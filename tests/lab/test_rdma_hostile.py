@@ -203,7 +203,8 @@ def test_the_servers_memory_cannot_be_reached(served, peer):
             for what in ("write", "read"):
                 chan = s.attach()
                 peer.view[:4096] = bytes([rdma.POISON]) * 4096
-                status = chan.remote(what, 4096, at, key)
+                with Named(served, "the device ended it"):
+                    status = chan.remote(what, 4096, at, key)
                 assert status in (INVALID_REQUEST, ACCESS), (what, status)
                 assert bytes(peer.view[:4096]).count(rdma.POISON) == 4096
                 chan.close()

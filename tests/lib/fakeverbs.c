@@ -248,6 +248,21 @@ fv_push_event(struct fv_dev *d, enum ibv_event_type type, unsigned port, struct 
 	}
 }
 
+/* As the kernel does when a queue pair is destroyed. */
+void
+fv_drop_events(struct fv_ctx *c, const struct ibv_qp *qp)
+{
+	struct ibv_async_event e[256];
+	unsigned n = 0;
+
+	while (read(c->c.async_fd, &e[n], sizeof(e[n])) == sizeof(e[n]))
+		if (e[n].element.qp != qp && ++n == MKV_ARRAY_LEN(e))
+			FV_DIE("too many events");
+	for (unsigned i = 0; i < n; i++)
+		if (write(c->async_w, &e[i], sizeof(e[i])) != sizeof(e[i]))
+			FV_DIE("too many events");
+}
+
 void
 fv_event(unsigned device, enum ibv_event_type type, unsigned port)
 {

@@ -115,6 +115,7 @@ void		fv_leave(void);
 struct fv_dev *	fv_dev_of(struct ibv_context *c);
 struct fv_ctx *	fv_ctx_of(struct ibv_context *c);
 void		fv_push_event(struct fv_dev *d, enum ibv_event_type type, unsigned port, struct ibv_qp *qp);
+void		fv_drop_events(struct fv_ctx *c, const struct ibv_qp *qp);
 void		fv_complete(struct ibv_cq *cq, const struct ibv_wc *wc, uint64_t frees);
 /* Who has this key, and may one do this with the bytes: NULL: no. key 0 is nobody's. */
 struct fv_mr *	fv_mr_find(struct fv_ctx *c, struct ibv_pd *pd, uint32_t key, uint64_t addr, uint64_t bytes, int access);

@@ -483,6 +483,7 @@ fv_destroy_qp(struct ibv_qp *x)
 	if (x->srq != NULL)
 		MKV_CONTAINER_OF(x->srq, struct fv_srq, srq)->users--;
 	MKV_CONTAINER_OF(x->pd, struct fv_pd, pd)->users--;
+	fv_drop_events(MKV_CONTAINER_OF(x->context, struct fv_ctx, c), x);
 	mkv_list_remove(&q->link);
 	free(q->send);
 	free(q);

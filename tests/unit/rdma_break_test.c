@@ -276,6 +276,43 @@ what_is_out_comes_back(void **state)
 	up_none(&a, &b);
 }
 
+/* The far end did what it may not, and this one had nothing under way: the device's event is the only word of it. */
+static void
+an_idle_one_hears_by_the_event(void **state)
+{
+	uint32_t qpn = 0, number;
+	struct up a, b;
+
+	(void)state;
+	up_both(&a, &b);
+	up_pair(&a, &b);
+	number = mkv_rdma_qp_number(b.qp);
+	wrong_rkey(&a, &b);
+	up_turn(&a, &b);
+	up_rest(&a);
+	assert_true(mkv_rdma_qp_ready(b.qp));
+	assert_int_equal(mkv_rdma_dev_event(b.dev, &qpn), MKV_RDMA_EV_QP);
+	assert_int_equal(qpn, number);
+	mkv_rdma_hub_failed(b.hub, number + 100);	/* nobody's */
+	assert_true(mkv_rdma_qp_ready(b.qp));
+	mkv_rdma_hub_failed(b.hub, number);
+	assert_int_equal(b.brokens, 0);			/* never from inside of another call */
+	up_rest(&b);
+	assert_int_equal(b.brokens, 1);
+	assert_non_null(strstr(b.why, "the device ended it"));
+	mkv_rdma_hub_failed(b.hub, number);
+	up_end(&a, &b);
+	assert_int_equal(b.brokens, 1);
+	/* One that is destroyed before anybody asked: the device says nothing of it any more. */
+	up_pair(&a, &b);
+	wrong_rkey(&a, &b);
+	up_turn(&a, &b);
+	up_rest(&a);
+	up_end(&a, &b);
+	assert_int_equal(mkv_rdma_dev_event(b.dev, &qpn), MKV_RDMA_EV_NONE);
+	up_none(&a, &b);
+}
+
 /* A device that tells of nothing any more: the queue pair is destroyed early, and that is the end of it. */
 static void
 silence_ends(void **state)
@@ -649,6 +686,7 @@ main(void)
 		cmocka_unit_test(no_receives_are_left),
 		cmocka_unit_test(the_fence_holds),
 		cmocka_unit_test(what_is_out_comes_back),
+		cmocka_unit_test(an_idle_one_hears_by_the_event),
 		cmocka_unit_test(silence_ends),
 		cmocka_unit_test(a_fence_that_is_refused),
 		cmocka_unit_test(posting_fails),

@@ -543,7 +543,7 @@ handles_go_with_our_gids(void **state)
 		calls = fv_calls(FV_CREATE_AH);
 		alive = fv_alive();
 		fv_event(0, of[i].type, 1);
-		assert_int_not_equal(mkv_rdma_dev_event(a.dev), MKV_RDMA_EV_NONE);
+		assert_int_not_equal(mkv_rdma_dev_event(a.dev, NULL), MKV_RDMA_EV_NONE);
 		up_say(&a, "by the old one", 15, 0);		/* who is aimed stays so */
 		up_turn(&a, &b);
 		assert_int_equal(mkv_rdma_initiator_aim(a.qp, &to), 0);

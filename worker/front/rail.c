@@ -223,9 +223,10 @@ int
 mkv_rail_event(struct mkv_rail *r)
 {
 	int was = r->up;
+	uint32_t qpn;
 
 	for (;;)
-		switch (mkv_rdma_dev_event(r->dev)) {
+		switch (mkv_rdma_dev_event(r->dev, &qpn)) {
 		case MKV_RDMA_EV_NONE:
 			return (r->up != was);
 		case MKV_RDMA_EV_PORT_DOWN:
@@ -236,8 +237,10 @@ mkv_rail_event(struct mkv_rail *r)
 			break;
 		case MKV_RDMA_EV_GONE:
 			return (2);
-		case MKV_RDMA_EV_GID_CHANGED:	/* queue pairs that this cuts break by themselves */
 		case MKV_RDMA_EV_QP:
+			mkv_rdma_hub_failed(r->hub, qpn);
+			break;
+		case MKV_RDMA_EV_GID_CHANGED:	/* queue pairs that this cuts break by themselves */
 		case MKV_RDMA_EV_SRQ_LIMIT:	/* nobody asked for it: credits keep receives from running out */
 		case MKV_RDMA_EV_OTHER:
 			break;

@@ -26,7 +26,7 @@ int		mkv_rdma_dc_try(struct mkv_rdma_hub *h, char *why, size_t why_bytes);
 /*
  * A target, READY at once; mkv_rdma_qp_number() is its number. c->sends is 0; remote_read and remote_write hold for all who know its key. recv() gets
  * the hub's receives, it does not say whose they were. What a sender does wrong breaks him, not the target. MKV_E_NOMEM, MKV_E_SYSTEM.
- * mkv_rdma_qp_fail() destroys it in the NIC before it returns, which is the fence, and it is IDLE then.
+ * mkv_rdma_qp_fail() destroys it in the NIC before it returns, which is the fence, and it is IDLE then: not idle, no fence.
  */
 int		mkv_rdma_target_create(struct mkv_rdma_qp **out, struct mkv_rdma_hub *h, const struct mkv_rdma_qp_conf *c);
 uint64_t	mkv_rdma_target_key(const struct mkv_rdma_qp *qp);	/* 64 random bits, for those who shall reach it */

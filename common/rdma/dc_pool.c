@@ -31,7 +31,7 @@ pool_settle(struct mkv_rdma_qp *qp)
 	MKV_ASSERT(qp->tail == qp->head);
 	if (qp->state != QP_BROKEN)
 		return;
-	qp->say_broken = 0;
+	qp->say_broken = qp->is_open = 0;
 	mkv_list_remove(&qp->broken);
 	qp->state = QP_IDLE;
 }
@@ -135,8 +135,8 @@ mkv_rdma_pool_close(struct mkv_rdma_pool **pp)
 	*pp = NULL;
 	for (uint32_t i = 0; i < p->n; i++) {
 		mkv_list_remove(&p->qp[i]->lease);
-		pool_settle(p->qp[i]);
 		mkv_rdma_qp_fail(p->qp[i]);
+		pool_settle(p->qp[i]);
 		mkv_rdma_qp_destroy(&p->qp[i]);
 	}
 	free(p->qp);

@@ -397,17 +397,33 @@ hub_sift(struct mkv_rdma_hub *h, struct mkv_rdma_qp *qp)
 	}
 }
 
-void
+/* EIO is a device that was taken out: the kernel has ended all that it had. Other errors leave the queue pair alive (mlx5: a target that could not be drained). */
+static int
+hub_destroy(struct mkv_rdma_hub *h, struct ibv_qp *qp)
+{
+	int e = 0;
+
+	for (unsigned i = 0; i < QP_KILL_TRIES; i++)
+		if ((e = h->v->destroy_qp(qp)) == 0 || e == EIO)
+			return (0);
+	return (e);
+}
+
+int
 hub_qp_kill(struct mkv_rdma_hub *h, struct mkv_rdma_qp *qp)
 {
+	int e;
+
 	MKV_ASSERT(qp->qp != NULL);
 	/* Before: some drivers drop a destroyed queue pair's completions, and the receives in them would be lost. After: others leave them lying. */
 	while (hub_take(h) > 0)
 		;
-	h->v->destroy_qp(qp->qp);
+	if ((e = hub_destroy(h, qp->qp)) != 0)
+		return (e);
 	qp->qp = NULL;
 	while (hub_take(h) > 0)
 		;
 	hub_sift(h, qp);
 	mkv_list_remove(&qp->by_number);
+	return (0);
 }

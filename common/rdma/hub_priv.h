@@ -22,6 +22,7 @@
 #define QP_SIGNAL_EVERY	16u
 #define QP_INLINE_WANT	512u
 #define QP_DRAIN_NS	(50 * MKV_NS_PER_MS)	/* a broken queue pair that still owes completions is then destroyed: that ends them too */
+#define QP_KILL_TRIES	3u
 #define QP_WHY_BYTES	192u
 #define WR_IS_RECV	(1ull << 63)
 
@@ -87,6 +88,7 @@ struct mkv_rdma_qp {
 	enum qp_state	state;
 	enum mkv_rdma_fault fault;
 	int		say_broken;		/* broken() is still to be called */
+	int		is_open;		/* BROKEN, but the device gave neither ERR nor its end: the far end may still get through */
 	uint64_t	drain_until_ns;
 	/*
 	 * The ring, counted without end: tail <= ok <= seen <= posted <= head, head - tail <= sends. Done() was called for what is before tail; what is before
@@ -117,8 +119,8 @@ struct mkv_rdma_qp {
 void *		rdma_slab_take(size_t bytes);
 void		rdma_slab_drop(void *p, size_t bytes);
 
-/* Destroy the ibv_qp; what of it waits in the completion queue is counted, receives go back. Nothing of it comes later. */
-void		hub_qp_kill(struct mkv_rdma_hub *h, struct mkv_rdma_qp *qp);
+/* Destroy the ibv_qp; what of it waits in the completion queue is counted, receives go back. Nothing of it comes later. Else it is as it was, and the errno value. */
+int		hub_qp_kill(struct mkv_rdma_hub *h, struct mkv_rdma_qp *qp);
 
 void		qp_on_send(struct mkv_rdma_qp *qp, const struct ibv_wc *wc);	/* counts only */
 void		qp_on_recv(struct mkv_rdma_qp *qp, struct mkv_rdma_rx *rx, const struct ibv_wc *wc);

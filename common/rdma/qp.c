@@ -119,8 +119,9 @@ qp_free(struct mkv_rdma_qp *qp)
 {
 	struct mkv_rdma_hub *h = qp->hub;
 
+	/* What the device does not destroy is the kernel's, until this process ends. */
 	if (qp->qp != NULL)
-		hub_qp_kill(h, qp);
+		(void)hub_qp_kill(h, qp);
 	mkv_list_remove(&qp->by_number);
 	mkv_list_remove(&qp->dirty);
 	mkv_list_remove(&qp->broken);
@@ -185,7 +186,7 @@ mkv_rdma_qp_destroy(struct mkv_rdma_qp **qpp)
 	if (qp == NULL)
 		return;
 	MKV_CHECK_OBJ(qp, QP_MAGIC);
-	MKV_ASSERT(qp->state == QP_NEW || qp->state == QP_IDLE);
+	MKV_ASSERT(qp->state == QP_NEW || qp->state == QP_IDLE || (qp->is_open && qp->tail == qp->head));
 	MKV_ASSERT(!qp->hub->in_poll);
 	*qpp = NULL;
 	qp_free(qp);
@@ -201,7 +202,7 @@ qp_shut(struct mkv_rdma_qp *qp)
 	qp->drain_until_ns = mkv_now_ns() + QP_DRAIN_NS;
 	mkv_list_remove(&qp->dirty);
 	if (qp->qp != NULL && (qp->kind == QP_TARGET || qp->hub->v->modify_qp(qp->qp, &a, IBV_QP_STATE) != 0))
-		hub_qp_kill(qp->hub, qp);
+		qp->is_open = hub_qp_kill(qp->hub, qp) != 0;
 }
 
 static void
@@ -236,7 +237,7 @@ mkv_rdma_qp_fail(struct mkv_rdma_qp *qp)
 	if (qp->state != QP_NEW && qp->state != QP_READY)
 		return;
 	qp_shut(qp);
-	if (qp->tail == qp->head)
+	if (qp->tail == qp->head && !qp->is_open)
 		qp->state = QP_IDLE;
 	else
 		mkv_list_push_tail(&qp->hub->broken, &qp->broken);
@@ -314,8 +315,12 @@ void
 qp_drain(struct mkv_rdma_qp *qp)
 {
 	MKV_ASSERT(qp->state == QP_BROKEN);
-	if (qp->seen != qp->posted && qp->qp != NULL && mkv_now_ns() >= qp->drain_until_ns)
-		hub_qp_kill(qp->hub, qp);
+	if ((qp->is_open || qp->seen != qp->posted) && qp->qp != NULL && mkv_now_ns() >= qp->drain_until_ns) {
+		if (hub_qp_kill(qp->hub, qp) == 0)
+			qp->is_open = 0;
+		else
+			qp->drain_until_ns = mkv_now_ns() + QP_DRAIN_NS;
+	}
 	if (qp->qp == NULL)
 		qp->seen = qp->posted;
 	if (qp->say_broken && (!qp->why_is_flush || qp->seen == qp->posted)) {
@@ -325,8 +330,8 @@ qp_drain(struct mkv_rdma_qp *qp)
 			qp->conf.ops->broken(qp, qp->why);
 		}
 	}
-	/* An initiator may have been given back by a callback, and be another user's by now. */
-	if (qp->say_broken || qp->state != QP_BROKEN)
+	/* An initiator may have been given back by a callback, and be another user's by now. What the device may still touch does not come back. */
+	if (qp->say_broken || qp->state != QP_BROKEN || qp->is_open)
 		return;
 	if (qp->seen == qp->posted)
 		qp->seen = qp->posted = qp->head;

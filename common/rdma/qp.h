@@ -74,12 +74,15 @@ void		mkv_rdma_qp_read(struct mkv_rdma_qp *qp, void *local, uint32_t lkey, uint6
 void		mkv_rdma_qp_write(struct mkv_rdma_qp *qp, const void *local, uint32_t lkey, uint64_t remote, uint32_t rkey, uint32_t bytes, unsigned flags,
 		    void *cookie);
 void		mkv_rdma_qp_send(struct mkv_rdma_qp *qp, const struct iovec *iov, unsigned n, unsigned flags, void *cookie);
-/* -> BROKEN, in ERR when this returns: the fence. done() follows for what is out. Accepts any state; broken() is not called. */
+/*
+ * -> BROKEN, in ERR when this returns: the fence. done() follows for what is out. Accepts any state; broken() is not called.
+ * A device may refuse both ERR and destroying it: then there is no fence, and it is not idle, until that has worked (it is tried every 50 ms while the hub is polled).
+ */
 void		mkv_rdma_qp_fail(struct mkv_rdma_qp *qp);
 enum mkv_rdma_fault mkv_rdma_qp_fault(const struct mkv_rdma_qp *qp);
 /* Another user from now on: his callbacks, his owner(). Nothing may be out. */
 void		mkv_rdma_qp_adopt(struct mkv_rdma_qp *qp, const struct mkv_rdma_qp_ops *ops, void *owner);
-/* Must be idle (or NEW). Accepts NULL. */
+/* Must be idle (or NEW, or without a fence and nothing out: then what the device does not destroy is left to the end of the process). Accepts NULL. */
 void		mkv_rdma_qp_destroy(struct mkv_rdma_qp **qp);
 void *		mkv_rdma_qp_owner(const struct mkv_rdma_qp *qp);
 struct mkv_rdma_hub *mkv_rdma_qp_hub(const struct mkv_rdma_qp *qp);

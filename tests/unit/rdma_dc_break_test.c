@@ -345,6 +345,122 @@ the_fence_holds(void **state)
 	up_none(&a, &b);
 }
 
+static unsigned refuse_n;		/* so many calls of destroy_qp are refused */
+static int refuse_err;
+
+static int
+refuse_destroy(struct ibv_qp *qp)
+{
+	if (refuse_n == 0)
+		return (fv_verbs()->destroy_qp(qp));
+	refuse_n--;
+	if (refuse_err == EIO)			/* a device that is gone, and all of it */
+		fv_verbs()->destroy_qp(qp);
+	return (refuse_err);
+}
+
+static const struct mkv_verbs *
+refusing(void)
+{
+	static struct mkv_verbs v;
+
+	v = *fv_verbs();
+	v.destroy_qp = refuse_destroy;
+	refuse_n = 0;
+	return (&v);
+}
+
+/* mlx5 may say that it could not drain a target, which then lives on. Nobody is told that it is fenced before it is. */
+static void
+a_fence_that_is_refused(void **state)
+{
+	uint64_t t0, end;
+	struct up a, b;
+
+	(void)state;
+	fv_start(2);
+	fv_dc(FV_DC_YES);
+	up_open(&a, "fake0");
+	up_open_by(&b, "fake1", refusing(), 4 * UP_SENDS);
+	for (unsigned i = 0; i < 4; i++) {
+		dc_pair(&a, &b);
+		memset(b.area, 0, 128);
+		memset(a.area, 0x66, 128);
+		/* Twice is not the end; a device that is gone is; else it is tried again. */
+		refuse_n = i == 0 ? 2 : i == 1 ? 1 : 1000;
+		refuse_err = i == 1 ? EIO : EINVAL;
+		mkv_rdma_qp_fail(b.qp);
+		assert_false(mkv_rdma_qp_ready(b.qp));
+		assert_int_equal(mkv_rdma_qp_idle(b.qp), i < 2);
+		if (i >= 2) {
+			up_write(&a, &b, 0, 64, 0);
+			up_say(&a, "not taken", 10, 0);
+			up_turn(&a, &b);
+			assert_int_equal(b.area[63], 0x66);
+			assert_int_equal(b.msgs, 0);
+			assert_false(mkv_rdma_qp_idle(b.qp));
+		}
+		if (i == 2) {
+			refuse_n = 0;
+			t0 = mkv_now_ns();
+			end = t0 + 20 * MKV_NS_PER_SEC;
+			while (!mkv_rdma_qp_idle(b.qp)) {
+				assert_true(mkv_now_ns() < end);
+				mkv_rdma_hub_poll(b.hub, 16);
+			}
+			up_write(&a, &b, 64, 64, 0);
+			up_turn(&a, &b);
+			up_rest(&a);
+			assert_int_equal(b.area[64], 0);
+			assert_int_equal(mkv_rdma_qp_fault(a.qp), MKV_RDMA_FAULT_PATH);
+		}
+		mkv_rdma_qp_fail(a.qp);
+		up_rest(&a);
+		mkv_rdma_qp_destroy(&a.qp);
+		if (i == 3) {		/* who does not care may destroy it all the same */
+			refuse_n = 2;
+			assert_false(mkv_rdma_qp_idle(b.qp));
+		}
+		mkv_rdma_qp_destroy(&b.qp);
+	}
+	up_none(&a, &b);
+}
+
+/* An initiator whose device refuses ERR and its end: its user hears that it broke, but nothing comes back while the device may still read that memory. */
+static void
+nothing_comes_back_too_early(void **state)
+{
+	struct up a, b;
+
+	(void)state;
+	fv_start(2);
+	fv_dc(FV_DC_YES);
+	up_open_by(&a, "fake0", refusing(), 4 * UP_SENDS);
+	up_open(&b, "fake1");
+	dc_pair(&a, &b);
+	fv_hold(1);
+	for (unsigned i = 0; i < 20; i++)
+		up_write(&a, &b, 0, 64, 0);
+	mkv_rdma_hub_flush(a.hub);
+	up_write(&a, &b, 0, 64, 0);
+	refuse_n = 1000;
+	refuse_err = EBUSY;
+	fv_fail(FV_DC_POST, 1, ENOMEM);
+	fv_fail(FV_MODIFY_QP, 1, EINVAL);
+	mkv_rdma_hub_flush(a.hub);
+	assert_int_equal(fv_fail(FV_MODIFY_QP, 0, 0), 1);
+	for (unsigned i = 0; i < 10; i++)
+		mkv_rdma_hub_poll(a.hub, 16);
+	assert_int_equal(a.brokens, 1);
+	assert_int_equal(a.dones, 0);
+	refuse_n = 0;
+	up_rest(&a);
+	assert_int_equal(a.closed, 21);
+	fv_hold(0);
+	up_end(&a, &b);
+	up_none(&a, &b);
+}
+
 static void
 fails_the_target(struct up *u)
 {
@@ -613,6 +729,8 @@ main(void)
 		cmocka_unit_test(a_long_message_harms_its_sender),
 		cmocka_unit_test(false_targets),
 		cmocka_unit_test(the_fence_holds),
+		cmocka_unit_test(a_fence_that_is_refused),
+		cmocka_unit_test(nothing_comes_back_too_early),
 		cmocka_unit_test(late_messages_meet_nobody),
 		cmocka_unit_test(what_is_out_comes_back),
 		cmocka_unit_test(posting_fails),

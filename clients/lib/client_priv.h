@@ -415,8 +415,8 @@ struct server_state {			/* what callers may see; written by loops */
 	_Atomic uint32_t sessions;
 	_Atomic uint32_t refused;		/* the same server as an earlier name */
 	_Atomic uint32_t n_rails;		/* that it has */
-	_Atomic uint32_t live;			/* queue pairs that are up, all rails together; */
-	_Atomic uint32_t rail_live[MKV_WIRE_RAILS_MAX];	/* each */
+	_Atomic uint32_t live;			/* rails that are up, all together; */
+	_Atomic uint32_t rail_live[MKV_WIRE_RAILS_MAX][2];	/* each, by RC and by DC */
 	_Atomic uint32_t rail_tries;		/* on the way to one */
 	char		rail_why[WHY_BYTES];	/* why the last try failed; under c->mutex */
 	int		known;			/* id is valid; under c->mutex */

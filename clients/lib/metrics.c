@@ -149,11 +149,11 @@ text_rails(struct text *t, struct mkv_client *c)
 	for (unsigned i = 0; i < c->cf.n_servers; i++)
 		text_add(t, "memkv_client_sessions{server=\"%s\",transport=\"rdma\"} %u\n", text_label(name, c->cf.server[i].name),
 		    atomic_load_explicit(&c->state[i].live, memory_order_relaxed));
-	text_head(t, "rail_sessions", "gauge", "Queue pairs that are up, by server and rail (its place in the server's list).");
+	text_head(t, "rail_sessions", "gauge", "Rails that are up, by server, rail (its place in the server's list) and RDMA transport in use.");
 	for (unsigned i = 0; i < c->cf.n_servers; i++)
-		for (unsigned k = 0; k < atomic_load_explicit(&c->state[i].n_rails, memory_order_relaxed); k++)
-			text_add(t, "memkv_client_rail_sessions{server=\"%s\",rail=\"%u\"} %u\n", text_label(name, c->cf.server[i].name), k + 1,
-			    atomic_load_explicit(&c->state[i].rail_live[k], memory_order_relaxed));
+		for (unsigned k = 0; k < 2 * atomic_load_explicit(&c->state[i].n_rails, memory_order_relaxed); k++)
+			text_add(t, "memkv_client_rail_sessions{server=\"%s\",rail=\"%u\",transport=\"%s\"} %u\n", text_label(name, c->cf.server[i].name),
+			    k / 2 + 1, k % 2 ? "dc" : "rc", atomic_load_explicit(&c->state[i].rail_live[k / 2][k % 2], memory_order_relaxed));
 }
 
 static void

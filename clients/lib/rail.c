@@ -1,7 +1,7 @@
 /*
- * A queue pair's life on its tether (rail_priv.h has the states).
+ * A rail's life on its tether (rail_priv.h has the states).
  *
- * The loop's thread. Owns the queue pair, the channel's keys and the slots. ATTACH goes by the tether, with a channel number that is used once on it; the
+ * The loop's thread. Owns the channel's keys and the slots; rail_qp.c has the queue pair, or what DC has in its place. ATTACH goes by the tether, with a channel number that is used once on it; the
  * answer's queue pair is connected and proven by a signed PING before any request goes there, since an attach that works says nothing of the path.
  * Invariants: mkv_rail_break() fences before it touches a leg; a queue pair is destroyed only when nothing of it is out; requests are on it only in LIVE.
  * Fails: anything on the way is one failure of the rail: counted, its sentence kept, tried again after the rail's back-off. The tether stays, and carries
@@ -88,7 +88,6 @@ rail_failed(struct rail *r, int err, const char *why)
 static int
 rail_ask(struct rail *r)
 {
-	struct mkv_rdma_qp_conf conf = { .sends = RAIL_SENDS, .send_bytes = MKV_WIRE_RDMA_BYTES, .remote_read = 1, .remote_write = 1, .ops = &rail_ops, .owner = r };
 	struct slot *s;
 	int e;
 
@@ -96,7 +95,7 @@ rail_ask(struct rail *r)
 		return (MKV_E_AGAIN);			/* numbers are used up: a new tether begins anew */
 	if ((s = mkv_slot_take(r->c, NULL)) == NULL)
 		return (MKV_E_AGAIN);
-	if ((e = mkv_rdma_qp_create(&r->qp, r->hub->hub, &conf)) != 0) {
+	if ((e = mkv_rail_qp_make(r, &rail_ops)) != 0) {
 		(void)mkv_slot_release(r->c, s);
 		return (e);
 	}
@@ -114,7 +113,7 @@ rail_attach(struct rail *r)
 	char why[WHY_BYTES] = "";
 	int dev, e;
 
-	r->soon = 0;
+	r->soon = r->again = 0;
 	mkv_rails_trying(r, 1);
 	dev = mkv_fabric_choose(l->c->fabric, &p->rail[r->c->rail_idx].wire, l->idx + r->c->idx, why);
 	if (dev < 0 || (r->hub = mkv_rail_hub(l, (unsigned)dev, why)) == NULL) {
@@ -146,22 +145,12 @@ mkv_rail_attach_body(struct conn *c, void *attach)
 {
 	struct mkv_wire_attach *w = attach;
 	struct rail *r = c->rail;
-	const struct mkv_rdma_dev *d;
 
 	memset(w, 0, sizeof(*w));
 	w->transport = MKV_FEATURE_RDMA_RC;
 	w->channel = r->channel;
-	if (r->state != RAIL_ATTACHING)
-		return;
-	d = r->hub->dev;
-	w->qpn = mkv_rdma_qp_number(r->qp);
-	w->psn = mkv_rdma_qp_psn(r->qp);
-	w->mtu_bytes = d->mtu_bytes;
-	w->recv_bytes = mkv_rdma_hub_recv_bytes(r->hub->hub);
-	w->rd_atomic_in = d->rd_atomic_in;
-	w->rd_atomic_out = d->rd_atomic_out;
-	memcpy(w->gid, d->gid.raw, sizeof(w->gid));
-	w->lid = d->lid;
+	if (r->state == RAIL_ATTACHING)
+		mkv_rail_qp_tell(r, w);
 }
 
 static int
@@ -184,22 +173,31 @@ rail_keys(struct rail *r)
 static int
 rail_connect(struct rail *r, const struct mkv_wire_attach *w)
 {
-	struct mkv_rdma_peer p = { .lid = w->lid, .qpn = w->qpn, .psn = w->psn, .mtu_bytes = w->mtu_bytes, .rd_atomic_in = (uint8_t)MKV_MIN(w->rd_atomic_in, 255),
-		.rd_atomic_out = (uint8_t)MKV_MIN(w->rd_atomic_out, 255) };
 	int e;
 
-	if (w->transport != MKV_FEATURE_RDMA_RC || w->channel != r->channel || w->credits < 2 || w->recv_bytes < 1024)
+	if (w->channel != r->channel || w->credits < 2 || w->recv_bytes < 1024)
 		return (MKV_E_PEER);
 	if (w->control != MKV_WIRE_CONTROL_RDMA || !mkv_wire_control_ok(w))
 		return (MKV_E_PEER);			/* not what was asked for */
-	memcpy(p.gid, w->gid, sizeof(p.gid));
-	if ((e = rail_keys(r)) != 0 || (e = mkv_rdma_qp_connect(r->qp, &p)) != 0)
+	if ((e = rail_keys(r)) != 0 || (e = mkv_rail_qp_connect(r, w)) != 0)
 		return (e);
 	r->credits = w->credits;
 	r->peer_bytes = MKV_MIN(w->recv_bytes, MKV_WIRE_RDMA_BYTES);
 	r->tx_counter = r->rx_counter = 0;
+	memset(&r->rx_window, 0, sizeof(r->rx_window));
 	r->srtt_ns = 0;
 	return (0);
+}
+
+/* 1: only DC is refused there. No failure of the rail: the same try goes on, by RC on a new session. */
+static int
+rail_other_kind(struct rail *r, int err)
+{
+	if (!mkv_rail_qp_without_dc(r, err))
+		return (0);
+	r->again = 1;
+	mkv_rail_break(r, err, "");
+	return (1);
 }
 
 int
@@ -214,11 +212,14 @@ mkv_rail_attached(struct conn *c, const struct slot *s, const struct mkv_hdr *h,
 	if (r->state != RAIL_ATTACHING || s->attach != r->channel)
 		return (0);				/* of a try that was given up */
 	if (h->status != 0) {
-		rail_failed(r, -(int)h->status, "the server refuses to attach");
+		if (!rail_other_kind(r, -(int)h->status))
+			rail_failed(r, -(int)h->status, "the server refuses to attach");
 		return (-(int)h->status);		/* who counts the channel's number how is not worth knowing: a new session */
 	}
 	memcpy(&w, body, sizeof(w));
 	if ((e = rail_connect(r, &w)) != 0) {
+		if (rail_other_kind(r, e))
+			return (e);
 		rail_failed(r, e, e == MKV_E_UNREACHABLE ? "no way to the server's address on that network" : "the queue pairs do not fit together");
 		return (0);
 	}
@@ -280,7 +281,7 @@ mkv_rail_break(struct rail *r, int err, const char *why)
 
 	if (r->state == RAIL_OFF || r->state == RAIL_BREAKING)
 		return;
-	mkv_rdma_qp_fail(r->qp);			/* the fence: from here on nothing reaches our memory */
+	mkv_rail_qp_fence(r);
 	r->state = RAIL_BREAKING;
 	mkv_timer_disarm(&rail_loop(r)->timers, &r->timer);
 	rail_loop(r)->dirty = 1;
@@ -291,7 +292,8 @@ mkv_rail_break(struct rail *r, int err, const char *why)
 	for (unsigned i = 0; i < RAIL_SLOTS; i++)
 		if (r->slot[i].id != 0)
 			rail_lose(r, &r->slot[i], err);
-	mkv_rails_trying(r, 0);
+	if (!r->again)
+		mkv_rails_trying(r, 0);
 }
 
 /* Its last work request came back. */
@@ -299,7 +301,7 @@ void
 mkv_rail_idle(struct rail *r)
 {
 	mkv_list_remove(&r->link);
-	mkv_rdma_qp_destroy(&r->qp);
+	mkv_rail_qp_drop(r);
 	mkv_mac_destroy(&r->mac_tx);
 	mkv_mac_destroy(&r->mac_rx);
 	r->hub = NULL;
@@ -403,7 +405,7 @@ slot_look(struct rail *r, struct rail_slot *s)
 	}
 	if (s->leg != NULL)
 		return (1);
-	if (r->heard_ns <= s->ended_ns || now - r->heard_ns >= RAIL_LIMIT_NS)
+	if (s->overtaken || r->heard_ns <= s->ended_ns || now - r->heard_ns >= RAIL_LIMIT_NS)
 		return (1);				/* silent since it was owed an answer */
 	s->ended_ns = now;
 	return (0);

@@ -19,6 +19,7 @@
 #include "clients/lib/rail_priv.h"
 #include "common/base/clock.h"
 #include "common/base/hash.h"
+#include "common/rdma/dc.h"
 
 #define FIND_AGAIN_NS	(1000 * MKV_NS_PER_MS)
 #define NUMA_SAME	10u		/* the kernel's unit of distance */
@@ -135,6 +136,7 @@ fabric_open_one(struct fabric *f, struct fabric_dev *d)
 		return;
 	}
 	d->gone = 0;
+	atomic_store_explicit(&d->dc, FABRIC_DC_UNTRIED, memory_order_relaxed);
 	mkv_topo_rdma(mkv_client_sys, d->name, &d->place);
 }
 
@@ -392,4 +394,31 @@ mkv_fabric_gone(struct fabric *f, unsigned i)
 	f->d[i].gone = f->d[i].dev != NULL;
 	(void)pthread_mutex_unlock(&f->mutex);
 	fabric_tell(f, &f->d[i]);
+}
+
+/* ---- DC ---- */
+
+/* Loops may try at the same time: they find the same. Relaxed: it is a number and nothing else. */
+void
+mkv_fabric_try_dc(struct fabric *f, unsigned i, struct mkv_rdma_hub *h)
+{
+	char why[WHY_BYTES];
+	int can;
+
+	if (atomic_load_explicit(&f->d[i].dc, memory_order_relaxed) != FABRIC_DC_UNTRIED)
+		return;
+	can = mkv_rdma_dc_try(h, why, sizeof(why));
+	atomic_store_explicit(&f->d[i].dc, can ? FABRIC_DC_YES : FABRIC_DC_NO, memory_order_relaxed);
+}
+
+int
+mkv_fabric_dc(const struct fabric *f, unsigned i)
+{
+	return (atomic_load_explicit(&f->d[i].dc, memory_order_relaxed) == FABRIC_DC_YES);
+}
+
+void
+mkv_fabric_no_dc(struct fabric *f, unsigned i)
+{
+	atomic_store_explicit(&f->d[i].dc, FABRIC_DC_NO, memory_order_relaxed);
 }

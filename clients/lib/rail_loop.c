@@ -104,6 +104,8 @@ hub_open(struct rail_hub *h, char *why)
 	h->nodes = mkv_os_watch_dir(NODES);
 	if ((r = hub_bounces(h, why)) != 0 || (r = mkv_rdma_hub_open(&h->hub, h->dev, &conf, why, WHY_BYTES)) != 0)
 		hub_free(h);
+	else
+		mkv_fabric_try_dc(f, h->idx, h->hub);
 	return (r);
 }
 
@@ -173,7 +175,7 @@ hub_reap(struct rail_hub *h)
 	MKV_LIST_FOREACH_SAFE(it, next, &h->list) {
 		struct rail *r = MKV_CONTAINER_OF(it, struct rail, link);
 
-		if (r->state == RAIL_BREAKING && mkv_rdma_qp_idle(r->qp))
+		if (r->state == RAIL_BREAKING && mkv_rail_qp_idle(r))
 			mkv_rail_idle(r);
 	}
 }

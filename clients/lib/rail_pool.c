@@ -77,12 +77,12 @@ mkv_rails_live(struct rail *r, int up)
 	struct server_state *st = state_of(s);
 
 	if (up) {
-		atomic_fetch_add_explicit(&st->rail_live[r->c->rail_idx], 1, memory_order_relaxed);
+		atomic_fetch_add_explicit(&st->rail_live[r->c->rail_idx][mkv_rail_is_dc(r)], 1, memory_order_relaxed);
 		if (atomic_fetch_add_explicit(&st->live, 1, memory_order_relaxed) == 0)
 			client_count(s->loop->c, CC_rdma_upgrades_total, 1);
 		rails_tell(s, "");
 	} else {
-		atomic_fetch_sub_explicit(&st->rail_live[r->c->rail_idx], 1, memory_order_relaxed);
+		atomic_fetch_sub_explicit(&st->rail_live[r->c->rail_idx][mkv_rail_is_dc(r)], 1, memory_order_relaxed);
 		if (atomic_fetch_sub_explicit(&st->live, 1, memory_order_relaxed) == 1)
 			client_count(s->loop->c, CC_rdma_downgrades_total, 1);
 	}
@@ -99,8 +99,10 @@ mkv_rails_told(struct conn *c, const void *rails, unsigned n)
 		return;
 	p->told = 1;
 	p->n_rails = n;
-	for (unsigned i = 0; i < n; i++)
+	for (unsigned i = 0; i < n; i++) {
 		memcpy(&p->rail[i].wire, (const uint8_t *)rails + i * sizeof(p->rail[i].wire), sizeof(p->rail[i].wire));
+		p->rail[i].no_dc = 0;
+	}
 	atomic_store_explicit(&state_of(c->srv)->n_rails, n, memory_order_relaxed);
 	rails_tell(c->srv, n == 0 ? "the server has no rails" : NULL);
 }
@@ -278,6 +280,15 @@ rails_wanted(struct pool *p, uint64_t *at_ns)
 	return (have < asked || k < 0 || rail_conns_of(p, (unsigned)k) == 0 ? k : -1);
 }
 
+/* Connections that nothing is tried with: also one that was to begin anew at once, and is not wanted any more. */
+static void
+rails_rest(struct pool *p)
+{
+	for (unsigned i = p->n_plain; i < p->n; i++)
+		if (p->conn[i].state == CONN_IDLE && mkv_rail_is_off(&p->conn[i]))
+			mkv_rails_trying(p->conn[i].rail, 0);
+}
+
 void
 mkv_rails_want(struct server *s)
 {
@@ -285,14 +296,17 @@ mkv_rails_want(struct server *s)
 	uint64_t at_ns;
 	int k;
 
-	if (p->n_rails == 0 || !pool_is_up(p))
+	if (p->n_rails == 0 || !pool_is_up(p)) {
+		rails_rest(p);
 		return;
+	}
 	for (unsigned i = p->n_plain; i < p->n; i++) {
 		struct conn *c = &p->conn[i];
 
 		if (c->state != CONN_IDLE || !mkv_rail_is_off(c))
 			continue;
 		if ((k = rails_wanted(p, &at_ns)) < 0) {
+			rails_rest(p);
 			if (at_ns != UINT64_MAX)
 				pool_arm(p, at_ns);
 			return;

@@ -5,7 +5,8 @@
  *   rail_reg.c   regions registered with devices
  *   rail_loop.c  hubs: completions, sleeping, bounce buffers
  *   rail_pool.c  the rails of a server: making connections to them, choosing one for a request
- *   rail.c       a queue pair's life: attach, proof, live, broken, again
+ *   rail.c       a rail's life: attach, proof, live, broken, again
+ *   rail_qp.c    what it has of its device: an RC queue pair, or a DC target and an initiator
  *   rail_mem.c   whose memory a request has, and its segments
  *   rail_tx.c    messages out: requests, CANCEL, PING; credits
  *   rail_rx.c    messages in
@@ -15,7 +16,7 @@
  *      '----- idle ------+---- BREAKING <----+----- error, fence -----'
  *
  * Memory. Of a request in LEG_SENT (or between its parts) the far end may read or write what its segments name: its slot is `lent`, its op OP_LENT. It comes
- * back when the last answer has come, CANCEL's answer has, or after the fence: mkv_rdma_qp_fail(), which costs the others on that queue pair a repetition.
+ * back when the last answer has come, CANCEL's answer has (RC), or after the fence: mkv_rail_qp_fence(), which costs the others on that rail a repetition.
  * What goes through a bounce buffer is never lent: the buffer stays with the slot instead.
  */
 #ifndef MKV_CLIENT_RAIL_PRIV_H
@@ -24,6 +25,7 @@
 #include "clients/lib/rail.h"
 #include "clients/lib/tcp_priv.h"
 #include "common/base/topo.h"
+#include "common/base/window.h"
 #include "common/rdma/mem.h"
 #include "common/rdma/qp.h"
 
@@ -55,7 +57,10 @@ struct fabric_dev {
 	struct mkv_topo_place place;
 	uint64_t	not_before_ns;		/* the next try to open it */
 	_Atomic unsigned news;			/* raised when its queue pairs are worth nothing any more */
+	_Atomic int	dc;			/* enum fabric_dc: tried by the first hub after it was opened */
 };
+
+enum fabric_dc { FABRIC_DC_UNTRIED, FABRIC_DC_NO, FABRIC_DC_YES };
 
 struct fabric {
 	struct mkv_client *c;
@@ -74,6 +79,9 @@ struct mkv_rdma_dev *mkv_fabric_take(struct fabric *f, unsigned i);	/* NULL: it 
 void	mkv_fabric_leave(struct fabric *f, unsigned i);
 void	mkv_fabric_events(struct fabric *f, unsigned i);	/* its descriptor is readable */
 void	mkv_fabric_gone(struct fabric *f, unsigned i);		/* its node is */
+void	mkv_fabric_try_dc(struct fabric *f, unsigned i, struct mkv_rdma_hub *h);	/* of a hub that was just opened: can it? */
+int	mkv_fabric_dc(const struct fabric *f, unsigned i);
+void	mkv_fabric_no_dc(struct fabric *f, unsigned i);		/* it said that it could, and cannot */
 /* Registration of a region with a device: NULL: cannot be, for *err. */
 struct mkv_rdma_mem *mkv_fabric_region(struct fabric *f, struct mkv_region *r, unsigned dev, int *err);
 void	mkv_fabric_forget_device(struct fabric *f, unsigned dev);	/* under f->mutex: all regions' registrations with it */
@@ -131,6 +139,7 @@ struct rail_slot {			/* what is out on a queue pair */
 	uint8_t		lent;		/* the op is OP_LENT for it */
 	uint8_t		ready;		/* its memory has been looked up */
 	uint8_t		cancelled;	/* CANCEL is wanted, or sent */
+	uint8_t		overtaken;	/* CANCEL was answered before it: its own answer comes by another way, or never */
 	uint64_t	ours_for;	/* CANCEL: id of what it ends */
 	unsigned	unanswered;	/* messages */
 	unsigned	owed;		/* answers that may come */
@@ -152,15 +161,18 @@ struct rail {
 	enum rail_state	state;
 	struct rail_hub	*hub;		/* while there is a queue pair */
 	struct mkv_list	link;		/* hub->list */
-	struct mkv_rdma_qp *qp;
+	struct mkv_rdma_qp *qp;		/* by which messages leave: a queue pair, or an initiator aimed at the server's target */
+	struct mkv_rdma_qp *target;	/* DC: by which the far end reaches us; NULL: RC, the queue pair is that too */
 	struct mkv_timer timer;
 	uint64_t	live_ns, heard_ns;
 	uint64_t	srtt_ns;
 	int		trying;		/* counted in the server's rail_tries */
+	int		again;		/* its tether begins anew at once, and it is still the same try */
 	int		soon;		/* it was up, and is tried again at once */
 	/* channel */
 	uint16_t	channel;	/* the last one that was asked for on this tether */
 	uint64_t	tx_counter, rx_counter;
+	struct mkv_window rx_window;	/* in place of rx_counter where answers have no order */
 	struct mkv_mac	*mac_tx, *mac_rx;
 	uint32_t	peer_bytes;	/* of the far end's receives */
 	unsigned	credits, n_msgs, n_ours;	/* messages without an answer; of them CANCEL and PING */
@@ -176,6 +188,15 @@ void	mkv_rail_trouble(struct rail *r, int err, const char *why);	/* in any state
 void	mkv_rail_idle(struct rail *r);				/* its queue pair is quiet */
 void	mkv_rail_proven(struct rail *r);
 void	mkv_rail_watch(struct rail *r);				/* what is due, and when the next is */
+/* rail_qp.c */
+int	mkv_rail_is_dc(const struct rail *r);
+int	mkv_rail_qp_make(struct rail *r, const struct mkv_rdma_qp_ops *ops);	/* of r->hub */
+void	mkv_rail_qp_tell(const struct rail *r, struct mkv_wire_attach *w);	/* transport, numbers, address */
+int	mkv_rail_qp_connect(struct rail *r, const struct mkv_wire_attach *w);	/* 0; MKV_E_*: as mkv_rdma_qp_connect(); UNSUPPORTED: path MTUs differ */
+int	mkv_rail_qp_without_dc(struct rail *r, int err);			/* 1: DC is what failed for err: RC the next time */
+void	mkv_rail_qp_fence(struct rail *r);
+int	mkv_rail_qp_idle(const struct rail *r);
+void	mkv_rail_qp_drop(struct rail *r);				/* what was made; idle, or fresh and fenced */
 /* rail_pool.c */
 void	mkv_rails_live(struct rail *r, int up);			/* counts */
 void	mkv_rails_failed(struct rail *r, int err, const char *why);

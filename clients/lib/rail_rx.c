@@ -1,9 +1,11 @@
 /*
- * Messages in on a queue pair. When one is here, what the far end wrote before it is in our memory (same queue pair: order is kept).
+ * Messages in. When the last answer to a request is here, what the far end wrote for it is in our memory: it came by the same queue pair or, by DC, from the
+ * same initiator, and those keep order. Between two initiators there is none: answers of different requests overtake each other, and CANCEL's may come before
+ * that of its request (or in its place, if the latter was lost with the way that it went by).
  *
  * The loop's thread. Owns nothing: a message lies in a receive of the hub, which goes back when it has been worked off.
  * Invariants: no body is looked at before its MAC fits; a get's bytes are checked in place, in steps that stay in the cache; a slot is freed with the last answer.
- * Fails: what does not fit what was asked breaks the queue pair (MKV_E_PROTO, MKV_E_AUTH, MKV_E_PEER); the tether stays.
+ * Fails: what does not fit what was asked breaks the rail (MKV_E_PROTO, MKV_E_AUTH, MKV_E_PEER); the tether stays.
  */
 #include "config.h"
 
@@ -46,7 +48,10 @@ rx_measure(struct rail *r, const struct rail_slot *s)
 	r->srtt_ns = r->srtt_ns == 0 ? ns : (7 * r->srtt_ns + ns) / 8;
 }
 
-/* CANCEL's answer: nothing of that request is on its way any more. */
+/*
+ * CANCEL's answer: by RC nothing of that request is on its way any more. By DC only its own answer says so, which comes before this one on the same
+ * initiator; a request that is still there had no initiator any more, and its answer comes by another, or never: then time decides.
+ */
 static void
 rx_cancelled(struct rail *r, struct rail_slot *cancel)
 {
@@ -56,10 +61,45 @@ rx_cancelled(struct rail *r, struct rail_slot *cancel)
 	(void)mkv_rail_slot_free(r, cancel);
 	if (s == NULL)
 		return;
+	if (mkv_rail_is_dc(r)) {
+		s->overtaken = 1;
+		s->ended_ns = rail_loop(r)->now_ns;
+		return;
+	}
 	if (s->leg == NULL)
 		(void)mkv_rail_slot_free(r, s);
 	else
 		rx_finish(r, s, MKV_E_CANCELLED, MKV_REASON_NONE, 0);
+}
+
+/*
+ * DC: the server's initiator failed in the middle of it, and our NIC did not refuse anything: what was sent of a get may still arrive. 1: that is the
+ * answer, the rail was fenced, and s is gone.
+ */
+static int
+rx_path_failed(struct rail *r, const struct rail_slot *s, const struct mkv_hdr *h)
+{
+	if (!mkv_rail_is_dc(r) || s->op != MKV_WIRE_GET || h->status != (unsigned)-MKV_E_CLOSED || h->reason == MKV_REASON_NIC_REFUSED)
+		return (0);
+	client_count(rail_loop(r)->c, CC_fences_total, 1);
+	mkv_rail_break(r, MKV_E_CLOSED, "the server lost the way to our memory in the middle of a value");
+	return (1);
+}
+
+/* Our NIC does not let the server at this request's memory, which costs nobody else anything: by another way, if there is one. */
+static void
+rx_nic_refused(struct rail *r, struct rail_slot *s)
+{
+	struct leg *l = mkv_rail_slot_free(r, s);
+
+	client_count(rail_loop(r)->c, CC_rdma_refused_total, 1);
+	rail_loop(r)->dirty = 1;
+	if (l->state == LEG_ENDING) {
+		mkv_leg_detached(l);
+		return;
+	}
+	l->no_rail = 1;
+	mkv_leg_elsewhere(l);
 }
 
 /* One of several answers to one message. */
@@ -79,6 +119,8 @@ rx_nobodys(struct rail *r, struct rail_slot *s, const struct mkv_hdr *h)
 
 	if (h->op != s->op)
 		return (MKV_E_PEER);
+	if (rx_path_failed(r, s, h))
+		return (0);
 	if (s->op == MKV_WIRE_CANCEL) {
 		rx_cancelled(r, s);
 	} else if (s->op == MKV_WIRE_PING) {
@@ -208,8 +250,14 @@ rx_reply(struct rail *r, struct rail_slot *s, const struct mkv_hdr *h, const uin
 		return (rx_part_taken(r, s, h));
 	if (h->status == 0 && l->wire_op == MKV_WIRE_GET)
 		return (rx_get(r, s, h, body));
+	if (rx_path_failed(r, s, h))
+		return (0);
 	if ((e = mkv_frame_decode(l, h, body, &status)) != 0)
 		return (e < 0 ? e : MKV_E_PEER);
+	if (status == MKV_E_CLOSED && h->reason == MKV_REASON_NIC_REFUSED) {
+		rx_nic_refused(r, s);
+		return (0);
+	}
 	rx_finish(r, s, status, h->reason < MKV_REASON_COUNT ? h->reason : MKV_REASON_NONE, h->deadline_us);
 	return (0);
 }
@@ -226,6 +274,18 @@ rx_header(struct mkv_hdr *h)
 	if ((h->flags & MKV_WIRE_F_REMOTE) && h->payload_bytes != 0)
 		as_tcp.flags |= MKV_WIRE_F_PAYLOAD;
 	return (mkv_wire_hdr_check(&as_tcp, 1, 1));
+}
+
+/* 1: this counter is the next (RC), or has not come yet (DC, which has no order). */
+static int
+rx_is_new(struct rail *r, uint64_t counter)
+{
+	if (mkv_rail_is_dc(r))
+		return (mkv_window_take(&r->rx_window, counter));
+	if (counter != r->rx_counter + 1)
+		return (0);
+	r->rx_counter++;
+	return (1);
 }
 
 static int
@@ -245,9 +305,12 @@ rx_frame(struct rail *r, const uint8_t *buf, uint32_t bytes)
 		return (MKV_E_PROTO);
 	if ((e = mkv_mac_check(r->mac_rx, &h, MKV_WIRE_SIGNED_BYTES, body, h.body_bytes, h.mac)) != 0)
 		return (e);
-	if (h.counter != r->rx_counter + 1 || h.session_id != r->c->session_id || h.channel != r->channel)
+	if (h.session_id != r->c->session_id || h.channel != r->channel)
 		return (MKV_E_AUTH);
-	r->rx_counter++;
+	if (!rx_is_new(r, h.counter)) {
+		client_count(rail_loop(r)->c, CC_rdma_replayed_total, 1);
+		return (mkv_rail_is_dc(r) ? 0 : MKV_E_AUTH);
+	}
 	if (h.credits != 0)
 		r->credits = MKV_MAX(h.credits, 2u);
 	r->heard_ns = rail_loop(r)->now_ns;

@@ -36,7 +36,7 @@ mkv_rail_slot_take(struct rail *r, struct leg *l, uint8_t op)
 	s->id = ++r->c->sequence << 8 | (uint64_t)(s - r->slot);
 	s->leg = l;
 	s->op = op;
-	s->cancelled = 0;
+	s->cancelled = s->overtaken = 0;
 	s->ours_for = 0;
 	s->unanswered = s->owed = 0;
 	s->sent_ns = 0;
@@ -369,7 +369,7 @@ static int
 detach_fence(struct rail *r, struct rail_slot *s)
 {
 	client_count(rail_loop(r)->c, CC_fences_total, 1);
-	mkv_rdma_qp_fail(r->qp);
+	mkv_rail_qp_fence(r);
 	(void)mkv_rail_slot_free(r, s);
 	mkv_rail_break(r, MKV_E_TIMEOUT, "a request was not answered by its deadline");
 	return (1);

@@ -2,7 +2,8 @@
  * The fake server's queue pairs, over common/rdma and the fabric of fakeverbs. See fakeserver.h for how they misbehave.
  *
  * A thread for each queue pair: it polls, takes messages, READs what puts name, and has the rest served as a request of any connection; answers WRITE first. Owns
- * device, hub and queue pair; a helper of tests: what cannot be ends the test.
+ * device, hub and queue pair; a helper of tests: what cannot be ends the test. By DC it has a target of its own, an initiator in the queue pair's place, and another
+ * one for what must not wait for the first.
  */
 #include "config.h"
 
@@ -14,8 +15,8 @@
 #include "common/base/clock.h"
 #include "common/base/crc.h"
 #include "common/base/err.h"
+#include "common/rdma/dc.h"
 #include "common/rdma/mem.h"
-#include "common/rdma/qp.h"
 #include "tests/lib/fakeserver_priv.h"
 #include "tests/lib/fakeverbs.h"
 
@@ -29,6 +30,7 @@ struct fakerail {
 	struct mkv_rdma_dev *dev;
 	struct mkv_rdma_hub *hub;
 	struct mkv_rdma_qp *qp;
+	struct mkv_rdma_qp *target, *other;	/* DC; else NULL */
 	struct mkv_rdma_mem *mem;		/* rc->payload */
 	pthread_t	thread;
 	_Atomic int	quit;
@@ -112,12 +114,63 @@ rail_move(struct fakerail *r, uint8_t *p, uint64_t bytes, const struct mkv_wire_
 	return (is_read ? rail_settle(r) : 0);
 }
 
+static void
+rail_counter(struct fakerail *r, struct mkv_hdr *h)
+{
+	const struct fake *f = r->rc->f;
+	uint64_t n = ++r->rc->counter_out;
+
+	h->counter = r->target == NULL || !f->dc_swap ? n : n % 2 != 0 ? n + 1 : n - 1;
+	if (r->target != NULL && f->dc_leap != 0 && h->op != MKV_WIRE_PING) {
+		h->counter += f->dc_leap;
+		r->rc->f->dc_leap = 0;
+	}
+}
+
+/* The first initiator failed for it, says the other. */
+static void
+rail_say_failed(struct fakerail *r, uint8_t op, uint64_t id)
+{
+	struct mkv_hdr h = { .version = MKV_WIRE_VERSION, .op = op, .flags = MKV_WIRE_F_REPLY, .session_id = SESSION_ID, .request_id = id,
+		.status = (uint16_t)-MKV_E_CLOSED, .reason = (uint16_t)r->rc->f->dc_fail, .counter = ++r->rc->counter_out, .channel = r->channel };
+	struct iovec v = { &h, sizeof(h) };
+
+	r->rc->f->dc_failed++;
+	if (h.reason <= 1)
+		return;
+	memcpy(h.magic, "MKV\1", 4);
+	(void)mkv_mac_sign(r->rc->out, &h, MKV_WIRE_SIGNED_BYTES, NULL, 0, h.mac);
+	mkv_rdma_qp_send(r->other, &v, 1, MKV_RDMA_SIGNAL, NULL);
+	r->out++;
+	mkv_rdma_hub_flush(r->hub);
+}
+
+/* A get's bytes are still on their way when the client hears that they failed; what its NIC refused never comes. */
+static int
+rail_fail_get(struct fakerail *r, struct mkv_hdr *h, const void *body, const uint8_t *payload)
+{
+	const struct mkv_wire_object *o = body;
+
+	if (r->rc->f->dc_fail == MKV_REASON_NIC_REFUSED) {
+		rail_say_failed(r, h->op, h->request_id);
+		return (rail_settle(r));
+	}
+	fv_hold(1);
+	rail_say_failed(r, h->op, h->request_id);		/* the older of the two */
+	memcpy(r->rc->payload, payload, h->payload_bytes);
+	(void)rail_move(r, r->rc->payload, h->payload_bytes, r->seg, r->n_seg, o->off - r->get_off, 0);
+	mkv_rdma_hub_flush(r->hub);
+	return (0);
+}
+
 static int
 rail_reply(struct fakerail *r, struct mkv_hdr *h, const void *body, const uint8_t *payload)
 {
 	const struct mkv_wire_object *o = body;
 	struct iovec v[2] = { { h, sizeof(*h) }, { (void *)(uintptr_t)body, h->body_bytes } };
 
+	if (h->payload_bytes > 0 && r->target != NULL && r->rc->f->dc_fail != 0)
+		return (rail_fail_get(r, h, body, payload));
 	if (h->payload_bytes > 0) {
 		if (r->rc->f->rail_hold)
 			fv_hold(1);
@@ -127,7 +180,7 @@ rail_reply(struct fakerail *r, struct mkv_hdr *h, const void *body, const uint8_
 		h->flags |= MKV_WIRE_F_REMOTE;
 	}
 	h->session_id = SESSION_ID;
-	h->counter = ++r->rc->counter_out;
+	rail_counter(r, h);
 	h->channel = r->channel;
 	if (r->rc->f->lies > 0 && r->rc->f->lie == FAKE_BAD_COUNTER && h->op != MKV_WIRE_PING) {
 		r->rc->f->lies--;
@@ -140,8 +193,10 @@ rail_reply(struct fakerail *r, struct mkv_hdr *h, const void *body, const uint8_
 	}
 	if (!mkv_rdma_qp_ready(r->qp))
 		return (-1);
-	mkv_rdma_qp_send(r->qp, v, h->body_bytes > 0 ? 2 : 1, MKV_RDMA_SIGNAL, NULL);
-	r->out++;
+	for (int i = 0; i < 1 + (r->target != NULL && r->rc->f->dc_twice); i++) {
+		mkv_rdma_qp_send(r->qp, v, h->body_bytes > 0 ? 2 : 1, MKV_RDMA_SIGNAL, NULL);
+		r->out++;
+	}
 	return (rail_settle(r));
 }
 
@@ -156,19 +211,35 @@ rail_segs(struct fakerail *r, const struct mkv_hdr *q, const uint8_t *body, uint
 }
 
 static int
+rail_say_cancelled(struct fakerail *r, const struct mkv_wire_cancel *w)
+{
+	struct mkv_hdr h = { .version = MKV_WIRE_VERSION, .op = MKV_WIRE_GET, .flags = MKV_WIRE_F_REPLY, .request_id = w->request_id,
+		.status = (uint16_t)-MKV_E_CANCELLED };
+
+	memcpy(h.magic, "MKV\1", 4);
+	return (rail_reply(r, &h, NULL, NULL));
+}
+
+static int
 rail_serve(struct fakerail *r, struct mkv_hdr *q, const uint8_t *body)
 {
 	struct fake *f = r->rc->f;
 	struct mkv_wire_put w = { .n_crcs = 0 };
 	unsigned replies = r->rc->replies;
+	int mute = f->rail_mute, no_ping = f->rail_no_ping, e;	/* as it was when the test sees that the request is here */
 	uint32_t before;
-	int e;
 
 	f->rail_requests[q->op % 32]++;
-	if ((f->rail_mute && !(f->rail_mute == 2 && q->op == MKV_WIRE_CANCEL)) || (q->op == MKV_WIRE_PING && f->rail_no_ping))
+	if (mute == 3 && q->op == MKV_WIRE_CANCEL && rail_say_cancelled(r, (const struct mkv_wire_cancel *)(const void *)body) != 0)
+		return (-1);
+	if ((mute && !(mute >= 2 && q->op == MKV_WIRE_CANCEL)) || (q->op == MKV_WIRE_PING && no_ping))
 		return (0);
 	if (q->op == MKV_WIRE_PUT) {
 		memcpy(&w, body, sizeof(w));
+		if (r->target != NULL && f->dc_fail != 0) {
+			rail_say_failed(r, q->op, q->request_id);
+			return (rail_settle(r));
+		}
 		before = (uint32_t)MKV_ALIGN_UP(MKV_ALIGN_UP(sizeof(w) + w.ns_bytes + w.key_bytes + w.parent_bytes, 8) + w.n_crcs * 4, 8);
 		if (rail_move(r, r->rc->payload, q->payload_bytes, r->seg, rail_segs(r, q, body, before), 0, 1) != 0)
 			return (-1);
@@ -192,6 +263,17 @@ rail_serve(struct fakerail *r, struct mkv_hdr *q, const uint8_t *body)
 	return (e);
 }
 
+static void
+rail_drop(struct fakerail *r, struct mkv_rdma_qp **qp)
+{
+	if (*qp == NULL)
+		return;
+	mkv_rdma_qp_fail(*qp);
+	while (!mkv_rdma_qp_idle(*qp))
+		rail_poll(r);
+	mkv_rdma_qp_destroy(qp);
+}
+
 static void *
 rail_main(void *arg)
 {
@@ -212,10 +294,9 @@ rail_main(void *arg)
 			break;
 		r->head++;
 	}
-	mkv_rdma_qp_fail(r->qp);
-	while (!mkv_rdma_qp_idle(r->qp))
-		rail_poll(r);
-	mkv_rdma_qp_destroy(&r->qp);
+	rail_drop(r, &r->target);
+	rail_drop(r, &r->other);
+	rail_drop(r, &r->qp);
 	return (NULL);
 }
 
@@ -245,14 +326,44 @@ rail_device(void)
 static void
 rail_open(struct fakerail *r)
 {
-	struct mkv_rdma_hub_conf h = { .recvs = RAIL_RECVS, .recv_bytes = MKV_WIRE_RDMA_BYTES, .sends_max = RAIL_SENDS };
-	struct mkv_rdma_qp_conf q = { .sends = RAIL_SENDS, .send_bytes = MKV_WIRE_RDMA_BYTES, .ops = &rail_ops, .owner = r };
+	struct mkv_rdma_hub_conf h = { .recvs = RAIL_RECVS, .recv_bytes = MKV_WIRE_RDMA_BYTES, .sends_max = 2 * RAIL_SENDS };
 	char why[256];
 
 	r->dev = rail_device();
 	MKV_ASSERT(mkv_rdma_hub_open(&r->hub, r->dev, &h, why, sizeof(why)) == 0);
 	MKV_ASSERT(mkv_rdma_mem_add(&r->mem, r->dev, r->rc->payload, MKV_WIRE_PART_MAX, MKV_RDMA_LOCAL, why, sizeof(why)) == 0);
+}
+
+static void
+rail_connect(struct fakerail *r, const struct mkv_wire_attach *in, struct mkv_wire_attach *out)
+{
+	struct mkv_rdma_peer p = { .lid = in->lid, .qpn = in->qpn, .psn = in->psn, .mtu_bytes = in->mtu_bytes, .rd_atomic_in = (uint8_t)in->rd_atomic_in,
+		.rd_atomic_out = (uint8_t)in->rd_atomic_out };
+	struct mkv_rdma_qp_conf q = { .sends = RAIL_SENDS, .send_bytes = MKV_WIRE_RDMA_BYTES, .ops = &rail_ops, .owner = r };
+
 	MKV_ASSERT(mkv_rdma_qp_create(&r->qp, r->hub, &q) == 0);
+	memcpy(p.gid, in->gid, sizeof(p.gid));
+	MKV_ASSERT(mkv_rdma_qp_connect(r->qp, &p) == 0);
+	out->qpn = mkv_rdma_qp_number(r->qp);
+	out->psn = mkv_rdma_qp_psn(r->qp);
+}
+
+static void
+rail_connect_dc(struct fakerail *r, const struct mkv_wire_attach *in, struct mkv_wire_attach *out)
+{
+	struct mkv_rdma_qp_conf q = { .sends = RAIL_SENDS, .send_bytes = MKV_WIRE_RDMA_BYTES, .ops = &rail_ops, .owner = r };
+	struct mkv_rdma_dct to = { .lid = in->lid, .dctn = in->qpn, .key = in->dc_key };
+	struct fake *f = r->rc->f;
+
+	MKV_ASSERT(in->psn == 0 && in->mtu_bytes == r->dev->mtu_bytes);
+	memcpy(to.gid, in->gid, sizeof(to.gid));
+	MKV_ASSERT(mkv_rdma_initiator_create(&r->qp, r->hub, &q) == 0 && mkv_rdma_initiator_aim(r->qp, &to) == 0);
+	MKV_ASSERT(mkv_rdma_initiator_create(&r->other, r->hub, &q) == 0 && mkv_rdma_initiator_aim(r->other, &to) == 0);
+	q.sends = 0;
+	MKV_ASSERT(mkv_rdma_target_create(&r->target, r->hub, &q) == 0);
+	out->qpn = mkv_rdma_qp_number(r->target);
+	out->dc_key = mkv_rdma_target_key(r->target);
+	f->dc_targets[f->dc_attached++ % 8] = in->qpn;
 }
 
 static void
@@ -275,11 +386,16 @@ rail_end(struct fconn *c)
 static int
 rail_attach(struct fconn *c, const struct mkv_wire_attach *in, struct mkv_wire_attach *out)
 {
-	struct mkv_rdma_peer p = { .lid = in->lid, .qpn = in->qpn, .psn = in->psn, .mtu_bytes = in->mtu_bytes, .rd_atomic_in = (uint8_t)in->rd_atomic_in,
-		.rd_atomic_out = (uint8_t)in->rd_atomic_out };
-	struct fakerail *r = calloc(1, sizeof(*r));
+	int dc = in->transport == MKV_FEATURE_RDMA_DC;
+	struct fakerail *r;
 
 	rail_end(c);
+	c->f->dc_asked += (unsigned)dc;
+	if (dc && c->f->rail_dc != 1) {
+		c->f->dc_refused++;
+		return (MKV_E_UNSUPPORTED);
+	}
+	r = calloc(1, sizeof(*r));
 	MKV_ASSERT(r != NULL && (r->rc = calloc(1, sizeof(*r->rc))) != NULL && (r->rc->payload = malloc(MKV_WIRE_PART_MAX)) != NULL);
 	r->rc->f = c->f;
 	r->rc->rail = r;
@@ -287,14 +403,11 @@ rail_attach(struct fconn *c, const struct mkv_wire_attach *in, struct mkv_wire_a
 	r->channel = in->channel;
 	rail_keys(r, c);
 	rail_open(r);
-	memcpy(p.gid, in->gid, sizeof(p.gid));
-	MKV_ASSERT(mkv_rdma_qp_connect(r->qp, &p) == 0);
 	memset(out, 0, sizeof(*out));
-	out->transport = MKV_FEATURE_RDMA_RC;
+	(dc ? rail_connect_dc : rail_connect)(r, in, out);
+	out->transport = c->f->attach_lie == 3 ? MKV_FEATURE_RDMA_RC ^ MKV_FEATURE_RDMA_DC ^ in->transport : in->transport;
 	out->channel = in->channel;
-	out->qpn = mkv_rdma_qp_number(r->qp);
-	out->psn = mkv_rdma_qp_psn(r->qp);
-	out->mtu_bytes = r->dev->mtu_bytes;
+	out->mtu_bytes = dc && c->f->attach_mtu != 0 ? c->f->attach_mtu : r->dev->mtu_bytes;
 	out->recv_bytes = MKV_WIRE_RDMA_BYTES;
 	out->rd_atomic_in = r->dev->rd_atomic_in;
 	out->rd_atomic_out = r->dev->rd_atomic_out;
@@ -319,7 +432,8 @@ rail_list(struct fake *f, struct mkv_wire_rail *out)
 		memset(&out[i], 0, sizeof(out[i]));
 		out[i].rail = (uint16_t)(i + 1);
 		out[i].state = 1;
-		out[i].transports = MKV_FEATURE_RDMA_RC;
+		out[i].transports = MKV_FEATURE_RDMA_RC | (f->rail_dc ? MKV_FEATURE_RDMA_DC : 0);
+		out[i].mtu = f->rail_mtu;
 		memcpy(out[i].gid, d->gid.raw, sizeof(out[i].gid));
 		memcpy(out[i].address, d->address, sizeof(out[i].address));
 		memcpy(out[i].device, RAIL_DEVICE, sizeof(RAIL_DEVICE));

@@ -35,15 +35,23 @@ struct fake {
 	_Atomic unsigned rails;			/* so many are listed */
 	_Atomic unsigned rail_down;		/* bit i: HELLO of rail i + 1 is refused */
 	_Atomic int	attach_mute, attach_status;	/* ATTACH is not answered; is answered by this MKV_E_* */
-	_Atomic int	rail_mute;		/* 1: messages are not answered; 2: CANCEL alone is */
+	_Atomic int	rail_mute;		/* 1: messages are not answered; 2: CANCEL alone is; 3: and what it cancels, before it */
 	_Atomic int	rail_no_ping;		/* 1: PING is not */
 	_Atomic int	rail_hold;		/* 1: what is posted waits (fv_hold()) from the next WRITE on */
 	_Atomic unsigned rail_credits;		/* 0: 16 */
-	_Atomic int	attach_lie;		/* ATTACH's reply: 1 a carrier that was not asked for, 2 a port without datagrams */
+	_Atomic int	attach_lie;		/* ATTACH's reply: 1 a carrier that was not asked for, 2 a port without datagrams, 3 another transport */
+	_Atomic int	rail_dc;		/* rails are listed with DC: 1 and attached so, 2 and refused so */
+	_Atomic unsigned rail_mtu, attach_mtu;	/* that rails are listed with; that ATTACH's reply has by DC. 0: not told; the device's */
+	/* answers by DC: counters in pairs, the second first; each sent twice; the next so much further on, and those behind it as before */
+	_Atomic int	dc_swap, dc_twice;
+	_Atomic unsigned dc_leap;
+	_Atomic int	dc_fail;		/* gets, puts: CLOSED by another initiator, for this MKV_REASON_*; 1: without a word. PATH, 1: a get's WRITEs are held (fv_hold()) */
 	/* what it saw */
 	_Atomic unsigned connections, sessions, requests[32], resends, aborts, parts;
 	_Atomic unsigned answered[32];		/* requests whose last byte of answer has been sent, on connections */
 	_Atomic unsigned rail_hellos, attached, rail_requests[32], acks;
+	_Atomic unsigned dc_asked, dc_refused, dc_attached, dc_failed;	/* ATTACHes; see dc_fail */
+	_Atomic unsigned dc_targets[8];		/* numbers of the clients' targets, in the order of ATTACH */
 	_Atomic unsigned long long last_put_id, last_ttl_ms, last_parent_bytes, last_flags, last_ack;
 	struct fake_priv *p;
 };

@@ -245,13 +245,30 @@ hub_wait(struct rail_hub *h)
 	}
 }
 
+/* A rail was broken after the last look and owes nothing: no completion will tell. Or its hub is being given up, and nothing wakes us for it. */
+static int
+hub_must_reap(const struct rail_hub *h)
+{
+	MKV_LIST_FOREACH(it, &h->list) {
+		const struct rail *r = MKV_CONTAINER_OF(it, struct rail, link);
+
+		if (h->leaving || (r->state == RAIL_BREAKING && mkv_rail_qp_idle(r)))
+			return (1);
+	}
+	return (0);
+}
+
 int
 mkv_rails_may_sleep(struct loop *l)
 {
 	for (unsigned i = 0; l->rails != NULL && i < RDMA_DEVS_MAX; i++) {
 		struct rail_hub *h = &l->rails->hub[i];
 
-		if (h->hub == NULL || h->leaving)
+		if (h->hub == NULL)
+			continue;
+		if (hub_must_reap(h))
+			return (0);
+		if (h->leaving)
 			continue;
 		if (!h->armed && !mkv_rdma_hub_arm(h->hub))
 			return (0);

@@ -443,6 +443,28 @@ test_write_on_its_way(void **state)
 	free(value);
 }
 
+/* It breaks by the clock while nothing of it is out, and nobody asks for anything then: all the same it is attached again at once. */
+static void
+test_breaks_in_the_quiet(void **state)
+{
+	struct mkv_client *c = live("auto");
+	unsigned attached = f.attached;
+	struct getter g;
+
+	(void)state;
+	f.rail_mute = 1;
+	getter_start(&g, c, 3000, SEC / 4);
+	assert_int_equal(getter_end(&g), MKV_ERR_TIMEOUT);
+	for (unsigned i = 0; i < 1000 && counter(c, "rdma_failures_total") == 0; i++)
+		(void)usleep(10000);
+	f.rail_mute = 0;
+	for (unsigned i = 0; i < 500 && f.attached == attached; i++)
+		(void)usleep(10000);
+	assert_int_equal(f.attached, attached + 1);
+	mkv_client_close(c);
+	free(g.to);
+}
+
 static void
 test_cancel(void **state)
 {
@@ -526,7 +548,7 @@ main(void)
 		T(test_attach_is_not_what_was_asked_for), T(test_path_does_not_work),
 		cmocka_unit_test_setup_teardown(test_no_device, setup_absent, teardown), T(test_exact), T(test_comes_back), T(test_rails_share_again),
 		T(test_queue_pair_breaks), T(test_tether_ends), T(test_lies), T(test_wrong_bytes),
-		T(test_deadline_cancel), T(test_deadline_fence), T(test_write_on_its_way), T(test_cancel), T(test_close), T(test_port_and_device),
+		T(test_deadline_cancel), T(test_deadline_fence), T(test_write_on_its_way), T(test_breaks_in_the_quiet), T(test_cancel), T(test_close), T(test_port_and_device),
 	};
 
 	int r = cmocka_run_group_tests_name("rc", tests, NULL, NULL);

@@ -417,7 +417,7 @@ ctl_is_held(const struct mkv_chan *ch, uint8_t carrier, uint64_t id)
 	MKV_LIST_FOREACH(it, &ch->held) {
 		struct chan_held *m = MKV_CONTAINER_OF(it, struct chan_held, link);
 
-		if (held_hdr(m)->request_id != id)
+		if (held_hdr(m)->request_id != id || m->over)
 			continue;
 		m->carrier = carrier;
 		return (1);
@@ -431,25 +431,23 @@ ctl_came_before(struct mkv_chan *ch, uint8_t carrier, const struct mkv_hdr *h)
 {
 	struct mkv_req *r = mkv_req_find(ch->rail->f, ch->c, h->request_id);
 	const struct mkv_answer *a;
+	enum mkv_seen seen = mkv_answers_look(&ch->answers, h->request_id, &a);
 
-	switch (mkv_answers_look(&ch->answers, h->request_id, &a)) {
-	case MKV_SEEN_DONE:
+	if (seen == MKV_SEEN_DONE)
 		ctl_say(ch, carrier, &a->h, a->body);
+	if (seen == MKV_SEEN_DONE || seen == MKV_SEEN_ACKED)
 		return (1);
-	case MKV_SEEN_FORGOTTEN:
-		ctl_say_again(ch, carrier, h);
-		return (1);
-	case MKV_SEEN_ACKED:
-		return (1);
-	case MKV_SEEN_NEW:
-		break;
-	}
 	/* By the tether the parts of one put have one number, too. */
 	if (carrier == MKV_WIRE_CONTROL_TCP && (h->flags & MKV_WIRE_F_RESEND) == 0)
 		return (0);
 	if (r != NULL && carrier == MKV_WIRE_CONTROL_TCP)
 		ctl_move(r);
-	return (r != NULL || ctl_is_held(ch, carrier, h->request_id));
+	/* Before what is forgotten: answers of others that began after it may be, and its client must not take it for done while it moves data. */
+	if (r != NULL || ctl_is_held(ch, carrier, h->request_id))
+		return (1);
+	if (seen == MKV_SEEN_FORGOTTEN)
+		ctl_say_again(ch, carrier, h);
+	return (seen == MKV_SEEN_FORGOTTEN);
 }
 
 void

@@ -1,0 +1,122 @@
+/*
+ * Requests that come twice while others overtake them: what a slow request and a lost datagram must not lead to.
+ */
+#include "config.h"
+
+#include "tests/unit/front_ctl_up.h"
+
+#define MANY	70u			/* more than the answers that are kept of a session */
+
+static void
+t_pings(struct t *t, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		struct t_ask ping = { .op = MKV_WIRE_PING, .id = t->next_id++ };
+		struct t_msg *m;
+
+		t_say(t, &ping, 0);
+		assert_non_null(m = t_next(t));
+		assert_int_equal(m->h.request_id, ping.id);
+	}
+}
+
+/* More answers than are kept have left since it began: it is at work all the same, and not to be asked for anew. */
+static void
+a_slow_request_is_overtaken(void **state)
+{
+	struct t *t = calloc(1, sizeof(*t));
+	struct t_ask get;
+	struct t_msg *m;
+
+	(void)state;
+	t_open(t, MKV_WIRE_CONTROL_UDP);
+	t_store(t, "k", 5000);
+	t_drives(t, 1);
+	t_make_get(t, &get, "k", 0, 1 << 20, 5000);
+	t_say(t, &get, 0);
+	t_silence(t);
+	t_pings(t, MANY);
+	t_say(t, &get, MKV_WIRE_F_RESEND);
+	t_silence(t);
+	t_drives(t, 0);
+	assert_non_null(m = t_next(t));
+	assert_int_equal(m->h.request_id, get.id);
+	assert_int_equal(m->h.status, 0);
+	assert_memory_equal(t->mem, t->mem + (1 << 20), 5000);
+	t_close(t);
+	free(t);
+}
+
+/* The same of one that has not begun. */
+static void
+a_held_message_is_overtaken(void **state)
+{
+	struct t *t = calloc(1, sizeof(*t));
+	struct t_ask one, get;
+	struct t_msg *m;
+
+	(void)state;
+	t_open(t, MKV_WIRE_CONTROL_UDP);
+	t_store(t, "k", 5000);
+	t->r.f->conf.inflight_max = 1;
+	t_drives(t, 1);
+	t_make_get(t, &one, "k", 0, 1 << 20, 5000);
+	t_say(t, &one, 0);
+	t_silence(t);
+	t_make_get(t, &get, "k", 0, 2 << 20, 5000);
+	t_say(t, &get, 0);
+	t_silence(t);
+	t_pings(t, MANY);
+	t_say(t, &get, MKV_WIRE_F_RESEND);
+	t_silence(t);
+	t_drives(t, 0);
+	assert_non_null(m = t_next(t));
+	assert_int_equal(m->h.request_id, one.id);
+	assert_non_null(m = t_next(t));
+	assert_int_equal(m->h.request_id, get.id);
+	assert_int_equal(m->h.status, 0);
+	assert_memory_equal(t->mem, t->mem + (2 << 20), 5000);
+	t_close(t);
+	free(t);
+}
+
+/* And of a value in parts by the tether, which have one number. */
+static void
+parts_are_overtaken(void **state)
+{
+	const uint32_t part = 1 << 20, n = part + 54321;
+	struct t *t = calloc(1, sizeof(*t));
+	struct t_msg *m;
+
+	(void)state;
+	t_open(t, MKV_WIRE_CONTROL_UDP);
+	rig_fill(t->mem, n, 5);
+	for (uint32_t at = 0; at < n; at += part) {
+		const uint32_t step = MKV_MIN(part, n - at);
+		const int more = at + step < n;
+		_Alignas(8) uint8_t body[4000];
+		size_t b = rig_put_body(body, "long", at == 0 ? 4 : 0, t->mem + at, step, at, more ? MKV_WIRE_SIZE_UNKNOWN : n, 0);
+
+		b = t_segs(t, body, b, at, step, 100000);
+		t_by_tether(t, MKV_WIRE_PUT, MKV_WIRE_F_REMOTE | (more ? MKV_WIRE_F_MORE : 0), 900, body, b, step);
+		assert_non_null(m = t_next(t));
+		assert_int_equal(m->h.request_id, 900);
+		assert_int_equal(m->h.status, 0);
+		assert_int_equal((m->h.flags & MKV_WIRE_F_MORE) != 0, more);
+		t_pings(t, MANY);
+	}
+	t_close(t);
+	free(t);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_slow_request_is_overtaken),
+		cmocka_unit_test(a_held_message_is_overtaken),
+		cmocka_unit_test(parts_are_overtaken),
+	};
+
+	return (cmocka_run_group_tests(tests, NULL, NULL));
+}

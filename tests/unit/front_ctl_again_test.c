@@ -1,5 +1,5 @@
 /*
- * Requests that come twice while others overtake them: what a slow request and a lost datagram must not lead to.
+ * Requests that come twice while others overtake them, and answers beside a line that is not empty: what a slow request and a lost datagram must not lead to.
  */
 #include "config.h"
 
@@ -109,6 +109,39 @@ parts_are_overtaken(void **state)
 	free(t);
 }
 
+/* What is out on the queue pair is an answer to a PING: there is no data to wait for, and no address to READ from. */
+static void
+an_answer_beside_a_message(void **state)
+{
+	struct t *t = calloc(1, sizeof(*t));
+	struct mkv_hdr h = { .magic = "MKV\1", .version = MKV_WIRE_VERSION, .op = MKV_WIRE_PING, .deadline_us = 1000000, .request_id = 77, .channel = 1 };
+	struct t_ask cancel;
+	struct fv_wr w[FV_LOG];
+	struct t_msg *m;
+	unsigned n;
+
+	(void)state;
+	t_open(t, MKV_WIRE_CONTROL_UDP);
+	h.session_id = t->c.session;
+	h.counter = ++t->counter;
+	assert_int_equal(mkv_mac_sign(t->out, &h, MKV_WIRE_SIGNED_BYTES, NULL, 0, h.mac), 0);
+	mkv_rdma_qp_send(t->u.qp, &(struct iovec){ &h, sizeof(h) }, 1, MKV_RDMA_SIGNAL, NULL);
+	mkv_rdma_hub_flush(t->u.hub);
+	fv_hold(1);
+	t_silence(t);
+	assert_int_equal(fv_held(), 1);
+	t_make_cancel(t, &cancel, 12345);
+	t_say(t, &cancel, 0);
+	assert_non_null(m = t_next(t));
+	assert_int_equal(m->h.request_id, cancel.id);
+	assert_int_equal(m->h.status, 0);
+	n = fv_log(w, FV_LOG);
+	assert_int_equal(w[n - 1].opcode, IBV_WR_SEND);
+	mkv_rdma_qp_fail(t->u.qp);		/* nobody here takes a message by it */
+	t_close(t);
+	free(t);
+}
+
 int
 main(void)
 {
@@ -116,6 +149,7 @@ main(void)
 		cmocka_unit_test(a_slow_request_is_overtaken),
 		cmocka_unit_test(a_held_message_is_overtaken),
 		cmocka_unit_test(parts_are_overtaken),
+		cmocka_unit_test(an_answer_beside_a_message),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -80,14 +80,23 @@ line_word(struct mkv_line *line, const struct mkv_req *r, unsigned flags, int st
 	return (line_send(line, &h, NULL, NULL));
 }
 
+/* The newest that is out and names memory of the client; NULL: none does, what is out are messages. */
+static const struct line_rec *
+line_newest(const struct mkv_line *line)
+{
+	for (uint32_t i = line->rec_tail; i-- != line->rec_head;)
+		if (line->rec[i % LINE_SENDS_MAX].kind != REC_SEND)
+			return (&line->rec[i % LINE_SENDS_MAX]);
+	return (NULL);
+}
+
 /*
  * An answer by another way than the line's own must not overtake what the line writes: a READ of one byte that went out before it brings that to an end, also
  * in the client's memory. The byte is one of a request that has no answer yet, so its memory is there: the answer's own, or that of the newest that is out.
  */
 static void
-line_flush(struct mkv_line *line, struct mkv_out *o)
+line_flush(struct mkv_line *line, struct mkv_out *o, const struct line_rec *newest)
 {
-	const struct line_rec *newest = &line->rec[(line->rec_tail - 1) % LINE_SENDS_MAX];
 	uint64_t addr = o->flush_addr != 0 ? o->flush_addr : newest->addr;
 	uint32_t rkey = o->flush_addr != 0 ? o->flush_rkey : newest->rkey, lkey, own;
 	struct line_rec *rec;
@@ -379,7 +388,7 @@ xfer_answer(struct mkv_line *line, struct mkv_xfer *x)
 	else {
 		p->out.flush_addr = p->req->last_addr;
 		p->out.flush_rkey = p->req->last_rkey;
-		line_flush(line, &p->out);
+		line_flush(line, &p->out, NULL);
 	}
 	p->req->wrote = 0;
 	xfer_posted(x);
@@ -426,13 +435,14 @@ static void
 pump_out(struct mkv_line *line)
 {
 	struct mkv_out *o = MKV_CONTAINER_OF(mkv_list_pop(&line->outs), struct mkv_out, link);
+	const struct line_rec *newest = line_newest(line);
 
 	if (o->carrier == MKV_WIRE_CONTROL_RDMA)
 		(void)line_send(line, &o->hdr, o->body, o);
-	else if (o->flush_addr == 0 && line_out(line) == 0)
+	else if (o->flush_addr == 0 && newest == NULL)
 		ctl_out(line->ch, o);
 	else
-		line_flush(line, o);
+		line_flush(line, o, newest);
 }
 
 void

@@ -4,6 +4,7 @@
  */
 #include "config.h"
 
+#include "tests/lib/rnd.h"
 #include "tests/unit/front_rail_up.h"
 #include "worker/front/rail_priv.h"
 
@@ -582,6 +583,121 @@ messages_that_break_the_rules(void **state)
 	closed(t);
 }
 
+/* ---- All of it at once ----------------------------------------------------------------------------------------------------- */
+
+#define CHAOS_STEPS	300u
+#define CHAOS_KEYS	4u
+
+static uint64_t
+chaos_get(struct t *t, struct rnd *r, int bad)
+{
+	_Alignas(8) uint8_t body[4000];
+	struct mkv_wire_seg s = { .addr = (uintptr_t)t->mem, .bytes = 1000, .rkey = 0xdeadbeef };
+	char key[8];
+	size_t b;
+
+	snprintf(key, sizeof(key), "k%u", (unsigned)rnd_below(r, CHAOS_KEYS));
+	if (!bad)
+		return (t_ask_get(t, key, 0, 0, 1 + (uint32_t)rnd_below(r, 1 << 20), 1 << 18));
+	b = rig_get_body(body, key, strlen(key), 0, 1000);
+	memcpy(body + b, &s, sizeof(s));
+	return (t_send(t, MKV_WIRE_GET, MKV_WIRE_F_REMOTE, 0, body, b + sizeof(s), 0));
+}
+
+static uint64_t
+chaos_put(struct t *t, struct rnd *r, int more)
+{
+	char key[8];
+
+	snprintf(key, sizeof(key), "k%u", (unsigned)rnd_below(r, CHAOS_KEYS));
+	if (more)
+		return (t_put_part(t, key, 0, 0, 1 << 20, 0, 1 << 21, 1, 1 << 18));
+	return (t_put_part(t, key, 0, 0, 1 << 18, 0, 1 << 18, 0, 1 << 18));
+}
+
+static void
+chaos_break(struct rnd *r)
+{
+	struct fv_wr w[FV_LOG];
+	unsigned n = fv_log(w, FV_LOG);
+
+	if (n > 0)
+		fv_qp_break(w[n - 1 - rnd_below(r, MKV_MIN(n, 8u))].qpn);
+}
+
+static void
+chaos_attach(struct t *t)
+{
+	fv_hold(0);
+	t_detach(t);
+	t_attach(t, (uint16_t)(t->channel + 1));
+}
+
+static void
+chaos_step(struct t *t, struct rnd *r, uint64_t *last)
+{
+	struct mkv_wire_cancel w = { .request_id = *last };
+
+	t->deadline_us = 1000 + (uint32_t)rnd_below(r, 50000);
+	if (!mkv_rdma_qp_ready(t->tx) || mkv_rdma_qp_room(t->tx) == 0 || rnd_below(r, 50) == 0) {
+		chaos_attach(t);
+		return;
+	}
+	switch (rnd_below(r, 14)) {
+	case 0: case 1: case 2: *last = chaos_get(t, r, 0); break;
+	case 3: case 4: *last = chaos_put(t, r, 0); break;
+	case 5: *last = chaos_put(t, r, 1); break;
+	case 6: *last = chaos_get(t, r, 1); break;
+	case 7: (void)t_send(t, MKV_WIRE_PING, 0, 0, NULL, 0, 0); break;
+	case 8: (void)t_send(t, MKV_WIRE_CANCEL, 0, 0, &w, sizeof(w), 0); break;
+	case 9: fv_hold(1); break;
+	case 10: fv_hold(0); break;
+	case 11: chaos_break(r); break;
+	case 12: (void)fv_step((unsigned)rnd_below(r, 6)); break;
+	case 13: rig_pump_ms(&t->r, 2); break;
+	}
+	mkv_rdma_hub_flush(t->u.hub);
+	if (rnd_below(r, 3) != 0)
+		t_pump(t);
+}
+
+/* Whatever comes together: at its end all initiators are free and work, and nothing is left (t_close()). */
+static void
+everything_at_once(void **state)
+{
+	(void)state;
+	for (uint32_t seed = 1; seed <= 24; seed++) {
+		uint32_t dcis = 1 + seed % 5;
+		struct t *t = opened(dcis);
+		struct rnd r;
+		uint64_t last = 0;
+
+		rnd_init(&r, seed);
+		fv_quirks(seed % 3 == 0 ? FV_RNR_AT_ONCE : 0);
+		for (unsigned i = 0; i < CHAOS_KEYS; i++) {
+			char key[8];
+
+			snprintf(key, sizeof(key), "k%u", i);
+			assert_int_equal(t_put(t, key, 0, 1 << (12 + 2 * i), 1 << 20), 0);
+		}
+		for (unsigned i = 0; i < CHAOS_STEPS; i++)
+			chaos_step(t, &r, &last);
+		t->deadline_us = RIG_PATIENCE_MS * 1000;
+		chaos_attach(t);
+		/* One that broke while it was free shows it to the next who has it. */
+		for (unsigned i = 0; i < 2 * dcis; i++) {
+			(void)t_send(t, MKV_WIRE_PING, 0, 0, NULL, 0, 0);
+			t_pump(t);
+		}
+		t->at_msg = t->n_msg;
+		assert_int_equal(t_put(t, "last", 0, 100000, 50000), 0);
+		assert_int_equal(t_get(t, "last", 0, 200000, 100000, 70000), 100000);
+		assert_memory_equal(t->mem, t->mem + 200000, 100000);
+		assert_all_free(t, dcis);
+		closed(t);
+	}
+}
+
 int
 main(void)
 {
@@ -603,6 +719,7 @@ main(void)
 		cmocka_unit_test(a_session_ends_with_initiators_out),
 		cmocka_unit_test(messages_of_others_and_old_ones),
 		cmocka_unit_test(messages_that_break_the_rules),
+		cmocka_unit_test(everything_at_once),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -428,5 +428,8 @@ main(void)
 		cmocka_unit_test(the_tether_takes_over), cmocka_unit_test(cancel_comes_first), cmocka_unit_test(a_held_message_is_cancelled),
 	};
 
-	return (cmocka_run_group_tests(tests, NULL, NULL));
+	int failed = cmocka_run_group_tests_name("by RC", tests, NULL, NULL);
+
+	t_num_dcis = 8;
+	return (failed + cmocka_run_group_tests_name("by DC", tests, NULL, NULL));
 }

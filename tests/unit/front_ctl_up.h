@@ -15,6 +15,7 @@
 #include "common/base/crc.h"
 #include "common/base/udp.h"
 #include "common/base/window.h"
+#include "common/rdma/dc.h"
 #include "tests/lib/rnd.h"
 #include "worker/front/rail.h"
 
@@ -60,6 +61,7 @@ struct t {
 };
 
 static struct t *now;
+static uint32_t t_num_dcis;			/* 0: payload goes by RC */
 
 static inline void
 t_recv(struct mkv_rdma_qp *qp, struct mkv_rdma_rx *rx)
@@ -239,9 +241,16 @@ t_attach(struct t *t)
 	struct mkv_rdma_peer p = { 0 };
 	struct up *u = &t->u;
 
-	assert_int_equal(mkv_rdma_qp_create(&u->qp, u->hub, &q), 0);
+	if (t_num_dcis != 0) {
+		q.sends = 0;
+		w.transport = MKV_FEATURE_RDMA_DC;
+		assert_int_equal(mkv_rdma_target_create(&u->qp, u->hub, &q), 0);
+		w.dc_key = mkv_rdma_target_key(u->qp);
+	} else {
+		assert_int_equal(mkv_rdma_qp_create(&u->qp, u->hub, &q), 0);
+		w.psn = mkv_rdma_qp_psn(u->qp);
+	}
 	w.qpn = mkv_rdma_qp_number(u->qp);
-	w.psn = mkv_rdma_qp_psn(u->qp);
 	w.mtu_bytes = u->dev->mtu_bytes;
 	w.rd_atomic_in = u->dev->rd_atomic_in;
 	w.rd_atomic_out = u->dev->rd_atomic_out;
@@ -261,7 +270,8 @@ t_attach(struct t *t)
 	p.rd_atomic_in = (uint8_t)a->rd_atomic_in;
 	p.rd_atomic_out = (uint8_t)a->rd_atomic_out;
 	memcpy(p.gid, a->gid, sizeof(p.gid));
-	assert_int_equal(mkv_rdma_qp_connect(u->qp, &p), 0);
+	if (t_num_dcis == 0)
+		assert_int_equal(mkv_rdma_qp_connect(u->qp, &p), 0);
 	t->credits = a->credits;
 	t_keys(t);
 }
@@ -286,7 +296,7 @@ t_open(struct t *t, uint16_t control)
 {
 	struct rig_conf rc = { .drives = 2, .rail = 1, .stage_bytes = 16 << 20 };
 	struct mkv_rail_conf c = { .rail = 1, .device = "fake0", .gid_index = -1, .traffic_class = -1, .service_level = -1, .piece_bytes = T_PIECE,
-		.window_bytes = 4 * T_PIECE, .srq_depth = 256 };
+		.window_bytes = 4 * T_PIECE, .srq_depth = 256, .num_dcis = t_num_dcis };
 	struct mkv_rdma_conf d = { .device = "fake1", .gid_index = -1, .traffic_class = -1, .service_level = -1 };
 	struct mkv_rdma_hub_conf h = { .recvs = 64, .recv_bytes = UP_RECV_BYTES, .sends_max = 2 * UP_SENDS };
 	char why[512] = "";
@@ -298,6 +308,8 @@ t_open(struct t *t, uint16_t control)
 	t->next_id = 1000;
 	rnd_init(&t->rnd, 1);
 	fv_start(2);
+	if (t_num_dcis != 0)
+		fv_dc(FV_DC_YES);
 	rig_open(&t->r, &rc);
 	t->r.f->conf.verify_put = 1;
 	assert_int_equal(mkv_rail_open(&t->rail, t->r.f, fv_verbs(), &c, why, sizeof(why)), 0);

@@ -297,6 +297,86 @@ parts_pass_those_who_wait(void **state)
 	closed(t);
 }
 
+/* A session beside the first, whose messages t's initiator carries. */
+struct guest {
+	struct rig_client c;
+	struct mkv_conn	*conn;
+	struct mkv_mac	*out;
+};
+
+static void
+guest_open(struct t *t, struct guest *g)
+{
+	struct mkv_wire_attach a = t_want(t, 1);
+	const struct mkv_session *s;
+	uint8_t k[MKV_KEY_BYTES];
+
+	memset(g, 0, sizeof(*g));
+	rig_client_open(&t->r, &g->c);
+	g->c.rail = 1;
+	rig_client_handshake(&g->c);
+	g->conn = MKV_CONTAINER_OF(t->r.f->conn_used.prev, struct mkv_conn, link);
+	s = &g->conn->s;
+	assert_int_equal(t_ask_for(&g->c, &a), 0);
+	assert_int_equal(mkv_key_session(t->r.key, s->nonce_c, s->nonce_s, MKV_DIR_C2S, 1, t->r.f->conf.front_id, s->transcript, k), 0);
+	assert_int_equal(mkv_mac_create(&g->out, k), 0);
+}
+
+static void
+guest_ask_get(struct t *t, struct guest *g, const char *key)
+{
+	struct mkv_mac *out = t->out;
+	uint64_t session = t->c.session, counter = t->counter;
+
+	t->out = g->out;
+	t->c.session = g->c.session;
+	(void)t_ask_get(t, key, 0, 0, 1000, 1000);
+	t->out = out;
+	t->c.session = session;
+	t->counter = counter;
+}
+
+static void
+guest_close(struct guest *g)
+{
+	rig_client_close(&g->c);
+	mkv_mac_destroy(&g->out);
+}
+
+/* Two sessions that wait take turns: the one with much to ask does not keep the other from its one request. */
+static void
+sessions_take_turns(void **state)
+{
+	struct t *t = opened(2);
+	const struct mkv_chan *ch;
+	unsigned before = 0;
+	struct guest g;
+
+	(void)state;
+	assert_int_equal(t_put(t, "k", 0, 1000, 1000), 0);
+	guest_open(t, &g);
+	ch = &t->rail->chans[g.conn->idx];
+	t->r.drive[0].hold = t->r.drive[1].hold = 1;
+	for (unsigned i = 0; i < 12; i++)
+		(void)t_ask_get(t, "k", 0, 0, 1000, 1000);
+	t_pump(t);
+	guest_ask_get(t, &g, "k");
+	t_pump(t);
+	assert_int_equal(ch->n_held, 1);
+	for (; before < 12 && ch->n_held == 1; before++) {
+		rig_drive_answer_held(&t->r.drive[0]);
+		rig_drive_answer_held(&t->r.drive[1]);
+		t->r.drive[0].hold = t->r.drive[1].hold = 1;
+		for (unsigned i = 0; i < 4; i++)
+			rig_pump(&t->r);
+	}
+	assert_in_range(before, 1, 3);
+	rig_drive_answer_held(&t->r.drive[0]);
+	rig_drive_answer_held(&t->r.drive[1]);
+	guest_close(&g);
+	closed(t);
+}
+
 /* ---- Errors ---------------------------------------------------------------------------------------------------------------- */
 
 /* A wrong key costs its request, which is told so, and nothing else; the initiator works again. */
@@ -397,6 +477,58 @@ a_path_that_nobody_can_be_told_of(void **state)
 	}
 }
 
+/* An initiator that cannot be made anew is out of service, and is told as such; the others do its work. */
+static void
+an_initiator_that_is_lost(void **state)
+{
+	struct t *t = opened(3);
+	struct mkv_wire_rail row;
+	struct fv_wr w[FV_LOG];
+	uint64_t id;
+
+	(void)state;
+	assert_int_equal(t_put(t, "k", 0, 1000, 1000), 0);
+	assert_all_free(t, 3);
+	id = t_ask_get(t, "k", 0, 5000, 1000, 1000);
+	mkv_rdma_hub_flush(t->u.hub);
+	fv_hold(1);
+	t_pump(t);
+	fv_fail(FV_MODIFY_QP, 2, EIO);			/* ERR, then RESET */
+	fv_qp_break(w[fv_log(w, FV_LOG) - 1].qpn);
+	t_pump(t);
+	fv_hold(0);
+	assert_int_equal(answer_to(t, id)->h.reason, MKV_REASON_PATH);
+	for (unsigned i = 0; i < 10; i++)
+		assert_int_equal(t_get(t, "k", 0, 5000, 1000, 1000), 1000);
+	rig_pump_ms(&t->r, 2);
+	assert_int_equal(free_dcis(t), 2);
+	assert_int_equal(M(dcis_lost), 1);
+	/* With the last of them DC is over, and the rail says so; who attaches again gets RC. */
+	for (unsigned i = 0; i < 2; i++) {
+		(void)t_ask_get(t, "k", 0, 5000, 1000, 1000);
+		mkv_rdma_hub_flush(t->u.hub);
+		fv_hold(1);
+		t_pump(t);
+		fv_fail(FV_MODIFY_QP, 2, EIO);
+		fv_qp_break(w[fv_log(w, FV_LOG) - 1].qpn);
+		t_pump(t);
+		fv_hold(0);
+	}
+	t_assert_broken(t);
+	mkv_rail_describe(t->rail, &row);
+	assert_int_equal(row.transports, MKV_FEATURE_RDMA_RC);
+	assert_true(mkv_rail_without_dc(t->rail)[0] != '\0');
+	t_detach(t);
+	t_qp(t);
+	assert_int_equal(t_ask(t, 2), MKV_E_UNSUPPORTED);
+	t_drop_qps(t);
+	t->num_dcis = 0;
+	t_attach(t, 2);
+	t->at_msg = t->n_msg;
+	assert_int_equal(t_get(t, "k", 0, 5000, 1000, 1000), 1000);
+	closed(t);
+}
+
 /* The client's target is gone, as after a fence: the second failure of the path ends the channel. */
 static void
 a_client_that_is_gone(void **state)
@@ -482,6 +614,41 @@ nothing_comes_behind_cancelled(void **state)
 		assert_non_null(m = t_next(t));
 		assert_int_equal(m->h.op, MKV_WIRE_CANCEL);
 	}
+	assert_all_free(t, 4);
+	closed(t);
+}
+
+/* A get's path fails, and the client hears of it by another initiator: a CANCEL that crosses that word is answered behind it. */
+static void
+cancel_goes_behind_the_word(void **state)
+{
+	struct t *t = opened(4);
+	struct mkv_wire_cancel w = { 0 };
+	struct fv_wr l[FV_LOG];
+	uint32_t n = 1 << 20;
+	struct t_msg *m;
+	unsigned k;
+
+	(void)state;
+	assert_int_equal(t_put(t, "k", 0, n, n), 0);
+	w.request_id = t_ask_get(t, "k", 0, 0, n, n);
+	mkv_rdma_hub_flush(t->u.hub);
+	fv_hold(1);
+	t_pump(t);
+	fv_qp_break(l[fv_log(l, FV_LOG) - 1].qpn);
+	t_pump(t);
+	assert_int_equal(fv_held(), 1);			/* the word */
+	(void)t_send(t, MKV_WIRE_CANCEL, 0, 0, &w, sizeof(w), 0);
+	mkv_rdma_hub_flush(t->u.hub);
+	(void)fv_step(2);
+	t_pump(t);
+	k = fv_log(l, FV_LOG);
+	assert_true(l[k - 1].opcode == IBV_WR_SEND && l[k - 1].qpn == l[k - 3].qpn);
+	fv_hold(0);
+	assert_non_null(m = t_next(t));
+	assert_true(m->h.request_id == w.request_id && m->h.reason == MKV_REASON_PATH);
+	assert_non_null(m = t_next(t));
+	assert_int_equal(m->h.op, MKV_WIRE_CANCEL);
 	assert_all_free(t, 4);
 	closed(t);
 }
@@ -710,12 +877,15 @@ main(void)
 		cmocka_unit_test(requests_side_by_side),
 		cmocka_unit_test(requests_wait_for_an_initiator),
 		cmocka_unit_test(parts_pass_those_who_wait),
+		cmocka_unit_test(sessions_take_turns),
 		cmocka_unit_test(an_error_costs_one_request),
 		cmocka_unit_test(a_path_that_fails_in_the_middle),
 		cmocka_unit_test(a_path_that_nobody_can_be_told_of),
+		cmocka_unit_test(an_initiator_that_is_lost),
 		cmocka_unit_test(a_client_that_is_gone),
 		cmocka_unit_test(a_client_that_posts_no_receives),
 		cmocka_unit_test(nothing_comes_behind_cancelled),
+		cmocka_unit_test(cancel_goes_behind_the_word),
 		cmocka_unit_test(a_session_ends_with_initiators_out),
 		cmocka_unit_test(messages_of_others_and_old_ones),
 		cmocka_unit_test(messages_that_break_the_rules),

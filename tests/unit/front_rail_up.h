@@ -216,8 +216,11 @@ t_attach(struct t *t, uint16_t channel)
 static inline void
 t_drop_qps(struct t *t)
 {
-	if (t->tx != t->u.qp)
+	mkv_rdma_qp_fail(t->u.qp);
+	if (t->tx != t->u.qp) {
+		mkv_rdma_qp_fail(t->tx);
 		mkv_rdma_qp_destroy(&t->tx);
+	}
 	mkv_rdma_qp_destroy(&t->u.qp);
 	t->tx = NULL;
 }

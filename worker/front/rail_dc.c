@@ -12,7 +12,8 @@
  *
  * What fails: an initiator, and with it the request that has it (and no other). The client is told why by another line, since it may have to make its memory
  * safe: bytes of a get may be under way still unless its own NIC refused them. If it cannot be told, its channel breaks, so that no later CANCEL is answered. Two
- * failures in a row of its path, or of its receives, break the channel as well: it attaches again. A device without DC: the rail has RC alone, and says why.
+ * failures in a row of its path, or of its receives, break the channel as well: it attaches again. An initiator that cannot be made anew is out of service; with the
+ * last of them goes DC. A device without DC: the rail has RC alone, and says why.
  */
 #include "config.h"
 
@@ -96,7 +97,7 @@ rail_dc_open(struct mkv_rail *r)
 		mkv_log(MKV_EV_RAIL_WITHOUT_DC, "device=%s why=%s", r->dev->name, r->dc_why);
 		return;
 	}
-	r->dc_keep = MKV_MIN(MKV_MAX(DC_KEEP_MIN, r->dc_n / DC_KEEP_SHARE), r->dc_n - 1);
+	r->dc_keep = MKV_MAX(DC_KEEP_MIN, r->dc_n / DC_KEEP_SHARE);
 	r->sends_all -= r->dc_n * r->dc_sends;
 	r->sends_left = r->sends_all;
 	r->dc_why[0] = '\0';
@@ -113,6 +114,29 @@ rail_dc_close(struct mkv_rail *r)
 	free(r->lines);
 	r->lines = NULL;
 	mkv_list_init(&r->line_free);
+}
+
+/* No message comes any more, or nothing can be answered. Whoever attaches again gets RC, while that works. */
+static void
+rail_dc_give_up(struct mkv_rail *r, const char *why)
+{
+	if (r->dc_lost)
+		return;
+	r->dc_lost = 1;
+	snprintf(r->dc_why, sizeof(r->dc_why), "%s", why);
+	mkv_log(MKV_EV_RAIL_WITHOUT_DC, "device=%s why=%s", r->dev->name, why);
+	for (uint32_t i = 0; i < r->f->conf.connections_max + FRONT_SPARE_CONNS; i++)
+		if (r->chans[i].dc)
+			chan_break(&r->chans[i], why);
+}
+
+/* How many are for PING and CANCEL alone: not all that are left. */
+static uint32_t
+rail_dc_keep(const struct mkv_rail *r)
+{
+	uint32_t size = mkv_rdma_pool_size(r->pool);
+
+	return (MKV_MIN(r->dc_keep, size != 0 ? size - 1 : 0));
 }
 
 /* ---- Lines ----------------------------------------------------------------------------------------------------------------- */
@@ -169,6 +193,8 @@ line_back(struct mkv_line *line)
 	mkv_rdma_pool_back(r->pool, &line->qp);
 	line->ch = NULL;
 	mkv_list_push_tail(&r->line_free, &line->link);
+	if (mkv_rdma_pool_size(r->pool) == 0)
+		rail_dc_give_up(r, "none of its DC initiators can be made anew");
 }
 
 void
@@ -237,16 +263,17 @@ chan_wait(struct mkv_chan *ch, int last)
 void
 mkv_rail_wake(struct mkv_rail *r)
 {
-	uint32_t n;
+	uint32_t n, keep;
 
 	if (r->pool == NULL)
 		return;
 	rail_lines_back(r);
 	n = mkv_rdma_pool_free(r->pool);
+	keep = rail_dc_keep(r);
 	MKV_LIST_FOREACH_SAFE(it, tmp, &r->wait) {
 		struct mkv_chan *ch = MKV_CONTAINER_OF(it, struct mkv_chan, wait);
 
-		if (n == 0 || (n <= r->dc_keep && !ch->wants_last))
+		if (n == 0 || (n <= keep && !ch->wants_last))
 			break;
 		n--;
 		mkv_list_remove(it);
@@ -260,7 +287,7 @@ mkv_rail_wake(struct mkv_rail *r)
 int
 rail_dc_is_due(const struct mkv_rail *r)
 {
-	return (!mkv_list_empty(&r->over) || (!mkv_list_empty(&r->wait) && mkv_rdma_pool_free(r->pool) > r->dc_keep));
+	return (!mkv_list_empty(&r->over) || (!mkv_list_empty(&r->wait) && mkv_rdma_pool_free(r->pool) > rail_dc_keep(r)));
 }
 
 /* Of the request that it ends, so that its answer comes behind all that was out; behind the word that such a request has failed. NULL: of its own. */
@@ -299,7 +326,7 @@ mkv_chan_lease(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body)
 		return (0);
 	/* Others were here before. */
 	if (last || ch->woken || mkv_list_empty(&ch->rail->wait))
-		e = line_lease(ch, last ? 0 : ch->rail->dc_keep, &c->remote->line);
+		e = line_lease(ch, last ? 0 : rail_dc_keep(ch->rail), &c->remote->line);
 	if (!last)
 		ch->woken = 0;
 	if (e == MKV_E_AGAIN)
@@ -454,16 +481,12 @@ target_done(struct mkv_rdma_qp *qp MKV_UNUSED, void *cookie MKV_UNUSED, int stat
 	MKV_ASSERT(!"a target sends nothing");
 }
 
-/* The device fails: no message comes any more. Whoever attaches again gets RC, while that works. */
+/* The device fails. */
 static void
 target_broken(struct mkv_rdma_qp *qp, const char *why)
 {
 	struct mkv_rail *r = mkv_rdma_qp_owner(qp);
 
 	MKV_CHECK_OBJ(r, RAIL_MAGIC);
-	snprintf(r->dc_why, sizeof(r->dc_why), "%s", why);
-	r->dc_lost = 1;
-	for (uint32_t i = 0; i < r->f->conf.connections_max + FRONT_SPARE_CONNS; i++)
-		if (r->chans[i].dc)
-			chan_break(&r->chans[i], why);
+	rail_dc_give_up(r, why);
 }

@@ -352,6 +352,24 @@ carriers_of_messages(void **state)
 	free(t);
 }
 
+/* A session outlives its key, but gets no further channel by it. */
+static void
+a_key_that_was_revoked(void **state)
+{
+	struct t *t = calloc(1, sizeof(*t));
+
+	(void)state;
+	t_open(t);
+	t_detach(t);
+	assert_int_equal(mkv_front_key(t->r.f, RIG_KEY_ID, t->r.key, 0, 1), 0);
+	t_qp(t);
+	assert_int_equal(t_ask(t, 2), MKV_E_AUTH);
+	assert_true(t_tether_answers(t));
+	t_drop_qps(t);
+	t_close(t);
+	free(t);
+}
+
 /* What a client must not send ends its channel, and nothing else. */
 static void
 messages_that_break_the_rules(void **state)
@@ -527,6 +545,7 @@ main(void)
 		cmocka_unit_test(window_and_deadline),
 		cmocka_unit_test(ends_that_break_in_the_middle),
 		cmocka_unit_test(another_channel_after_the_first), cmocka_unit_test(carriers_of_messages),
+		cmocka_unit_test(a_key_that_was_revoked),
 		cmocka_unit_test(messages_that_break_the_rules),
 		cmocka_unit_test(segments_that_make_no_sense),
 		cmocka_unit_test(keys_that_are_not_the_clients),

@@ -352,7 +352,7 @@ cancel_step(struct mkv_req *r)
 		mkv_req_run(o);
 	}
 	if (o == NULL)
-		mkv_chan_cancelled(r->c, r->u.misc.cursor);
+		mkv_chan_cancelled(r, r->u.misc.cursor);
 	mkv_req_end(r, 0, MKV_REASON_NONE, NULL, 0);
 	return (MKV_NEXT_AGAIN);
 }

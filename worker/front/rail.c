@@ -813,19 +813,37 @@ mkv_chan_take_segs(struct mkv_conn *c, struct mkv_wire_in *in)
 	return (0);
 }
 
-/* A message of it that waits is dropped: its client has heard that the request is over, and its memory may serve something else. */
-void
-mkv_chan_cancelled(struct mkv_conn *c, uint64_t id)
+/*
+ * By DC an answer to CANCEL alone says nothing of the request: its own may come by another initiator. So it has one, in front of CANCEL's; without it the client
+ * would have to fence. No room for it: that.
+ */
+static void
+held_say_cancelled(const struct chan_held *m, const struct mkv_req *cancel)
 {
-	struct mkv_chan *ch = chan_of(c);
+	const struct mkv_hdr *h = held_hdr(m);
+
+	if (cancel->line != NULL && m->carrier == MKV_WIRE_CONTROL_RDMA)
+		(void)line_word(cancel->line, h->op, h->request_id, 0, MKV_E_CANCELLED, MKV_REASON_NONE);
+}
+
+/* A message of it that waits is dropped: its client hears that the request is over, and its memory may serve something else. */
+void
+mkv_chan_cancelled(struct mkv_req *cancel, uint64_t id)
+{
+	struct mkv_chan *ch = chan_of(cancel->c);
+	int said = 0;
 
 	if (ch == NULL || ch->state != CHAN_OPEN)
 		return;
 	MKV_LIST_FOREACH(it, &ch->held) {
 		struct chan_held *m = MKV_CONTAINER_OF(it, struct chan_held, link);
 
-		if (held_hdr(m)->request_id == id)
-			m->over = 1;			/* its turn may be now: we may have been called from there */
+		if (held_hdr(m)->request_id != id || m->over)
+			continue;
+		m->over = 1;				/* its turn may be now: we may have been called from there */
+		if (!said)
+			held_say_cancelled(m, cancel);
+		said = 1;
 	}
 	ctl_over(ch, id);
 }

@@ -96,7 +96,7 @@ void		mkv_chan_close(struct mkv_conn *c);		/* the session ends */
 int		mkv_chan_gone(struct mkv_conn *c);		/* 1: the connection has none any more */
 int		mkv_chan_heard(struct mkv_conn *c);		/* 1: something came since the last time this was asked */
 /* admin.c */
-void		mkv_chan_cancelled(struct mkv_conn *c, uint64_t id);	/* is not at work: nor will it be */
+void		mkv_chan_cancelled(struct mkv_req *cancel, uint64_t id);	/* is not at work: nor will it be */
 /*
  * req.c. A request is about to begin: 0: it may, with an initiator where that is wanted; MKV_E_AGAIN: the frame is to be shown again; else nobody can be answered.
  * Then the request has what c->remote has, until it is gone.

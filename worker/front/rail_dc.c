@@ -349,7 +349,7 @@ chan_tell(struct mkv_chan *ch, const struct mkv_req *r, unsigned reason)
 		return (0);
 	if (ch->obit == NULL && line_lease(ch, 0, &ch->obit) != 0)
 		return (0);
-	if (line_word(ch->obit, r, 0, MKV_E_CLOSED, reason) != 0)
+	if (line_word(ch->obit, r->op, r->id, 0, MKV_E_CLOSED, reason) != 0)
 		return (0);
 	/* Bytes of a get may be on their way still: the client must not take a CANCEL's answer for their end. */
 	if (r->op == MKV_WIRE_GET && reason != MKV_REASON_NIC_REFUSED)

@@ -109,7 +109,7 @@ mkv_chan_frame(struct mkv_conn *c MKV_UNUSED, const struct mkv_hdr *h MKV_UNUSED
 }
 
 void
-mkv_chan_cancelled(struct mkv_conn *c MKV_UNUSED, uint64_t id MKV_UNUSED)
+mkv_chan_cancelled(struct mkv_req *cancel MKV_UNUSED, uint64_t id MKV_UNUSED)
 {
 }
 

@@ -205,8 +205,8 @@ void		xfer_done(struct mkv_rdma_qp *qp, void *cookie, int status);
 void		xfer_pump(struct mkv_line *line);
 void		xfer_break(struct mkv_line *line);		/* what is not posted ends now; what is out comes back */
 int		line_send(struct mkv_line *line, struct mkv_hdr *h, const void *body, struct mkv_out *o);	/* number, sign, post; 0; MKV_E_AGAIN: no room */
-/* An answer of r without a body, that nobody waits for. As line_send(). */
-int		line_word(struct mkv_line *line, const struct mkv_req *r, unsigned flags, int status, unsigned reason);
+/* An answer to request id without a body, that nobody waits for. As line_send(). */
+int		line_word(struct mkv_line *line, uint8_t op, uint64_t id, unsigned flags, int status, unsigned reason);
 void		out_end(struct mkv_out *o, int res);
 /* rail_ctl.c */
 #define CTL_MSGS		1024u		/* of all sessions */

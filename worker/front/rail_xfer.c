@@ -70,10 +70,10 @@ line_send(struct mkv_line *line, struct mkv_hdr *h, const void *body, struct mkv
 }
 
 int
-line_word(struct mkv_line *line, const struct mkv_req *r, unsigned flags, int status, unsigned reason)
+line_word(struct mkv_line *line, uint8_t op, uint64_t id, unsigned flags, int status, unsigned reason)
 {
 	static const uint8_t magic[4] = { 'M', 'K', 'V', 1 };
-	struct mkv_hdr h = { .version = MKV_WIRE_VERSION, .op = r->op, .flags = (uint16_t)(MKV_WIRE_F_REPLY | flags), .request_id = r->id,
+	struct mkv_hdr h = { .version = MKV_WIRE_VERSION, .op = op, .flags = (uint16_t)(MKV_WIRE_F_REPLY | flags), .request_id = id,
 		.status = (uint16_t)-status, .reason = (uint16_t)reason };
 
 	memcpy(h.magic, magic, sizeof(magic));
@@ -404,7 +404,7 @@ xfer_ack(struct mkv_line *line, struct mkv_xfer *x)
 
 	if (p->req->carrier != MKV_WIRE_CONTROL_RDMA)
 		ctl_ack(line->ch, p->req);
-	else if (line_word(line, p->req, MKV_WIRE_F_MORE, 0, MKV_REASON_NONE) != 0)
+	else if (line_word(line, p->req->op, p->req->id, MKV_WIRE_F_MORE, 0, MKV_REASON_NONE) != 0)
 		return (0);
 	xfer_over_run(p);
 	return (1);

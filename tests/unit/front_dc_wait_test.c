@@ -1,0 +1,99 @@
+/*
+ * A front's DC while initiators are short: what becomes of messages that wait for one.
+ */
+#include "config.h"
+
+#include "tests/unit/front_rail_up.h"
+#include "worker/front/rail_priv.h"
+
+#define M(name)	mkv_metric_get(t->r.m, MKV_M_front_##name, 0)
+
+static struct t *
+opened(uint32_t num_dcis)
+{
+	struct t *t = calloc(1, sizeof(*t));
+
+	t_open_by(t, num_dcis);
+	rig_fill(t->mem, T_BYTES, 2);
+	return (t);
+}
+
+static void
+closed(struct t *t)
+{
+	t_close(t);
+	free(t);
+}
+
+static void
+t_drives(struct t *t, int hold)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		t->r.drive[i].hold = hold;
+		if (!hold)
+			rig_drive_answer_held(&t->r.drive[i]);
+	}
+}
+
+/* A put has the only initiator that requests may have. */
+static uint64_t
+t_busy(struct t *t)
+{
+	uint64_t id = t_put_part(t, "busy", 0, 0, 1000, 0, 1000, 0, 1000);
+
+	t_drives(t, 1);
+	t_pump(t);
+	return (id);
+}
+
+static uint64_t
+t_cancel(struct t *t, uint64_t id)
+{
+	struct mkv_wire_cancel w = { .request_id = id };
+
+	return (t_send(t, MKV_WIRE_CANCEL, 0, 0, &w, sizeof(w), 0));
+}
+
+static void
+t_expect(struct t *t, uint64_t id, int status)
+{
+	struct t_msg *m = t_next(t);
+
+	assert_non_null(m);
+	assert_int_equal(m->h.request_id, id);
+	assert_int_equal(-(int)m->h.status, status);
+}
+
+/*
+ * The client is told that its request is over, by the way that CANCEL's answer goes: without that word it has to make its memory safe by itself, and all else on
+ * its target with it.
+ */
+static void
+a_message_that_waits_is_cancelled(void **state)
+{
+	struct t *t = opened(2);
+	uint64_t busy = t_busy(t), get = t_ask_get(t, "k", 0, 100000, 1000, 1000), cancel;
+
+	(void)state;
+	t_pump(t);
+	assert_int_equal(M(dci_waits_total), 1);
+	cancel = t_cancel(t, get);
+	t_expect(t, get, MKV_E_CANCELLED);
+	t_expect(t, cancel, 0);
+	t_drives(t, 0);
+	t_expect(t, busy, 0);
+	t_pump(t);
+	assert_int_equal(t->at_msg, t->n_msg);
+	assert_int_equal(mkv_metric_get(t->r.m, MKV_M_front_requests_total, MKV_WIRE_GET), 0);
+	closed(t);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_message_that_waits_is_cancelled),
+	};
+
+	return (cmocka_run_group_tests(tests, NULL, NULL));
+}

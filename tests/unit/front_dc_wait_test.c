@@ -88,11 +88,41 @@ a_message_that_waits_is_cancelled(void **state)
 	closed(t);
 }
 
+/* Their credits are the client's again: behind one that waits still they must not count against it, nor keep receives. */
+static void
+many_that_wait_are_cancelled(void **state)
+{
+	struct t *t = opened(2);
+	uint64_t busy = t_busy(t), first = t_ask_get(t, "k", 0, 100000, 1000, 1000), get[CHAN_CREDITS_MAX], cancel;
+	unsigned n = MKV_MIN(t->credits, CHAN_CREDITS_MAX) - 2;
+
+	(void)state;
+	t_pump(t);
+	for (unsigned round = 0; round < 4; round++) {
+		for (unsigned i = 0; i < n; i++) {
+			get[i] = t_ask_get(t, "k", 0, 100000, 1000, 1000);
+			t_pump(t);
+		}
+		for (unsigned i = 0; i < n; i++) {
+			cancel = t_cancel(t, get[i]);
+			t_expect(t, get[i], MKV_E_CANCELLED);
+			t_expect(t, cancel, 0);
+		}
+		assert_int_equal(M(channels_broken_total), 0);
+	}
+	t_drives(t, 0);
+	t_expect(t, busy, 0);
+	t_expect(t, first, MKV_E_MISS);
+	assert_int_equal(t_put(t, "k", 0, 1000, 1000), 0);
+	closed(t);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_message_that_waits_is_cancelled),
+		cmocka_unit_test(many_that_wait_are_cancelled),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

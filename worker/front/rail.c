@@ -773,7 +773,7 @@ mkv_chan_run(struct mkv_conn *c)
 	MKV_LIST_FOREACH_SAFE(it, tmp, &ch->held) {
 		struct chan_held *m = MKV_CONTAINER_OF(it, struct chan_held, link);
 
-		if (waits && !message_passes(ch, held_hdr(m), it))
+		if (waits && !m->over && !message_passes(ch, held_hdr(m), it))
 			continue;
 		mkv_list_remove(it);
 		ch->n_held--;

@@ -18,12 +18,13 @@
 #include "common/base/hash.h"
 
 const char *const mkv_conf_key_names[CONF_KEYS] = {
-	"servers", "transport", "auth_key", "rdma_devices", "namespace", "prometheus_bind", "connections", "io_threads", "license"
+	"servers", "transport", "auth_key", "rdma_devices", "namespace", "prometheus_bind", "connections", "io_threads", "license",
+	"rdma_control"
 };
 
 static const char *const conf_env[CONF_KEYS] = {
 	"MEMKV_SERVERS", "MEMKV_TRANSPORT", "MEMKV_AUTH_KEY", "MEMKV_RDMA_DEVICES", "MEMKV_NAMESPACE", "MEMKV_PROMETHEUS_BIND", "MEMKV_CONNECTIONS",
-	"MEMKV_IO_THREADS", "MEMKV_LICENSE"
+	"MEMKV_IO_THREADS", "MEMKV_LICENSE", "MEMKV_RDMA_CONTROL"
 };
 
 static int
@@ -126,6 +127,21 @@ conf_transport(struct conf *cf, const char *s, char *why)
 }
 
 static int
+conf_control(struct conf *cf, const char *s, char *why)
+{
+	static const struct { const char *label; uint8_t control; } row[] = {
+		{ "auto", MKV_WIRE_CONTROL_RDMA }, { "rdma", MKV_WIRE_CONTROL_RDMA }, { "udp", MKV_WIRE_CONTROL_UDP }, { "tcp", MKV_WIRE_CONTROL_TCP },
+	};
+
+	for (unsigned i = 0; i < MKV_ARRAY_LEN(row); i++)
+		if (strcasecmp(s, row[i].label) == 0) {
+			cf->rdma_control = row[i].control;
+			return (0);
+		}
+	return (conf_bad(why, "rdma_control is auto, rdma, udp or tcp, not", s));
+}
+
+static int
 conf_key(struct conf *cf, const char *hex, char *why)
 {
 	int r;
@@ -177,7 +193,7 @@ conf_gather(struct conf_text *t, const struct mkv_client_opts *o, char *why)
 {
 	const char *call[CONF_KEYS] = {
 		[CONF_SERVERS] = o->servers, [CONF_TRANSPORT] = o->transport, [CONF_AUTH_KEY] = o->auth_key, [CONF_RDMA_DEVICES] = o->rdma_devices,
-		[CONF_NAMESPACE] = o->namespace_, [CONF_PROMETHEUS_BIND] = o->prometheus_bind
+		[CONF_NAMESPACE] = o->namespace_, [CONF_PROMETHEUS_BIND] = o->prometheus_bind, [CONF_RDMA_CONTROL] = o->rdma_control
 	};
 	const char *path = o->config_file != NULL ? o->config_file : getenv("MEMKV_CONFIG");
 	int r;
@@ -226,6 +242,8 @@ conf_apply(struct conf *cf, const struct conf_text *t, char *why)
 	if (ns != NULL && strlen(ns) > MEMKV_NAMESPACE_MAX)
 		return (conf_bad(why, "a namespace has 63 bytes at most", ns));
 	(void)snprintf(cf->ns, sizeof(cf->ns), "%s", ns == NULL ? "" : ns);
+	if (t->value[CONF_RDMA_CONTROL] != NULL && (r = conf_control(cf, t->value[CONF_RDMA_CONTROL], why)) != 0)
+		return (r);
 	if (devices != NULL && strlen(devices) >= sizeof(cf->rdma_devices))
 		return (conf_bad(why, "rdma_devices is too long", devices));
 	(void)snprintf(cf->rdma_devices, sizeof(cf->rdma_devices), "%s", devices == NULL ? "" : devices);

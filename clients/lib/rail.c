@@ -49,6 +49,7 @@ mkv_rail_create(struct conn *c)
 	mkv_list_init(&r->out);
 	mkv_list_init(&r->txq);
 	mkv_list_init(&r->cancels);
+	mkv_ctl_init(r);
 	for (unsigned i = 0; i < RAIL_SLOTS; i++) {
 		mkv_list_init(&r->slot[i].cancel);
 		mkv_list_push_tail(&r->free, &r->slot[i].link);
@@ -59,6 +60,8 @@ mkv_rail_create(struct conn *c)
 void
 mkv_rail_destroy(struct conn *c)
 {
+	if (c->rail != NULL)
+		mkv_ctl_fini(c->rail);
 	free(c->rail);
 	c->rail = NULL;
 }
@@ -66,7 +69,7 @@ mkv_rail_destroy(struct conn *c)
 int
 mkv_rail_is_off(const struct conn *c)
 {
-	return (c->rail == NULL || c->rail->state == RAIL_OFF);
+	return (c->rail == NULL || (c->rail->state == RAIL_OFF && mkv_ctl_is_off(c->rail)));
 }
 
 /* ---- attach ---- */
@@ -149,8 +152,10 @@ mkv_rail_attach_body(struct conn *c, void *attach)
 	memset(w, 0, sizeof(*w));
 	w->transport = MKV_FEATURE_RDMA_RC;
 	w->channel = r->channel;
-	if (r->state == RAIL_ATTACHING)
-		mkv_rail_qp_tell(r, w);
+	if (r->state != RAIL_ATTACHING)
+		return;
+	mkv_rail_qp_tell(r, w);
+	mkv_ctl_ask(r, w);
 }
 
 static int
@@ -177,9 +182,7 @@ rail_connect(struct rail *r, const struct mkv_wire_attach *w)
 
 	if (w->channel != r->channel || w->credits < 2 || w->recv_bytes < 1024)
 		return (MKV_E_PEER);
-	if (w->control != MKV_WIRE_CONTROL_RDMA || !mkv_wire_control_ok(w))
-		return (MKV_E_PEER);			/* not what was asked for */
-	if ((e = rail_keys(r)) != 0 || (e = mkv_rail_qp_connect(r, w)) != 0)
+	if ((e = mkv_ctl_attached(r, w)) != 0 || (e = rail_keys(r)) != 0 || (e = mkv_rail_qp_connect(r, w)) != 0)
 		return (e);
 	r->credits = w->credits;
 	r->peer_bytes = MKV_MIN(w->recv_bytes, MKV_WIRE_RDMA_BYTES);
@@ -193,7 +196,7 @@ rail_connect(struct rail *r, const struct mkv_wire_attach *w)
 static int
 rail_other_kind(struct rail *r, int err)
 {
-	if (!mkv_rail_qp_without_dc(r, err))
+	if (!mkv_ctl_refused(r, err) && !mkv_rail_qp_without_dc(r, err))
 		return (0);
 	r->again = 1;
 	mkv_rail_break(r, err, "");
@@ -324,6 +327,7 @@ mkv_rail_tether_down(struct conn *c, int err)
 		mkv_rails_backoff(r);
 	}
 	mkv_rail_break(r, err, "its connection ended");
+	mkv_ctl_tether_down(r);
 	mkv_timer_disarm(&rail_loop(r)->timers, &r->timer);
 	r->soon = 0;
 }
@@ -385,10 +389,10 @@ static uint64_t
 slot_due(const struct rail_slot *s)
 {
 	if (s->leg == NULL)
-		return (s->ended_ns + RAIL_LIMIT_NS);
+		return (MKV_MIN(s->again_ns, s->ended_ns + RAIL_LIMIT_NS));
 	if (!s->lent)
-		return (UINT64_MAX);			/* its op's own timer */
-	return (MKV_MIN(s->cancel_ns, s->fence_ns));
+		return (s->again_ns);			/* or its op's own timer */
+	return (MKV_MIN(s->again_ns, MKV_MIN(s->cancel_ns, s->fence_ns)));
 }
 
 /* 1: the fence is due. */
@@ -397,6 +401,8 @@ slot_look(struct rail *r, struct rail_slot *s)
 {
 	uint64_t now = rail_loop(r)->now_ns;
 
+	if (s->again_ns <= now)
+		mkv_ctl_again(r, s);
 	if (slot_due(s) > now)
 		return (0);
 	if (s->leg != NULL && s->fence_ns > now) {

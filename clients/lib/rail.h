@@ -74,5 +74,10 @@ int		mkv_rail_attached(struct conn *c, const struct slot *s, const struct mkv_hd
 void		mkv_rail_send(struct conn *c, struct leg *l);	/* -> LEG_QUEUED */
 int		mkv_rail_detach(struct leg *l);			/* as transport.h's */
 void	mkv_rail_tx(struct rail *r);				/* messages out, as many as may */
+/* rail_ctl.c: frames of the tether that are the channel's messages. */
+int	mkv_ctl_has_frames(const struct conn *c);
+uint32_t mkv_ctl_frame(struct rail *r, uint8_t *to);		/* the next one, not sealed: its bytes; 0: there is none */
+/* An answer that may be to one: *taken says so. 0, or an error that ends the tether. */
+int	mkv_ctl_tether_frame(struct conn *c, const struct mkv_hdr *h, const uint8_t *body, int *taken);
 
 #endif

@@ -61,7 +61,8 @@ hub_bounces(struct rail_hub *h, char *why)
 	h->frame = aligned_alloc(64, FRAME_BYTES);
 	if (h->bounce_buf == NULL || h->frame == NULL)
 		return (MKV_E_NOMEM);
-	r = mkv_rdma_mem_add(&h->bounce_mem, h->dev, h->bounce_buf, BOUNCES * (uint64_t)BOUNCE_BYTES, MKV_RDMA_READABLE | MKV_RDMA_WRITABLE, why, WHY_BYTES);
+	r = mkv_rdma_mem_add(&h->bounce_mem, h->dev, h->bounce_buf, BOUNCES * (uint64_t)BOUNCE_BYTES,
+	    rail_access(&h->rails->l->c->cf, MKV_RDMA_READABLE | MKV_RDMA_WRITABLE), why, WHY_BYTES);
 	mkv_list_init(&h->bounce_free);
 	for (unsigned i = 0; i < BOUNCES; i++) {
 		h->bounce[i].buf = h->bounce_buf + i * (size_t)BOUNCE_BYTES;
@@ -150,7 +151,7 @@ mkv_rails_open(struct loop *l)
 unsigned
 mkv_rails_ios(const struct conf *cf)
 {
-	return (mkv_rail_wanted(cf) ? 3 * RDMA_DEVS_MAX : 0);
+	return (mkv_rail_wanted(cf) ? 3 * RDMA_DEVS_MAX + mkv_rails_conns(cf) * cf->n_servers : 0);
 }
 
 /* ---- a turn ---- */
@@ -212,6 +213,8 @@ mkv_rails_poll(struct loop *l)
 		while ((n = mkv_rdma_hub_poll(h->hub, POLL_MOST)) == POLL_MOST)
 			continue;
 		l->dirty |= n > 0;
+		MKV_LIST_FOREACH(it, &h->list)
+			mkv_ctl_poll(MKV_CONTAINER_OF(it, struct rail, link));
 		hub_reap(h);
 		if (h->leaving)
 			hub_leave(h);
@@ -274,6 +277,8 @@ mkv_rails_may_sleep(struct loop *l)
 			return (0);
 		h->armed = 1;
 		hub_wait(h);
+		MKV_LIST_FOREACH(it, &h->list)
+			mkv_ctl_wait(MKV_CONTAINER_OF(it, struct rail, link));
 	}
 	return (1);
 }

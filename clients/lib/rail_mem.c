@@ -115,7 +115,7 @@ take_once(struct rail *r, struct rail_slot *s, uint64_t bytes)
 		uint64_t n = MKV_MIN(o->iov[i].iov_len, bytes);
 
 		if (n > 0)
-			e = mkv_rdma_mem_add(&s->once[i], r->hub->dev, o->iov[i].iov_base, n, access, why, sizeof(why));
+			e = mkv_rdma_mem_add(&s->once[i], r->hub->dev, o->iov[i].iov_base, n, rail_access(&o->c->cf, access), why, sizeof(why));
 		bytes -= n;
 	}
 	client_count(o->c, e == 0 ? CC_registrations_total : CC_registration_failures_total, 1);

@@ -188,3 +188,22 @@ void
 mkv_rail_tx(struct rail *r MKV_UNUSED)
 {
 }
+
+int
+mkv_ctl_has_frames(const struct conn *c MKV_UNUSED)
+{
+	return (0);
+}
+
+uint32_t
+mkv_ctl_frame(struct rail *r MKV_UNUSED, uint8_t *to MKV_UNUSED)
+{
+	return (0);
+}
+
+int
+mkv_ctl_tether_frame(struct conn *c MKV_UNUSED, const struct mkv_hdr *h MKV_UNUSED, const uint8_t *body MKV_UNUSED, int *taken)
+{
+	*taken = 0;
+	return (0);
+}

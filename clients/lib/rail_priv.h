@@ -10,6 +10,7 @@
  *   rail_mem.c   whose memory a request has, and its segments
  *   rail_tx.c    messages out: requests, CANCEL, PING; credits
  *   rail_rx.c    messages in
+ *   rail_ctl.c   messages that go by datagrams or by the tether instead
  *
  *     OFF --timer--> ATTACHING --reply--> PROVING --PING's answer--> LIVE
  *      ^                 |                   |                        |
@@ -25,6 +26,7 @@
 #include "clients/lib/rail.h"
 #include "clients/lib/tcp_priv.h"
 #include "common/base/topo.h"
+#include "common/base/udp.h"
 #include "common/base/window.h"
 #include "common/rdma/mem.h"
 #include "common/rdma/qp.h"
@@ -33,6 +35,8 @@
 #define RAIL_SLOTS		256u		/* requests of one queue pair at once; credits bound its messages */
 #define RAIL_SENDS		64u		/* work requests of one queue pair */
 #define RAIL_PUT_PARTS		4u		/* of one put without an answer */
+#define RAIL_COPIES		72u		/* messages on their way that do not go by the queue pair */
+#define RAIL_OURS_US		1000000u	/* deadline of PING and CANCEL */
 #define HUB_RECVS		512u
 #define HUB_RAILS_MOST		16u		/* whose CANCEL and PING always have a receive; more may, as a rule */
 #define BOUNCE_BYTES		16384u
@@ -148,11 +152,33 @@ struct rail_slot {			/* what is out on a queue pair */
 	uint64_t	fence_ns;	/* lent, cancelled by its caller: then the fence */
 	uint64_t	ended_ns;	/* leg NULL: since then */
 	struct mkv_list	cancel;		/* rail->cancels */
+	/* rail_ctl.c */
+	struct rail_copy *copy;		/* of a datagram without an answer; NULL: none */
+	uint64_t	again_ns, wait_ns;	/* when it is sent once more; how long it was waited for this time */
+	unsigned	tries;
 	/* memory */
 	struct mkv_rdma_mem *region;	/* of one region; or */
 	struct bounce	*bounce;	/* or */
 	struct mkv_rdma_mem **once;	/* one for each piece, registered for this request; malloced */
 	unsigned	n_once;
+};
+
+struct rail_copy {			/* a message that does not go by the queue pair */
+	struct mkv_list	link;		/* ctl.free, ctl.frames, or its slot's */
+	uint8_t		*buf;
+};
+
+struct rail_ctl {
+	uint8_t		by;		/* MKV_WIRE_CONTROL_*: what carries the channel's messages, once it is live */
+	int		fd;		/* -1: no socket */
+	int		waits, ready, leaving;
+	struct mkv_io	io;
+	uint32_t	most;		/* bytes of a datagram */
+	uint64_t	srtt_ns;	/* from a datagram to its answer, the server's work included */
+	uint64_t	heard_ns, dumb_ns;	/* last datagram; until then all goes by the tether */
+	struct rail_copy copy[RAIL_COPIES];
+	uint8_t		*slab;		/* of copies and of one batch of answers; NULL until it is wanted */
+	struct mkv_list	free, frames;	/* copies; those that wait for the tether */
 };
 
 struct rail {
@@ -180,6 +206,7 @@ struct rail {
 	struct rail_slot slot[RAIL_SLOTS], *ping;
 	struct mkv_list	free, out, txq, cancels;
 	unsigned	n_out;
+	struct rail_ctl	ctl;
 };
 
 /* rail.c */
@@ -217,7 +244,33 @@ struct leg *mkv_rail_slot_free(struct rail *r, struct rail_slot *s);	/* memory b
 void	mkv_rail_answered(struct rail *r, struct rail_slot *s, unsigned msgs);
 void	mkv_rail_cancel(struct rail *r, struct rail_slot *s);
 void	mkv_rail_ping(struct rail *r);
+void	mkv_rail_due(struct rail *r, uint64_t at_ns);		/* something has to be done then */
+uint32_t mkv_rail_ack_below(const struct rail *r, const struct mkv_hdr *h);
 /* rail_rx.c */
 void	mkv_rail_recv(struct mkv_rdma_qp *qp, struct mkv_rdma_rx *rx);
+int	mkv_rail_hdr_check(const struct mkv_hdr *h);		/* of an answer; 0 or MKV_E_* */
+int	mkv_rail_answer(struct rail *r, const struct mkv_hdr *h, const uint8_t *body);	/* one that is whole, signed and new, whatever carried it */
+/* rail_ctl.c */
+void	mkv_ctl_init(struct rail *r);
+void	mkv_ctl_fini(struct rail *r);
+void	mkv_ctl_ask(struct rail *r, struct mkv_wire_attach *w);	/* its fields of an ATTACH */
+int	mkv_ctl_refused(struct rail *r, int err);			/* 1: that may be for the datagrams; it is not asked for them again */
+int	mkv_ctl_attached(struct rail *r, const struct mkv_wire_attach *w);	/* 0; MKV_E_PEER */
+void	mkv_ctl_tether_down(struct rail *r);
+int	mkv_ctl_is_off(const struct rail *r);			/* 1: nothing of its socket is with the queue */
+int	mkv_ctl_has_room(const struct rail *r);			/* 1: for one more message */
+void	mkv_ctl_send(struct rail *r, struct rail_slot *s, const struct mkv_hdr *h);	/* and its body */
+void	mkv_ctl_again(struct rail *r, struct rail_slot *s);	/* again_ns is here */
+void	mkv_ctl_forget(struct rail *r, struct rail_slot *s);	/* nothing of it is sent any more */
+uint64_t mkv_ctl_margin(const struct rail *r);			/* before a deadline, for CANCEL and its answer */
+void	mkv_ctl_poll(struct rail *r);
+void	mkv_ctl_wait(struct rail *r);
+
+/* What the far end may do with memory. An answer by another way than the queue pair follows a READ that pushes what was written, which relaxed ordering does not promise. */
+static inline unsigned
+rail_access(const struct conf *cf, unsigned access)
+{
+	return (cf->rdma_control == MKV_WIRE_CONTROL_RDMA ? access : access | MKV_RDMA_STRICT);
+}
 
 #endif

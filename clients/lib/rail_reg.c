@@ -22,7 +22,7 @@ region_mem(struct mkv_region *r, unsigned dev)
 static void
 region_add(struct fabric *f, struct mkv_region *r, unsigned dev)
 {
-	unsigned access = MKV_RDMA_READABLE | MKV_RDMA_WRITABLE;
+	unsigned access = rail_access(&f->c->cf, MKV_RDMA_READABLE | MKV_RDMA_WRITABLE);
 	struct mkv_rdma_mem *m = NULL;
 	char why[2 * WHY_BYTES];
 	int e;

@@ -265,8 +265,8 @@ rx_reply(struct rail *r, struct rail_slot *s, const struct mkv_hdr *h, const uin
 /* ---- frames ---- */
 
 /* As on a connection, but that payload is announced by REMOTE and lies elsewhere. */
-static int
-rx_header(struct mkv_hdr *h)
+int
+mkv_rail_hdr_check(const struct mkv_hdr *h)
 {
 	struct mkv_hdr as_tcp = *h;
 
@@ -276,11 +276,11 @@ rx_header(struct mkv_hdr *h)
 	return (mkv_wire_hdr_check(&as_tcp, 1, 1));
 }
 
-/* 1: this counter is the next (RC), or has not come yet (DC, which has no order). */
+/* 1: this counter is the next (RC), or has not come yet (DC and datagrams, which have no order; with those a queue pair has its share of the counters only). */
 static int
 rx_is_new(struct rail *r, uint64_t counter)
 {
-	if (mkv_rail_is_dc(r))
+	if (mkv_rail_is_dc(r) || r->ctl.by == MKV_WIRE_CONTROL_UDP)
 		return (mkv_window_take(&r->rx_window, counter));
 	if (counter != r->rx_counter + 1)
 		return (0);
@@ -292,14 +292,13 @@ static int
 rx_frame(struct rail *r, const uint8_t *buf, uint32_t bytes)
 {
 	const uint8_t *body = buf + MKV_WIRE_HDR_BYTES;
-	struct rail_slot *s;
 	struct mkv_hdr h;
 	int e;
 
 	if (bytes < sizeof(h))
 		return (MKV_E_PROTO);
 	memcpy(&h, buf, sizeof(h));
-	if ((e = rx_header(&h)) != 0)
+	if ((e = mkv_rail_hdr_check(&h)) != 0)
 		return (e);
 	if (h.body_bytes != bytes - sizeof(h))
 		return (MKV_E_PROTO);
@@ -311,17 +310,25 @@ rx_frame(struct rail *r, const uint8_t *buf, uint32_t bytes)
 		client_count(rail_loop(r)->c, CC_rdma_replayed_total, 1);
 		return (mkv_rail_is_dc(r) ? 0 : MKV_E_AUTH);
 	}
-	if (h.credits != 0)
-		r->credits = MKV_MAX(h.credits, 2u);
+	return (mkv_rail_answer(r, &h, body));
+}
+
+int
+mkv_rail_answer(struct rail *r, const struct mkv_hdr *h, const uint8_t *body)
+{
+	struct rail_slot *s;
+
+	if (h->credits != 0)
+		r->credits = MKV_MAX(h->credits, 2u);
 	r->heard_ns = rail_loop(r)->now_ns;
 	mkv_server_heard(r->c->srv, r->heard_ns);
-	if ((s = mkv_rail_slot(r, h.request_id)) == NULL) {
-		if (h.request_id == 0 || h.request_id >> 8 > r->c->sequence)
+	if ((s = mkv_rail_slot(r, h->request_id)) == NULL) {
+		if (h->request_id == 0 || h->request_id >> 8 > r->c->sequence)
 			return (MKV_E_PEER);
 		client_count(rail_loop(r)->c, CC_late_replies_total, 1);
 		return (0);
 	}
-	return (s->leg == NULL ? rx_nobodys(r, s, &h) : rx_reply(r, s, &h, body));
+	return (s->leg == NULL ? rx_nobodys(r, s, h) : rx_reply(r, s, h, body));
 }
 
 void

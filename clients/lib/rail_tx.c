@@ -13,7 +13,6 @@
 #include "clients/lib/rail_priv.h"
 #include "common/base/clock.h"
 
-#define OURS_DEADLINE_US	1000000u
 #define OURS_MOST		2u		/* the far end takes so many beyond the credits */
 
 /* ---- slots ---- */
@@ -40,7 +39,7 @@ mkv_rail_slot_take(struct rail *r, struct leg *l, uint8_t op)
 	s->ours_for = 0;
 	s->unanswered = s->owed = 0;
 	s->sent_ns = 0;
-	s->cancel_ns = s->fence_ns = UINT64_MAX;
+	s->cancel_ns = s->fence_ns = s->again_ns = UINT64_MAX;
 	s->ended_ns = rail_loop(r)->now_ns;
 	mkv_list_push_tail(&r->out, &s->link);
 	r->n_out++;
@@ -75,6 +74,7 @@ mkv_rail_slot_free(struct rail *r, struct rail_slot *s)
 	struct leg *l = s->leg;
 
 	MKV_ASSERT(s->id != 0 && r->n_out > 0);
+	mkv_ctl_forget(r, s);
 	mkv_rail_mem_drop(r, s);
 	mkv_rail_answered(r, s, s->unanswered);
 	mkv_list_remove(&s->cancel);
@@ -102,12 +102,25 @@ tx_arm(struct rail *r, uint64_t at_ns)
 		mkv_timer_arm(&rail_loop(r)->timers, &r->timer, at_ns);
 }
 
-static uint32_t
-tx_ack_below(const struct rail *r, const struct mkv_hdr *h)
+void
+mkv_rail_due(struct rail *r, uint64_t at_ns)
+{
+	tx_arm(r, at_ns);
+}
+
+uint32_t
+mkv_rail_ack_below(const struct rail *r, const struct mkv_hdr *h)
 {
 	const struct mkv_list *oldest = r->out.next;
 
 	return (oldest == &r->out ? (uint32_t)h->request_id : (uint32_t)MKV_CONTAINER_OF(oldest, struct rail_slot, link)->id);
+}
+
+/* The first PING goes by the queue pair in any case: it proves that way for the bytes. */
+static int
+tx_by_ctl(const struct rail *r)
+{
+	return (r->ctl.by != MKV_WIRE_CONTROL_RDMA && r->state == RAIL_LIVE);
 }
 
 static void
@@ -115,16 +128,21 @@ tx_message(struct rail *r, struct rail_slot *s, struct mkv_hdr *h, unsigned owed
 {
 	struct iovec v = { .iov_base = h, .iov_len = sizeof(*h) + h->body_bytes };
 
-	h->session_id = r->c->session_id;
-	h->channel = r->channel;
-	h->counter = ++r->tx_counter;
-	h->ack_below = tx_ack_below(r, h);
-	if (mkv_mac_sign(r->mac_tx, h, MKV_WIRE_SIGNED_BYTES, (uint8_t *)(h + 1), h->body_bytes, h->mac) != 0)
-		memset(h->mac, 0, sizeof(h->mac));	/* the server refuses it */
-	mkv_rdma_qp_send(r->qp, &v, 1, 0, NULL);
+	s->sent_ns = rail_loop(r)->now_ns;
+	if (tx_by_ctl(r)) {
+		mkv_ctl_send(r, s, h);
+		owed = 0;
+	} else {
+		h->session_id = r->c->session_id;
+		h->channel = r->channel;
+		h->counter = ++r->tx_counter;
+		h->ack_below = mkv_rail_ack_below(r, h);
+		if (mkv_mac_sign(r->mac_tx, h, MKV_WIRE_SIGNED_BYTES, (uint8_t *)(h + 1), h->body_bytes, h->mac) != 0)
+			memset(h->mac, 0, sizeof(h->mac));	/* the server refuses it */
+		mkv_rdma_qp_send(r->qp, &v, 1, 0, NULL);
+	}
 	s->unanswered++;
 	s->owed += owed;
-	s->sent_ns = rail_loop(r)->now_ns;
 	r->n_msgs++;
 	r->hub->out++;
 	r->hub->owed += owed;
@@ -135,7 +153,7 @@ tx_message(struct rail *r, struct rail_slot *s, struct mkv_hdr *h, unsigned owed
 static int
 tx_may(const struct rail *r, unsigned owed)
 {
-	if (r->n_msgs - r->n_ours >= r->credits || mkv_rdma_qp_send_room(r->qp) <= OURS_MOST)
+	if (r->n_msgs - r->n_ours >= r->credits || mkv_rdma_qp_send_room(r->qp) <= OURS_MOST || !mkv_ctl_has_room(r))
 		return (0);
 	return (r->hub->owed == 0 || r->hub->owed + owed + OURS_MOST * HUB_RAILS_MOST <= HUB_RECVS);
 }
@@ -148,10 +166,10 @@ tx_ours(struct rail *r, uint8_t op, uint64_t about)
 	struct mkv_wire_cancel *w = (struct mkv_wire_cancel *)(h + 1);
 	struct rail_slot *s;
 
-	if (r->n_ours >= OURS_MOST || mkv_rdma_qp_send_room(r->qp) == 0 || (s = mkv_rail_slot_take(r, NULL, op)) == NULL)
+	if (r->n_ours >= OURS_MOST || mkv_rdma_qp_send_room(r->qp) == 0 || !mkv_ctl_has_room(r) || (s = mkv_rail_slot_take(r, NULL, op)) == NULL)
 		return (0);
 	s->ours_for = about;
-	mkv_conn_header(h, op, s->id, OURS_DEADLINE_US);
+	mkv_conn_header(h, op, s->id, RAIL_OURS_US);
 	if (op == MKV_WIRE_CANCEL) {
 		h->body_bytes = sizeof(*w);
 		memset(w, 0, sizeof(*w));
@@ -240,7 +258,7 @@ static void
 tx_deadline(struct rail *r, struct rail_slot *s)
 {
 	const struct op *o = s->leg->op;
-	uint64_t margin = MKV_MAX(RAIL_MARGIN_NS, 2 * r->srtt_ns), left = o->deadline_ns - MKV_MIN(o->deadline_ns, rail_loop(r)->now_ns);
+	uint64_t margin = MKV_MAX(MKV_MAX(RAIL_MARGIN_NS, 2 * r->srtt_ns), mkv_ctl_margin(r)), left = o->deadline_ns - MKV_MIN(o->deadline_ns, rail_loop(r)->now_ns);
 
 	s->cancel_ns = o->deadline_ns - MKV_MIN(margin, left / 4);
 	tx_arm(r, s->cancel_ns);
@@ -385,6 +403,7 @@ detach_leave(struct rail *r, struct rail_slot *s)
 	l->rslot = NULL;
 	s->leg = NULL;
 	s->ended_ns = rail_loop(r)->now_ns;
+	mkv_ctl_forget(r, s);
 	mkv_rail_cancel(r, s);
 	tx_arm(r, s->ended_ns + RAIL_LIMIT_NS);
 	return (1);

@@ -572,12 +572,12 @@ tcp_flush(struct server *s)
 	for (unsigned i = 0; i < p->n; i++) {
 		struct conn *c = &p->conn[i];
 
-		if (c->state == CONN_READY && (c->tx_leg != NULL || !mkv_list_empty(&c->txq) || !mkv_list_empty(&c->notices)))
+		if (c->state != CONN_CLOSING && c->rail != NULL)
+			mkv_rail_tx(c->rail);
+		if (c->state == CONN_READY && (c->tx_leg != NULL || !mkv_list_empty(&c->txq) || !mkv_list_empty(&c->notices) || mkv_ctl_has_frames(c)))
 			mkv_conn_tx_start(c);
 		if (c->state == CONN_CLOSING)
 			mkv_conn_check_closed(c);
-		else if (c->rail != NULL)
-			mkv_rail_tx(c->rail);
 	}
 }
 

@@ -109,6 +109,7 @@ struct rail_known {			/* a rail as the server told of it */
 	struct mkv_wire_rail wire;
 	uint64_t	backoff_ns, not_before_ns;	/* after failures */
 	int		no_dc;		/* it lists DC, and does not take it from us; until the server tells of its rails anew */
+	int		no_udp;			/* it has refused control by datagrams */
 };
 
 struct pool {

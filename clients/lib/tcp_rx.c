@@ -395,7 +395,7 @@ static int
 rx_session_frame(struct conn *c, const struct mkv_hdr *h, const uint8_t *body)
 {
 	struct slot *s;
-	int r;
+	int r, taken;
 
 	if ((r = mkv_mac_check(c->mac_rx, h, MKV_WIRE_SIGNED_BYTES, body, h->body_bytes, h->mac)) != 0)
 		return (r);
@@ -405,6 +405,9 @@ rx_session_frame(struct conn *c, const struct mkv_hdr *h, const uint8_t *body)
 	if (h->credits != 0)
 		c->credits = h->credits;
 	mkv_server_heard(c->srv, c->srv->loop->now_ns);
+	r = mkv_ctl_tether_frame(c, h, body, &taken);
+	if (r != 0 || taken)
+		return (r);
 	s = mkv_conn_slot(c, h->request_id);
 	if (s == NULL && (h->request_id == 0 || h->request_id >> 8 > c->sequence))
 		return (MKV_E_PEER);			/* an answer to what was never asked */

@@ -249,6 +249,15 @@ tx_next(struct conn *c)
 }
 
 static void
+tx_add_rail_frame(struct conn *c, uint8_t *at)
+{
+	uint32_t bytes = mkv_ctl_frame(c->rail, at);
+
+	mkv_conn_seal(c, (struct mkv_hdr *)at, at + MKV_WIRE_HDR_BYTES);
+	tx_add_buf(c, bytes);
+}
+
+static void
 tx_fill(struct conn *c)
 {
 	uint8_t *at;
@@ -256,6 +265,8 @@ tx_fill(struct conn *c)
 
 	while (!mkv_list_empty(&c->notices) && (at = tx_room(c)) != NULL)
 		tx_add_notice(c, MKV_CONTAINER_OF(c->notices.next, struct slot, notice), at);
+	while (mkv_ctl_has_frames(c) && (at = tx_room(c)) != NULL)
+		tx_add_rail_frame(c, at);
 	while ((at = tx_room(c)) != NULL && (l = tx_next(c)) != NULL)
 		if (tx_add_frame(c, l, at))
 			break;

@@ -100,6 +100,12 @@ mkv_udp_bind(const struct mkv_addr *own)
 }
 
 int
+mkv_udp_connect(int fd, const struct mkv_addr *to)
+{
+	return (connect(fd, (const struct sockaddr *)&to->ss, to->bytes) == 0 ? 0 : mkv_err_from_errno(errno));
+}
+
+int
 mkv_udp_port(int fd)
 {
 	struct mkv_addr own = { .bytes = sizeof(own.ss) };
@@ -159,4 +165,17 @@ mkv_udp_send_all(int fd, const struct mkv_udp_msg *m, unsigned n)
 		}
 	}
 	return (left);
+}
+
+int
+mkv_udp_send(int fd, const void *buf, uint32_t bytes)
+{
+	ssize_t r;
+
+	do
+		r = send(fd, buf, bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
+	while (r < 0 && errno == EINTR);
+	if (r >= 0)
+		return (0);
+	return (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS ? MKV_E_AGAIN : mkv_err_from_errno(errno));
 }

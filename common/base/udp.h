@@ -35,10 +35,14 @@ int	mkv_addr_is(const struct mkv_addr *a, const struct mkv_addr *b);	/* 1: the s
 
 /* Bound to own. The descriptor; MKV_E_BUSY the port is taken, MKV_E_UNREACHABLE no such address here, MKV_E_SYSTEM. */
 int	mkv_udp_bind(const struct mkv_addr *own);
+/* From now on only from there and to there. 0; MKV_E_*. */
+int	mkv_udp_connect(int fd, const struct mkv_addr *to);
 int	mkv_udp_port(int fd);			/* its own; or MKV_E_* */
 /* Up to n, at most MKV_UDP_BATCH; room: of each buffer. How many; 0: nothing waits. */
 int	mkv_udp_recv(int fd, struct mkv_udp_msg *m, unsigned n, uint32_t room);
 /* Of an unconnected socket: each to its address; those that cannot leave are lost. How many have left. */
 unsigned mkv_udp_send_all(int fd, const struct mkv_udp_msg *m, unsigned n);
+/* Of a connected one. 0; MKV_E_AGAIN no room now; MKV_E_TOOBIG for the path; MKV_E_UNREACHABLE nobody listens there, or no way; others. */
+int	mkv_udp_send(int fd, const void *buf, uint32_t bytes);
 
 #endif

@@ -37,7 +37,8 @@ static int
 mem_access(unsigned access)
 {
 	return (IBV_ACCESS_LOCAL_WRITE | ((access & MKV_RDMA_READABLE) != 0 ? IBV_ACCESS_REMOTE_READ : 0) |
-	    ((access & MKV_RDMA_WRITABLE) != 0 ? IBV_ACCESS_REMOTE_WRITE : 0) | ((access & MKV_RDMA_ON_DEMAND) != 0 ? IBV_ACCESS_ON_DEMAND : 0));
+	    ((access & MKV_RDMA_WRITABLE) != 0 ? IBV_ACCESS_REMOTE_WRITE : 0) | ((access & MKV_RDMA_ON_DEMAND) != 0 ? IBV_ACCESS_ON_DEMAND : 0) |
+	    ((access & (MKV_RDMA_ON_DEMAND | MKV_RDMA_STRICT)) == 0 ? IBV_ACCESS_RELAXED_ORDERING : 0));
 }
 
 static int
@@ -65,16 +66,17 @@ mem_why_not(const struct mkv_rdma_dev *d, uint64_t bytes, int no, int is_dmabuf,
 static struct ibv_mr *
 mem_register(struct mkv_rdma_dev *d, int fd, uint64_t off, uintptr_t base, uint64_t bytes, int access)
 {
-	int relaxed = (access & IBV_ACCESS_ON_DEMAND) == 0 ? IBV_ACCESS_RELAXED_ORDERING : 0;
+	int relaxed = access & IBV_ACCESS_RELAXED_ORDERING;
 	struct ibv_mr *mr = NULL;
 
 	do {
 		if (fd >= 0)
-			mr = d->v->reg_dmabuf_mr(d->pd, off, bytes, base, fd, access | relaxed);
+			mr = d->v->reg_dmabuf_mr(d->pd, off, bytes, base, fd, access);
 		else
-			mr = d->v->reg_mr(d->pd, (void *)base, bytes, access | relaxed);
+			mr = d->v->reg_mr(d->pd, (void *)base, bytes, access);
 		if (mr != NULL || errno != EINVAL || relaxed == 0)
 			return (mr);
+		access &= ~relaxed;
 		relaxed = 0;
 	} while (1);
 }

@@ -7,7 +7,8 @@
 
 #include "common/rdma/dev.h"
 
-enum { MKV_RDMA_LOCAL = 0, MKV_RDMA_READABLE = 1, MKV_RDMA_WRITABLE = 2, MKV_RDMA_ON_DEMAND = 4 };	/* what the far end may do; local access is always given */
+/* What the far end may do; local access is always given. STRICT: what it writes is seen in order, as a READ behind it demands (docs/internals/rdma.md). */
+enum { MKV_RDMA_LOCAL = 0, MKV_RDMA_READABLE = 1, MKV_RDMA_WRITABLE = 2, MKV_RDMA_ON_DEMAND = 4, MKV_RDMA_STRICT = 8 };
 
 struct mkv_rdma_mem;
 

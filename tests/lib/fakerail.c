@@ -16,6 +16,8 @@
 #include "common/base/crc.h"
 #include "common/base/err.h"
 #include "common/rdma/dc.h"
+#include "common/base/udp.h"
+#include "common/base/window.h"
 #include "common/rdma/mem.h"
 #include "tests/lib/fakeserver_priv.h"
 #include "tests/lib/fakeverbs.h"
@@ -24,6 +26,7 @@
 #define RAIL_SENDS	64u
 #define RAIL_QUEUE	64u
 #define RAIL_DEVICE	"fake1"
+#define RAIL_KEPT	64u
 
 struct fakerail {
 	struct fconn	*rc;			/* serves what comes here */
@@ -34,12 +37,27 @@ struct fakerail {
 	struct mkv_rdma_mem *mem;		/* rc->payload */
 	pthread_t	thread;
 	_Atomic int	quit;
-	int		broken;
+	_Atomic int	broken;
 	uint16_t	channel;
 	unsigned	out;			/* work requests */
 	uint8_t		msg[RAIL_QUEUE][MKV_WIRE_RDMA_BYTES];
 	uint32_t	msg_bytes[RAIL_QUEUE];
-	unsigned	head, tail;
+	uint8_t		msg_by[RAIL_QUEUE];
+	_Atomic unsigned head, tail;		/* the tether's thread puts in, too */
+	pthread_mutex_t	lock;			/* tail */
+	/* datagrams, and what comes twice */
+	struct fconn	*tether;
+	uint16_t	control;
+	int		udp;			/* -1: none */
+	struct mkv_window seen;
+	uint32_t	luck;
+	uint8_t		by;			/* carries the answer of the message in work */
+	struct {
+		uint64_t	id;
+		struct mkv_hdr	h;
+		uint8_t		body[MKV_UDP_SAFE];
+	} kept[RAIL_KEPT];
+	unsigned	n_kept;
 	/* of the get in work */
 	struct mkv_wire_seg seg[MKV_WIRE_SEGS_MAX];
 	unsigned	n_seg;
@@ -47,14 +65,58 @@ struct fakerail {
 };
 
 static void
+rail_push(struct fakerail *r, uint8_t by, const void *a, size_t a_bytes, const void *b, size_t b_bytes)
+{
+	(void)pthread_mutex_lock(&r->lock);
+	MKV_ASSERT(r->tail - r->head < RAIL_QUEUE && a_bytes + b_bytes <= MKV_WIRE_RDMA_BYTES);
+	memcpy(r->msg[r->tail % RAIL_QUEUE], a, a_bytes);
+	if (b_bytes > 0)
+		memcpy(r->msg[r->tail % RAIL_QUEUE] + a_bytes, b, b_bytes);
+	r->msg_bytes[r->tail % RAIL_QUEUE] = (uint32_t)(a_bytes + b_bytes);
+	r->msg_by[r->tail % RAIL_QUEUE] = by;
+	r->tail++;
+	(void)pthread_mutex_unlock(&r->lock);
+}
+
+static void
 rail_recv(struct mkv_rdma_qp *qp, struct mkv_rdma_rx *rx)
 {
 	struct fakerail *r = mkv_rdma_qp_owner(qp);
 
-	MKV_ASSERT(r->tail - r->head < RAIL_QUEUE && rx->bytes <= MKV_WIRE_RDMA_BYTES);
-	memcpy(r->msg[r->tail % RAIL_QUEUE], rx->buf, rx->bytes);
-	r->msg_bytes[r->tail++ % RAIL_QUEUE] = rx->bytes;
+	rail_push(r, MKV_WIRE_CONTROL_RDMA, rx->buf, rx->bytes, NULL, 0);
 	mkv_rdma_rx_back(r->hub, rx);
+}
+
+static int
+rail_luck(struct fakerail *r, unsigned of_1000)
+{
+	r->luck = r->luck * 1664525u + 1013904223u;
+	return ((r->luck >> 8) % 1000 < of_1000);
+}
+
+/* Datagrams that the network lets through, signed and new: the others are dropped. */
+static void
+rail_datagrams(struct fakerail *r)
+{
+	struct mkv_udp_msg m = { .bytes = 0 };
+	_Alignas(8) uint8_t buf[MKV_WIRE_RDMA_BYTES];
+	struct mkv_hdr h;
+
+	m.buf = buf;
+	while (r->udp >= 0 && r->tail - r->head < RAIL_QUEUE / 2 && mkv_udp_recv(r->udp, &m, 1, sizeof(buf)) == 1) {
+		unsigned n = 1 + (unsigned)rail_luck(r, r->rc->f->udp_repeat);
+
+		memcpy(&h, buf, sizeof(h));
+		if (r->rc->f->udp_mute || m.bytes < sizeof(h))
+			continue;
+		for (; n > 0; n--)
+			if (!rail_luck(r, r->rc->f->udp_lose) && h.body_bytes == m.bytes - sizeof(h) && h.session_id == SESSION_ID && h.channel == r->channel &&
+			    mkv_mac_check(r->rc->in, &h, MKV_WIRE_SIGNED_BYTES, buf + sizeof(h), h.body_bytes, h.mac) == 0 &&
+			    mkv_window_take(&r->seen, h.counter)) {
+				r->rc->f->udp_messages++;
+				rail_push(r, MKV_WIRE_CONTROL_UDP, buf, m.bytes, NULL, 0);
+			}
+	}
 }
 
 static void
@@ -78,6 +140,7 @@ static void
 rail_poll(struct fakerail *r)
 {
 	mkv_rdma_hub_flush(r->hub);
+	rail_datagrams(r);
 	if (mkv_rdma_hub_poll(r->hub, 64) == 0)
 		(void)usleep(100);
 }
@@ -164,6 +227,61 @@ rail_fail_get(struct fakerail *r, struct mkv_hdr *h, const void *body, const uin
 }
 
 static int
+rail_datagram_out(struct fakerail *r, struct mkv_hdr *h, const void *body)
+{
+	uint8_t buf[MKV_UDP_SAFE];
+
+	h->session_id = SESSION_ID;
+	h->channel = r->channel;
+	h->counter = ++r->rc->counter_out;
+	h->credits = 0;
+	MKV_ASSERT(sizeof(*h) + h->body_bytes <= sizeof(buf));
+	(void)mkv_mac_sign(r->rc->out, h, MKV_WIRE_SIGNED_BYTES, body, h->body_bytes, h->mac);
+	memcpy(buf, h, sizeof(*h));
+	if (h->body_bytes > 0)
+		memcpy(buf + sizeof(*h), body, h->body_bytes);
+	for (unsigned n = 1 + (unsigned)rail_luck(r, r->rc->f->udp_repeat); n > 0 && !r->rc->f->udp_mute; n--)
+		if (!rail_luck(r, r->rc->f->udp_lose))
+			(void)mkv_udp_send(r->udp, buf, (uint32_t)sizeof(*h) + h->body_bytes);
+	return (0);
+}
+
+/* Not by the queue pair: what was written before is in place, since everything was waited for. */
+static int
+rail_out(struct fakerail *r, uint8_t by, struct mkv_hdr *h, const void *body)
+{
+	return (by == MKV_WIRE_CONTROL_UDP ? rail_datagram_out(r, h, body) : fake_reply(r->tether, h, body, NULL));
+}
+
+static int
+rail_keep_out(struct fakerail *r, struct mkv_hdr *h, const void *body)
+{
+	unsigned i = r->n_kept++ % RAIL_KEPT;
+
+	r->kept[i].id = h->request_id;
+	r->kept[i].h = *h;
+	MKV_ASSERT(h->body_bytes <= sizeof(r->kept[i].body));
+	if (h->body_bytes > 0)
+		memcpy(r->kept[i].body, body, h->body_bytes);
+	return (rail_settle(r) != 0 ? -1 : rail_out(r, r->by, h, body));
+}
+
+/* 1: a request that has been answered is answered again. */
+static int
+rail_came_before(struct fakerail *r, const struct mkv_hdr *q)
+{
+	for (unsigned i = 0; i < RAIL_KEPT && r->by != MKV_WIRE_CONTROL_RDMA; i++)
+		if (r->kept[i].id == q->request_id && !(r->kept[i].h.flags & MKV_WIRE_F_MORE)) {
+			struct mkv_hdr h = r->kept[i].h;
+
+			r->rc->f->udp_again++;
+			(void)rail_out(r, r->by, &h, r->kept[i].body);
+			return (1);
+		}
+	return (0);
+}
+
+static int
 rail_reply(struct fakerail *r, struct mkv_hdr *h, const void *body, const uint8_t *payload)
 {
 	const struct mkv_wire_object *o = body;
@@ -179,6 +297,8 @@ rail_reply(struct fakerail *r, struct mkv_hdr *h, const void *body, const uint8_
 			return (-1);
 		h->flags |= MKV_WIRE_F_REMOTE;
 	}
+	if (r->by != MKV_WIRE_CONTROL_RDMA)
+		return (rail_keep_out(r, h, body));
 	h->session_id = SESSION_ID;
 	rail_counter(r, h);
 	h->channel = r->channel;
@@ -274,6 +394,26 @@ rail_drop(struct fakerail *r, struct mkv_rdma_qp **qp)
 	mkv_rdma_qp_destroy(qp);
 }
 
+/* By the queue pair: signed, and in order unless datagrams have their share of the counters. */
+static int
+rail_is_good(struct fakerail *r, const struct mkv_hdr *q, const uint8_t *body)
+{
+	if (r->by != MKV_WIRE_CONTROL_RDMA)
+		return (1);
+	return (mkv_mac_check(r->rc->in, q, MKV_WIRE_SIGNED_BYTES, body, q->body_bytes, q->mac) == 0 && q->channel == r->channel && q->session_id == SESSION_ID &&
+	    (r->control == MKV_WIRE_CONTROL_UDP ? mkv_window_take(&r->seen, q->counter) : q->counter == ++r->rc->counter_in));
+}
+
+/* There is no such channel any more. */
+static int
+rail_say_closed(struct fconn *tether, const struct mkv_hdr *q)
+{
+	struct mkv_hdr h = { .magic = { 'M', 'K', 'V', 1 }, .version = MKV_WIRE_VERSION, .op = q->op, .flags = MKV_WIRE_F_REPLY, .request_id = q->request_id,
+		.status = (uint16_t)-MKV_E_CLOSED };
+
+	return (fake_reply(tether, &h, NULL, NULL));
+}
+
 static void *
 rail_main(void *arg)
 {
@@ -289,11 +429,13 @@ rail_main(void *arg)
 		m = r->msg[r->head % RAIL_QUEUE];
 		memcpy(&q, m, sizeof(q));
 		MKV_ASSERT(r->msg_bytes[r->head % RAIL_QUEUE] == sizeof(q) + q.body_bytes);
-		if (mkv_mac_check(r->rc->in, &q, MKV_WIRE_SIGNED_BYTES, m + sizeof(q), q.body_bytes, q.mac) != 0 || q.counter != ++r->rc->counter_in ||
-		    q.channel != r->channel || q.session_id != SESSION_ID || rail_serve(r, &q, m + sizeof(q)) != 0)
+		r->by = r->msg_by[r->head % RAIL_QUEUE];
+		if (!rail_is_good(r, &q, m + sizeof(q)) || (!rail_came_before(r, &q) && rail_serve(r, &q, m + sizeof(q)) != 0))
 			break;
 		r->head++;
 	}
+	for (; r->broken && r->head != r->tail && r->control != MKV_WIRE_CONTROL_RDMA; r->head++)
+		(void)rail_say_closed(r->tether, (const struct mkv_hdr *)(const void *)r->msg[r->head % RAIL_QUEUE]);
 	rail_drop(r, &r->target);
 	rail_drop(r, &r->other);
 	rail_drop(r, &r->qp);
@@ -379,8 +521,36 @@ rail_end(struct fconn *c)
 	mkv_rdma_mem_drop(&r->mem);
 	mkv_rdma_hub_close(&r->hub);
 	mkv_rdma_dev_close(&r->dev);
+	if (r->udp >= 0)
+		(void)close(r->udp);
 	fake_fconn_clean(r->rc);
 	free(r);
+}
+
+/* A socket on loopback that hears the client alone. Its port. */
+static uint16_t
+rail_listen(struct fakerail *r, const struct mkv_wire_attach *in)
+{
+	static const uint8_t loopback[16] = { [10] = 0xff, [11] = 0xff, [12] = 127, [15] = 1 };
+	struct mkv_addr own, to;
+
+	mkv_addr_make(&own, loopback, 0);
+	mkv_addr_make(&to, loopback, in->udp_port);
+	MKV_ASSERT((r->udp = mkv_udp_bind(&own)) >= 0 && mkv_udp_connect(r->udp, &to) == 0);
+	return ((uint16_t)mkv_udp_port(r->udp));
+}
+
+/* A frame of the tether that is the rail's: its own thread serves it. */
+static int
+rail_frame(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
+{
+	if (c->rail == NULL)
+		return (-1);
+	c->f->tether_messages++;
+	if (c->rail->broken)
+		return (rail_say_closed(c, q));
+	rail_push(c->rail, MKV_WIRE_CONTROL_TCP, q, sizeof(*q), body, q->body_bytes);
+	return (0);
 }
 
 static int
@@ -395,12 +565,19 @@ rail_attach(struct fconn *c, const struct mkv_wire_attach *in, struct mkv_wire_a
 		c->f->dc_refused++;
 		return (MKV_E_UNSUPPORTED);
 	}
+	if (in->control == MKV_WIRE_CONTROL_UDP && c->f->udp_refuse)
+		return (MKV_E_UNSUPPORTED);
 	r = calloc(1, sizeof(*r));
 	MKV_ASSERT(r != NULL && (r->rc = calloc(1, sizeof(*r->rc))) != NULL && (r->rc->payload = malloc(MKV_WIRE_PART_MAX)) != NULL);
 	r->rc->f = c->f;
 	r->rc->rail = r;
 	r->rc->is_rail = 1;
 	r->channel = in->channel;
+	r->tether = c;
+	r->control = in->control;
+	r->udp = -1;
+	r->luck = in->channel;
+	(void)pthread_mutex_init(&r->lock, NULL);
 	rail_keys(r, c);
 	rail_open(r);
 	memset(out, 0, sizeof(*out));
@@ -415,7 +592,7 @@ rail_attach(struct fconn *c, const struct mkv_wire_attach *in, struct mkv_wire_a
 	out->lid = r->dev->lid;
 	out->credits = (uint16_t)(c->f->rail_credits == 0 ? 16 : c->f->rail_credits);
 	out->control = c->f->attach_lie == 1 ? MKV_WIRE_CONTROL_TCP : in->control;
-	out->udp_port = c->f->attach_lie == 2 ? 9 : 0;
+	out->udp_port = c->f->attach_lie == 2 ? 9 : in->control == MKV_WIRE_CONTROL_UDP ? rail_listen(r, in) : 0;
 	c->rail = r;
 	c->f->attached++;
 	MKV_ASSERT(pthread_create(&r->thread, NULL, rail_main, r) == 0);
@@ -435,14 +612,14 @@ rail_list(struct fake *f, struct mkv_wire_rail *out)
 		out[i].transports = MKV_FEATURE_RDMA_RC | (f->rail_dc ? MKV_FEATURE_RDMA_DC : 0);
 		out[i].mtu = f->rail_mtu;
 		memcpy(out[i].gid, d->gid.raw, sizeof(out[i].gid));
-		memcpy(out[i].address, d->address, sizeof(out[i].address));
+		memcpy(out[i].address, (const uint8_t[16]){ [10] = 0xff, [11] = 0xff, [12] = 127, [15] = 1 }, sizeof(out[i].address));
 		memcpy(out[i].device, RAIL_DEVICE, sizeof(RAIL_DEVICE));
 		mkv_rdma_dev_close(&d);
 	}
 	return (f->rails);
 }
 
-static const struct fakerail_ops rail_is = { .attach = rail_attach, .reply = rail_reply, .end = rail_end, .list = rail_list };
+static const struct fakerail_ops rail_is = { .attach = rail_attach, .reply = rail_reply, .frame = rail_frame, .end = rail_end, .list = rail_list };
 
 void
 fakerail_use(void)

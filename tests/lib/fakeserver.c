@@ -122,44 +122,22 @@ header(struct mkv_hdr *h, const struct mkv_hdr *q, int status, unsigned reason, 
 static void
 lie_before_mac(struct mkv_hdr *h, int lie)
 {
-	switch (lie) {
-	case FAKE_BAD_COUNTER:
-		h->counter += 5;
-		break;
-	case FAKE_BAD_MAGIC:
-		h->magic[0] = 'X';
-		break;
-	case FAKE_BAD_ID:
-		h->request_id += 1ull << 40;
-		break;
-	case FAKE_NO_ID:
-		h->request_id = 0;
-		break;
-	case FAKE_BAD_SESSION:
-		h->session_id++;
-		break;
-	case FAKE_BAD_OP:
+	h->counter += lie == FAKE_BAD_COUNTER ? 5 : 0;
+	h->magic[0] = lie == FAKE_BAD_MAGIC ? 'X' : h->magic[0];
+	h->request_id = lie == FAKE_NO_ID ? 0 : h->request_id + (lie == FAKE_BAD_ID ? 1ull << 40 : 0);
+	h->session_id += lie == FAKE_BAD_SESSION;
+	if (lie == FAKE_BAD_OP)
 		h->op = h->op == MKV_WIRE_PUT ? MKV_WIRE_GET : MKV_WIRE_PUT;
-		break;
-	case FAKE_BIG_BODY:
-		h->body_bytes = 1u << 20;
-		break;
-	case FAKE_SHORT_BODY:
-		h->body_bytes = 0;
-		break;
-	default:
-		break;
-	}
+	if (lie == FAKE_BIG_BODY || lie == FAKE_SHORT_BODY)
+		h->body_bytes = lie == FAKE_BIG_BODY ? 1u << 20 : 0;
 }
 
 static int
-reply(struct fconn *c, struct mkv_hdr *h, const void *body, const uint8_t *payload)
+reply_now(struct fconn *c, struct mkv_hdr *h, const void *body, const uint8_t *payload)
 {
 	int lie = c->is_rail || h->op == MKV_WIRE_CONNECT ? FAKE_TRUTH : next_lie(c);
 	uint32_t body_bytes = h->body_bytes;
 
-	if (c->f->delay_us > 0)
-		(void)usleep(c->f->delay_us);
 	c->replies++;
 	if (c->is_rail)
 		return (fakerail->reply(c->rail, h, body, payload));
@@ -181,10 +159,23 @@ reply(struct fconn *c, struct mkv_hdr *h, const void *body, const uint8_t *paylo
 		(void)give_bytes(c, payload, h->payload_bytes / 2);
 		return (-1);
 	}
-	if (h->payload_bytes > 0 && give_payload(c, payload, h->payload_bytes) != 0)
+	if ((h->flags & MKV_WIRE_F_REMOTE) == 0 && h->payload_bytes > 0 && give_payload(c, payload, h->payload_bytes) != 0)
 		return (-1);
 	c->f->answered[h->op % 32] += (h->flags & MKV_WIRE_F_MORE) == 0;
 	return (0);
+}
+
+int
+fake_reply(struct fconn *c, struct mkv_hdr *h, const void *body, const uint8_t *payload)
+{
+	int r;
+
+	if (c->f->delay_us > 0)
+		(void)usleep(c->f->delay_us);
+	(void)pthread_mutex_lock(&c->out_lock);
+	r = reply_now(c, h, body, payload);
+	(void)pthread_mutex_unlock(&c->out_lock);
+	return (r);
 }
 
 static int
@@ -194,7 +185,7 @@ reply_status(struct fconn *c, const struct mkv_hdr *q, int status, unsigned reas
 
 	header(&h, q, status, reason, 0, 0);
 	h.deadline_us = (uint32_t)c->f->hint_us;
-	return (reply(c, &h, NULL, NULL));
+	return (fake_reply(c, &h, NULL, NULL));
 }
 
 static void
@@ -231,7 +222,7 @@ put_whole(struct fconn *c, const struct mkv_hdr *q, const struct mkv_wire_put *w
 	if (exists)
 		return (reply_status(c, q, MKV_E_EXISTS, 0));
 	header(&h, q, 0, 0, sizeof(*b), 0);
-	return (reply(c, &h, b, NULL));
+	return (fake_reply(c, &h, b, NULL));
 }
 
 static int
@@ -376,7 +367,7 @@ give_part(struct fconn *c, const struct mkv_hdr *q, struct mkv_wire_object *w, c
 		w->value_bytes -= MKV_MIN(w->value_bytes, 100);
 	header(&h, q, 0, 0, (uint32_t)MKV_ALIGN_UP(sizeof(*w) + w->n_crcs * 4, 8), bytes);
 	h.flags |= more ? MKV_WIRE_F_MORE : 0;
-	return (reply(c, &h, w, value + off));
+	return (fake_reply(c, &h, w, value + off));
 }
 
 static int
@@ -411,7 +402,7 @@ serve_get(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 		r = reply_status(c, q, c->f->report_bad == 0 ? 0 : c->f->report_bad == 1 ? MKV_E_MISS : MKV_E_CORRUPT,
 		    c->f->report_bad == 0 ? 0 : c->f->report_bad == 1 ? MKV_REASON_CORRUPT : MKV_REASON_WRITER_CRC);
 	} else if (q->op == MKV_WIRE_STAT || w.off >= end)
-		r = reply(c, &h, b, NULL);
+		r = fake_reply(c, &h, b, NULL);
 	for (at = w.off; q->op == MKV_WIRE_GET && at < end && r == 0; at += p->part_bytes)
 		r = give_part(c, q, b, copy, at, MKV_MIN(end - at, p->part_bytes), end - at > p->part_bytes);
 	free(copy);
@@ -490,7 +481,7 @@ list_answer(struct fconn *c, const struct mkv_hdr *q)
 		memcpy(b + 1, all + at, b->n_keys);
 		header(&h, q, 0, 0, (uint32_t)(sizeof(*b) + MKV_ALIGN_UP(b->n_keys, 8)), 0);
 		h.flags |= at + n < c->list_n ? MKV_WIRE_F_MORE : 0;
-		r = reply(c, &h, b, NULL);
+		r = fake_reply(c, &h, b, NULL);
 	}
 	free(all);
 	c->list_n = c->list_bytes = 0;
@@ -532,7 +523,7 @@ serve_list(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 	}
 	(void)pthread_mutex_unlock(&c->f->p->store.lock);
 	header(&h, q, 0, 0, (uint32_t)((uint8_t *)row - (uint8_t *)b), 0);
-	return (reply(c, &h, b, NULL));
+	return (fake_reply(c, &h, b, NULL));
 }
 
 static int
@@ -548,7 +539,7 @@ serve_info(struct fconn *c, const struct mkv_hdr *q)
 	b->drives_total = b->drives_online = 1;
 	memcpy(b->version, "fake", 5);
 	header(&h, q, 0, 0, sizeof(*b), 0);
-	return (reply(c, &h, b, NULL));
+	return (fake_reply(c, &h, b, NULL));
 }
 
 /* ---- sessions ---- */
@@ -565,7 +556,7 @@ serve_attach(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 	if ((status = c->f->attach_status) == 0)
 		status = fakerail == NULL ? MKV_E_UNSUPPORTED : fakerail->attach(c, (const struct mkv_wire_attach *)(const void *)body, b);
 	header(&h, q, status, 0, status == 0 ? sizeof(*b) : 0, 0);
-	return (reply(c, &h, b, NULL));
+	return (fake_reply(c, &h, b, NULL));
 }
 
 int
@@ -675,7 +666,7 @@ shake_connect(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 	c->counter_in = 1;
 	c->f->sessions++;
 	header(&h, q, 0, 0, sizeof(b), 0);
-	return (reply(c, &h, &b, NULL));
+	return (fake_reply(c, &h, &b, NULL));
 }
 
 /* One frame: header and body checked, payload taken. */
@@ -690,7 +681,7 @@ take_frame(struct fconn *c, struct mkv_hdr *q, int in_session)
 	    q->session_id != SESSION_ID)
 		return (-1);
 	c->counter_in++;
-	return (q->payload_bytes == 0 ? 0 : take_bytes(c, c->payload, q->payload_bytes));
+	return (q->payload_bytes == 0 || (q->flags & MKV_WIRE_F_REMOTE) ? 0 : take_bytes(c, c->payload, q->payload_bytes));
 }
 
 static void *
@@ -701,7 +692,8 @@ fconn_main(void *arg)
 
 	if (take_frame(c, &q, 0) == 0 && shake_hello(c, &q, (uint8_t *)c->body) == 0 && take_frame(c, &q, 0) == 0 &&
 	    shake_connect(c, &q, (uint8_t *)c->body) == 0)
-		while (take_frame(c, &q, 1) == 0 && fake_serve(c, &q, (uint8_t *)c->body) == 0)
+		while (take_frame(c, &q, 1) == 0 && ((q.flags & MKV_WIRE_F_REMOTE) ? fakerail->frame(c, &q, (uint8_t *)c->body) :
+		    fake_serve(c, &q, (uint8_t *)c->body)) == 0)
 			continue;
 	(void)shutdown(c->fd, SHUT_RDWR);
 	if (fakerail != NULL)
@@ -743,6 +735,7 @@ fake_add(struct fake *f, int fd)
 	c->f = f;
 	c->fd = fd;
 	c->payload = malloc(MKV_WIRE_PART_MAX);
+	(void)pthread_mutex_init(&c->out_lock, NULL);
 	f->connections++;
 	(void)pthread_mutex_lock(&p->lock);
 	for (i = 0; i < CONNS_MAX && p->conn[i] != NULL && !p->conn[i]->over; i++)

@@ -46,12 +46,16 @@ struct fake {
 	_Atomic int	dc_swap, dc_twice;
 	_Atomic unsigned dc_leap;
 	_Atomic int	dc_fail;		/* gets, puts: CLOSED by another initiator, for this MKV_REASON_*; 1: without a word. PATH, 1: a get's WRITEs are held (fv_hold()) */
+	/* messages of a rail by datagrams: of 1,000 each way so many are lost, come twice; lost for ever */
+	_Atomic unsigned udp_lose, udp_repeat;
+	_Atomic int	udp_mute, udp_refuse;		/* none arrives; ATTACH that asks for them is UNSUPPORTED */
 	/* what it saw */
 	_Atomic unsigned connections, sessions, requests[32], resends, aborts, parts;
 	_Atomic unsigned answered[32];		/* requests whose last byte of answer has been sent, on connections */
 	_Atomic unsigned rail_hellos, attached, rail_requests[32], acks;
 	_Atomic unsigned dc_asked, dc_refused, dc_attached, dc_failed;	/* ATTACHes; see dc_fail */
 	_Atomic unsigned dc_targets[8];		/* numbers of the clients' targets, in the order of ATTACH */
+	_Atomic unsigned udp_messages, udp_again, tether_messages;	/* taken; of a request that had come before; frames of the tether that are a rail's */
 	_Atomic unsigned long long last_put_id, last_ttl_ms, last_parent_bytes, last_flags, last_ack;
 	struct fake_priv *p;
 };

@@ -43,6 +43,7 @@ struct fconn {
 	struct fakerail	*rail;			/* its queue pair, if it attached one; of a queue pair's own: that one */
 	int		is_rail;		/* answers leave by the queue pair */
 	unsigned	replies;
+	pthread_mutex_t	out_lock;		/* its queue pair's thread answers by it, too */
 };
 
 struct fake_priv {
@@ -60,11 +61,13 @@ struct fake_priv {
 /* One request, whatever carried it: 0, or the end of the connection. */
 int	fake_serve(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body);
 void	fake_fconn_clean(struct fconn *c);
+int	fake_reply(struct fconn *c, struct mkv_hdr *h, const void *body, const uint8_t *payload);	/* any thread; what is REMOTE has no payload behind it */
 
 /* fakerail.c, if the test has asked for it. */
 struct fakerail_ops {
 	int		(*attach)(struct fconn *c, const struct mkv_wire_attach *in, struct mkv_wire_attach *out);	/* status */
 	int		(*reply)(struct fakerail *r, struct mkv_hdr *h, const void *body, const uint8_t *payload);
+	int		(*frame)(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body);	/* of the tether, for its queue pair */
 	void		(*end)(struct fconn *c);
 	unsigned	(*list)(struct fake *f, struct mkv_wire_rail *out);
 };

@@ -559,7 +559,7 @@ mkv_chan_frame(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body)
 	struct mkv_remote remote = { .n_seg = 0 };
 	enum mkv_take t;
 
-	if (ch == NULL || (h->op != MKV_WIRE_PUT && h->op != MKV_WIRE_GET && h->op != MKV_WIRE_CANCEL))
+	if (ch == NULL || (h->op != MKV_WIRE_PUT && h->op != MKV_WIRE_GET && h->op != MKV_WIRE_CANCEL && h->op != MKV_WIRE_PING))
 		return (MKV_TAKE_BREAK);
 	if (ch->state != CHAN_OPEN)
 		return (frame_without_channel(c, h, body));

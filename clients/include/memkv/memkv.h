@@ -72,6 +72,7 @@ struct mkv_client_opts {
 	int		no_verify;	/* 1: neither make nor check CRCs (integrity off) */
 	uint64_t	connect_timeout_us;	/* of one attempt, default 2 s, at most 1 h */
 	int		rdma_on_demand;	/* 1: regions are not pinned where the RDMA device can page in */
+	const char	*rdma_control;	/* what carries the messages about values that go by RDMA: "auto" (rdma) "rdma" "udp" "tcp" */
 };
 
 /*

@@ -1,0 +1,487 @@
+/*
+ * Messages of a rail that do not go by its queue pair: datagrams to the server's rail, or frames of the tether (rdma_control).
+ *
+ *   message --fits, and one answer belongs to it--> datagram --no answer: again, twice, later each time--> the tether
+ *                                    '--anything else--> the tether
+ *
+ * The loop's thread. Owns the socket, which is the tether's for its life, and the copies of messages: of a datagram until its request is answered, of a frame
+ * until the tether has it. A request that is sent again has the same id and a new counter; the server does it once.
+ * Invariants: what comes by datagram is looked at only when it is signed and its counter is new; nothing that is wrong with one breaks anything: it is dropped.
+ * Fails: no socket, or no datagram that is answered: the tether carries all. After datagrams that nobody answered it does so for a while.
+ */
+#include "config.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "clients/lib/rail_priv.h"
+#include "common/base/clock.h"
+
+#define COPY_BYTES	(size_t)MKV_WIRE_RDMA_BYTES
+#define ANSWER_BYTES	1280u			/* no answer by datagram is longer */
+#define AGAIN_LEAST_NS	MKV_NS_PER_MS
+#define AGAIN_FIRST_NS	(20 * MKV_NS_PER_MS)	/* before anything was measured */
+#define AGAIN_TIMES	2u			/* then the tether */
+#define MARGIN_NS	(5 * MKV_NS_PER_MS)
+#define DUMB_NS		MKV_NS_PER_SEC		/* so long all goes by the tether when nobody answered */
+
+static struct loop *
+rail_loop(const struct rail *r)
+{
+	return (r->c->srv->loop);
+}
+
+static struct mkv_hdr *
+copy_hdr(const struct rail_copy *m)
+{
+	return ((struct mkv_hdr *)(void *)m->buf);
+}
+
+/* ---- copies ---- */
+
+void
+mkv_ctl_init(struct rail *r)
+{
+	r->ctl.fd = -1;
+	mkv_list_init(&r->ctl.free);
+	mkv_list_init(&r->ctl.frames);
+}
+
+static int
+ctl_copies(struct rail *r)
+{
+	struct rail_ctl *k = &r->ctl;
+
+	if (k->slab != NULL)
+		return (0);
+	if ((k->slab = aligned_alloc(64, RAIL_COPIES * COPY_BYTES + (size_t)MKV_UDP_BATCH * ANSWER_BYTES)) == NULL)
+		return (MKV_E_NOMEM);
+	for (unsigned i = 0; i < RAIL_COPIES; i++) {
+		k->copy[i].buf = k->slab + (size_t)i * COPY_BYTES;
+		mkv_list_push_tail(&k->free, &k->copy[i].link);
+	}
+	return (0);
+}
+
+void
+mkv_ctl_fini(struct rail *r)
+{
+	free(r->ctl.slab);
+	r->ctl.slab = NULL;
+}
+
+int
+mkv_ctl_has_room(const struct rail *r)
+{
+	return (r->ctl.by == MKV_WIRE_CONTROL_RDMA || !mkv_list_empty(&r->ctl.free));
+}
+
+static void
+copy_back(struct rail *r, struct rail_copy *m)
+{
+	mkv_list_remove(&m->link);
+	mkv_list_push_tail(&r->ctl.free, &m->link);
+}
+
+/* What the tether has not been given yet it is not given any more. */
+void
+mkv_ctl_forget(struct rail *r, struct rail_slot *s)
+{
+	if (s->copy != NULL)
+		copy_back(r, s->copy);
+	s->copy = NULL;
+	s->again_ns = UINT64_MAX;
+	MKV_LIST_FOREACH_SAFE(it, tmp, &r->ctl.frames) {
+		struct rail_copy *m = MKV_CONTAINER_OF(it, struct rail_copy, link);
+
+		if (copy_hdr(m)->request_id == s->id)
+			copy_back(r, m);
+	}
+}
+
+/* ---- the socket ---- */
+
+/* What one datagram may have: of the path that the tether goes. */
+static uint32_t
+ctl_most(const struct rail *r)
+{
+	const uint32_t over = r->c->sa.ss_family == AF_INET6 ? MKV_UDP_OVERHEAD + 20 : MKV_UDP_OVERHEAD;
+	struct tcp_info ti;
+	socklen_t n = sizeof(ti);
+
+	memset(&ti, 0, sizeof(ti));
+	if (getsockopt(r->c->fd, IPPROTO_TCP, TCP_INFO, &ti, &n) != 0 || ti.tcpi_pmtu <= over)
+		return (MKV_UDP_SAFE);
+	return (MKV_MIN(ti.tcpi_pmtu - over, MKV_UDP_MOST));
+}
+
+static void
+ctl_close(struct rail_ctl *k)
+{
+	k->leaving = 0;
+	if (k->fd >= 0)
+		(void)close(k->fd);
+	k->fd = -1;
+}
+
+static void
+ctl_on_readable(struct mkv_io *io, int res)
+{
+	struct rail_ctl *k = MKV_CONTAINER_OF(io, struct rail_ctl, io);
+	struct rail *r = MKV_CONTAINER_OF(k, struct rail, ctl);
+
+	k->waits = 0;
+	if (!k->leaving) {
+		k->ready |= res >= 0;
+		return;
+	}
+	ctl_close(k);
+	mkv_server_pump(r->c->srv);			/* the connection may begin again */
+}
+
+/* 1: there is one, bound to the address that the tether has here. */
+static int
+ctl_socket(struct rail *r)
+{
+	struct mkv_addr own = { .bytes = sizeof(own.ss) };
+	struct rail_ctl *k = &r->ctl;
+
+	if (k->fd >= 0)
+		return (1);
+	if (getsockname(r->c->fd, (struct sockaddr *)&own.ss, &own.bytes) != 0)
+		return (0);
+	mkv_addr_set_port(&own, 0);
+	k->fd = mkv_udp_bind(&own);
+	k->io.done = ctl_on_readable;
+	return (k->fd >= 0);
+}
+
+/* ---- attaching ---- */
+
+void
+mkv_ctl_ask(struct rail *r, struct mkv_wire_attach *w)
+{
+	const struct pool *p = r->c->srv->pool;
+	struct rail_ctl *k = &r->ctl;
+	int port;
+
+	k->by = rail_loop(r)->c->cf.rdma_control;
+	if (k->by != MKV_WIRE_CONTROL_RDMA && ctl_copies(r) != 0)
+		k->by = MKV_WIRE_CONTROL_RDMA;
+	if (k->by == MKV_WIRE_CONTROL_UDP && (p->rail[r->c->rail_idx].no_udp || !ctl_socket(r) || (port = mkv_udp_port(k->fd)) <= 0))
+		k->by = MKV_WIRE_CONTROL_TCP;
+	w->control = k->by;
+	if (k->by == MKV_WIRE_CONTROL_UDP)
+		w->udp_port = (uint16_t)port;
+}
+
+int
+mkv_ctl_refused(struct rail *r, int err)
+{
+	struct pool *p = r->c->srv->pool;
+
+	if (r->ctl.by != MKV_WIRE_CONTROL_UDP || err != MKV_E_UNSUPPORTED || p->rail[r->c->rail_idx].no_udp)
+		return (0);
+	p->rail[r->c->rail_idx].no_udp = 1;
+	return (1);
+}
+
+int
+mkv_ctl_attached(struct rail *r, const struct mkv_wire_attach *w)
+{
+	const struct pool *p = r->c->srv->pool;
+	struct rail_ctl *k = &r->ctl;
+	struct mkv_addr to;
+
+	if (w->control != k->by || !mkv_wire_control_ok(w))
+		return (MKV_E_PEER);				/* not what was asked for */
+	k->srtt_ns = k->dumb_ns = k->heard_ns = 0;
+	k->most = ctl_most(r);
+	if (k->by != MKV_WIRE_CONTROL_UDP)
+		return (0);
+	mkv_addr_make(&to, p->rail[r->c->rail_idx].wire.address, w->udp_port);
+	if (mkv_udp_connect(k->fd, &to) != 0)
+		k->dumb_ns = UINT64_MAX;			/* another kind of address, no route: never */
+	return (0);
+}
+
+void
+mkv_ctl_tether_down(struct rail *r)
+{
+	struct rail_ctl *k = &r->ctl;
+
+	k->ready = 0;
+	if (k->waits) {
+		k->leaving = 1;
+		mkv_ioq_cancel(rail_loop(r)->q, &k->io);
+	} else {
+		ctl_close(k);
+	}
+}
+
+/* ---- out ---- */
+
+static int
+ctl_is_dumb(struct rail *r)
+{
+	struct rail_ctl *k = &r->ctl;
+
+	if (k->dumb_ns == UINT64_MAX || rail_loop(r)->now_ns < k->dumb_ns)
+		return (1);
+	k->dumb_ns = 0;
+	return (0);
+}
+
+/* One message, one answer. */
+static int
+ctl_is_single(const struct rail *r, const struct rail_slot *s, const struct mkv_hdr *h)
+{
+	const struct op *o;
+
+	if (h->op == MKV_WIRE_PUT)
+		return ((h->flags & MKV_WIRE_F_MORE) == 0 && ((const struct mkv_wire_put *)(const void *)(h + 1))->part_off == 0);
+	if (h->op != MKV_WIRE_GET)
+		return (1);
+	o = s->leg->op;
+	return (mkv_get_room(o) <= r->c->part_bytes - o->off % r->c->part_bytes);
+}
+
+static void
+ctl_by_tether(struct rail *r, struct rail_copy *m)
+{
+	mkv_list_remove(&m->link);
+	mkv_list_push_tail(&r->ctl.frames, &m->link);
+	rail_loop(r)->dirty = 1;
+}
+
+/* No further answer is expected by datagram: the request's one copy goes to the tether. */
+static void
+ctl_fall_over(struct rail *r, struct rail_slot *s)
+{
+	struct rail_copy *m = s->copy;
+
+	client_count(rail_loop(r)->c, CC_control_fallovers_total, 1);
+	s->copy = NULL;
+	s->again_ns = UINT64_MAX;
+	copy_hdr(m)->flags |= MKV_WIRE_F_RESEND;
+	ctl_by_tether(r, m);
+}
+
+/* The path takes less than was thought. */
+static void
+ctl_shrink(struct rail *r, uint32_t bytes)
+{
+	const int v6 = r->c->sa.ss_family == AF_INET6;
+	int mtu = 0;
+	socklen_t n = sizeof(mtu);
+
+	r->ctl.most = MKV_MIN(r->ctl.most, bytes - 1);
+	if (getsockopt(r->ctl.fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_MTU : IP_MTU, &mtu, &n) == 0 && mtu > (int)MKV_UDP_OVERHEAD + 20)
+		r->ctl.most = MKV_MIN(r->ctl.most, (uint32_t)mtu - MKV_UDP_OVERHEAD - (v6 ? 20 : 0));
+}
+
+/* 0: it left, or is lost as anything may be. */
+static int
+ctl_datagram(struct rail *r, struct rail_slot *s)
+{
+	struct mkv_hdr *h = copy_hdr(s->copy);
+	uint32_t bytes = (uint32_t)sizeof(*h) + h->body_bytes;
+	int e;
+
+	h->counter = ++r->tx_counter;
+	h->ack_below = mkv_rail_ack_below(r, h);
+	h->deadline_us = (uint32_t)MKV_MIN(s->leg != NULL ? mkv_leg_left_us(s->leg) : RAIL_OURS_US, MKV_WIRE_DEADLINE_MAX_US);
+	if (mkv_mac_sign(r->mac_tx, h, MKV_WIRE_SIGNED_BYTES, (uint8_t *)(h + 1), h->body_bytes, h->mac) != 0)
+		return (MKV_E_SYSTEM);
+	e = mkv_udp_send(r->ctl.fd, h, bytes);
+	if (e == MKV_E_TOOBIG)
+		ctl_shrink(r, bytes);
+	client_count(rail_loop(r)->c, CC_datagrams_sent_total, e == 0);
+	return (e == MKV_E_AGAIN ? 0 : e);
+}
+
+void
+mkv_ctl_send(struct rail *r, struct rail_slot *s, const struct mkv_hdr *h)
+{
+	struct rail_copy *m = MKV_CONTAINER_OF(mkv_list_pop(&r->ctl.free), struct rail_copy, link);
+	struct rail_ctl *k = &r->ctl;
+
+	MKV_ASSERT(sizeof(*h) + h->body_bytes <= COPY_BYTES);
+	memcpy(m->buf, h, sizeof(*h) + h->body_bytes);
+	copy_hdr(m)->session_id = r->c->session_id;
+	if (k->by == MKV_WIRE_CONTROL_TCP) {
+		ctl_by_tether(r, m);
+		return;
+	}
+	copy_hdr(m)->channel = r->channel;
+	s->copy = m;
+	s->tries = 0;
+	s->wait_ns = k->srtt_ns == 0 ? AGAIN_FIRST_NS : MKV_MAX(AGAIN_LEAST_NS, 2 * k->srtt_ns);
+	s->again_ns = rail_loop(r)->now_ns + s->wait_ns;
+	if (ctl_is_dumb(r) || !ctl_is_single(r, s, h) || sizeof(*h) + h->body_bytes > k->most || ctl_datagram(r, s) != 0)
+		ctl_fall_over(r, s);
+	else
+		mkv_rail_due(r, s->again_ns);
+}
+
+void
+mkv_ctl_again(struct rail *r, struct rail_slot *s)
+{
+	uint64_t now = rail_loop(r)->now_ns;
+
+	if (s->tries++ == AGAIN_TIMES) {
+		if (r->ctl.heard_ns < s->sent_ns)
+			r->ctl.dumb_ns = MKV_MAX(r->ctl.dumb_ns, now + DUMB_NS);
+		ctl_fall_over(r, s);
+		return;
+	}
+	copy_hdr(s->copy)->flags |= MKV_WIRE_F_RESEND;
+	client_count(rail_loop(r)->c, CC_datagrams_repeated_total, 1);
+	s->wait_ns *= 2;
+	s->again_ns = now + s->wait_ns;
+	if (ctl_datagram(r, s) != 0)
+		ctl_fall_over(r, s);
+}
+
+/* A socket's round trip, and for a datagram time to be sent once more. */
+uint64_t
+mkv_ctl_margin(const struct rail *r)
+{
+	return (r->ctl.by == MKV_WIRE_CONTROL_RDMA ? 0 : MARGIN_NS);
+}
+
+/* The tether has room: one frame, unsealed. Its bytes; 0: none waits. */
+uint32_t
+mkv_ctl_frame(struct rail *r, uint8_t *to)
+{
+	struct mkv_list *l = mkv_list_pop(&r->ctl.frames);
+	struct rail_copy *m;
+	struct mkv_hdr *h;
+	uint32_t bytes;
+
+	if (l == NULL)
+		return (0);
+	m = MKV_CONTAINER_OF(l, struct rail_copy, link);
+	h = copy_hdr(m);
+	bytes = (uint32_t)sizeof(*h) + h->body_bytes;
+	h->channel = 0;
+	h->flags |= MKV_WIRE_F_REMOTE;			/* of the channel: CANCEL is answered behind what it ends, PING says that there is one */
+	memcpy(to, h, bytes);
+	mkv_list_push_tail(&r->ctl.free, &m->link);
+	return (bytes);
+}
+
+int
+mkv_ctl_has_frames(const struct conn *c)
+{
+	return (c->rail != NULL && !mkv_list_empty(&c->rail->ctl.frames));
+}
+
+/* ---- in ---- */
+
+static void
+ctl_measure(struct rail *r, uint64_t id)
+{
+	const struct rail_slot *s = mkv_rail_slot(r, id);
+	struct rail_ctl *k = &r->ctl;
+	uint64_t ns;
+
+	if (s == NULL || s->copy == NULL || s->tries != 0)
+		return;					/* whose answer is it: the first one's or a later one's? */
+	ns = rail_loop(r)->now_ns - s->sent_ns;
+	k->srtt_ns = k->srtt_ns == 0 ? ns : (7 * k->srtt_ns + ns) / 8;
+}
+
+/* The far end has lost the way to our memory; what our own NIC refused costs that request alone. */
+static int
+ctl_is_closed(const struct mkv_hdr *h)
+{
+	return (h->status == (uint16_t)-MKV_E_CLOSED && h->reason != MKV_REASON_NIC_REFUSED);
+}
+
+static void
+ctl_take(struct rail *r, const uint8_t *buf, uint32_t bytes)
+{
+	const struct mkv_hdr *h = (const struct mkv_hdr *)(const void *)buf;
+	struct loop *l = rail_loop(r);
+	int e;
+
+	if (bytes < sizeof(*h) || mkv_rail_hdr_check(h) != 0 || h->body_bytes != bytes - sizeof(*h) ||
+	    h->session_id != r->c->session_id || h->channel != r->channel ||
+	    mkv_mac_check(r->mac_rx, h, MKV_WIRE_SIGNED_BYTES, h + 1, h->body_bytes, h->mac) != 0 || !mkv_window_take(&r->rx_window, h->counter)) {
+		client_count(l->c, CC_datagrams_dropped_total, 1);
+		return;
+	}
+	client_count(l->c, CC_datagrams_received_total, 1);
+	r->ctl.heard_ns = l->now_ns;
+	ctl_measure(r, h->request_id);
+	if (ctl_is_closed(h))
+		e = MKV_E_CLOSED;
+	else
+		e = mkv_rail_answer(r, h, (const uint8_t *)(h + 1));
+	if (e == 0)
+		return;
+	client_count(l->c, CC_protocol_errors_total, e != MKV_E_CLOSED);
+	mkv_rail_trouble(r, e, e == MKV_E_CLOSED ? "the server has lost the queue pair" : "a message that breaks the protocol");
+}
+
+void
+mkv_ctl_poll(struct rail *r)
+{
+	struct mkv_udp_msg m[MKV_UDP_BATCH];
+	struct rail_ctl *k = &r->ctl;
+	int n;
+
+	while (k->ready && !k->leaving) {
+		for (unsigned i = 0; i < MKV_UDP_BATCH; i++)
+			m[i].buf = k->slab + RAIL_COPIES * COPY_BYTES + (size_t)i * ANSWER_BYTES;
+		n = mkv_udp_recv(k->fd, m, MKV_UDP_BATCH, ANSWER_BYTES);
+		k->ready = n == (int)MKV_UDP_BATCH;
+		for (int i = 0; i < n && (r->state == RAIL_LIVE || r->state == RAIL_PROVING); i++)
+			ctl_take(r, m[i].buf, m[i].bytes);
+		rail_loop(r)->dirty |= n > 0;
+	}
+}
+
+/* Before the loop sleeps: what comes will wake it. */
+void
+mkv_ctl_wait(struct rail *r)
+{
+	struct rail_ctl *k = &r->ctl;
+
+	if (k->fd < 0 || k->waits || k->leaving || k->by != MKV_WIRE_CONTROL_UDP)
+		return;
+	k->waits = 1;
+	mkv_ioq_poll(rail_loop(r)->q, &k->io, MKV_FD(k->fd), 0);
+}
+
+int
+mkv_ctl_is_off(const struct rail *r)
+{
+	return (!r->ctl.waits && !r->ctl.leaving);
+}
+
+int
+mkv_ctl_tether_frame(struct conn *c, const struct mkv_hdr *h, const uint8_t *body, int *taken)
+{
+	struct rail *r = c->rail;
+	struct mkv_hdr as_channel = *h;
+	int e;
+
+	*taken = r != NULL && ((h->flags & MKV_WIRE_F_REMOTE) || mkv_rail_slot(r, h->request_id) != NULL);
+	if (!*taken || r->state != RAIL_LIVE)
+		return (0);				/* of a channel that is given up */
+	as_channel.credits = 0;				/* the tether's */
+	if (ctl_is_closed(h)) {
+		mkv_rail_trouble(r, MKV_E_CLOSED, "the server has lost the queue pair");
+		return (0);
+	}
+	if ((e = mkv_rail_answer(r, &as_channel, body)) != 0) {
+		client_count(rail_loop(r)->c, CC_protocol_errors_total, 1);
+		mkv_rail_trouble(r, e, "a message that breaks the protocol");
+	}
+	return (0);
+}

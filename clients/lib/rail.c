@@ -3,7 +3,7 @@
  *
  * The loop's thread. Owns the channel's keys and the slots; rail_qp.c has the queue pair, or what DC has in its place. ATTACH goes by the tether, with a channel number that is used once on it; the
  * answer's queue pair is connected and proven by a signed PING before any request goes there, since an attach that works says nothing of the path.
- * Invariants: mkv_rail_break() fences before it touches a leg; a queue pair is destroyed only when nothing of it is out; requests are on it only in LIVE.
+ * Invariants: mkv_rail_break() fences before it touches a leg, and where the NIC refuses touches it only when the NIC has let go; a queue pair is destroyed only when nothing of it is out; requests are on it only in LIVE.
  * Fails: anything on the way is one failure of the rail: counted, its sentence kept, tried again after the rail's back-off. The tether stays, and carries
  * requests as any connection.
  */
@@ -277,6 +277,15 @@ rail_ended_live(struct rail *r)
 	r->soon = 1;
 }
 
+static void
+rail_lose_all(struct rail *r, int err)
+{
+	for (unsigned i = 0; i < RAIL_SLOTS; i++)
+		if (r->slot[i].id != 0)
+			rail_lose(r, &r->slot[i], err);
+}
+
+/* Without a fence memory does not go back, whatever the deadlines: its callers wait for the NIC. */
 void
 mkv_rail_break(struct rail *r, int err, const char *why)
 {
@@ -284,7 +293,7 @@ mkv_rail_break(struct rail *r, int err, const char *why)
 
 	if (r->state == RAIL_OFF || r->state == RAIL_BREAKING)
 		return;
-	mkv_rail_qp_fence(r);
+	r->unfenced = mkv_rail_qp_fence(r) ? 0 : err;
 	r->state = RAIL_BREAKING;
 	mkv_timer_disarm(&rail_loop(r)->timers, &r->timer);
 	rail_loop(r)->dirty = 1;
@@ -292,9 +301,8 @@ mkv_rail_break(struct rail *r, int err, const char *why)
 		rail_ended_live(r);
 		mkv_rails_failed(r, err, why);
 	}
-	for (unsigned i = 0; i < RAIL_SLOTS; i++)
-		if (r->slot[i].id != 0)
-			rail_lose(r, &r->slot[i], err);
+	if (!r->unfenced)
+		rail_lose_all(r, err);
 	if (!r->again)
 		mkv_rails_trying(r, 0);
 }
@@ -303,6 +311,9 @@ mkv_rail_break(struct rail *r, int err, const char *why)
 void
 mkv_rail_idle(struct rail *r)
 {
+	if (r->unfenced)
+		rail_lose_all(r, r->unfenced);
+	r->unfenced = 0;
 	mkv_list_remove(&r->link);
 	mkv_rail_qp_drop(r);
 	mkv_mac_destroy(&r->mac_tx);

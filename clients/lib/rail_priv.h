@@ -193,6 +193,7 @@ struct rail {
 	uint64_t	live_ns, heard_ns;
 	uint64_t	srtt_ns;
 	int		trying;		/* counted in the server's rail_tries */
+	int		unfenced;	/* BREAKING, and the NIC has not let go: what is out is lost when it is quiet, for this error */
 	int		again;		/* its tether begins anew at once, and it is still the same try */
 	int		soon;		/* it was up, and is tried again at once */
 	/* channel */
@@ -221,7 +222,7 @@ int	mkv_rail_qp_make(struct rail *r, const struct mkv_rdma_qp_ops *ops);	/* of r
 void	mkv_rail_qp_tell(const struct rail *r, struct mkv_wire_attach *w);	/* transport, numbers, address */
 int	mkv_rail_qp_connect(struct rail *r, const struct mkv_wire_attach *w);	/* 0; MKV_E_*: as mkv_rdma_qp_connect(); UNSUPPORTED: path MTUs differ */
 int	mkv_rail_qp_without_dc(struct rail *r, int err);			/* 1: DC is what failed for err: RC the next time */
-void	mkv_rail_qp_fence(struct rail *r);
+int	mkv_rail_qp_fence(struct rail *r);				/* 1: it holds */
 int	mkv_rail_qp_idle(const struct rail *r);
 void	mkv_rail_qp_drop(struct rail *r);				/* what was made; idle, or fresh and fenced */
 /* rail_pool.c */

@@ -54,7 +54,7 @@ qp_make_dc(struct rail *r, const struct mkv_rdma_qp_ops *ops)
 	to.remote_read = to.remote_write = 1;
 	if ((e = mkv_rdma_target_create(&r->target, r->hub->hub, &to)) == 0 && (e = mkv_rdma_initiator_create(&r->qp, r->hub->hub, &from)) == 0)
 		return (0);
-	mkv_rail_qp_fence(r);
+	(void)mkv_rail_qp_fence(r);			/* nobody was told of it */
 	mkv_rail_qp_drop(r);
 	return (e);
 }
@@ -129,14 +129,18 @@ mkv_rail_qp_without_dc(struct rail *r, int err)
 	return (1);
 }
 
-/* The target is gone from the NIC, or the queue pair in ERR, when it returns: from here on nothing reaches our memory. */
-void
+/*
+ * The target is gone from the NIC, or the queue pair in ERR, when it returns 1: from here on nothing reaches our memory. 0: the NIC does not let go of the
+ * target; mkv_rail_qp_idle() tells when it has.
+ */
+int
 mkv_rail_qp_fence(struct rail *r)
 {
 	if (r->target != NULL)
 		mkv_rdma_qp_fail(r->target);
 	if (r->qp != NULL)
 		mkv_rdma_qp_fail(r->qp);
+	return (r->target == NULL || mkv_rdma_qp_idle(r->target));
 }
 
 int

@@ -382,15 +382,21 @@ mkv_rail_send(struct conn *c, struct leg *l)
 	rail_loop(r)->dirty = 1;
 }
 
-/* The deadline is here, and the far end has not said that it is done: the fence. */
+/* The deadline is here, and the far end has not said that it is done: the fence. Where the NIC refuses it, or did so before, the end comes when it has let go. */
 static int
 detach_fence(struct rail *r, struct rail_slot *s)
 {
-	client_count(rail_loop(r)->c, CC_fences_total, 1);
-	mkv_rail_qp_fence(r);
-	(void)mkv_rail_slot_free(r, s);
-	mkv_rail_break(r, MKV_E_TIMEOUT, "a request was not answered by its deadline");
-	return (1);
+	int fenced = r->state == RAIL_LIVE && mkv_rail_qp_fence(r);
+
+	if (fenced)
+		(void)mkv_rail_slot_free(r, s);
+	else
+		mkv_list_remove(&s->leg->link);
+	if (r->state == RAIL_LIVE) {
+		client_count(rail_loop(r)->c, CC_fences_total, 1);
+		mkv_rail_break(r, MKV_E_TIMEOUT, "a request was not answered by its deadline");
+	}
+	return (fenced);
 }
 
 /* The answer is nobody's; the server may stop. */

@@ -253,9 +253,9 @@ info_say_json(const struct mkv_server_info *si)
 	json_t *j = json_pack("{s:s, s:s}", "name", si->name, "status", mkv_status_name(si->status));
 
 	if (si->status == 0)
-		json_object_update_new(j, json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:i, s:i}", "id",
+		json_object_update_new(j, json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:i, s:i}", "id",
 		    cli_key_text(id, si->server_id, sizeof(si->server_id), 1), "version", si->version, "transport", si->transport,
-		    "transport_why", si->transport_why, "total_bytes", (json_int_t)si->total_bytes, "used_bytes", (json_int_t)si->used_bytes, "objects", (json_int_t)si->objects,
+		    "transport_why", si->transport_why, "rails", si->rails, "total_bytes", (json_int_t)si->total_bytes, "used_bytes", (json_int_t)si->used_bytes, "objects", (json_int_t)si->objects,
 		    "uptime_ms", (json_int_t)si->uptime_ms, "drives_total", (int)si->drives_total, "drives_online", (int)si->drives_online));
 	cli_json_print(stdout, j);
 }
@@ -269,10 +269,13 @@ info_say(const struct mkv_server_info *si)
 		printf("%s\t%s\n", si->name, mkv_strerror(si->status));
 		return;
 	}
-	printf("%s\t%s of %s used, %llu objects, %u of %u drives online, up %s, version %s, by %s%s%s\n", si->name,
+	printf("%s\t%s of %s used, %llu objects, %u of %u drives online, up %s, version %s, by %s", si->name,
 	    mkv_size_human(used, sizeof(used), si->used_bytes), mkv_size_human(total, sizeof(total), si->total_bytes),
 	    (unsigned long long)si->objects, si->drives_online, si->drives_total,
-	    mkv_duration_format(up, sizeof(up), si->uptime_ms / 1000 * 1000000), si->version, si->transport, si->transport_why[0] != '\0' ? ": " : "", si->transport_why);
+	    mkv_duration_format(up, sizeof(up), si->uptime_ms / 1000 * 1000000), si->version, si->transport);
+	if (si->rails[0] != '\0')
+		printf(" (rail %s)", si->rails);
+	printf("%s%s\n", si->transport_why[0] != '\0' ? ": " : "", si->transport_why);
 }
 
 int

@@ -193,6 +193,19 @@ info_copy(struct mkv_server_info *to, const struct mkv_wire_info *w)
 	to->version[sizeof(to->version) - 1] = '\0';
 }
 
+/* "1 dc, 2 rc" */
+static void
+info_rails(const struct server_state *st, char *dst, size_t bytes)
+{
+	unsigned n = atomic_load_explicit(&st->n_rails, memory_order_relaxed);
+	size_t at = 0;
+
+	dst[0] = '\0';
+	for (unsigned k = 0; k < 2 * n && at < bytes; k++)
+		if (atomic_load_explicit(&st->rail_live[k / 2][k % 2], memory_order_relaxed) > 0)
+			at += (size_t)snprintf(dst + at, bytes - at, "%s%u %s", at > 0 ? ", " : "", k / 2 + 1, k % 2 ? "dc" : "rc");
+}
+
 static void
 info_transport(struct mkv_client *c, unsigned server, struct mkv_server_info *to)
 {
@@ -200,6 +213,7 @@ info_transport(struct mkv_client *c, unsigned server, struct mkv_server_info *to
 	int live = atomic_load_explicit(&st->live, memory_order_relaxed) > 0;
 
 	(void)snprintf(to->transport, sizeof(to->transport), "%s", live ? "rdma" : "tcp");
+	info_rails(st, to->rails, sizeof(to->rails));
 	(void)pthread_mutex_lock(&c->mutex);
 	if (!live)
 		(void)snprintf(to->transport_why, sizeof(to->transport_why), "%.*s", (int)sizeof(to->transport_why) - 1, st->rail_why);

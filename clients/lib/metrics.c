@@ -29,6 +29,20 @@ static const struct {
 #undef CLIENT_COUNTER
 };
 
+enum client_gauge {
+#define CLIENT_GAUGE(name, labels, help)	GAUGE_##name,
+#include "clients/lib/client_metrics.def"
+#undef CLIENT_GAUGE
+	GAUGE_COUNT
+};
+static const struct {
+	const char	*name, *help;
+} gauge_row[GAUGE_COUNT] = {
+#define CLIENT_GAUGE(name, labels, help)	{ #name, help },
+#include "clients/lib/client_metrics.def"
+#undef CLIENT_GAUGE
+};
+
 static const char *const stage_label[CS_COUNT] = {
 #define CLIENT_STAGE(name, label, help)	label,
 #include "clients/lib/client_metrics.def"
@@ -81,6 +95,12 @@ static void
 text_head(struct text *t, const char *name, const char *type, const char *help)
 {
 	text_add(t, "# HELP memkv_client_%s %s\n# TYPE memkv_client_%s %s\n", name, help, name, type);
+}
+
+static void
+text_gauge(struct text *t, enum client_gauge g)
+{
+	text_head(t, gauge_row[g].name, "gauge", gauge_row[g].help);
 }
 
 static uint64_t
@@ -149,7 +169,7 @@ text_rails(struct text *t, struct mkv_client *c)
 	for (unsigned i = 0; i < c->cf.n_servers; i++)
 		text_add(t, "memkv_client_sessions{server=\"%s\",transport=\"rdma\"} %u\n", text_label(name, c->cf.server[i].name),
 		    atomic_load_explicit(&c->state[i].live, memory_order_relaxed));
-	text_head(t, "rail_sessions", "gauge", "Rails that are up, by server, rail (its place in the server's list) and RDMA transport in use.");
+	text_gauge(t, GAUGE_rail_sessions);
 	for (unsigned i = 0; i < c->cf.n_servers; i++)
 		for (unsigned k = 0; k < 2 * atomic_load_explicit(&c->state[i].n_rails, memory_order_relaxed); k++)
 			text_add(t, "memkv_client_rail_sessions{server=\"%s\",rail=\"%u\",transport=\"%s\"} %u\n", text_label(name, c->cf.server[i].name),
@@ -161,16 +181,16 @@ text_servers(struct text *t, struct mkv_client *c)
 {
 	char name[600];
 
-	text_head(t, "breaker_state", "gauge", "0 closed, 1 open, 2 probing, 3 ramp, by server.");
+	text_gauge(t, GAUGE_breaker_state);
 	for (unsigned i = 0; i < c->cf.n_servers; i++)
 		text_add(t, "memkv_client_breaker_state{server=\"%s\"} %u\n", text_label(name, c->cf.server[i].name),
 		    atomic_load_explicit(&c->state[i].breaker, memory_order_relaxed));
-	text_head(t, "sessions", "gauge", "Sessions that are up, by server and transport in use.");
+	text_gauge(t, GAUGE_sessions);
 	for (unsigned i = 0; i < c->cf.n_servers; i++)
 		text_add(t, "memkv_client_sessions{server=\"%s\",transport=\"tcp\"} %u\n", text_label(name, c->cf.server[i].name),
 		    atomic_load_explicit(&c->state[i].sessions, memory_order_relaxed));
 	text_rails(t, c);
-	text_head(t, "server_refused", "gauge", "1: this name means the same server as an earlier one and is not used.");
+	text_gauge(t, GAUGE_server_refused);
 	for (unsigned i = 0; i < c->cf.n_servers; i++)
 		text_add(t, "memkv_client_server_refused{server=\"%s\"} %u\n", text_label(name, c->cf.server[i].name),
 		    atomic_load_explicit(&c->state[i].refused, memory_order_relaxed));

@@ -32,6 +32,7 @@ server_table() {
 client_table() {
 	printf '| Name | Meaning |\n|---|---|\n'
 	sed -nE 's/^CLIENT_COUNTER\(([a-z_]+),[ \t]*"(.*)"\)$/| `memkv_client_\1` | \2 |/p' "$client_rows"
+	sed -nE 's/^CLIENT_GAUGE\(([a-z_]+),[ \t]*"(.*)",[ \t]*"(.*)"\)$/| `memkv_client_\1{\2}` | \3 |/p' "$client_rows"
 	sed -nE 's/^CLIENT_STAGE\([A-Z]+,[ \t]*"([a-z]+)",[ \t]*"(.*)"\)$/| `memkv_client_stage_seconds{stage="\1"}` | \2 |/p' "$client_rows"
 }
 

@@ -117,6 +117,7 @@ live(const char *transport)
 		fail_msg("%d, %s: %s", r, si.transport, si.transport_why);
 	assert_int_equal(rails_by(c, 1, by_dc ? "dc" : "rc"), 1);
 	assert_int_equal(rails_by(c, 1, by_dc ? "rc" : "dc"), 0);
+	assert_string_equal(si.rails, by_dc ? "1 dc" : "1 rc");
 	return (c);
 }
 

@@ -203,6 +203,7 @@ struct mkv_server_info {
 	char		version[32];
 	char		transport[8];	/* "tcp", "rdma": of values, now */
 	char		transport_why[160];	/* tcp: why the last attempt at RDMA failed; "" none did */
+	char		rails[160];	/* rdma: which rails of it are up, and by what: "1 dc, 2 rc" */
 };
 unsigned	mkv_server_count(const struct mkv_client *c);
 int		mkv_server_info(struct mkv_client *c, unsigned server, uint64_t deadline_us, struct mkv_server_info *out);

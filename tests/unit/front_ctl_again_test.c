@@ -142,6 +142,42 @@ an_answer_beside_a_message(void **state)
 	free(t);
 }
 
+/* By DC an error costs its request alone. Its client has heard how it ended, so nothing of it is written by what comes late. */
+static void
+a_request_that_failed_comes_again(void **state)
+{
+	struct t *t = calloc(1, sizeof(*t));
+	struct mkv_wire_seg bad = { .bytes = 1000, .rkey = 0xdeadbeef };
+	struct t_ask get;
+	struct t_msg *m;
+
+	(void)state;
+	t_num_dcis = 4;
+	t_open(t, MKV_WIRE_CONTROL_UDP);
+	t_store(t, "k", 2000);
+	bad.addr = (uintptr_t)t->mem;
+	t_make_get(t, &get, "k", 0, 1 << 20, 1000);
+	get.bytes = rig_get_body(get.body, "k", 1, 0, 2000);
+	get.bytes = t_segs(t, get.body, get.bytes, 1 << 20, 1000, 1000);
+	memcpy(get.body + get.bytes, &bad, sizeof(bad));
+	get.bytes += sizeof(bad);
+	t_say(t, &get, 0);
+	assert_non_null(m = t_next(t));
+	assert_int_equal(m->h.request_id, get.id);
+	assert_int_equal(-(int)m->h.status, MKV_E_CLOSED);
+	assert_memory_equal(t->mem, t->mem + (1 << 20), 1000);
+	memset(t->mem + (1 << 20), T_POISON, 1000);
+	t_say(t, &get, MKV_WIRE_F_RESEND);
+	assert_non_null(m = t_next(t));
+	assert_int_equal(m->h.request_id, get.id);
+	assert_int_equal(-(int)m->h.status, MKV_E_CLOSED);
+	assert_int_equal(t->mem[1 << 20], T_POISON);
+	assert_int_equal(mkv_metric_get(t->r.m, MKV_M_front_requests_total, MKV_WIRE_GET), 1);
+	t_close(t);
+	free(t);
+	t_num_dcis = 0;
+}
+
 int
 main(void)
 {
@@ -150,6 +186,7 @@ main(void)
 		cmocka_unit_test(a_held_message_is_overtaken),
 		cmocka_unit_test(parts_are_overtaken),
 		cmocka_unit_test(an_answer_beside_a_message),
+		cmocka_unit_test(a_request_that_failed_comes_again),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

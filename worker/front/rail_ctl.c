@@ -281,14 +281,20 @@ ctl_tether_out(struct mkv_chan *ch, struct mkv_out *o)
 }
 
 void
+ctl_keep(struct mkv_chan *ch, const struct mkv_out *o)
+{
+	if (ch->control == MKV_WIRE_CONTROL_UDP && (o->hdr.flags & MKV_WIRE_F_MORE) == 0)
+		mkv_answers_keep(&ch->answers, &ch->rail->ctl->answers, o->hdr.request_id, &o->hdr, o->body);
+}
+
+void
 ctl_out(struct mkv_chan *ch, struct mkv_out *o)
 {
 	if (ch->state != CHAN_OPEN || !mkv_conn_alive(ch->c)) {
 		out_end(o, MKV_E_CLOSED);
 		return;
 	}
-	if (ch->control == MKV_WIRE_CONTROL_UDP && (o->hdr.flags & MKV_WIRE_F_MORE) == 0)
-		mkv_answers_keep(&ch->answers, &ch->rail->ctl->answers, o->hdr.request_id, &o->hdr, o->body);
+	ctl_keep(ch, o);
 	if (o->carrier == MKV_WIRE_CONTROL_TCP) {
 		ctl_tether_out(ch, o);
 		return;
@@ -311,6 +317,8 @@ ctl_lost(struct mkv_chan *ch, struct mkv_out *o)
 	o->pay_bytes = 0;
 	o->hdr.status = (uint16_t)-MKV_E_CLOSED;
 	o->hdr.reason = MKV_REASON_NONE;
+	if (ch->state == CHAN_OPEN)
+		ctl_keep(ch, o);
 	ctl_tether_out(ch, o);
 }
 

@@ -221,6 +221,7 @@ unsigned	ctl_turn(struct mkv_rail *r);		/* datagrams that wait */
 int		ctl_busy(const struct mkv_rail *r);	/* 1: more do */
 void		ctl_pump(struct mkv_rail *r);		/* answers that wait for nothing */
 void		ctl_out(struct mkv_chan *ch, struct mkv_out *o);		/* now; ends it */
+void		ctl_keep(struct mkv_chan *ch, const struct mkv_out *o);		/* it leaves: should its request come once more, that is answered by it */
 void		ctl_lost(struct mkv_chan *ch, struct mkv_out *o);		/* what was in front of it will not be done */
 void		ctl_out_soon(struct mkv_chan *ch, struct mkv_out *o);
 void		ctl_ack(struct mkv_chan *ch, const struct mkv_req *r);		/* a part of its put is here */

@@ -290,6 +290,8 @@ mkv_chan_reply(struct mkv_req *r, struct mkv_out *o)
 	struct mkv_part *p;
 
 	if (line == NULL && r->carrier != MKV_WIRE_CONTROL_RDMA && o->hdr.status == -MKV_E_CLOSED) {
+		if (ch != NULL)
+			ctl_keep(ch, o);
 		mkv_conn_send(r->c, o);			/* no news of the channel comes to its client by the channel */
 		return (1);
 	}

@@ -80,15 +80,14 @@ a_held_message_is_overtaken(void **state)
 	free(t);
 }
 
-/* And of a value in parts by the tether, which have one number. */
+/* And of a value in parts by the tether, which have one number; a client that tries the value once more says so with each. */
 static void
-parts_are_overtaken(void **state)
+put_parts(unsigned flags)
 {
 	const uint32_t part = 1 << 20, n = part + 54321;
 	struct t *t = calloc(1, sizeof(*t));
 	struct t_msg *m;
 
-	(void)state;
 	t_open(t, MKV_WIRE_CONTROL_UDP);
 	rig_fill(t->mem, n, 5);
 	for (uint32_t at = 0; at < n; at += part) {
@@ -98,13 +97,56 @@ parts_are_overtaken(void **state)
 		size_t b = rig_put_body(body, "long", at == 0 ? 4 : 0, t->mem + at, step, at, more ? MKV_WIRE_SIZE_UNKNOWN : n, 0);
 
 		b = t_segs(t, body, b, at, step, 100000);
-		t_by_tether(t, MKV_WIRE_PUT, MKV_WIRE_F_REMOTE | (more ? MKV_WIRE_F_MORE : 0), 900, body, b, step);
+		t_by_tether(t, MKV_WIRE_PUT, MKV_WIRE_F_REMOTE | flags | (more ? MKV_WIRE_F_MORE : 0), 900, body, b, step);
 		assert_non_null(m = t_next(t));
 		assert_int_equal(m->h.request_id, 900);
 		assert_int_equal(m->h.status, 0);
 		assert_int_equal((m->h.flags & MKV_WIRE_F_MORE) != 0, more);
 		t_pings(t, MANY);
 	}
+	t_close(t);
+	free(t);
+}
+
+static void
+parts_are_overtaken(void **state)
+{
+	(void)state;
+	put_parts(0);
+	put_parts(MKV_WIRE_F_RESEND);
+}
+
+/* CANCEL by datagram overtakes what is in the tether still, which does not begin: its client has its memory back. */
+static void
+cancel_overtakes_the_tether(void **state)
+{
+	const uint32_t part = 1 << 20;
+	_Alignas(8) uint8_t body[4000];
+	struct t *t = calloc(1, sizeof(*t));
+	struct t_ask get, cancel;
+	struct t_msg *m;
+	size_t b;
+
+	(void)state;
+	t_open(t, MKV_WIRE_CONTROL_UDP);
+	t_store(t, "k", 5000);
+	t_make_get(t, &get, "k", 0, 1 << 20, 5000);
+	for (unsigned i = 0; i < 2; i++) {
+		t_make_cancel(t, &cancel, i == 0 ? get.id : 900);
+		t_say(t, &cancel, 0);
+		assert_non_null(m = t_next(t));
+		assert_int_equal(m->h.request_id, cancel.id);
+	}
+	t_by_tether(t, get.op, get.flags, get.id, get.body, get.bytes, 0);
+	assert_non_null(m = t_next(t));
+	assert_int_equal(m->h.request_id, get.id);
+	assert_int_equal(-(int)m->h.status, MKV_E_RETRY);
+	assert_int_equal(t->mem[1 << 20], T_POISON);
+	b = t_segs(t, body, rig_put_body(body, "long", 4, t->mem, part, 0, MKV_WIRE_SIZE_UNKNOWN, 0), 0, part, 100000);
+	t_by_tether(t, MKV_WIRE_PUT, MKV_WIRE_F_REMOTE | MKV_WIRE_F_MORE | MKV_WIRE_F_RESEND, 900, body, b, part);
+	assert_non_null(m = t_next(t));
+	assert_int_equal(m->h.request_id, 900);
+	assert_int_equal(-(int)m->h.status, MKV_E_RETRY);
 	t_close(t);
 	free(t);
 }
@@ -185,6 +227,7 @@ main(void)
 		cmocka_unit_test(a_slow_request_is_overtaken),
 		cmocka_unit_test(a_held_message_is_overtaken),
 		cmocka_unit_test(parts_are_overtaken),
+		cmocka_unit_test(cancel_overtakes_the_tether),
 		cmocka_unit_test(an_answer_beside_a_message),
 		cmocka_unit_test(a_request_that_failed_comes_again),
 	};

@@ -433,11 +433,23 @@ ctl_is_held(const struct mkv_chan *ch, uint8_t carrier, uint64_t id)
 	return (0);
 }
 
+/* Of a value in parts: they have one number, go by the tether alone, and each comes once, also when the client has tried the value before. */
+static int
+ctl_is_part(const struct mkv_hdr *h, const uint8_t *body)
+{
+	const struct mkv_wire_put *w = (const struct mkv_wire_put *)(const void *)body;
+
+	if (h->op != MKV_WIRE_PUT)
+		return (0);
+	return ((h->flags & (MKV_WIRE_F_MORE | MKV_WIRE_F_ABORT)) != 0 || (h->body_bytes >= sizeof(*w) && w->part_off != 0));
+}
+
 /* 1: the message has been seen to; 0: it is new. */
 static int
-ctl_came_before(struct mkv_chan *ch, uint8_t carrier, const struct mkv_hdr *h)
+ctl_came_before(struct mkv_chan *ch, uint8_t carrier, const struct mkv_hdr *h, const uint8_t *body)
 {
 	struct mkv_req *r = mkv_req_find(ch->rail->f, ch->c, h->request_id);
+	int is_here = r != NULL || ctl_is_held(ch, carrier, h->request_id);
 	const struct mkv_answer *a;
 	enum mkv_seen seen = mkv_answers_look(&ch->answers, h->request_id, &a);
 
@@ -445,17 +457,16 @@ ctl_came_before(struct mkv_chan *ch, uint8_t carrier, const struct mkv_hdr *h)
 		ctl_say(ch, carrier, &a->h, a->body);
 	if (seen == MKV_SEEN_DONE || seen == MKV_SEEN_ACKED)
 		return (1);
-	/* By the tether the parts of one put have one number, too. */
-	if (carrier == MKV_WIRE_CONTROL_TCP && (h->flags & MKV_WIRE_F_RESEND) == 0)
+	/* What is here is not forgotten, whatever became of others that began after it: its client must not take it for done while it moves data. */
+	if (seen == MKV_SEEN_FORGOTTEN && !is_here) {
+		ctl_say_again(ch, carrier, h);
+		return (1);
+	}
+	if (carrier == MKV_WIRE_CONTROL_TCP && ((h->flags & MKV_WIRE_F_RESEND) == 0 || ctl_is_part(h, body)))
 		return (0);
 	if (r != NULL && carrier == MKV_WIRE_CONTROL_TCP)
 		ctl_move(r);
-	/* Before what is forgotten: answers of others that began after it may be, and its client must not take it for done while it moves data. */
-	if (r != NULL || ctl_is_held(ch, carrier, h->request_id))
-		return (1);
-	if (seen == MKV_SEEN_FORGOTTEN)
-		ctl_say_again(ch, carrier, h);
-	return (seen == MKV_SEEN_FORGOTTEN);
+	return (is_here);
 }
 
 void
@@ -504,7 +515,7 @@ ctl_datagram(struct mkv_rail *rail, const struct mkv_udp_msg *m)
 		return;
 	ch->heard = 1;
 	mkv_answers_ack(&ch->answers, &rail->ctl->answers, h->ack_below);
-	if (ctl_came_before(ch, MKV_WIRE_CONTROL_UDP, h)) {
+	if (ctl_came_before(ch, MKV_WIRE_CONTROL_UDP, h, (const uint8_t *)(h + 1))) {
 		mkv_metric_add(rail->f->m, MKV_M_front_datagrams_repeated_total, 0, 1);
 		return;
 	}
@@ -573,7 +584,7 @@ mkv_chan_frame(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body)
 		return (frame_without_channel(c, h, body));
 	if (ch->control == MKV_WIRE_CONTROL_RDMA)
 		return (MKV_TAKE_BREAK);
-	if (ch->control == MKV_WIRE_CONTROL_UDP && ctl_came_before(ch, MKV_WIRE_CONTROL_TCP, h))
+	if (ch->control == MKV_WIRE_CONTROL_UDP && ctl_came_before(ch, MKV_WIRE_CONTROL_TCP, h, body))
 		return (MKV_TAKE_DONE);
 	if ((remote.msg = msg_take(rail->ctl)) == NULL) {
 		if (mkv_list_empty(&c->wait_link))

@@ -166,7 +166,7 @@ mkv_ctl_ask(struct rail *r, struct mkv_wire_attach *w)
 {
 	const struct pool *p = r->c->srv->pool;
 	struct rail_ctl *k = &r->ctl;
-	int port;
+	int port = 0;
 
 	k->by = rail_loop(r)->c->cf.rdma_control;
 	if (k->by != MKV_WIRE_CONTROL_RDMA && ctl_copies(r) != 0)

@@ -151,7 +151,7 @@ mkv_buf_bytes(struct mkv_buf b)
 }
 
 int
-mkv_slot_take(struct mkv_stage *s, uint32_t *slot_idx, uint32_t *gen)
+mkv_stage_slot_take(struct mkv_stage *s, uint32_t *slot_idx, uint32_t *gen)
 {
 	pool_check(s);
 	if (s->slots_free == 0)
@@ -173,14 +173,14 @@ pool_move_slot(struct mkv_stage *s, uint32_t slot_idx, enum mkv_owner from, uint
 }
 
 void
-mkv_slot_drop(struct mkv_stage *s, uint32_t slot_idx)
+mkv_stage_slot_drop(struct mkv_stage *s, uint32_t slot_idx)
 {
 	pool_move_slot(s, slot_idx, MKV_OWNER_FRONT, MKV_OWNER_FRONT);
 	pool_free_slot(s, slot_idx);
 }
 
 uint32_t
-mkv_slot_gen(const struct mkv_stage *s, uint32_t slot_idx)
+mkv_stage_slot_gen(const struct mkv_stage *s, uint32_t slot_idx)
 {
 	pool_check(s);
 	MKV_ASSERT(slot_idx < s->lay.slots);
@@ -188,14 +188,14 @@ mkv_slot_gen(const struct mkv_stage *s, uint32_t slot_idx)
 }
 
 void
-mkv_slot_give(struct mkv_stage *s, uint32_t slot_idx, uint32_t drive, uint32_t epoch)
+mkv_stage_slot_give(struct mkv_stage *s, uint32_t slot_idx, uint32_t drive, uint32_t epoch)
 {
 	MKV_ASSERT(drive < MKV_STAGE_DRIVES_MAX);
 	pool_move_slot(s, slot_idx, MKV_OWNER_FRONT, stage_word(MKV_OWNER_DRIVE, drive, epoch));
 }
 
 void
-mkv_slot_back(struct mkv_stage *s, uint32_t slot_idx)
+mkv_stage_slot_back(struct mkv_stage *s, uint32_t slot_idx)
 {
 	pool_move_slot(s, slot_idx, MKV_OWNER_DRIVE, MKV_OWNER_FRONT);
 }

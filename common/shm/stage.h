@@ -70,12 +70,12 @@ uint64_t	mkv_buf_off(const struct mkv_stage *s, struct mkv_buf b);	/* offset in 
 void *		mkv_buf_ptr(const struct mkv_stage *s, struct mkv_buf b);
 uint32_t	mkv_buf_bytes(struct mkv_buf b);
 
-int		mkv_slot_take(struct mkv_stage *s, uint32_t *slot_idx, uint32_t *gen);	/* MKV_E_AGAIN */
-void		mkv_slot_drop(struct mkv_stage *s, uint32_t slot_idx);			/* raises its generation */
-uint32_t	mkv_slot_gen(const struct mkv_stage *s, uint32_t slot_idx);
+int		mkv_stage_slot_take(struct mkv_stage *s, uint32_t *slot_idx, uint32_t *gen);	/* MKV_E_AGAIN */
+void		mkv_stage_slot_drop(struct mkv_stage *s, uint32_t slot_idx);			/* raises its generation */
+uint32_t	mkv_stage_slot_gen(const struct mkv_stage *s, uint32_t slot_idx);
 /* A slot given to a drive that died is quarantined with its buffers; freed by mkv_stage_release(). */
-void		mkv_slot_give(struct mkv_stage *s, uint32_t slot_idx, uint32_t drive, uint32_t epoch);
-void		mkv_slot_back(struct mkv_stage *s, uint32_t slot_idx);
+void		mkv_stage_slot_give(struct mkv_stage *s, uint32_t slot_idx, uint32_t drive, uint32_t epoch);
+void		mkv_stage_slot_back(struct mkv_stage *s, uint32_t slot_idx);
 
 /* Drive `drive` died: everything given to it under epochs <= epoch is quarantined; the caller forgets its handles. Returns units. */
 uint32_t	mkv_stage_quarantine(struct mkv_stage *s, uint32_t drive, uint32_t epoch);

@@ -154,14 +154,14 @@ do_take_slot(struct model *m)
 
 	for (unsigned i = 0; i < SLOTS; i++)
 		used += m->slot_used[i];
-	if (mkv_slot_take(m->s, &idx, &gen) != 0) {
+	if (mkv_stage_slot_take(m->s, &idx, &gen) != 0) {
 		assert_int_equal(used, SLOTS);
 		return;
 	}
 	assert_int_equal(m->slot_used[idx], 0);
 	assert_int_not_equal(gen, 0);
 	assert_int_not_equal(gen, m->slot_gen[idx]);	/* never the one it had before */
-	assert_int_equal(gen, mkv_slot_gen(m->s, idx));
+	assert_int_equal(gen, mkv_stage_slot_gen(m->s, idx));
 	m->slot_used[idx] = 1;
 	m->slot_gen[idx] = gen;
 	memset(mkv_stage_slot(m->s, idx), 1, MKV_STAGE_SLOT_BYTES);
@@ -177,7 +177,7 @@ do_step(struct model *m, struct rnd *r, unsigned i)
 
 	if (h->owner == MKV_OWNER_FRONT && rnd_below(r, 2)) {
 		if (slot)
-			mkv_slot_drop(m->s, h->buf.unit_idx);
+			mkv_stage_slot_drop(m->s, h->buf.unit_idx);
 		else {
 			struct mkv_buf b = h->buf;
 
@@ -192,13 +192,13 @@ do_step(struct model *m, struct rnd *r, unsigned i)
 		h->drive = rnd_below(r, DRIVES);
 		h->epoch = m->epoch;
 		if (slot)
-			mkv_slot_give(m->s, h->buf.unit_idx, h->drive, h->epoch);
+			mkv_stage_slot_give(m->s, h->buf.unit_idx, h->drive, h->epoch);
 		else
 			mkv_buf_give(m->s, h->buf, MKV_OWNER_FRONT, MKV_OWNER_DRIVE, h->drive, h->epoch);
 		h->owner = MKV_OWNER_DRIVE;
 	} else if (h->owner == MKV_OWNER_DRIVE || h->owner == MKV_OWNER_NIC) {
 		if (slot)
-			mkv_slot_back(m->s, h->buf.unit_idx);
+			mkv_stage_slot_back(m->s, h->buf.unit_idx);
 		else
 			mkv_buf_give(m->s, h->buf, h->owner, MKV_OWNER_FRONT, h->drive, h->epoch);
 		h->owner = MKV_OWNER_FRONT;
@@ -317,12 +317,12 @@ death_in_every_state(void **state)
 	for (unsigned i = 0; i < 4; i++)
 		assert_int_equal(mkv_buf_take(m.s, MKV_STAGE_UNIT, &b[i]), 0);
 	for (unsigned i = 0; i < 3; i++)
-		assert_int_equal(mkv_slot_take(m.s, &slot[i], &gen), 0);
+		assert_int_equal(mkv_stage_slot_take(m.s, &slot[i], &gen), 0);
 	mkv_buf_give(m.s, b[1], MKV_OWNER_FRONT, MKV_OWNER_DRIVE, 1, 10);
 	mkv_buf_give(m.s, b[2], MKV_OWNER_FRONT, MKV_OWNER_NIC, 0, 0);
 	mkv_buf_give(m.s, b[3], MKV_OWNER_FRONT, MKV_OWNER_DRIVE, 2, 11);
-	mkv_slot_give(m.s, slot[1], 1, 10);
-	mkv_slot_give(m.s, slot[2], 2, 11);
+	mkv_stage_slot_give(m.s, slot[1], 1, 10);
+	mkv_stage_slot_give(m.s, slot[2], 2, 11);
 	assert_int_equal(mkv_stage_quarantine(m.s, 2, 11), 1);
 	do_front_died(&m);
 	mkv_stage_stat(m.s, &st);
@@ -539,9 +539,9 @@ drop_slot_of_a_drive(void *arg)
 {
 	uint32_t idx, gen;
 
-	mkv_slot_take(arg, &idx, &gen);
-	mkv_slot_give(arg, idx, 1, 1);
-	mkv_slot_drop(arg, idx);
+	mkv_stage_slot_take(arg, &idx, &gen);
+	mkv_stage_slot_give(arg, idx, 1, 1);
+	mkv_stage_slot_drop(arg, idx);
 }
 
 static void

@@ -80,7 +80,7 @@ tx_gather(struct mkv_conn *c)
 }
 
 void
-mkv_conn_tx_start(struct mkv_conn *c)
+mkv_conn_tx_begin(struct mkv_conn *c)
 {
 	int n;
 

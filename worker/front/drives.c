@@ -43,7 +43,7 @@ mkv_dop_take(struct mkv_front *f, struct mkv_req *r)
 	struct mkv_dop *d;
 	uint32_t idx, gen;
 
-	if (!mkv_park_turn(&f->park_slots, r) || mkv_slot_take(f->stage, &idx, &gen) != 0) {
+	if (!mkv_park_turn(&f->park_slots, r) || mkv_stage_slot_take(f->stage, &idx, &gen) != 0) {
 		mkv_park(f, &f->park_slots, r);
 		return (NULL);
 	}
@@ -61,7 +61,7 @@ mkv_dop_take_spare(struct mkv_front *f, struct mkv_spare *s)
 	struct mkv_dop *d;
 	uint32_t idx, gen;
 
-	if (!mkv_list_empty(&f->park_slots.head) || mkv_slot_take(f->stage, &idx, &gen) != 0)
+	if (!mkv_list_empty(&f->park_slots.head) || mkv_stage_slot_take(f->stage, &idx, &gen) != 0)
 		return (NULL);
 	d = &f->dops[idx];
 	dop_init(d, gen);
@@ -97,7 +97,7 @@ void
 mkv_dop_drop(struct mkv_front *f, struct mkv_dop *d)
 {
 	MKV_ASSERT(d->state == DOP_OURS);
-	mkv_slot_drop(f->stage, dop_slot(f, d));
+	mkv_stage_slot_drop(f->stage, dop_slot(f, d));
 	dop_clear(d);
 	f->park_slots.wake = 1;
 }
@@ -105,7 +105,7 @@ mkv_dop_drop(struct mkv_front *f, struct mkv_dop *d)
 static void
 dop_give(struct mkv_front *f, struct mkv_dop *d)
 {
-	mkv_slot_give(f->stage, dop_slot(f, d), d->drive, d->epoch);
+	mkv_stage_slot_give(f->stage, dop_slot(f, d), d->drive, d->epoch);
 	for (unsigned i = 0; i < d->n_buf; i++)
 		mkv_buf_give(f->stage, d->buf[i], MKV_OWNER_FRONT, MKV_OWNER_DRIVE, d->drive, d->epoch);
 }
@@ -113,7 +113,7 @@ dop_give(struct mkv_front *f, struct mkv_dop *d)
 static void
 dop_back(struct mkv_front *f, struct mkv_dop *d)
 {
-	mkv_slot_back(f->stage, dop_slot(f, d));
+	mkv_stage_slot_back(f->stage, dop_slot(f, d));
 	for (unsigned i = 0; i < d->n_buf; i++)
 		mkv_buf_give(f->stage, d->buf[i], MKV_OWNER_DRIVE, MKV_OWNER_FRONT, d->drive, d->epoch);
 	mkv_list_remove(&d->link);

@@ -394,7 +394,7 @@ front_send(struct mkv_front *f)
 	struct mkv_list *l;
 
 	while ((l = mkv_list_pop(&f->tx_dirty)) != NULL)
-		mkv_conn_tx_start(MKV_CONTAINER_OF(l, struct mkv_conn, tx_link));
+		mkv_conn_tx_begin(MKV_CONTAINER_OF(l, struct mkv_conn, tx_link));
 }
 
 unsigned

@@ -261,7 +261,7 @@ enum mkv_take	mkv_chan_frame(struct mkv_conn *c, const struct mkv_hdr *h, const 
 /* conn_tx.c */
 void		mkv_conn_send(struct mkv_conn *c, struct mkv_out *o);	/* o->done comes later, never from inside */
 void		mkv_conn_sent(struct mkv_conn *c, int res);
-void		mkv_conn_tx_start(struct mkv_conn *c);
+void		mkv_conn_tx_begin(struct mkv_conn *c);
 void		mkv_conn_tx_drop(struct mkv_conn *c);			/* what is queued and not under way */
 void		mkv_conn_tx_fire(struct mkv_timer *t, uint64_t now_ns);
 /* session.c */

@@ -1,0 +1,204 @@
+/*
+ * libmemkv and the front of an RDMA device, both as they are, over the fake fabric: by DC and by RC. A TCP front beside it lists the rail and passes the
+ * connections that ask for it; both fronts are turned by one thread.
+ */
+#include "config.h"
+
+#include "tests/unit/front_both.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <memkv/memkv.h>
+
+#include "clients/lib/rail.h"
+#include "common/base/assert.h"
+#include "tests/lib/fakeverbs.h"
+
+#define SEC	1000000u
+#define K(s)	(s), strlen(s)
+#define VALUE	(1u << 20)
+#define THREADS	4u
+#define ROUNDS	40u
+
+static uint32_t num_dcis;				/* 0: by RC */
+
+static struct mkv_client *
+handle(const struct both *b, const char *transport)
+{
+	char servers[64], why[256] = "";
+	struct mkv_client_opts o = { .size = sizeof(o), .servers = servers, .transport = transport, .rdma_devices = "fake1", .connections = 1, .auth_key = BOTH_CRED };
+	struct mkv_client *c;
+
+	snprintf(servers, sizeof(servers), "127.0.0.1:%u", both_port(b));
+	mkv_client_verbs = fv_verbs();
+	if (mkv_client_open(&c, &o, why, sizeof(why)) != 0)
+		fail_msg("%s", why);
+	assert_int_equal(mkv_warm(c, 20 * SEC), 0);
+	return (c);
+}
+
+static void
+fill(uint8_t *p, size_t n, uint32_t seed)
+{
+	for (size_t i = 0; i < n; i++)
+		p[i] = (uint8_t)(seed = seed * 1664525u + 1013904223u, seed >> 24);
+}
+
+static void
+round_trip(struct mkv_client *c, const char *key, size_t n, uint32_t seed)
+{
+	struct mkv_object obj = { .size = sizeof(obj) };
+	uint8_t *value = malloc(n), *copy = calloc(1, n);
+
+	fill(value, n, seed);
+	assert_int_equal(mkv_put(c, K(key), value, n, NULL, 20 * SEC, NULL), 0);
+	assert_int_equal(mkv_get(c, K(key), copy, n, 20 * SEC, &obj), n);
+	assert_memory_equal(value, copy, n);
+	free(value);
+	free(copy);
+}
+
+static void
+values_go_both_ways(void **state)
+{
+	static const size_t sizes[] = { 1, 4096, 65537, VALUE, 3 * VALUE + 12345 };
+	struct both *b = both_open(num_dcis);
+	struct mkv_client *c;
+
+	(void)state;
+	c = handle(b, "rdma");
+	for (size_t i = 0; i < MKV_ARRAY_LEN(sizes); i++)
+		round_trip(c, "key", sizes[i], (uint32_t)i + 1);
+	assert_int_equal(both_count(b, MKV_M_front_channels), 1);
+	assert_int_equal(both_count(b, MKV_M_front_channels_dc), num_dcis != 0);
+	assert_int_equal(both_count(b, MKV_M_front_channels_broken_total), 0);
+	assert_int_equal(both_count(b, MKV_M_front_messages_stale_total), 0);
+	mkv_client_close(c);
+	both_close(b);
+}
+
+struct worker {
+	pthread_t	thread;
+	struct mkv_client *c;
+	unsigned	no, failed, wrong;
+};
+
+/* Errors may come where initiators are broken; bytes that are not those of the value never. */
+static void *
+work(void *arg)
+{
+	struct worker *w = arg;
+	uint8_t *value = malloc(VALUE), *copy = malloc(VALUE);
+	struct mkv_object obj = { .size = sizeof(obj) };
+	char key[16];
+
+	snprintf(key, sizeof(key), "w%u", w->no);
+	fill(value, VALUE, w->no);
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		size_t n = 1 + (i * 7919u + w->no * 104729u) % VALUE;
+		int64_t got;
+
+		if (mkv_put(w->c, K(key), value, n, NULL, 20 * SEC, NULL) != 0) {
+			w->failed++;
+			continue;
+		}
+		memset(copy, 0x5a, n);
+		got = mkv_get(w->c, K(key), copy, VALUE, 20 * SEC, &obj);
+		w->failed += got < 0;
+		w->wrong += got >= 0 && ((size_t)got != n || memcmp(copy, value, n) != 0);
+	}
+	free(value);
+	free(copy);
+	return (NULL);
+}
+
+static void
+workers(struct mkv_client *c, void (*meanwhile)(void), unsigned *failed)
+{
+	struct worker w[THREADS];
+
+	*failed = 0;
+	for (unsigned i = 0; i < THREADS; i++) {
+		w[i] = (struct worker){ .c = c, .no = i };
+		assert_int_equal(pthread_create(&w[i].thread, NULL, work, &w[i]), 0);
+	}
+	if (meanwhile != NULL)
+		meanwhile();
+	for (unsigned i = 0; i < THREADS; i++) {
+		pthread_join(w[i].thread, NULL);
+		assert_int_equal(w[i].wrong, 0);
+		*failed += w[i].failed;
+	}
+}
+
+/* More at once than initiators. */
+static void
+many_at_once(void **state)
+{
+	struct both *b = both_open(num_dcis);
+	struct mkv_client *c;
+	unsigned failed;
+
+	(void)state;
+	c = handle(b, "rdma");
+	workers(c, NULL, &failed);
+	assert_int_equal(failed, 0);
+	assert_int_equal(both_count(b, MKV_M_front_dci_resets_total), 0);
+	mkv_client_close(c);
+	both_close(b);
+}
+
+static void
+break_some(void)
+{
+	struct fv_wr w[FV_LOG];
+
+	for (unsigned i = 0; i < 60; i++) {
+		unsigned n = fv_log(w, FV_LOG);
+
+		(void)usleep(2000);
+		if (n > 0)
+			fv_qp_break(w[n - 1].qpn);
+	}
+}
+
+/* Queue pairs and initiators of both ends break in the middle: values are right or are not delivered, and after it all goes on. */
+static void
+ends_that_break(void **state)
+{
+	struct both *b = both_open(num_dcis);
+	struct mkv_client *c;
+	unsigned failed;
+
+	(void)state;
+	c = handle(b, "rdma");			/* the TCP front has drives of its own */
+	workers(c, break_some, &failed);
+	for (unsigned i = 0; i < 1000 && mkv_put(c, K("is it back"), "x", 1, NULL, SEC, NULL) != 0; i++)
+		(void)usleep(10000);
+	for (unsigned i = 0; i < 5; i++)
+		round_trip(c, "after", 100000 + i, i);
+	mkv_client_close(c);
+	both_close(b);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(values_go_both_ways),
+		cmocka_unit_test(many_at_once),
+		cmocka_unit_test(ends_that_break),
+	};
+	int failed = cmocka_run_group_tests_name("by RC", tests, NULL, NULL);
+
+	num_dcis = 3;
+	return (failed + cmocka_run_group_tests_name("by DC", tests, NULL, NULL));
+}

@@ -266,7 +266,6 @@ ctl_fall_over(struct rail *r, struct rail_slot *s)
 	client_count(rail_loop(r)->c, CC_control_fallovers_total, 1);
 	s->copy = NULL;
 	s->again_ns = UINT64_MAX;
-	copy_hdr(m)->flags |= MKV_WIRE_F_RESEND;
 	ctl_by_tether(r, m);
 }
 
@@ -312,6 +311,7 @@ mkv_ctl_send(struct rail *r, struct rail_slot *s, const struct mkv_hdr *h)
 	MKV_ASSERT(sizeof(*h) + h->body_bytes <= COPY_BYTES);
 	memcpy(m->buf, h, sizeof(*h) + h->body_bytes);
 	copy_hdr(m)->session_id = r->c->session_id;
+	copy_hdr(m)->flags &= (uint16_t)~MKV_WIRE_F_RESEND;	/* here it means this id, and parts have one, too */
 	if (k->by == MKV_WIRE_CONTROL_TCP) {
 		ctl_by_tether(r, m);
 		return;
@@ -335,6 +335,7 @@ mkv_ctl_again(struct rail *r, struct rail_slot *s)
 	if (s->tries++ == AGAIN_TIMES) {
 		if (r->ctl.heard_ns < s->sent_ns)
 			r->ctl.dumb_ns = MKV_MAX(r->ctl.dumb_ns, now + DUMB_NS);
+		copy_hdr(s->copy)->flags |= MKV_WIRE_F_RESEND;
 		ctl_fall_over(r, s);
 		return;
 	}

@@ -547,6 +547,7 @@ rail_frame(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 	if (c->rail == NULL)
 		return (-1);
 	c->f->tether_messages++;
+	MKV_ASSERT((q->flags & (MKV_WIRE_F_RESEND | MKV_WIRE_F_MORE)) != (MKV_WIRE_F_RESEND | MKV_WIRE_F_MORE));	/* a part is none that came before */
 	if (c->rail->broken)
 		return (rail_say_closed(c, q));
 	rail_push(c->rail, MKV_WIRE_CONTROL_TCP, q, sizeof(*q), body, q->body_bytes);

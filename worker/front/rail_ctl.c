@@ -139,8 +139,10 @@ ctl_msg_back(struct mkv_rail *r, struct ctl_msg *m)
 {
 	struct mkv_list *l;
 
-	if (m->ch != NULL)
+	if (m->ch != NULL) {
+		MKV_ASSERT(m->ch->msg_bytes >= m->bytes);
 		m->ch->msg_bytes -= m->bytes;
+	}
 	m->ch = NULL;
 	mkv_list_push_head(&r->ctl->free, &m->link);
 	if ((l = mkv_list_pop(&r->ctl->wait)) != NULL)
@@ -196,7 +198,6 @@ ctl_attach(struct mkv_chan *ch, const struct mkv_wire_attach *w)
 	struct mkv_chan **b;
 
 	ch->control = (uint8_t)w->control;
-	ch->msg_bytes = 0;
 	memset(&ch->window, 0, sizeof(ch->window));
 	mkv_answers_init(&ch->answers);
 	if (w->control != MKV_WIRE_CONTROL_UDP && !ch->dc)

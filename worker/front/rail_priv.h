@@ -119,7 +119,7 @@ struct mkv_chan {
 	struct mkv_list	wait;		/* rail.wait */
 	struct mkv_rdma_dct dct;	/* the client's target */
 	/* rail_ctl.c */
-	uint32_t	msg_bytes;	/* in datagrams that are kept */
+	uint32_t	msg_bytes;	/* in datagrams that are kept; those of a former channel's requests, too, until they are gone */
 	struct mkv_addr	peer;		/* where datagrams come from and go */
 	struct mkv_answers answers;
 	struct mkv_list	outs, dirty;	/* answers that leave by datagram with nothing to wait for; rail.ctl_dirty */

@@ -90,13 +90,31 @@ mkv_rails_live(struct rail *r, int up)
 
 /* ---- rails and their back-off ---- */
 
+/* A rail knows itself best: when the server told of it, it may not have been up. */
+static void
+rails_told_by_rail(struct conn *c, const uint8_t *rails, unsigned n)
+{
+	struct rail_known *k = &pool_of(c)->rail[c->rail_idx];
+	struct mkv_wire_rail w;
+
+	for (unsigned i = 0; i < n; i++) {
+		memcpy(&w, rails + i * sizeof(w), sizeof(w));
+		if (w.rail == k->wire.rail && w.state == 1)
+			k->wire = w;
+	}
+}
+
 void
 mkv_rails_told(struct conn *c, const void *rails, unsigned n)
 {
 	struct pool *p = pool_of(c);
 
-	if (p->n == p->n_plain || c->rail != NULL)
+	if (p->n == p->n_plain)
 		return;
+	if (c->rail != NULL) {
+		rails_told_by_rail(c, rails, n);
+		return;
+	}
 	p->told = 1;
 	p->n_rails = n;
 	for (unsigned i = 0; i < n; i++) {
@@ -232,6 +250,13 @@ mkv_rails_level(struct rail *r)
 		c->leaving = 1;
 }
 
+/* RDMA may be had of it: it can, or it was not up when the server told of it, and then what it can is not known. */
+static int
+rails_may(const struct rail_known *k)
+{
+	return ((k->wire.transports & MKV_FEATURE_RDMA_RC) != 0 || k->wire.state != 1);
+}
+
 /* The rail with the fewest connections that is not in its back-off; -1: none, *at_ns when. */
 static int
 rails_next(struct pool *p, uint64_t *at_ns)
@@ -243,7 +268,7 @@ rails_next(struct pool *p, uint64_t *at_ns)
 	for (unsigned i = 0; i < p->n_rails; i++) {
 		unsigned k = (p->next_rail + i) % p->n_rails;
 
-		if (!(p->rail[k].wire.transports & MKV_FEATURE_RDMA_RC))
+		if (!rails_may(&p->rail[k]))
 			continue;
 		if (p->rail[k].not_before_ns > p->srv->loop->now_ns) {
 			*at_ns = MKV_MIN(*at_ns, p->rail[k].not_before_ns);
@@ -353,7 +378,7 @@ static int
 rails_hope(const struct pool *p)
 {
 	for (unsigned i = 0; i < p->n_rails; i++)
-		if ((p->rail[i].wire.transports & MKV_FEATURE_RDMA_RC) && p->rail[i].backoff_ns < HOPELESS_NS)
+		if (rails_may(&p->rail[i]) && p->rail[i].backoff_ns < HOPELESS_NS)
 			return (1);
 	return (0);
 }

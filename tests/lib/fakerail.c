@@ -609,12 +609,16 @@ rail_list(struct fake *f, struct mkv_wire_rail *out)
 		d = rail_device();
 		memset(&out[i], 0, sizeof(out[i]));
 		out[i].rail = (uint16_t)(i + 1);
+		memcpy(out[i].device, RAIL_DEVICE, sizeof(RAIL_DEVICE));
+		if ((f->rail_down >> i & 1) != 0) {		/* not up yet: nothing but its name is known */
+			mkv_rdma_dev_close(&d);
+			continue;
+		}
 		out[i].state = 1;
 		out[i].transports = MKV_FEATURE_RDMA_RC | (f->rail_dc ? MKV_FEATURE_RDMA_DC : 0);
 		out[i].mtu = f->rail_mtu;
 		memcpy(out[i].gid, d->gid.raw, sizeof(out[i].gid));
 		memcpy(out[i].address, (const uint8_t[16]){ [10] = 0xff, [11] = 0xff, [12] = 127, [15] = 1 }, sizeof(out[i].address));
-		memcpy(out[i].device, RAIL_DEVICE, sizeof(RAIL_DEVICE));
 		mkv_rdma_dev_close(&d);
 	}
 	return (f->rails);

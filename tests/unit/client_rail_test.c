@@ -240,6 +240,31 @@ test_comes_back(void **state)
 	free(value);
 }
 
+/* A server whose rails come up after its TCP fronts, as they do at each start: the client has asked meanwhile, and the answer knew nothing of them. */
+static void
+test_comes_up_later(void **state)
+{
+	static const char *transport[] = { "auto", "rdma" };
+	uint8_t copy[5000], *value = fix_bytes(sizeof(copy), 9);
+	struct mkv_client *c;
+
+	(void)state;
+	for (unsigned i = 0; i < MKV_ARRAY_LEN(transport); i++) {
+		f.rail_down = 1;
+		c = client(transport[i]);
+		(void)mkv_warm(c, 10 * SEC);
+		if (i == 0)
+			round_trip(c, "k", value, copy, sizeof(copy));
+		else
+			assert_int_equal(mkv_put(c, K("k"), value, sizeof(copy), NULL, 20 * SEC, NULL), MKV_ERR_UNREACHABLE);
+		f.rail_down = 0;
+		until_rdma(c);
+		round_trip(c, "k", value, copy, sizeof(copy));
+		mkv_client_close(c);
+	}
+	free(value);
+}
+
 static unsigned long
 sessions_of_rail(struct mkv_client *c, unsigned rail)
 {
@@ -546,7 +571,7 @@ main(void)
 		T(test_values), T(test_regions), T(test_pieces), T(test_too_many_pieces),
 		T(test_server_without_rails), T(test_rail_is_down), T(test_attach_is_refused), T(test_attach_is_not_answered),
 		T(test_attach_is_not_what_was_asked_for), T(test_path_does_not_work),
-		cmocka_unit_test_setup_teardown(test_no_device, setup_absent, teardown), T(test_exact), T(test_comes_back), T(test_rails_share_again),
+		cmocka_unit_test_setup_teardown(test_no_device, setup_absent, teardown), T(test_exact), T(test_comes_back), T(test_comes_up_later), T(test_rails_share_again),
 		T(test_queue_pair_breaks), T(test_tether_ends), T(test_lies), T(test_wrong_bytes),
 		T(test_deadline_cancel), T(test_deadline_fence), T(test_write_on_its_way), T(test_breaks_in_the_quiet), T(test_cancel), T(test_close), T(test_port_and_device),
 	};

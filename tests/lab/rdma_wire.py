@@ -65,6 +65,9 @@ class Peer:
     def register(self, off, n):
         self.address, self.rkey = map(int, self.ask("register", off, n))
 
+    def connect(self, end, far, timer=12):
+        self.ask("connect", end, far[2], far[3], far[9].hex(), far[4], far[6], far[7], timer)
+
     def deregister(self):
         self.ask("deregister")
 
@@ -99,7 +102,7 @@ class Session(Wire):
             self.channel -= 1
             h, far = self.ask_attach(numbers)
         assert h.status == 0, h.status
-        self.peer.ask("connect", end, far[2], far[3], far[9].hex(), far[4], far[6], far[7], timer)
+        self.peer.connect(end, far, timer)
         if receives:
             self.peer.ask("receives", end, receives)
         return Channel(self, end, far)

@@ -16,6 +16,11 @@ if os.environ.get("LAB") != "1":
 collect_ignore_glob = [] if os.environ.get("LAB_NICS") else ["test_doctor.py", "test_r*.py"]
 
 
+def pytest_configure(config):
+    for name, when in (("over_rdma", ""), ("over_rdma_full", " with ./check --full")):
+        config.addinivalue_line("markers", f"{name}: in the lab it runs over RDMA as well{when} (tests/lib/transport.py)")
+
+
 @pytest.fixture
 def blank_drives():
     for i in range(len(lab.DRIVES)):

@@ -12,10 +12,8 @@ import time
 import lab
 import mkv
 from harness import Server
+from transport import ADDRESSES, KEY, NICS
 
-NICS = os.environ.get("LAB_NICS", "").split()
-ADDRESSES = os.environ.get("LAB_ADDRESSES", "").split()
-KEY = "5a" * 32                         # a test key
 POISON = 0xA5
 GUARD = 4096
 

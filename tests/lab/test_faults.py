@@ -7,12 +7,15 @@ import os
 import tempfile
 import time
 
+import pytest
+
 import lab
 import mkv
 from harness import MIB, Load, content, unmount
 from test_d_life import ctl, drive, fill, states, wait_states
 from test_drives import memkv, set_up
 
+pytestmark = pytest.mark.over_rdma_full
 SETS = ["server.crash_limit=1000", "server.backoff_max=200ms"]
 
 
@@ -78,6 +81,7 @@ def come_back(s, i):
     wait_states(s, {i: "online"}, timeout=90)
 
 
+@pytest.mark.over_rdma
 def test_every_io_fails(blank_drives, mapped, servers):
     m = mapped(0)
     s, bad = serve(servers, m, blank_drives)
@@ -111,6 +115,7 @@ def test_one_place_fails(blank_drives, mapped, servers):
     assert s.stop() == 0
 
 
+@pytest.mark.over_rdma
 def test_io_hangs(blank_drives, mapped, servers):
     m = mapped(0)
     s, bad = serve(servers, m, blank_drives, more=["drive.io_timeout=3s", "drive.drain_timeout=2s"])

@@ -2,6 +2,8 @@
 import ctypes as C
 import os
 
+import transport
+
 STAGE = os.environ.get("MEMKV_STAGE")
 
 SEC = 1_000_000
@@ -80,8 +82,8 @@ class Client:
     """One handle. Every call takes a deadline in seconds and raises Miss for anything but success."""
 
     def __init__(self, servers, **opts):
-        o = ClientOpts(size=C.sizeof(ClientOpts), servers=servers.encode(), transport=b"tcp")
-        for k, v in opts.items():
+        o = ClientOpts(size=C.sizeof(ClientOpts), servers=servers.encode())
+        for k, v in (transport.client_options() | opts).items():
             setattr(o, k, v.encode() if isinstance(v, str) else v)
         self.p = C.c_void_p()
         why = C.create_string_buffer(512)

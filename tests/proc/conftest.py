@@ -9,6 +9,11 @@ sys.path.insert(0, os.path.dirname(__file__))
 from harness import Server  # noqa: E402
 
 
+def pytest_configure(config):
+    for name, when in (("over_rdma", ""), ("over_rdma_full", " with ./check --full")):
+        config.addinivalue_line("markers", f"{name}: in the lab it runs over RDMA as well{when} (tests/lib/transport.py)")
+
+
 @pytest.fixture
 def server_factory():
     """Servers that the test starts; all are ended afterwards, and their data removed."""

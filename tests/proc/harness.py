@@ -17,6 +17,8 @@ import time
 import urllib.request
 from datetime import datetime
 
+import transport
+
 STAGE = os.environ.get("MEMKV_STAGE", "")
 MEMKV = os.path.join(STAGE, "bin", "memkv")
 MEMKVCTL = os.path.join(STAGE, "bin", "memkvctl")
@@ -93,7 +95,7 @@ class Server:
         args = self.wrap + [MEMKV, "start", "--ready-fd", str(w)]
         if self.config:
             args += ["--config", self.config]
-        for s in self.sets:
+        for s in transport.server_sets(self.sets):
             args += ["--set", s]
         env = {k: v for k, v in os.environ.items() if not k.startswith("MEMKV_") or k == "MEMKV_STAGE"}
         env.update(self.env)
@@ -113,6 +115,10 @@ class Server:
         assert line.startswith("ready "), line
         self.addr, self.admin, self.control = m["data"], m["admin"], m["control"]
         self.port = int(self.addr.rsplit(":", 1)[1])
+        end = time.monotonic() + timeout
+        while transport.OVER_RDMA and not transport.rails_are_up(self.status_rows()):
+            assert time.monotonic() < end, self.log_tail()
+            time.sleep(0.1)
         return self
 
     def exit_status(self, timeout):
@@ -262,7 +268,7 @@ def cli(*args, server=None, stdin=None, timeout=120):
     argv = [MEMKV, *args]
     if server is not None:
         argv += ["--servers", server.addr]
-    env = {k: v for k, v in os.environ.items() if not k.startswith("MEMKV_") or k == "MEMKV_STAGE"}
+    env = {k: v for k, v in os.environ.items() if not k.startswith("MEMKV_") or k == "MEMKV_STAGE"} | transport.environment()
     return subprocess.run(argv, input=stdin, capture_output=True, timeout=timeout, env=env)
 
 

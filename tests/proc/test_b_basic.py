@@ -10,7 +10,7 @@ import mkv
 from harness import FULL, MIB, Server, cli, content
 
 SIZES = [0, 1, 4095, 4096, 65535, 65536, 65537, 4 * MIB, 4 * MIB + 1, 64 * MIB]
-MODES = [("file", 1, ""), ("file", 5, ""), ("memory", 1, ""), ("memory", 5, ""), ("file", 1, "threads"), ("file", 5, "threads")]
+MODES = [("file", 1, ""), pytest.param("file", 5, "", marks=pytest.mark.over_rdma_full), pytest.param("memory", 1, "", marks=pytest.mark.over_rdma), ("memory", 5, ""), ("file", 1, "threads"), ("file", 5, "threads")]
 
 
 def key_of(size):
@@ -129,6 +129,7 @@ def test_direct_mode_on_loop_devices(tmp_path, drives):
             check_odd_key_and_ranges(c)
 
 
+@pytest.mark.over_rdma
 def test_overwrite_if_absent_ttl(server_factory):
     import time
     s = server_factory()
@@ -150,6 +151,7 @@ def test_overwrite_if_absent_ttl(server_factory):
         assert e.value.reason == 3
 
 
+@pytest.mark.over_rdma
 def test_lists(server_factory):
     s = server_factory(drives=3, drive_bytes="128MiB")
     keys = [f"chain/{i}".encode() for i in range(4096)]
@@ -185,6 +187,7 @@ def test_full_pool_evicts(server_factory):
         assert s.metric_sum("memkv_drive_evicted_total") >= lost
 
 
+@pytest.mark.over_rdma_full
 def test_command_line(server_factory, tmp_path):
     s = server_factory()
     f = tmp_path / "v"
@@ -209,6 +212,7 @@ def test_command_line(server_factory, tmp_path):
     assert cli("get", "p", "--deadline", "500ms", server=s).returncode == 4
 
 
+@pytest.mark.over_rdma_full
 def test_wrong_key_is_refused(server_factory):
     s = server_factory(sets=["network.auth_key=" + "ab" * 32])
     with mkv.Client(s.addr, auth_key="ab" * 32) as c:

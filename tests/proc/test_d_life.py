@@ -196,6 +196,7 @@ def test_away_over_a_restart_of_the_server(five):
     assert 60 < hits < 200
 
 
+@pytest.mark.over_rdma_full
 def test_drives_come_and_go_under_load(five):
     life = Life(five)
     life.go_on()
@@ -362,6 +363,7 @@ def test_drained_drive_empties_and_goes(server_factory):
     assert read_all(s, 150, versions=(3,))[0] == 150
 
 
+@pytest.mark.over_rdma_full
 def test_stopped_process_is_replaced(five):
     life = Life(five)
     life.go_on()

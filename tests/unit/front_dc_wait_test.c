@@ -1,5 +1,5 @@
 /*
- * A front's DC while initiators are short: what becomes of messages that wait for one.
+ * A front's DC while initiators are short: what becomes of messages that wait for one, and how many receives a client may keep.
  */
 #include "config.h"
 
@@ -117,12 +117,68 @@ many_that_wait_are_cancelled(void **state)
 	closed(t);
 }
 
+/* Receives are shared: who has been granted two of them, since its messages go by the tether, keeps no more of them by sending here all the same. */
+static void
+receives_are_kept_as_granted(void **state)
+{
+	struct t *t = opened(8);
+
+	(void)state;
+	t_detach(t);
+	t_qp(t);
+	assert_int_equal(t_ask_control(t, 2, MKV_WIRE_CONTROL_TCP, 0), 0);
+	t_connect(t, (const void *)t->c.f.body);
+	t->channel = 2;
+	t_keys(t);
+	t_drives(t, 1);
+	for (unsigned i = 0; i < CHAN_CREDITS_MORE + CHAN_RECEIVES_OVER; i++)
+		(void)t_ask_get(t, "k", 0, 100000, 1000, 1000);
+	t_pump(t);
+	assert_int_equal(M(channels_broken_total), 0);
+	(void)t_ask_get(t, "k", 0, 100000, 1000, 1000);
+	t_pump(t);
+	assert_int_equal(M(channels_broken_total), 1);
+	t_drives(t, 0);
+	t_assert_broken(t);
+	closed(t);
+}
+
+/* What is given back counts no more. */
+static void
+receives_come_back(void **state)
+{
+	struct t *t = opened(4);
+
+	(void)state;
+	for (unsigned i = 0; i < 3 * CHAN_HELD_MAX; i++) {
+		uint64_t get;
+
+		assert_int_equal(t_put(t, "k", 0, 1000, 1000), 0);
+		assert_int_equal(t_get(t, "k", 0, 100000, 1000, 1000), 1000);
+		assert_int_equal(t_get(t, "nothing", 0, 100000, 1000, 1000), MKV_E_MISS);
+		t_drives(t, 1);
+		get = t_ask_get(t, "k", 0, 100000, 1000, 1000);
+		t_pump(t);
+		(void)t_cancel(t, get);
+		t_expect(t, get, MKV_E_CANCELLED);
+		assert_non_null(t_next(t));
+		t_drives(t, 0);
+	}
+	assert_int_equal(M(channels_broken_total), 0);
+	for (unsigned i = 0; i < 1000 && chan_of(MKV_CONTAINER_OF(t->r.f->conn_used.next, struct mkv_conn, link))->n_rx != 0; i++)
+		t_pump(t);
+	assert_int_equal(chan_of(MKV_CONTAINER_OF(t->r.f->conn_used.next, struct mkv_conn, link))->n_rx, 0);
+	closed(t);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_message_that_waits_is_cancelled),
 		cmocka_unit_test(many_that_wait_are_cancelled),
+		cmocka_unit_test(receives_are_kept_as_granted),
+		cmocka_unit_test(receives_come_back),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -257,14 +257,22 @@ held_free(struct mkv_rail *rail, struct chan_held *m)
 	mkv_list_push_tail(&rail->held_free, &m->link);
 }
 
+void
+chan_rx_back(struct mkv_chan *ch, struct mkv_rdma_rx *rx)
+{
+	MKV_ASSERT(ch->n_rx > 0);
+	ch->n_rx--;
+	mkv_rdma_rx_back(ch->rail->hub, rx);
+}
+
 /* Nobody needs its bytes. */
 static void
-held_back(struct mkv_rail *rail, const struct chan_held *m)
+held_back(struct mkv_chan *ch, const struct chan_held *m)
 {
 	if (m->rx != NULL)
-		mkv_rdma_rx_back(rail->hub, m->rx);
+		chan_rx_back(ch, m->rx);
 	if (m->msg != NULL)
-		ctl_msg_back(rail, m->msg);
+		ctl_msg_back(ch->rail, m->msg);
 }
 
 static void
@@ -275,7 +283,7 @@ chan_drop_held(struct mkv_chan *ch)
 	while ((l = mkv_list_pop(&ch->held)) != NULL) {
 		struct chan_held *m = MKV_CONTAINER_OF(l, struct chan_held, link);
 
-		held_back(ch->rail, m);
+		held_back(ch, m);
 		held_free(ch->rail, m);
 	}
 	ch->n_held = 0;
@@ -546,6 +554,7 @@ attach(struct mkv_req *r, struct mkv_chan *ch, const struct mkv_wire_attach *w)
 	ch->number = w->channel;
 	ch->credits = (uint16_t)credits;
 	ch->counter_in = ch->counter_out = 0;
+	ch->n_rx = 0;
 	/* What goes another way needs no receive; a PING by the queue pair proves the path in any case. */
 	ch->receives = (uint16_t)((w->control == MKV_WIRE_CONTROL_RDMA ? credits : 0) + CHAN_CREDITS_MORE);
 	if ((!dc && (e = line_open(ch, sends)) != 0) || (e = attach_keys(ch)) != 0 || (e = dc ? dc_attach(ch, w) : attach_connect(ch, w)) != 0) {
@@ -644,7 +653,7 @@ message_dispatch(struct mkv_chan *ch, const struct chan_held *m)
 	enum mkv_take t;
 
 	if (m->over) {
-		held_back(ch->rail, m);
+		held_back(ch, m);
 		return (1);
 	}
 	/* The stream may be in the middle of a frame of its own. */
@@ -663,7 +672,7 @@ message_dispatch(struct mkv_chan *ch, const struct chan_held *m)
 		line_rest(remote.line);
 	if (t == MKV_TAKE_HOLD)
 		return (0);
-	held_back(ch->rail, &(struct chan_held){ .rx = remote.rx, .msg = remote.msg });
+	held_back(ch, &(struct chan_held){ .rx = remote.rx, .msg = remote.msg });
 	if (t == MKV_TAKE_BREAK)
 		chan_refuse(ch, MKV_M_front_bad_frames_total, "a message that its request does not allow");
 	return (1);
@@ -694,7 +703,7 @@ chan_hold(struct mkv_chan *ch, const struct chan_held *m)
 	struct mkv_list *l;
 
 	if (ch->n_held == CHAN_HELD_MAX) {
-		held_back(ch->rail, m);
+		held_back(ch, m);
 		chan_refuse(ch, MKV_M_front_bad_frames_total, "more messages than were granted");
 		return;
 	}
@@ -710,7 +719,7 @@ chan_take(struct mkv_chan *ch, struct chan_held *m)
 	const struct mkv_hdr *h = held_hdr(m);
 
 	if (!message_may(h->op)) {
-		held_back(ch->rail, m);
+		held_back(ch, m);
 		chan_refuse(ch, MKV_M_front_bad_frames_total, mkv_err_name(MKV_E_PROTO));
 		return;
 	}
@@ -741,11 +750,16 @@ chan_message(struct mkv_chan *ch, struct mkv_rdma_rx *rx)
 		mkv_rdma_rx_back(ch->rail->hub, rx);
 		return;
 	}
-	if ((e = message_check(ch, rx)) == 0) {
+	if ((e = message_check(ch, rx)) == 0 && ch->n_rx < ch->receives + CHAN_RECEIVES_OVER) {
+		ch->n_rx++;
 		chan_take(ch, &m);
 		return;
 	}
 	mkv_rdma_rx_back(ch->rail->hub, rx);
+	if (e == 0) {
+		chan_refuse(ch, MKV_M_front_bad_frames_total, "more messages than were granted");
+		return;
+	}
 	/* Anybody can send to a target what is no message of this client: he suffers nothing by it. */
 	if (ch->dc)
 		mkv_metric_add(ch->rail->f->m, message_fault(e), 0, 1);
@@ -813,19 +827,6 @@ mkv_chan_take_segs(struct mkv_conn *c, struct mkv_wire_in *in)
 	return (0);
 }
 
-/*
- * By DC an answer to CANCEL alone says nothing of the request: its own may come by another initiator. So it has one, in front of CANCEL's; without it the client
- * would have to fence. No room for it: that.
- */
-static void
-held_say_cancelled(const struct chan_held *m, const struct mkv_req *cancel)
-{
-	const struct mkv_hdr *h = held_hdr(m);
-
-	if (cancel->line != NULL && m->carrier == MKV_WIRE_CONTROL_RDMA)
-		(void)line_word(cancel->line, h->op, h->request_id, 0, MKV_E_CANCELLED, MKV_REASON_NONE);
-}
-
 /* A message of it that waits is dropped: its client hears that the request is over, and its memory may serve something else. */
 void
 mkv_chan_cancelled(struct mkv_req *cancel, uint64_t id)
@@ -842,7 +843,7 @@ mkv_chan_cancelled(struct mkv_req *cancel, uint64_t id)
 			continue;
 		m->over = 1;				/* its turn may be now: we may have been called from there */
 		if (!said)
-			held_say_cancelled(m, cancel);
+			dc_say_cancelled(m, cancel);
 		said = 1;
 	}
 	ctl_over(ch, id);

@@ -338,6 +338,19 @@ mkv_chan_lease(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body)
 	return (e);
 }
 
+/*
+ * By DC an answer to CANCEL alone says nothing of the request: its own may come by another initiator. So it has one, in front of CANCEL's; without it the client
+ * would have to fence. No room for it: that.
+ */
+void
+dc_say_cancelled(const struct chan_held *m, const struct mkv_req *cancel)
+{
+	const struct mkv_hdr *h = held_hdr(m);
+
+	if (cancel->line != NULL && m->carrier == MKV_WIRE_CONTROL_RDMA)
+		(void)line_word(cancel->line, h->op, h->request_id, 0, MKV_E_CANCELLED, MKV_REASON_NONE);
+}
+
 /* ---- Errors ---------------------------------------------------------------------------------------------------------------- */
 
 /* The client hears by another line how its request ended. 0: it will not. */

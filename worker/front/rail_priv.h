@@ -25,6 +25,7 @@
 #define CHAN_CREDITS_MIN	4u
 #define CHAN_CREDITS_MORE	2u		/* a CANCEL and a PING get through when all others are out */
 #define CHAN_HELD_MAX		(CHAN_CREDITS_MAX + CHAN_CREDITS_MORE)
+#define CHAN_RECEIVES_OVER	4u		/* a put's may come back a moment after its answer has left */
 #define CHAN_MSG_BYTES_MAX	65536u		/* datagrams of a session whose requests are not done with them */
 #define RAIL_POLL_BATCH		64u
 
@@ -103,6 +104,7 @@ struct mkv_chan {
 	uint16_t	number;		/* on the wire; of the last one while NONE */
 	uint16_t	credits;
 	uint16_t	receives;	/* set aside for its messages */
+	uint16_t	n_rx;		/* that its messages have */
 	uint32_t	n_held;
 	struct mkv_conn	*c;		/* while it is not NONE */
 	struct mkv_rail	*rail;
@@ -188,6 +190,7 @@ held_hdr(const struct chan_held *m)
 /* rail.c */
 void		line_init(struct mkv_line *line, struct mkv_rail *r, uint32_t sends);
 void		chan_message(struct mkv_chan *ch, struct mkv_rdma_rx *rx);	/* by RDMA; takes rx */
+void		chan_rx_back(struct mkv_chan *ch, struct mkv_rdma_rx *rx);	/* of a message of it */
 void		chan_take(struct mkv_chan *ch, struct chan_held *m);		/* a message that is whole and signed: done, or held */
 void		chan_break(struct mkv_chan *ch, const char *why);
 /* rail_dc.c */
@@ -199,6 +202,7 @@ int		rail_dc_is_due(const struct mkv_rail *r);		/* 1: there is something for rai
 int		dc_can(const struct mkv_rail *r, const struct mkv_wire_attach *w);
 int		dc_attach(struct mkv_chan *ch, const struct mkv_wire_attach *w);	/* 0; MKV_E_PEER, MKV_E_UNREACHABLE, MKV_E_NOMEM, MKV_E_SYSTEM */
 void		dc_break_lines(struct mkv_chan *ch);
+void		dc_say_cancelled(const struct chan_held *m, const struct mkv_req *cancel);	/* the answer of one that waits */
 void		line_rest(struct mkv_line *line);			/* goes back soon, if nothing of it is left */
 /* rail_xfer.c */
 void		xfer_done(struct mkv_rdma_qp *qp, void *cookie, int status);

@@ -115,12 +115,24 @@ out_end(struct mkv_out *o, int res)
 	o->done(o, res);		/* touch nothing of o after */
 }
 
+/* Of a message of r. One of a channel that there is no more counts for none. */
+static void
+req_rx_back(const struct mkv_req *r, struct mkv_rdma_rx *rx)
+{
+	struct mkv_chan *ch = r->c != NULL ? chan_of(r->c) : NULL;
+
+	if (ch != NULL && ch->number == r->channel)
+		chan_rx_back(ch, rx);
+	else
+		mkv_rdma_rx_back(r->f->rail->hub, rx);
+}
+
 /* The last word of a request: it needs its segments no more, and the credit that its message had is about to be the client's again. */
 void
 mkv_chan_req_done(struct mkv_req *r)
 {
 	if (r->remote.rx != NULL)
-		mkv_rdma_rx_back(r->f->rail->hub, r->remote.rx);
+		req_rx_back(r, r->remote.rx);
 	if (r->remote.msg != NULL)
 		ctl_msg_back(r->f->rail, r->remote.msg);
 	memset(&r->remote, 0, sizeof(r->remote));
@@ -130,7 +142,7 @@ void
 mkv_chan_part_done(struct mkv_part *p)
 {
 	if (p->remote.rx != NULL)
-		mkv_rdma_rx_back(p->req->f->rail->hub, p->remote.rx);
+		req_rx_back(p->req, p->remote.rx);
 	if (p->remote.msg != NULL)
 		ctl_msg_back(p->req->f->rail, p->remote.msg);
 	memset(&p->remote, 0, sizeof(p->remote));

@@ -1,5 +1,5 @@
 /*
- * A front's DC while initiators are short: what becomes of messages that wait for one, and how many receives a client may keep.
+ * A front's DC while initiators are short or fail: what becomes of messages that wait for one, what CANCEL hears, and how many receives a client may keep.
  */
 #include "config.h"
 
@@ -117,6 +117,40 @@ many_that_wait_are_cancelled(void **state)
 	closed(t);
 }
 
+/* CANCEL has joined the initiator that is about to fail: it is answered all the same, after what it was for. A client has room for few of them. */
+static void
+an_error_is_told_to_cancel_too(void **state)
+{
+	struct t *t = opened(4);
+	_Alignas(8) uint8_t body[4000];
+	struct mkv_wire_seg s = { .addr = (uintptr_t)t->mem, .bytes = 1000, .rkey = 0xdeadbeef };
+	struct mkv_wire_cancel w = { 0 };
+	uint64_t cancel;
+	struct t_msg *m;
+	size_t b;
+
+	(void)state;
+	assert_int_equal(t_put(t, "k", 0, 1000, 1000), 0);
+	b = rig_get_body(body, "k", 1, 0, 1000);
+	memcpy(body + b, &s, sizeof(s));
+	w.request_id = t_send(t, MKV_WIRE_GET, MKV_WIRE_F_REMOTE, 0, body, b + sizeof(s), 0);
+	mkv_rdma_hub_flush(t->u.hub);
+	fv_hold(1);
+	t_pump(t);
+	assert_int_equal(fv_held(), 2);			/* its piece and its answer */
+	cancel = t_send(t, MKV_WIRE_CANCEL, 0, 0, &w, sizeof(w), 0);
+	mkv_rdma_hub_flush(t->u.hub);
+	fv_hold(0);
+	m = t_next(t);
+	assert_non_null(m);
+	assert_int_equal(m->h.request_id, w.request_id);
+	assert_int_equal(m->h.reason, MKV_REASON_NIC_REFUSED);
+	m = t_next(t);
+	assert_non_null(m);
+	assert_int_equal(m->h.request_id, cancel);
+	closed(t);
+}
+
 /* Receives are shared: who has been granted two of them, since its messages go by the tether, keeps no more of them by sending here all the same. */
 static void
 receives_are_kept_as_granted(void **state)
@@ -177,6 +211,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_message_that_waits_is_cancelled),
 		cmocka_unit_test(many_that_wait_are_cancelled),
+		cmocka_unit_test(an_error_is_told_to_cancel_too),
 		cmocka_unit_test(receives_are_kept_as_granted),
 		cmocka_unit_test(receives_come_back),
 	};

@@ -384,7 +384,7 @@ dc_end_requests(struct mkv_line *line, enum mkv_rdma_fault fault)
 		if (r->line != line)
 			continue;
 		/* Without a receive there is nothing to tell it by, and all in front of that message has arrived. */
-		if (r->op != MKV_WIRE_CANCEL && r->op != MKV_WIRE_PING && fault != MKV_RDMA_FAULT_RNR && !chan_tell(ch, r, reason))
+		if (fault != MKV_RDMA_FAULT_RNR && !chan_tell(ch, r, reason))
 			untold |= r->op == MKV_WIRE_GET && reason != MKV_REASON_NIC_REFUSED;
 		line_leave(r);
 		if (!r->ending)

@@ -396,11 +396,11 @@ ctl_measure(struct rail *r, uint64_t id)
 	k->srtt_ns = k->srtt_ns == 0 ? ns : (7 * k->srtt_ns + ns) / 8;
 }
 
-/* The far end has lost the way to our memory; what our own NIC refused costs that request alone. */
+/* The channel is there no more, says the answer to one of its requests; with a reason (DC) it is that request alone that was lost. */
 static int
-ctl_is_closed(const struct mkv_hdr *h)
+ctl_is_closed(struct rail *r, const struct mkv_hdr *h)
 {
-	return (h->status == (uint16_t)-MKV_E_CLOSED && h->reason != MKV_REASON_NIC_REFUSED);
+	return (h->status == (uint16_t)-MKV_E_CLOSED && h->reason == MKV_REASON_NONE && mkv_rail_slot(r, h->request_id) != NULL);
 }
 
 static void
@@ -419,7 +419,7 @@ ctl_take(struct rail *r, const uint8_t *buf, uint32_t bytes)
 	client_count(l->c, CC_datagrams_received_total, 1);
 	r->ctl.heard_ns = l->now_ns;
 	ctl_measure(r, h->request_id);
-	if (ctl_is_closed(h))
+	if (ctl_is_closed(r, h))
 		e = MKV_E_CLOSED;
 	else
 		e = mkv_rail_answer(r, h, (const uint8_t *)(h + 1));
@@ -476,7 +476,7 @@ mkv_ctl_tether_frame(struct conn *c, const struct mkv_hdr *h, const uint8_t *bod
 	if (!*taken || r->state != RAIL_LIVE)
 		return (0);				/* of a channel that is given up */
 	as_channel.credits = 0;				/* the tether's */
-	if (ctl_is_closed(h)) {
+	if (ctl_is_closed(r, h)) {
 		mkv_rail_trouble(r, MKV_E_CLOSED, "the server has lost the queue pair");
 		return (0);
 	}

@@ -317,7 +317,7 @@ ctl_lost(struct mkv_chan *ch, struct mkv_out *o)
 	o->hdr.payload_bytes = 0;
 	o->pay_bytes = 0;
 	o->hdr.status = (uint16_t)-MKV_E_CLOSED;
-	o->hdr.reason = MKV_REASON_NONE;
+	o->hdr.reason = ch->state == CHAN_OPEN ? MKV_REASON_PATH : MKV_REASON_NONE;	/* DC: an initiator alone */
 	if (ch->state == CHAN_OPEN)
 		ctl_keep(ch, o);
 	ctl_tether_out(ch, o);

@@ -1,5 +1,5 @@
 /*
- * libmemkv and the front of an RDMA device, both as they are, over the fake fabric: by DC and by RC. A TCP front beside it lists the rail and passes the
+ * libmemkv and the front of an RDMA device, both as they are, over the fake fabric: by DC and by RC, with each carrier of messages. A TCP front beside it lists the rail and passes the
  * connections that ask for it; both fronts are turned by one thread.
  */
 #include "config.h"
@@ -29,12 +29,14 @@
 #define ROUNDS	40u
 
 static uint32_t num_dcis;				/* 0: by RC */
+static const char *control;				/* rdma_control */
 
 static struct mkv_client *
 handle(const struct both *b, const char *transport)
 {
 	char servers[64], why[256] = "";
-	struct mkv_client_opts o = { .size = sizeof(o), .servers = servers, .transport = transport, .rdma_devices = "fake1", .connections = 1, .auth_key = BOTH_CRED };
+	struct mkv_client_opts o = { .size = sizeof(o), .servers = servers, .transport = transport, .rdma_devices = "fake1", .connections = 1, .auth_key = BOTH_CRED,
+		.rdma_control = control };
 	struct mkv_client *c;
 
 	snprintf(servers, sizeof(servers), "127.0.0.1:%u", both_port(b));
@@ -81,6 +83,7 @@ values_go_both_ways(void **state)
 	assert_int_equal(both_count(b, MKV_M_front_channels_dc), num_dcis != 0);
 	assert_int_equal(both_count(b, MKV_M_front_channels_broken_total), 0);
 	assert_int_equal(both_count(b, MKV_M_front_messages_stale_total), 0);
+	assert_true((both_count(b, MKV_M_front_datagrams_received_total) != 0) == (strcmp(control, "udp") == 0));
 	mkv_client_close(c);
 	both_close(b);
 }
@@ -197,8 +200,16 @@ main(void)
 		cmocka_unit_test(many_at_once),
 		cmocka_unit_test(ends_that_break),
 	};
-	int failed = cmocka_run_group_tests_name("by RC", tests, NULL, NULL);
+	static const char *const controls[] = { "rdma", "udp", "tcp" };
+	int failed = 0;
 
-	num_dcis = 3;
-	return (failed + cmocka_run_group_tests_name("by DC", tests, NULL, NULL));
+	for (unsigned i = 0; i < 6; i++) {
+		char name[32];
+
+		num_dcis = i % 2 * 3;
+		control = controls[i / 2];
+		snprintf(name, sizeof(name), "by %s, control by %s", num_dcis != 0 ? "DC" : "RC", control);
+		failed += cmocka_run_group_tests_name(name, tests, NULL, NULL);
+	}
+	return (failed);
 }

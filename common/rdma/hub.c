@@ -240,6 +240,16 @@ mkv_rdma_hub_failed(struct mkv_rdma_hub *h, uint32_t qpn)
 		qp_break(qp, MKV_RDMA_FAULT_OTHER, "the device ended it: the far end did what it may not, or the device failed", 1);
 }
 
+int
+mkv_rdma_hub_alarm(struct mkv_rdma_hub *h, uint32_t recvs)
+{
+	struct ibv_srq_attr a = { .srq_limit = recvs };
+
+	MKV_CHECK_OBJ(h, HUB_MAGIC);
+	MKV_ASSERT(recvs < h->conf.recvs);
+	return (h->v->modify_srq(h->srq, &a, IBV_SRQ_LIMIT) == 0 ? 0 : MKV_E_UNSUPPORTED);
+}
+
 /* The completion queue does not work any more: nothing would come back. */
 static void
 hub_break_all(struct mkv_rdma_hub *h)

@@ -46,6 +46,8 @@ void		mkv_rdma_hub_flush(struct mkv_rdma_hub *h);
  * did what it may not. Any number: one that is not of an RC queue pair of ours is nothing.
  */
 void		mkv_rdma_hub_failed(struct mkv_rdma_hub *h, uint32_t qpn);
+/* Have the device say once (MKV_RDMA_EV_SRQ_LIMIT) that fewer receives than these are posted. 0; MKV_E_UNSUPPORTED. */
+int		mkv_rdma_hub_alarm(struct mkv_rdma_hub *h, uint32_t recvs);
 /* A receive that a callback kept (or got) may be used for the next. */
 void		mkv_rdma_rx_back(struct mkv_rdma_hub *h, struct mkv_rdma_rx *rx);
 const struct mkv_rdma_count *mkv_rdma_hub_count(const struct mkv_rdma_hub *h);

@@ -746,9 +746,14 @@ v_create_srq(struct ibv_pd *pd, struct ibv_srq_init_attr *a)
 static int
 v_modify_srq(struct ibv_srq *srq, struct ibv_srq_attr *a, int mask)
 {
-	(void)srq;
-	(void)a;
-	return (mask == IBV_SRQ_LIMIT ? 0 : EINVAL);
+	struct fv_srq *s = MKV_CONTAINER_OF(srq, struct fv_srq, srq);
+
+	if (mask != IBV_SRQ_LIMIT || a->srq_limit >= s->cap)
+		return (EINVAL);
+	pthread_mutex_lock(&fv_mutex);
+	s->limit = a->srq_limit;
+	fv_leave();
+	return (0);
 }
 
 static int

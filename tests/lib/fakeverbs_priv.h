@@ -51,6 +51,7 @@ struct fv_srq {
 	struct ibv_recv_wr *wr;
 	struct ibv_sge	*sge;
 	unsigned	head, n, cap, users;
+	unsigned	limit;		/* said once when fewer are posted; 0: not */
 };
 struct fv_ah {
 	struct ibv_ah	ah;

@@ -230,6 +230,19 @@ run_one_sided(struct fv_qp *q, struct fv_qp *far, struct fv_send *s)
 	return (FATE_DONE);
 }
 
+static void
+srq_look(struct fv_srq *srq)
+{
+	struct fv_ctx *c = MKV_CONTAINER_OF(srq->srq.context, struct fv_ctx, c);
+	struct ibv_async_event e = { .event_type = IBV_EVENT_SRQ_LIMIT_REACHED, .element = { .srq = &srq->srq } };
+
+	if (srq->n >= srq->limit)
+		return;
+	srq->limit = 0;
+	if (write(c->async_w, &e, sizeof(e)) != sizeof(e))
+		FV_DIE("too many events");
+}
+
 static enum fate
 run_message(struct fv_qp *q, struct fv_qp *far, struct fv_send *s)
 {
@@ -246,6 +259,7 @@ run_message(struct fv_qp *q, struct fv_qp *far, struct fv_send *s)
 	wc.wr_id = srq->wr[srq->head].wr_id;
 	srq->head = (srq->head + 1) % srq->cap;
 	srq->n--;
+	srq_look(srq);
 	if (s->bytes > g->length) {
 		wc.status = IBV_WC_LOC_QP_OP_ERR;
 		wc.opcode = (enum ibv_wc_opcode)0x77;

@@ -5,6 +5,7 @@
 #include "config.h"
 
 #include "tests/unit/front_rail_up.h"
+#include "worker/front/rail_priv.h"
 
 /* ---- Tests ----------------------------------------------------------------------------------------------------------------- */
 
@@ -531,6 +532,25 @@ a_port_that_goes_down_is_told(void **state)
 	free(t);
 }
 
+/* Counted, and asked for again by the next look at the gauges. */
+static void
+few_receives_are_counted(void **state)
+{
+	struct t *t = calloc(1, sizeof(*t));
+
+	(void)state;
+	t_open(t);
+	assert_true(t->rail->alarm_set);
+	fv_event(0, IBV_EVENT_SRQ_LIMIT_REACHED, 0);
+	assert_int_equal(mkv_rail_event(t->rail), 0);
+	assert_int_equal(mkv_metric_get(t->r.m, MKV_M_front_receives_low_total, 0), 1);
+	assert_false(t->rail->alarm_set);
+	mkv_rail_gauges(t->rail);
+	assert_true(t->rail->alarm_set);
+	t_close(t);
+	free(t);
+}
+
 int
 main(void)
 {
@@ -549,7 +569,7 @@ main(void)
 		cmocka_unit_test(messages_that_break_the_rules),
 		cmocka_unit_test(segments_that_make_no_sense),
 		cmocka_unit_test(keys_that_are_not_the_clients),
-		cmocka_unit_test(more_than_was_granted),
+		cmocka_unit_test(more_than_was_granted), cmocka_unit_test(few_receives_are_counted),
 		cmocka_unit_test(a_port_that_goes_down_is_told),
 	};
 

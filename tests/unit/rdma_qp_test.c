@@ -555,6 +555,36 @@ whatever_fails_leaves_nothing(void **state)
 	up_none(&a, &b);
 }
 
+/* Said once, when fewer are left than asked for; then only after it was asked for again. */
+static void
+few_receives_raise_an_alarm(void **state)
+{
+	struct up a, b;
+
+	(void)state;
+	up_both(&a, &b);
+	up_pair(&a, &b);
+	assert_int_equal(mkv_rdma_hub_alarm(b.hub, 4), 0);
+	b.keep = UP_RECVS - 3;
+	for (unsigned i = 0; i < UP_RECVS - 3; i++) {
+		assert_int_equal(mkv_rdma_dev_event(b.dev, NULL), MKV_RDMA_EV_NONE);
+		up_say(&a, "kept", 5, 0);
+		up_turn(&a, &b);
+	}
+	assert_int_equal(mkv_rdma_dev_event(b.dev, NULL), MKV_RDMA_EV_SRQ_LIMIT);
+	up_say(&a, "not kept", 9, 0);
+	up_turn(&a, &b);
+	assert_int_equal(mkv_rdma_dev_event(b.dev, NULL), MKV_RDMA_EV_NONE);
+	assert_int_equal(mkv_rdma_hub_alarm(b.hub, 4), 0);
+	up_say(&a, "not kept", 9, 0);
+	up_turn(&a, &b);
+	assert_int_equal(mkv_rdma_dev_event(b.dev, NULL), MKV_RDMA_EV_SRQ_LIMIT);
+	while (b.n_kept > 0)
+		mkv_rdma_rx_back(b.hub, b.kept[--b.n_kept]);
+	up_end(&a, &b);
+	up_none(&a, &b);
+}
+
 int
 main(void)
 {
@@ -567,6 +597,7 @@ main(void)
 		cmocka_unit_test(messages_have_a_limit_of_their_own),
 		cmocka_unit_test(receives_are_kept_and_given_back),
 		cmocka_unit_test(a_receive_is_given_back_once),
+		cmocka_unit_test(few_receives_raise_an_alarm),
 		cmocka_unit_test(who_sleeps_is_woken),
 		cmocka_unit_test(callbacks_may_post),
 		cmocka_unit_test(the_numbers_fit),

@@ -1,5 +1,5 @@
 /*
- * memkv-front, loop thread: RDMA behind a session. What the rest of the front calls; rail.c and rail_xfer.c are behind it, or rail_none.c in a build without.
+ * memkv-front, loop thread: RDMA behind a session. What the rest of the front calls; rail_dev.c, rail.c and rail_xfer.c are behind it, or rail_none.c in a build without.
  *
  * A rail is the front's device, one a process, made by main.c before the jail. A channel is what a session has beside its connection, the tether, which
  * serves whatever comes by it as any connection does. Requests that come by the channel are the same requests; what differs is where payload

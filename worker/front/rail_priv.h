@@ -1,5 +1,5 @@
 /*
- * Inside the rail: rail.c (device, ATTACH, messages in), rail_dc.c (what is DC's: pool, target, leases) and rail_xfer.c (pieces, answers out, completions).
+ * Inside the rail: rail_dev.c (the device), rail.c (ATTACH, messages in), rail_dc.c (what is DC's: pool, target, leases) and rail_xfer.c (pieces, answers out, completions).
  * One loop thread.
  */
 #ifndef MKV_WORKER_FRONT_RAIL_PRIV_H
@@ -158,7 +158,7 @@ struct mkv_rail {
 	struct mkv_rdma_mem *sink_mem;
 	uint32_t	recvs, credits_all, credits_left, sends_all, sends_left;
 	uint32_t	n_open;
-	int		up;
+	int		up, alarm_set;	/* of the receives that are left */
 	struct mkv_rdma_count told;
 };
 
@@ -187,6 +187,8 @@ held_hdr(const struct chan_held *m)
 	return (m->msg != NULL ? (const struct mkv_hdr *)(const void *)m->msg->u.buf : (const struct mkv_hdr *)(const void *)m->rx->buf);
 }
 
+/* rail_dev.c */
+void		rail_alarm(struct mkv_rail *r);			/* set again, if it has rung */
 /* rail.c */
 void		line_init(struct mkv_line *line, struct mkv_rail *r, uint32_t sends);
 void		chan_message(struct mkv_chan *ch, struct mkv_rdma_rx *rx);	/* by RDMA; takes rx */

@@ -394,9 +394,8 @@ ctl_ack(struct mkv_chan *ch, const struct mkv_req *r)
 	ctl_say(ch, r->carrier, &h, NULL);
 }
 
-/* It may have been done: the client asks anew, by another number. */
-static void
-ctl_say_again(struct mkv_chan *ch, uint8_t carrier, const struct mkv_hdr *q)
+static struct mkv_hdr
+ctl_end_of(const struct mkv_hdr *q, int status)
 {
 	struct mkv_hdr h = *q;
 
@@ -404,9 +403,27 @@ ctl_say_again(struct mkv_chan *ch, uint8_t carrier, const struct mkv_hdr *q)
 	h.body_bytes = 0;
 	h.payload_bytes = 0;
 	h.deadline_us = 0;
-	h.status = (uint16_t)-MKV_E_RETRY;
+	h.status = (uint16_t)-status;
 	h.reason = MKV_REASON_NONE;
+	return (h);
+}
+
+/* It may have been done: the client asks anew, by another number. */
+static void
+ctl_say_again(struct mkv_chan *ch, uint8_t carrier, const struct mkv_hdr *q)
+{
+	const struct mkv_hdr h = ctl_end_of(q, MKV_E_RETRY);
+
 	ctl_say(ch, carrier, &h, NULL);
+}
+
+void
+ctl_say_cancelled(struct mkv_chan *ch, const struct chan_held *m)
+{
+	const struct mkv_hdr h = ctl_end_of(held_hdr(m), MKV_E_CANCELLED);
+
+	mkv_answers_keep(&ch->answers, &ch->rail->ctl->answers, h.request_id, &h, NULL);
+	ctl_say(ch, m->carrier, &h, NULL);
 }
 
 /* Its answer is to leave by the tether, also what of it waits for its data. */

@@ -346,8 +346,13 @@ void
 dc_say_cancelled(const struct chan_held *m, const struct mkv_req *cancel)
 {
 	const struct mkv_hdr *h = held_hdr(m);
+	struct mkv_chan *ch = chan_of(cancel->c);
 
-	if (cancel->line != NULL && m->carrier == MKV_WIRE_CONTROL_RDMA)
+	if (!ch->dc)
+		return;
+	if (m->carrier != MKV_WIRE_CONTROL_RDMA)
+		ctl_say_cancelled(ch, m);
+	else if (cancel->line != NULL)
 		(void)line_word(cancel->line, h->op, h->request_id, 0, MKV_E_CANCELLED, MKV_REASON_NONE);
 }
 

@@ -105,7 +105,7 @@ def allowed(op, status, reason):
     if op == "get" and status == mkv.MISS:
         return reason in (mkv.REASON_NEVER, 6, 7, 9)        # 6 drive offline, 7 timed out, 9 server down
     if status == mkv.UNREACHABLE:
-        return op == "put"
+        return op == "put" or transport.OVER_RDMA           # transport `rdma` is loud: there is a server again, and no rail of it yet
     return status in (mkv.RETRY, mkv.BUSY, mkv.TIMEOUT)
 
 

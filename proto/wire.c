@@ -67,7 +67,7 @@ mkv_wire_hdr_check(const struct mkv_hdr *h, int is_reply, int in_session)
 int
 mkv_wire_control_ok(const struct mkv_wire_attach *a)
 {
-	return (a->control <= MKV_WIRE_CONTROL_TCP && (a->udp_port != 0) == (a->control == MKV_WIRE_CONTROL_UDP));
+	return (mkv_wire_carrier(a) <= MKV_WIRE_CONTROL_TCP && (a->udp_port != 0) == (mkv_wire_carrier(a) == MKV_WIRE_CONTROL_UDP));
 }
 
 const void *

@@ -27,7 +27,8 @@
  * Control (mkv_wire_attach.control). Messages of a channel may go by datagrams or by the tether instead, payload goes by its queue pair all the same; a message by
  * the tether that belongs to the channel has REMOTE and counts among the tether's. Such an answer leaves when a READ behind its WRITEs has come back. Datagrams have the
  * channel's keys; counters of a channel with datagrams have no order (window of 1,024). A client sends a request again until it is answered: same id, new counter, RESEND;
- * at last by the tether, where its answer then comes. Only requests of one message and one answer go by datagram.
+ * at last by the tether, where its answer then comes. Only requests of one message and one answer go by datagram. Where both ends have said LOOSE the client may
+ * close the tether at any time: the session goes on, all that it hears are the channel's messages, and it ends when none has come for 60 s.
  */
 #ifndef MKV_PROTO_WIRE_H
 #define MKV_PROTO_WIRE_H
@@ -149,6 +150,7 @@ enum {					/* mkv_wire_attach.control. Payload goes by the queue pair in any cas
 	MKV_WIRE_CONTROL_RDMA	= 0,	/* SEND on the queue pair; DC: to the target */
 	MKV_WIRE_CONTROL_UDP	= 1,	/* datagrams */
 	MKV_WIRE_CONTROL_TCP	= 2,	/* the tether */
+	MKV_WIRE_CONTROL_LOOSE	= 0x8000, /* beside UDP, by DC: the client is going to close the tether, and the session goes on without */
 };
 
 struct mkv_wire_attach {		/* ATTACH, both directions */
@@ -163,7 +165,7 @@ struct mkv_wire_attach {		/* ATTACH, both directions */
 	uint8_t		gid[16];
 	uint16_t	lid;
 	uint16_t	credits;	/* reply: requests without an answer on this channel */
-	uint16_t	control;	/* MKV_WIRE_CONTROL_*: what carries the channel's messages; the same in both directions */
+	uint16_t	control;	/* MKV_WIRE_CONTROL_*: what carries the channel's messages, and LOOSE; the same in both directions */
 	uint16_t	udp_port;	/* datagrams: where the sender's come from, on the address of its end of the tether; else 0 */
 };
 _Static_assert(sizeof(struct mkv_wire_attach) == 56 && offsetof(struct mkv_wire_attach, udp_port) == 54, "attach");
@@ -284,6 +286,12 @@ int	mkv_wire_hdr_check(const struct mkv_hdr *h, int is_reply, int in_session);
 
 /* 1: an ATTACH names a carrier of messages that there is, and a port with datagrams and with nothing else. */
 int	mkv_wire_control_ok(const struct mkv_wire_attach *a);
+/* The carrier alone, without LOOSE. */
+static inline unsigned
+mkv_wire_carrier(const struct mkv_wire_attach *a)
+{
+	return (a->control & ~(unsigned)MKV_WIRE_CONTROL_LOOSE);
+}
 
 /* Cursor over a body: bounds-checked takes; NULL / 0 when it does not fit (foreign bytes). */
 struct mkv_wire_in {

@@ -62,6 +62,7 @@ struct t {
 
 static struct t *now;
 static uint32_t t_num_dcis;			/* 0: payload goes by RC */
+static uint16_t t_loose;			/* MKV_WIRE_CONTROL_LOOSE: ATTACH says that the tether will be closed */
 
 static inline void
 t_recv(struct mkv_rdma_qp *qp, struct mkv_rdma_rx *rx)
@@ -236,7 +237,7 @@ static inline void
 t_attach(struct t *t)
 {
 	struct mkv_rdma_qp_conf q = { .sends = UP_SENDS, .send_bytes = MKV_WIRE_RDMA_BYTES, .remote_read = 1, .remote_write = 1, .ops = &t_ops };
-	struct mkv_wire_attach w = { .transport = MKV_FEATURE_RDMA_RC, .channel = 1, .recv_bytes = UP_RECV_BYTES, .control = t->control };
+	struct mkv_wire_attach w = { .transport = MKV_FEATURE_RDMA_RC, .channel = 1, .recv_bytes = UP_RECV_BYTES, .control = t->control | t_loose };
 	const struct mkv_wire_attach *a = (const void *)t->c.f.body;
 	struct mkv_rdma_peer p = { 0 };
 	struct up *u = &t->u;
@@ -260,7 +261,7 @@ t_attach(struct t *t)
 	rig_send(&t->c, MKV_WIRE_ATTACH, 0, 0, &w, sizeof(w), NULL, 0);
 	assert_int_equal(rig_recv(&t->c, RIG_PATIENCE_MS), 1);
 	assert_int_equal(t->c.f.hdr.status, 0);
-	assert_int_equal(a->control, t->control);
+	assert_int_equal(a->control, t->control | t_loose);
 	assert_true((a->udp_port != 0) == (t->control == MKV_WIRE_CONTROL_UDP));
 	if (t->udp >= 0)
 		mkv_addr_set_port(&t->server, a->udp_port);

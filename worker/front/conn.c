@@ -6,6 +6,7 @@
  *
  * Invariants: no byte of a body is looked at before its MAC fits; payload is received only into buffers that are FRONT's (or a reserved arena run);
  * a connection in CONN_CLOSING is freed when recv and send have ended, never before, since they write to memory that others would get.
+ * CONN_LOOSE: a client of DC with datagrams may close its socket and keep its session (docs/internals/rdma.md, Without a tether); what belonged to the stream goes.
  * What can fail: the client (closed, counted), nothing else.
  */
 #include "config.h"
@@ -14,6 +15,7 @@
 
 #include <inttypes.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "common/base/assert.h"
 #include "common/base/crc.h"
@@ -22,10 +24,17 @@
 
 static void	conn_rx_fire(struct mkv_timer *t, uint64_t now_ns);
 
+/* Reads or may still read. */
+static int
+conn_reads(const struct mkv_conn *c)
+{
+	return (c->state == CONN_HELLO || c->state == CONN_CONNECT || c->state == CONN_OPEN);
+}
+
 int
 mkv_conn_alive(const struct mkv_conn *c)
 {
-	return (c->state == CONN_HELLO || c->state == CONN_CONNECT || c->state == CONN_OPEN);
+	return (conn_reads(c) || c->state == CONN_LOOSE);
 }
 
 static void
@@ -33,6 +42,7 @@ conn_reset(struct mkv_conn *c)
 {
 	c->rx = RX_HDR;
 	c->kicked = 0;
+	c->loose = 0;
 	c->rx_head = c->rx_tail = 0;
 	c->rx_req = NULL;
 	c->rx_part = NULL;
@@ -83,7 +93,8 @@ conn_try_free(struct mkv_conn *c)
 	if (c->state != CONN_CLOSING || c->rx_busy || c->tx_busy || !mkv_chan_gone(c))
 		return;
 	MKV_ASSERT(mkv_list_empty(&c->reqs) && mkv_list_empty(&c->txq) && mkv_list_empty(&c->tx_flight));
-	c->tr->close(c);
+	if (c->fd >= 0)
+		c->tr->close(c);
 	if (c->s.id != 0) {
 		f->n_sessions--;
 		mkv_metric_add(f->m, MKV_M_front_sessions_closed_total, 0, 1);
@@ -97,6 +108,7 @@ conn_try_free(struct mkv_conn *c)
 	mkv_list_push_tail(&f->conn_free, &c->link);
 	f->n_conns--;
 	f->n_crowded -= c->crowded;
+	f->n_loose -= c->loose;
 }
 
 /* The payload that was on its way will not come. Its request, for the caller to run; NULL if there is none. */
@@ -123,7 +135,7 @@ mkv_conn_close(struct mkv_conn *c)
 	MKV_CHECK_OBJ(c, CONN_MAGIC);
 	if (c->state == CONN_CLOSING || c->state == CONN_FREE)
 		return;
-	if (c->state == CONN_OPEN)
+	if (c->state == CONN_OPEN || c->state == CONN_LOOSE)
 		mkv_log(MKV_EV_SESSION_CLOSED, "session=%" PRIx64, c->s.id);
 	c->state = CONN_CLOSING;
 	mkv_timer_disarm(f->timers, &c->rx_timer);
@@ -140,6 +152,78 @@ mkv_conn_close(struct mkv_conn *c)
 	}
 	/* The caller may still be at work with c: the turn frees it. */
 	mkv_conn_kick(c);
+}
+
+/* ---- Without a socket ------------------------------------------------------------------------------------------------------ */
+
+/* The buffer's own pages: no stream writes there any more, and the next one finds zeroes. */
+static void
+conn_give_buffer(struct mkv_conn *c)
+{
+	const uintptr_t page = 4096, from = MKV_ALIGN_UP((uintptr_t)c->rx_buf, page), to = ((uintptr_t)c->rx_buf + CONN_RX_BYTES) & ~(page - 1);
+
+	(void)madvise((void *)from, to - from, MADV_DONTNEED);	/* refused: it stays */
+}
+
+/* recv and send have ended. */
+static void
+conn_shed(struct mkv_conn *c)
+{
+	if (c->state != CONN_LOOSE || c->rx_busy || c->tx_busy || c->fd < 0)
+		return;
+	c->tr->close(c);
+	mkv_mac_destroy(&c->s.mac_in);
+	mkv_mac_destroy(&c->s.mac_out);
+	conn_give_buffer(c);
+}
+
+/* What came by the stream ends with it; what came by the channel goes on, and is answered there. */
+static void
+conn_loosen(struct mkv_conn *c)
+{
+	struct mkv_front *f = c->f;
+
+	c->state = CONN_LOOSE;
+	c->loose = 1;
+	f->n_loose++;
+	mkv_timer_disarm(f->timers, &c->tx_timer);
+	mkv_timer_arm(f->timers, &c->rx_timer, mkv_now_ns() + f->conf.loose_ns);
+	c->tr->stop(c);
+	if (!c->rx_busy)
+		(void)conn_drop_payload(c);
+	mkv_conn_tx_drop(c);
+	MKV_LIST_FOREACH_SAFE(it, tmp, &c->reqs) {
+		struct mkv_req *r = MKV_CONTAINER_OF(it, struct mkv_req, link);
+
+		if (r->channel != 0)
+			continue;
+		mkv_list_remove(it);
+		c->n_reqs--;
+		mkv_req_orphan(r);
+	}
+	mkv_conn_kick(c);
+}
+
+void
+mkv_conn_lost(struct mkv_conn *c)
+{
+	if (c->state == CONN_OPEN && !c->f->stopping && mkv_chan_is_loose(c))
+		conn_loosen(c);
+	else if (c->state != CONN_LOOSE)
+		mkv_conn_close(c);
+}
+
+static void
+conn_loose_fire(struct mkv_conn *c, uint64_t now_ns)
+{
+	uint64_t until_ns = mkv_chan_heard_ns(c) + c->f->conf.loose_ns;
+
+	if (until_ns > now_ns) {
+		mkv_timer_arm(c->f->timers, &c->rx_timer, until_ns);
+		return;
+	}
+	mkv_metric_add(c->f->m, MKV_M_front_sessions_loose_expired_total, 0, 1);
+	mkv_conn_close(c);
 }
 
 static void
@@ -168,6 +252,10 @@ conn_rx_fire(struct mkv_timer *t, uint64_t now_ns)
 	struct mkv_conn *c = MKV_CONTAINER_OF(t, struct mkv_conn, rx_timer);
 
 	MKV_CHECK_OBJ(c, CONN_MAGIC);
+	if (c->state == CONN_LOOSE) {
+		conn_loose_fire(c, now_ns);
+		return;
+	}
 	if (c->state == CONN_OPEN && c->rx == RX_HDR && c->rx_head == c->rx_tail && (c->n_reqs != 0 || c->tx_busy || mkv_chan_heard(c))) {
 		/* Silent because it waits for us, or speaks by its channel. */
 		mkv_timer_arm(c->f->timers, t, now_ns + c->f->conf.idle_ns);
@@ -321,7 +409,7 @@ conn_frame(struct mkv_conn *c)
 		return (conn_handshake(c, body));
 	mkv_timer_disarm(c->f->timers, &c->rx_timer);
 	t = (c->hdr.flags & MKV_WIRE_F_REMOTE) ? mkv_chan_frame(c, &c->hdr, body) : mkv_req_dispatch(c, &c->hdr, body);
-	if (!mkv_conn_alive(c))
+	if (!conn_reads(c))
 		return (MKV_NEXT_DONE);
 	switch (t) {
 	case MKV_TAKE_HOLD:
@@ -442,7 +530,10 @@ mkv_conn_run(struct mkv_conn *c)
 
 	MKV_CHECK_OBJ(c, CONN_MAGIC);
 	mkv_chan_run(c);
-	while (nxt == MKV_NEXT_AGAIN && mkv_conn_alive(c) && !c->rx_busy) {
+	if (c->state == CONN_LOOSE && !mkv_chan_is_loose(c))
+		mkv_conn_close(c);		/* its channel broke */
+	conn_shed(c);
+	while (nxt == MKV_NEXT_AGAIN && conn_reads(c) && !c->rx_busy) {
 		switch ((enum mkv_rx_state)c->rx) {
 		case RX_HDR:		nxt = conn_header(c); break;
 		case RX_BODY:		nxt = conn_body(c); break;
@@ -459,22 +550,23 @@ void
 mkv_conn_received(struct mkv_conn *c, int res)
 {
 	c->rx_busy = 0;
-	if (!mkv_conn_alive(c)) {
+	if (!conn_reads(c)) {
 		struct mkv_req *r = conn_drop_payload(c);
 
 		if (r != NULL)
 			mkv_req_run(r);
+		conn_shed(c);
 		conn_try_free(c);
 		return;
 	}
 	if (res <= 0) {
-		mkv_conn_close(c);
+		mkv_conn_lost(c);
 		return;
 	}
 	switch ((enum mkv_rx_state)c->rx) {
 	case RX_PAYLOAD:
 		if ((uint32_t)res != c->pay_ask) {
-			mkv_conn_close(c);	/* end of the stream in the middle */
+			mkv_conn_lost(c);	/* end of the stream in the middle */
 			return;
 		}
 		conn_crc(c, c->pay_to, c->pay_ask);

@@ -19,7 +19,7 @@ mkv_conn_send(struct mkv_conn *c, struct mkv_out *o)
 {
 	MKV_CHECK_OBJ(c, CONN_MAGIC);
 	MKV_ASSERT(!o->busy);
-	MKV_ASSERT(c->state != CONN_CLOSING && c->state != CONN_FREE);
+	MKV_ASSERT(c->state != CONN_CLOSING && c->state != CONN_FREE && c->state != CONN_LOOSE);
 	o->busy = 1;
 	mkv_list_push_tail(&c->txq, &o->link);
 	if (!c->tx_busy && mkv_list_empty(&c->tx_link))
@@ -84,7 +84,7 @@ mkv_conn_tx_begin(struct mkv_conn *c)
 {
 	int n;
 
-	if (c->tx_busy || c->state == CONN_CLOSING || c->state == CONN_FREE)
+	if (c->tx_busy || c->state == CONN_CLOSING || c->state == CONN_FREE || c->state == CONN_LOOSE)
 		return;
 	n = tx_gather(c);
 	if (n < 0)
@@ -122,8 +122,8 @@ mkv_conn_sent(struct mkv_conn *c, int res)
 	mkv_timer_disarm(c->f->timers, &c->tx_timer);
 	tx_end(&c->tx_flight, res < 0 ? res : 0);
 	if (res < 0)
-		mkv_conn_close(c);
-	if (c->state == CONN_CLOSING)
+		mkv_conn_lost(c);
+	if (c->state == CONN_CLOSING || c->state == CONN_LOOSE)
 		mkv_conn_kick(c);
 	else if (!mkv_list_empty(&c->txq) && mkv_list_empty(&c->tx_link))
 		mkv_list_push_tail(&c->f->tx_dirty, &c->tx_link);

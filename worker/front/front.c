@@ -127,6 +127,8 @@ mkv_front_create(struct mkv_front **out, const struct mkv_front_conf *conf, stru
 		return (MKV_E_NOMEM);
 	f->magic = FRONT_MAGIC;
 	f->conf = *conf;
+	if (f->conf.loose_ns == 0)
+		f->conf.loose_ns = MKV_FRONT_LOOSE_NS;
 	f->q = q;
 	f->timers = timers;
 	f->stage = stage;
@@ -440,6 +442,7 @@ mkv_front_gauges(struct mkv_front *f)
 		parked++;
 	mkv_metric_set(f->m, MKV_M_front_connections, 0, f->n_conns);
 	mkv_metric_set(f->m, MKV_M_front_sessions, 0, f->n_sessions);
+	mkv_metric_set(f->m, MKV_M_front_sessions_loose, 0, f->n_loose);
 	mkv_metric_set(f->m, MKV_M_front_in_flight, 0, f->n_reqs);
 	mkv_metric_set(f->m, MKV_M_front_parked, 0, parked);
 	mkv_metric_set(f->m, MKV_M_front_stage_bytes, 0, st.total_bytes);

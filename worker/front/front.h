@@ -23,6 +23,8 @@ struct mkv_wire_rail;
 #define MKV_FRONT_LISTENERS_MAX	8u
 #define MKV_FRONT_KEYS_MAX	16u
 
+#define MKV_FRONT_LOOSE_NS	(60 * 1000000000ull)
+
 struct mkv_front;
 
 struct mkv_front_conf {
@@ -36,6 +38,7 @@ struct mkv_front_conf {
 	uint32_t	requests_max;		/* of all sessions */
 	uint32_t	part_bytes;		/* extent: power of two, MKV_EXTENT_MIN..MKV_EXTENT_MAX */
 	uint64_t	handshake_ns, idle_ns;
+	uint64_t	loose_ns;		/* a session without a connection ends after so long without a message; 0: MKV_FRONT_LOOSE_NS */
 	uint64_t	stall_ns;		/* for the next piece of a frame; 0: its deadline is the limit */
 	int		accepted;		/* storage.durability: accepted */
 	int		memory_mode;		/* drives are arenas */

@@ -36,6 +36,7 @@ enum mkv_conn_state {
 	CONN_HELLO,		/* the client's first frame moves it on */
 	CONN_CONNECT,		/* its second */
 	CONN_OPEN,
+	CONN_LOOSE,		/* its client has closed the socket, its channel lives on: 60 s of silence, or what breaks the channel, moves it on */
 	CONN_LAST,		/* a last answer leaves, nothing is read: its end moves it on */
 	CONN_CLOSING,		/* the ends of recv and send move it on */
 };
@@ -75,6 +76,7 @@ struct mkv_conn {
 	uint8_t		state, rx;
 	uint8_t		loopback, rx_busy, tx_busy, kicked;
 	uint8_t		crowded;		/* one too many: it is told so and closed */
+	uint8_t		loose;			/* has been in CONN_LOOSE */
 	struct mkv_list	link;			/* free or used connections */
 	struct mkv_list	run_link;		/* front.run */
 	struct mkv_list	tx_link;		/* front.tx_dirty */
@@ -108,6 +110,12 @@ struct mkv_conn {
 		struct mkv_wire_connect connect;
 	} hs;
 };
+
+/*
+ * What a session without a socket keeps here (its channel and two MACs beside it: rail_priv.h). Its receive buffer goes back to the kernel but for the ends that share
+ * a page with the neighbours'.
+ */
+_Static_assert(sizeof(struct mkv_conn) <= 6144, "a session is small");
 
 /* One request to a drive. Its index is that of its control slot, so there are as many as slots. */
 enum mkv_dop_state {
@@ -210,7 +218,7 @@ struct mkv_front {
 	struct mkv_req	*reqs;
 	struct mkv_dop	*dops;
 	uint32_t	n_slots, n_conns, n_reqs;	/* n_conns, n_reqs: in use */
-	uint32_t	n_crowded;			/* of n_conns */
+	uint32_t	n_crowded, n_loose;		/* of n_conns */
 	struct mkv_list	conn_free, conn_used, req_free;
 	struct mkv_req	**req_hash;
 	uint32_t	req_hash_mask;
@@ -255,7 +263,8 @@ void		mkv_conn_kick(struct mkv_conn *c);			/* look at the held frame again in th
 void		mkv_conn_run(struct mkv_conn *c);
 void		mkv_conn_payload(struct mkv_conn *c);			/* rx_part has its buffers */
 void		mkv_conn_discard(struct mkv_conn *c);			/* the waiting payload is not wanted any more */
-int		mkv_conn_alive(const struct mkv_conn *c);		/* reads or may still read */
+void		mkv_conn_lost(struct mkv_conn *c);			/* its socket is worth nothing any more: the end, or CONN_LOOSE */
+int		mkv_conn_alive(const struct mkv_conn *c);		/* its requests are at work, and somebody may hear their answers */
 /* rail_ctl.c: a frame of the stream whose payload goes by the session's channel */
 enum mkv_take	mkv_chan_frame(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body);
 /* conn_tx.c */

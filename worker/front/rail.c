@@ -104,6 +104,7 @@ chan_break(struct mkv_chan *ch, const char *why)
 		xfer_break(ch->line);
 	chan_end_requests(ch);
 	mkv_list_push_tail(&ch->rail->broken, &ch->broken);
+	mkv_conn_kick(ch->c);			/* without a tether there is nothing left of the session */
 }
 
 static void
@@ -206,6 +207,20 @@ mkv_chan_heard(struct mkv_conn *c)
 	return (heard);
 }
 
+int
+mkv_chan_is_loose(const struct mkv_conn *c)
+{
+	const struct mkv_chan *ch = chan_of(c);
+
+	return (ch != NULL && ch->state == CHAN_OPEN && ch->loose);
+}
+
+uint64_t
+mkv_chan_heard_ns(const struct mkv_conn *c)
+{
+	return (chan_of(c)->heard_ns);
+}
+
 /* What has come back since: lines, and channels that waited for theirs. Not from a callback of the hub. */
 static void
 rail_sweep(struct mkv_rail *r)
@@ -286,7 +301,7 @@ attach_reply(struct mkv_req *r, const struct mkv_chan *ch)
 	struct mkv_wire_attach a = {
 		.transport = ch->dc ? MKV_FEATURE_RDMA_DC : MKV_FEATURE_RDMA_RC, .channel = ch->number, .qpn = mkv_rdma_qp_number(qp),
 		.psn = ch->dc ? 0 : mkv_rdma_qp_psn(qp), .dc_key = ch->dc ? mkv_rdma_target_key(qp) : 0, .mtu_bytes = d->mtu_bytes, .recv_bytes = MKV_WIRE_RDMA_BYTES, .rd_atomic_in = d->rd_atomic_in, .rd_atomic_out = d->rd_atomic_out,
-		.lid = d->lid, .credits = ch->credits, .control = ch->control, .udp_port = ctl_port(ch),
+		.lid = d->lid, .credits = ch->credits, .control = (uint16_t)(ch->control | (ch->loose ? MKV_WIRE_CONTROL_LOOSE : 0)), .udp_port = ctl_port(ch),
 	};
 
 	memcpy(a.gid, d->gid.raw, sizeof(a.gid));
@@ -332,7 +347,7 @@ attach(struct mkv_req *r, struct mkv_chan *ch, const struct mkv_wire_attach *w)
 	ch->counter_in = ch->counter_out = 0;
 	ch->n_rx = 0;
 	/* What goes another way needs no receive; a PING by the queue pair proves the path in any case. */
-	ch->receives = (uint16_t)((w->control == MKV_WIRE_CONTROL_RDMA ? credits : 0) + CHAN_CREDITS_MORE);
+	ch->receives = (uint16_t)((mkv_wire_carrier(w) == MKV_WIRE_CONTROL_RDMA ? credits : 0) + CHAN_CREDITS_MORE);
 	if ((!dc && (e = line_open(ch, sends)) != 0) || (e = attach_keys(ch)) != 0 || (e = dc ? dc_attach(ch, w) : attach_connect(ch, w)) != 0) {
 		attach_undo(ch);
 		return (e);
@@ -500,7 +515,7 @@ chan_take(struct mkv_chan *ch, struct chan_held *m)
 		return;
 	}
 	ch->heard = 1;
-	m->came_ns = mkv_now_ns();
+	ch->heard_ns = m->came_ns = mkv_now_ns();
 	m->until_ns = m->came_ns + MKV_MIN(h->deadline_us, MKV_WIRE_DEADLINE_MAX_US) * MKV_NS_PER_US;
 	if ((ch->n_held > 0 && !message_passes(ch, h, &ch->held)) || !message_dispatch(ch, m))
 		chan_hold(ch, m);

@@ -95,6 +95,8 @@ void		mkv_chan_run(struct mkv_conn *c);		/* messages that were held */
 void		mkv_chan_close(struct mkv_conn *c);		/* the session ends */
 int		mkv_chan_gone(struct mkv_conn *c);		/* 1: the connection has none any more */
 int		mkv_chan_heard(struct mkv_conn *c);		/* 1: something came since the last time this was asked */
+int		mkv_chan_is_loose(const struct mkv_conn *c);	/* 1: it is open, and may go on without its connection */
+uint64_t	mkv_chan_heard_ns(const struct mkv_conn *c);	/* when its last message came */
 /* admin.c */
 void		mkv_chan_cancelled(struct mkv_req *cancel, uint64_t id);	/* is not at work: nor will it be */
 /*

@@ -188,7 +188,12 @@ conn_has_no_ip(const struct mkv_conn *c)
 int
 ctl_may(const struct mkv_conn *c, const struct mkv_wire_attach *w)
 {
-	return (w->control != MKV_WIRE_CONTROL_UDP || (c->f->rail->ctl->fd >= 0 && !conn_has_no_ip(c)));
+	const int udp = mkv_wire_carrier(w) == MKV_WIRE_CONTROL_UDP;
+
+	/* Without a tether: who is found by what a message says, and costs no queue pair. */
+	if ((w->control & MKV_WIRE_CONTROL_LOOSE) != 0 && (!udp || w->transport != MKV_FEATURE_RDMA_DC))
+		return (0);
+	return (!udp || (c->f->rail->ctl->fd >= 0 && !conn_has_no_ip(c)));
 }
 
 void
@@ -197,10 +202,12 @@ ctl_attach(struct mkv_chan *ch, const struct mkv_wire_attach *w)
 	struct mkv_ctl *k = ch->rail->ctl;
 	struct mkv_chan **b;
 
-	ch->control = (uint8_t)w->control;
+	ch->control = (uint8_t)mkv_wire_carrier(w);
+	ch->loose = (w->control & MKV_WIRE_CONTROL_LOOSE) != 0;
+	ch->heard_ns = mkv_now_ns();
 	memset(&ch->window, 0, sizeof(ch->window));
 	mkv_answers_init(&ch->answers);
-	if (w->control != MKV_WIRE_CONTROL_UDP && !ch->dc)
+	if (ch->control != MKV_WIRE_CONTROL_UDP && !ch->dc)
 		return;
 	mkv_addr_make(&ch->peer, ch->c->who.addr, w->udp_port);
 	b = ctl_bucket(k, ch->c->s.id);
@@ -272,13 +279,28 @@ ctl_datagram_out(struct mkv_chan *ch, const struct mkv_hdr *from, const void *bo
 	m->addr = ch->peer;
 }
 
-/* By the tether, as that sends its own: o is the stream's until it is done. */
-static void
-ctl_tether_out(struct mkv_chan *ch, struct mkv_out *o)
+/*
+ * By the tether, as that sends its own: o is the stream's until it is done. A client that has given its tether up hears the same by a datagram; if that is lost it
+ * asks again, and the answer is kept.
+ */
+int
+ctl_tell(struct mkv_chan *ch, struct mkv_out *o)
 {
 	o->n_pay = 0;				/* it went by the line */
 	o->busy = 0;
+	if (ch->c->state == CONN_LOOSE) {
+		ctl_datagram_out(ch, &o->hdr, o->body);
+		return (0);
+	}
 	mkv_conn_send(ch->c, o);
+	return (1);
+}
+
+static void
+ctl_tether_out(struct mkv_chan *ch, struct mkv_out *o)
+{
+	if (!ctl_tell(ch, o))
+		out_end(o, 0);
 }
 
 void
@@ -308,7 +330,7 @@ ctl_out(struct mkv_chan *ch, struct mkv_out *o)
 void
 ctl_lost(struct mkv_chan *ch, struct mkv_out *o)
 {
-	if (o->carrier == MKV_WIRE_CONTROL_RDMA || !mkv_conn_alive(ch->c)) {
+	if (o->carrier == MKV_WIRE_CONTROL_RDMA || !mkv_conn_alive(ch->c) || (ch->c->state == CONN_LOOSE && ch->state != CHAN_OPEN)) {
 		out_end(o, MKV_E_CLOSED);
 		return;
 	}
@@ -363,7 +385,7 @@ ctl_say(struct mkv_chan *ch, uint8_t carrier, const struct mkv_hdr *h, const voi
 	struct ctl_msg *m;
 	struct mkv_out *o;
 
-	if (carrier == MKV_WIRE_CONTROL_UDP) {
+	if (carrier == MKV_WIRE_CONTROL_UDP || ch->c->state == CONN_LOOSE) {
 		ctl_datagram_out(ch, h, body);
 		return;
 	}
@@ -532,6 +554,7 @@ ctl_datagram(struct mkv_rail *rail, const struct mkv_udp_msg *m)
 	if (ch == NULL)
 		return;
 	ch->heard = 1;
+	ch->heard_ns = mkv_now_ns();
 	mkv_answers_ack(&ch->answers, &rail->ctl->answers, h->ack_below);
 	if (ctl_came_before(ch, MKV_WIRE_CONTROL_UDP, h, (const uint8_t *)(h + 1))) {
 		mkv_metric_add(rail->f->m, MKV_M_front_datagrams_repeated_total, 0, 1);

@@ -60,6 +60,18 @@ mkv_chan_heard(struct mkv_conn *c MKV_UNUSED)
 }
 
 int
+mkv_chan_is_loose(const struct mkv_conn *c MKV_UNUSED)
+{
+	return (0);
+}
+
+uint64_t
+mkv_chan_heard_ns(const struct mkv_conn *c MKV_UNUSED)
+{
+	return (0);
+}
+
+int
 mkv_chan_lease(struct mkv_conn *c MKV_UNUSED, const struct mkv_hdr *h MKV_UNUSED, const uint8_t *body MKV_UNUSED)
 {
 	return (0);

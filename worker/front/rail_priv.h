@@ -101,6 +101,7 @@ struct mkv_chan {
 	uint8_t		woken;		/* DC: it is its turn to have a line */
 	uint8_t		wants_last;	/* DC: it waits for one that others do not get */
 	uint8_t		control;	/* MKV_WIRE_CONTROL_*: what carries its messages */
+	uint8_t		loose;		/* its client may close the tether */
 	uint16_t	number;		/* on the wire; of the last one while NONE */
 	uint16_t	credits;
 	uint16_t	receives;	/* set aside for its messages */
@@ -111,6 +112,7 @@ struct mkv_chan {
 	struct mkv_line	*line;		/* RC: while it is not NONE */
 	struct mkv_mac	*mac_in, *mac_out;
 	uint64_t	counter_in, counter_out;	/* in: where messages have an order */
+	uint64_t	heard_ns;	/* its last message */
 	struct mkv_window window;	/* counters in, where they have none */
 	struct mkv_list	broken;		/* rail.broken */
 	struct mkv_list	held;		/* messages that cannot be taken now, in the order in which they came */
@@ -219,7 +221,7 @@ void		out_end(struct mkv_out *o, int res);
 int		ctl_open(struct mkv_rail *r);
 void		ctl_close(struct mkv_rail *r);		/* accepts one that was not opened */
 struct mkv_chan *ctl_find(struct mkv_rail *r, uint64_t session, uint16_t channel);	/* of datagrams or DC; NULL: none that is open */
-int		ctl_may(const struct mkv_conn *c, const struct mkv_wire_attach *w);	/* 0: not here, or not with this client */
+int		ctl_may(const struct mkv_conn *c, const struct mkv_wire_attach *w);	/* 0: not here, not with this client, or LOOSE with what cannot be */
 void		ctl_attach(struct mkv_chan *ch, const struct mkv_wire_attach *w);	/* the channel is about to be open */
 void		ctl_detach(struct mkv_chan *ch);	/* its answers end, and it is not found any more */
 uint16_t	ctl_port(const struct mkv_chan *ch);	/* for ATTACH's reply */
@@ -229,6 +231,7 @@ void		ctl_pump(struct mkv_rail *r);		/* answers that wait for nothing */
 void		ctl_out(struct mkv_chan *ch, struct mkv_out *o);		/* now; ends it */
 void		ctl_keep(struct mkv_chan *ch, const struct mkv_out *o);		/* it leaves: should its request come once more, that is answered by it */
 void		ctl_lost(struct mkv_chan *ch, struct mkv_out *o);		/* what was in front of it will not be done */
+int		ctl_tell(struct mkv_chan *ch, struct mkv_out *o);		/* by the tether, or where that is gone by a datagram; 1: o is under way */
 void		ctl_out_soon(struct mkv_chan *ch, struct mkv_out *o);
 void		ctl_ack(struct mkv_chan *ch, const struct mkv_req *r);		/* a part of its put is here */
 void		ctl_say_cancelled(struct mkv_chan *ch, const struct chan_held *m);	/* a datagram's request that has not begun */

@@ -302,9 +302,11 @@ mkv_chan_reply(struct mkv_req *r, struct mkv_out *o)
 	struct mkv_part *p;
 
 	if (line == NULL && r->carrier != MKV_WIRE_CONTROL_RDMA && o->hdr.status == -MKV_E_CLOSED) {
+		if (ch == NULL && r->c->state == CONN_LOOSE)
+			return (0);			/* nobody is left to hear it */
 		if (ch != NULL)
 			ctl_keep(ch, o);
-		mkv_conn_send(r->c, o);			/* no news of the channel comes to its client by the channel */
+		(void)ctl_tell(chan_of(r->c), o);	/* no news of the channel comes to its client by the channel */
 		return (1);
 	}
 	/* By another way, and with nothing to be moved, it never had a line of DC. */

@@ -242,7 +242,7 @@ mkv_req_reply(struct mkv_req *r, struct mkv_out *o, unsigned flags, int status, 
 		h->deadline_us = 10000;		/* when to come again */
 	o->body = body;
 	o->until_ns = r->deadline_ns;
-	if (r->c == NULL || !mkv_conn_alive(r->c))
+	if (r->c == NULL || !mkv_conn_alive(r->c) || (r->channel == 0 && r->c->state == CONN_LOOSE))
 		return;
 	if (r->channel == 0)
 		mkv_conn_send(r->c, o);

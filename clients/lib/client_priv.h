@@ -82,6 +82,7 @@ struct conf {
 	int		no_verify;
 	char		rdma_devices[512];	/* "" all that are up */
 	uint8_t		rdma_control;		/* MKV_WIRE_CONTROL_* */
+	uint8_t		rdma_drop;		/* 1: tethers are given up where that can be (rail_ctl.c) */
 	int		rdma_on_demand;
 	enum mkv_ioq_kind io;
 	uint64_t	connect_timeout_ns;
@@ -93,7 +94,7 @@ int	mkv_conf_load(struct conf *cf, const struct mkv_client_opts *opts, char *why
 /* What may come from the file as well as from elsewhere; strings are NULL where nothing was said. config_yaml.c reads the file. */
 enum conf_key {
 	CONF_SERVERS, CONF_TRANSPORT, CONF_AUTH_KEY, CONF_RDMA_DEVICES, CONF_NAMESPACE, CONF_PROMETHEUS_BIND, CONF_CONNECTIONS, CONF_IO_THREADS,
-	CONF_LICENSE, CONF_RDMA_CONTROL, CONF_KEYS
+	CONF_LICENSE, CONF_RDMA_CONTROL, CONF_RDMA_TETHER, CONF_KEYS
 };
 struct conf_text {
 	char		*value[CONF_KEYS];	/* malloced; lists joined by commas */

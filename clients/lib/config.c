@@ -19,12 +19,12 @@
 
 const char *const mkv_conf_key_names[CONF_KEYS] = {
 	"servers", "transport", "auth_key", "rdma_devices", "namespace", "prometheus_bind", "connections", "io_threads", "license",
-	"rdma_control"
+	"rdma_control", "rdma_tether"
 };
 
 static const char *const conf_env[CONF_KEYS] = {
 	"MEMKV_SERVERS", "MEMKV_TRANSPORT", "MEMKV_AUTH_KEY", "MEMKV_RDMA_DEVICES", "MEMKV_NAMESPACE", "MEMKV_PROMETHEUS_BIND", "MEMKV_CONNECTIONS",
-	"MEMKV_IO_THREADS", "MEMKV_LICENSE", "MEMKV_RDMA_CONTROL"
+	"MEMKV_IO_THREADS", "MEMKV_LICENSE", "MEMKV_RDMA_CONTROL", "MEMKV_RDMA_TETHER"
 };
 
 static int
@@ -142,6 +142,13 @@ conf_control(struct conf *cf, const char *s, char *why)
 }
 
 static int
+conf_tether(struct conf *cf, const char *s, char *why)
+{
+	cf->rdma_drop = strcasecmp(s, "drop") == 0;
+	return (cf->rdma_drop || strcasecmp(s, "keep") == 0 ? 0 : conf_bad(why, "rdma_tether is keep or drop, not", s));
+}
+
+static int
 conf_key(struct conf *cf, const char *hex, char *why)
 {
 	int r;
@@ -193,7 +200,8 @@ conf_gather(struct conf_text *t, const struct mkv_client_opts *o, char *why)
 {
 	const char *call[CONF_KEYS] = {
 		[CONF_SERVERS] = o->servers, [CONF_TRANSPORT] = o->transport, [CONF_AUTH_KEY] = o->auth_key, [CONF_RDMA_DEVICES] = o->rdma_devices,
-		[CONF_NAMESPACE] = o->namespace_, [CONF_PROMETHEUS_BIND] = o->prometheus_bind, [CONF_RDMA_CONTROL] = o->rdma_control
+		[CONF_NAMESPACE] = o->namespace_, [CONF_PROMETHEUS_BIND] = o->prometheus_bind, [CONF_RDMA_CONTROL] = o->rdma_control,
+		[CONF_RDMA_TETHER] = o->rdma_tether
 	};
 	const char *path = o->config_file != NULL ? o->config_file : getenv("MEMKV_CONFIG");
 	int r;
@@ -243,6 +251,8 @@ conf_apply(struct conf *cf, const struct conf_text *t, char *why)
 		return (conf_bad(why, "a namespace has 63 bytes at most", ns));
 	(void)snprintf(cf->ns, sizeof(cf->ns), "%s", ns == NULL ? "" : ns);
 	if (t->value[CONF_RDMA_CONTROL] != NULL && (r = conf_control(cf, t->value[CONF_RDMA_CONTROL], why)) != 0)
+		return (r);
+	if (t->value[CONF_RDMA_TETHER] != NULL && (r = conf_tether(cf, t->value[CONF_RDMA_TETHER], why)) != 0)
 		return (r);
 	if (devices != NULL && strlen(devices) >= sizeof(cf->rdma_devices))
 		return (conf_bad(why, "rdma_devices is too long", devices));

@@ -67,6 +67,12 @@ mkv_rail_destroy(struct conn *c)
 }
 
 int
+mkv_rail_is_alone(const struct conn *c)
+{
+	return (c->rail != NULL && c->rail->alone);
+}
+
+int
 mkv_rail_is_off(const struct conn *c)
 {
 	return (c->rail == NULL || (c->rail->state == RAIL_OFF && mkv_ctl_is_off(c->rail)));
@@ -184,6 +190,7 @@ rail_connect(struct rail *r, const struct mkv_wire_attach *w)
 		return (MKV_E_PEER);
 	if ((e = mkv_ctl_attached(r, w)) != 0 || (e = rail_keys(r)) != 0 || (e = mkv_rail_qp_connect(r, w)) != 0)
 		return (e);
+	r->session_id = r->c->session_id;
 	r->credits = w->credits;
 	r->peer_bytes = MKV_MIN(w->recv_bytes, MKV_WIRE_RDMA_BYTES);
 	r->tx_counter = r->rx_counter = 0;
@@ -243,6 +250,8 @@ mkv_rail_proven(struct rail *r)
 	mkv_rails_trying(r, 0);
 	client_count(rail_loop(r)->c, CC_rdma_attached_total, 1);
 	mkv_rails_level(r);
+	if (r->ctl.loose)
+		mkv_rail_ping(r);			/* by datagram: is it answered? */
 	mkv_server_pump(r->c->srv);
 }
 
@@ -320,6 +329,8 @@ mkv_rail_idle(struct rail *r)
 	mkv_mac_destroy(&r->mac_rx);
 	r->hub = NULL;
 	r->state = RAIL_OFF;
+	if (r->alone)
+		mkv_rail_tether_down(r->c, MKV_E_CLOSED);
 	if (r->c->state == CONN_READY)
 		rail_arm(r, r->soon ? 0 : mkv_rails_wait(r));
 	else
@@ -333,6 +344,7 @@ mkv_rail_tether_down(struct conn *c, int err)
 
 	if (r == NULL)
 		return;
+	r->alone = 0;
 	if (r->state == RAIL_ATTACHING || r->state == RAIL_PROVING) {
 		mkv_rails_failed(r, err, "its connection ended before it was attached");
 		mkv_rails_backoff(r);
@@ -412,8 +424,8 @@ slot_look(struct rail *r, struct rail_slot *s)
 {
 	uint64_t now = rail_loop(r)->now_ns;
 
-	if (s->again_ns <= now)
-		mkv_ctl_again(r, s);
+	if (s->again_ns <= now && mkv_ctl_again(r, s))
+		return (1);
 	if (slot_due(s) > now)
 		return (0);
 	if (s->leg != NULL && s->fence_ns > now) {
@@ -446,6 +458,11 @@ mkv_rail_watch(struct rail *r)
 		if (now - r->heard_ns >= RAIL_QUIET_NS)
 			mkv_rail_ping(r);
 		next = MKV_MIN(next, MKV_MAX(r->heard_ns, now) + RAIL_QUIET_NS);
+	}
+	if (r->alone && r->ping == NULL) {
+		if (now - r->heard_ns >= RAIL_ALIVE_NS)
+			mkv_rail_ping(r);
+		next = MKV_MIN(next, MKV_MAX(r->heard_ns + RAIL_ALIVE_NS, now + RAIL_QUIET_NS));
 	}
 	if (next != UINT64_MAX)
 		mkv_timer_arm(&rail_loop(r)->timers, &r->timer, next);

@@ -69,6 +69,7 @@ void		mkv_rail_destroy(struct conn *c);
 int		mkv_rail_is_off(const struct conn *c);		/* no queue pair: the connection may begin again */
 void		mkv_rail_tether_up(struct conn *c);
 void		mkv_rail_tether_down(struct conn *c, int err);	/* fences, then its requests are lost */
+int		mkv_rail_is_alone(const struct conn *c);		/* 1: it is live, without its tether */
 void		mkv_rail_attach_body(struct conn *c, void *attach);
 int		mkv_rail_attached(struct conn *c, const struct slot *s, const struct mkv_hdr *h, const uint8_t *body);	/* 0, or an error that ends the tether */
 void		mkv_rail_send(struct conn *c, struct leg *l);	/* -> LEG_QUEUED */

@@ -4,6 +4,10 @@
  *   message --fits, and one answer belongs to it--> datagram --no answer: again, twice, later each time--> the tether
  *                                    '--anything else--> the tether
  *
+ * rdma_tether drop: where the server agrees (LOOSE in ATTACH: DC alone) the tether is closed as soon as a datagram was answered and nothing is on it. Then a
+ * message goes again by datagram until it is answered, what does not fit goes by another connection, and a PING each 20 s says that we are here; one that
+ * is not answered breaks the rail, which begins anew with a tether.
+ *
  * The loop's thread. Owns the socket, which is the tether's for its life, and the copies of messages: of a datagram until its request is answered, of a frame
  * until the tether has it. A request that is sent again has the same id and a new counter; the server does it once.
  * Invariants: what comes by datagram is looked at only when it is signed and its counter is new; nothing that is wrong with one breaks anything: it is dropped.
@@ -25,6 +29,7 @@
 #define AGAIN_LEAST_NS	MKV_NS_PER_MS
 #define AGAIN_FIRST_NS	(20 * MKV_NS_PER_MS)	/* before anything was measured */
 #define AGAIN_TIMES	2u			/* then the tether */
+#define AGAIN_MOST_NS	(200 * MKV_NS_PER_MS)	/* without a tether, between two of them */
 #define MARGIN_NS	(5 * MKV_NS_PER_MS)
 #define DUMB_NS		MKV_NS_PER_SEC		/* so long all goes by the tether when nobody answered */
 
@@ -161,6 +166,16 @@ ctl_socket(struct rail *r)
 
 /* ---- attaching ---- */
 
+/* What goes by RDMA or not at all may be longer than what goes without a tether. */
+static int
+ctl_wants_loose(struct rail *r)
+{
+	const struct conf *cf = &rail_loop(r)->c->cf;
+	const struct pool *p = r->c->srv->pool;
+
+	return (cf->rdma_drop && cf->transport == MKV_TRANSPORT_AUTO && mkv_rail_is_dc(r) && !p->rail[r->c->rail_idx].no_loose);
+}
+
 void
 mkv_ctl_ask(struct rail *r, struct mkv_wire_attach *w)
 {
@@ -174,6 +189,9 @@ mkv_ctl_ask(struct rail *r, struct mkv_wire_attach *w)
 	if (k->by == MKV_WIRE_CONTROL_UDP && (p->rail[r->c->rail_idx].no_udp || !ctl_socket(r) || (port = mkv_udp_port(k->fd)) <= 0))
 		k->by = MKV_WIRE_CONTROL_TCP;
 	w->control = k->by;
+	k->loose = k->by == MKV_WIRE_CONTROL_UDP && ctl_wants_loose(r);
+	if (k->loose)
+		w->control |= MKV_WIRE_CONTROL_LOOSE;
 	if (k->by == MKV_WIRE_CONTROL_UDP)
 		w->udp_port = (uint16_t)port;
 }
@@ -185,6 +203,10 @@ mkv_ctl_refused(struct rail *r, int err)
 
 	if (r->ctl.by != MKV_WIRE_CONTROL_UDP || err != MKV_E_UNSUPPORTED || p->rail[r->c->rail_idx].no_udp)
 		return (0);
+	if (r->ctl.loose) {
+		p->rail[r->c->rail_idx].no_loose = 1;
+		return (1);
+	}
 	p->rail[r->c->rail_idx].no_udp = 1;
 	return (1);
 }
@@ -196,10 +218,12 @@ mkv_ctl_attached(struct rail *r, const struct mkv_wire_attach *w)
 	struct rail_ctl *k = &r->ctl;
 	struct mkv_addr to;
 
-	if (w->control != k->by || !mkv_wire_control_ok(w))
+	if (w->control != (k->by | (k->loose ? MKV_WIRE_CONTROL_LOOSE : 0)) || !mkv_wire_control_ok(w))
 		return (MKV_E_PEER);				/* not what was asked for */
 	k->srtt_ns = k->dumb_ns = k->heard_ns = 0;
 	k->most = ctl_most(r);
+	if (k->loose && p->rail[r->c->rail_idx].loose_most != 0)
+		k->most = MKV_MIN(k->most, p->rail[r->c->rail_idx].loose_most);
 	if (k->by != MKV_WIRE_CONTROL_UDP)
 		return (0);
 	mkv_addr_make(&to, p->rail[r->c->rail_idx].wire.address, w->udp_port);
@@ -280,6 +304,8 @@ ctl_shrink(struct rail *r, uint32_t bytes)
 	r->ctl.most = MKV_MIN(r->ctl.most, bytes - 1);
 	if (getsockopt(r->ctl.fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_MTU : IP_MTU, &mtu, &n) == 0 && mtu > (int)MKV_UDP_OVERHEAD + 20)
 		r->ctl.most = MKV_MIN(r->ctl.most, (uint32_t)mtu - MKV_UDP_OVERHEAD - (v6 ? 20 : 0));
+	if (r->alone)
+		((struct pool *)r->c->srv->pool)->rail[r->c->rail_idx].loose_most = r->ctl.most;	/* it costs the rail, but once */
 }
 
 /* 0: it left, or is lost as anything may be. */
@@ -310,7 +336,7 @@ mkv_ctl_send(struct rail *r, struct rail_slot *s, const struct mkv_hdr *h)
 
 	MKV_ASSERT(sizeof(*h) + h->body_bytes <= COPY_BYTES);
 	memcpy(m->buf, h, sizeof(*h) + h->body_bytes);
-	copy_hdr(m)->session_id = r->c->session_id;
+	copy_hdr(m)->session_id = r->session_id;
 	copy_hdr(m)->flags &= (uint16_t)~MKV_WIRE_F_RESEND;	/* here it means this id, and parts have one, too */
 	if (k->by == MKV_WIRE_CONTROL_TCP) {
 		ctl_by_tether(r, m);
@@ -321,30 +347,61 @@ mkv_ctl_send(struct rail *r, struct rail_slot *s, const struct mkv_hdr *h)
 	s->tries = 0;
 	s->wait_ns = k->srtt_ns == 0 ? AGAIN_FIRST_NS : MKV_MAX(AGAIN_LEAST_NS, 2 * k->srtt_ns);
 	s->again_ns = rail_loop(r)->now_ns + s->wait_ns;
-	if (ctl_is_dumb(r) || !ctl_is_single(r, s, h) || sizeof(*h) + h->body_bytes > k->most || ctl_datagram(r, s) != 0)
+	if (r->alone) {
+		(void)ctl_datagram(r, s);		/* what cannot leave breaks the rail when it is due again: not from in here */
+		mkv_rail_due(r, s->again_ns);
+	} else if (ctl_is_dumb(r) || !ctl_is_single(r, s, h) || sizeof(*h) + h->body_bytes > k->most || ctl_datagram(r, s) != 0)
 		ctl_fall_over(r, s);
 	else
 		mkv_rail_due(r, s->again_ns);
 }
 
-void
+int
+mkv_ctl_fits(const struct rail *r, const struct rail_slot *s, const struct mkv_hdr *h)
+{
+	return (!r->alone || (ctl_is_single(r, s, h) && sizeof(*h) + h->body_bytes <= r->ctl.most));
+}
+
+/* A message that went to the tether has no copy any more, and its answer comes there. */
+int
+mkv_ctl_may_drop(const struct rail *r)
+{
+	const struct conn *c = r->c;
+
+	if (!r->ctl.loose || r->ctl.heard_ns == 0 || r->ctl.dumb_ns != 0 || c->state != CONN_READY || c->leaving || c->n_out != 0 || c->tx_busy ||
+	    !mkv_list_empty(&c->txq) || !mkv_list_empty(&c->notices) || mkv_ctl_has_frames(c))
+		return (0);
+	MKV_LIST_FOREACH(it, &r->out) {
+		const struct rail_slot *s = MKV_CONTAINER_OF(it, const struct rail_slot, link);
+
+		if (s->unanswered > 0 && s->copy == NULL)
+			return (0);
+	}
+	return (1);
+}
+
+int
 mkv_ctl_again(struct rail *r, struct rail_slot *s)
 {
 	uint64_t now = rail_loop(r)->now_ns;
 
-	if (s->tries++ == AGAIN_TIMES) {
+	if (s->tries++ == AGAIN_TIMES && !r->alone) {
 		if (r->ctl.heard_ns < s->sent_ns)
 			r->ctl.dumb_ns = MKV_MAX(r->ctl.dumb_ns, now + DUMB_NS);
 		copy_hdr(s->copy)->flags |= MKV_WIRE_F_RESEND;
 		ctl_fall_over(r, s);
-		return;
+		return (0);
 	}
 	copy_hdr(s->copy)->flags |= MKV_WIRE_F_RESEND;
 	client_count(rail_loop(r)->c, CC_datagrams_repeated_total, 1);
-	s->wait_ns *= 2;
+	s->wait_ns = r->alone ? MKV_MIN(2 * s->wait_ns, MKV_MAX(AGAIN_MOST_NS, s->wait_ns)) : 2 * s->wait_ns;
 	s->again_ns = now + s->wait_ns;
-	if (ctl_datagram(r, s) != 0)
-		ctl_fall_over(r, s);
+	if (ctl_datagram(r, s) == 0)
+		return (0);
+	if (r->alone)
+		return (1);
+	ctl_fall_over(r, s);
+	return (0);
 }
 
 /* A socket's round trip, and for a datagram time to be sent once more. */
@@ -411,7 +468,7 @@ ctl_take(struct rail *r, const uint8_t *buf, uint32_t bytes)
 	int e;
 
 	if (bytes < sizeof(*h) || mkv_rail_hdr_check(h) != 0 || h->body_bytes != bytes - sizeof(*h) ||
-	    h->session_id != r->c->session_id || h->channel != r->channel ||
+	    h->session_id != r->session_id || h->channel != r->channel ||
 	    mkv_mac_check(r->mac_rx, h, MKV_WIRE_SIGNED_BYTES, h + 1, h->body_bytes, h->mac) != 0 || !mkv_window_take(&r->rx_window, h->counter)) {
 		client_count(l->c, CC_datagrams_dropped_total, 1);
 		return;

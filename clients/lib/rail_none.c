@@ -161,6 +161,12 @@ mkv_rail_tether_down(struct conn *c MKV_UNUSED, int err MKV_UNUSED)
 {
 }
 
+int
+mkv_rail_is_alone(const struct conn *c MKV_UNUSED)
+{
+	return (0);
+}
+
 void
 mkv_rail_attach_body(struct conn *c MKV_UNUSED, void *attach MKV_UNUSED)
 {

@@ -120,6 +120,7 @@ mkv_rails_told(struct conn *c, const void *rails, unsigned n)
 	for (unsigned i = 0; i < n; i++) {
 		memcpy(&p->rail[i].wire, (const uint8_t *)rails + i * sizeof(p->rail[i].wire), sizeof(p->rail[i].wire));
 		p->rail[i].no_dc = 0;
+		p->rail[i].loose_most = 0;
 	}
 	atomic_store_explicit(&state_of(c->srv)->n_rails, n, memory_order_relaxed);
 	rails_tell(c->srv, n == 0 ? "the server has no rails" : NULL);
@@ -355,8 +356,19 @@ leg_has_payload(const struct leg *l)
 	return ((l->wire_op == MKV_WIRE_GET && mkv_get_room(o) > 0) || (l->wire_op == MKV_WIRE_PUT && o->iov_bytes > 0));
 }
 
+/* One message and one answer: what a rail can do that has no tether. */
+static int
+leg_is_single(const struct conn *c, const struct leg *l)
+{
+	const struct op *o = l->op;
+
+	if (l->wire_op == MKV_WIRE_PUT)
+		return (o->iov_bytes <= c->part_bytes);
+	return (mkv_get_room(o) <= c->part_bytes - o->off % c->part_bytes);
+}
+
 static struct conn *
-rails_least(struct pool *p, int *full)
+rails_least(struct pool *p, const struct leg *l, int *full)
 {
 	struct conn *best = NULL;
 
@@ -364,7 +376,7 @@ rails_least(struct pool *p, int *full)
 	for (unsigned i = p->n_plain; i < p->n; i++) {
 		struct conn *c = &p->conn[i];
 
-		if (c->rail->state != RAIL_LIVE || c->leaving)
+		if (c->rail->state != RAIL_LIVE || c->leaving || (c->rail->ctl.loose && !leg_is_single(c, l)))
 			continue;
 		*full |= mkv_list_empty(&c->rail->free);
 		if (!mkv_list_empty(&c->rail->free) && (best == NULL || c->rail->n_out < best->rail->n_out))
@@ -414,7 +426,7 @@ mkv_rails_choose(struct server *s, const struct leg *l, int *err)
 		*err = exact ? MKV_E_UNSUPPORTED : 0;
 		return (NULL);
 	}
-	if ((c = rails_least(p, &full)) == NULL && (full || exact))
+	if ((c = rails_least(p, l, &full)) == NULL && (full || exact))
 		*err = full ? MKV_E_AGAIN : rails_verdict(p);
 	return (c);
 }

@@ -44,6 +44,7 @@
 #define FRAME_BYTES		8192u		/* a message is made here: no get or put is longer, whatever its segments */
 #define RAIL_ATTACH_NS		(2000 * MKV_NS_PER_MS)	/* of attaching, of the proof */
 #define RAIL_LIMIT_NS		(1000 * MKV_NS_PER_MS)	/* of an answer that is owed, if nothing else is heard either */
+#define RAIL_ALIVE_NS		(20000 * MKV_NS_PER_MS)	/* without a tether, nothing heard for so long: PING, or the server ends the session after 60 s */
 #define RAIL_QUIET_NS		(300 * MKV_NS_PER_MS)	/* nothing heard for so long with requests out: PING */
 #define RAIL_BACKOFF_NS		(100 * MKV_NS_PER_MS)
 #define RAIL_BACKOFF_MOST_NS	(10000 * MKV_NS_PER_MS)
@@ -170,6 +171,7 @@ struct rail_copy {			/* a message that does not go by the queue pair */
 
 struct rail_ctl {
 	uint8_t		by;		/* MKV_WIRE_CONTROL_*: what carries the channel's messages, once it is live */
+	uint8_t		loose;		/* LOOSE is asked for, and then agreed: the tether may go */
 	int		fd;		/* -1: no socket */
 	int		waits, ready, leaving;
 	struct mkv_io	io;
@@ -184,6 +186,8 @@ struct rail_ctl {
 struct rail {
 	uint32_t	magic;
 	struct conn	*c;		/* the tether */
+	int		alone;		/* LIVE, and the tether was given up */
+	uint64_t	session_id;	/* the tether's, also when that has gone */
 	enum rail_state	state;
 	struct rail_hub	*hub;		/* while there is a queue pair */
 	struct mkv_list	link;		/* hub->list */
@@ -261,7 +265,9 @@ void	mkv_ctl_tether_down(struct rail *r);
 int	mkv_ctl_is_off(const struct rail *r);			/* 1: nothing of its socket is with the queue */
 int	mkv_ctl_has_room(const struct rail *r);			/* 1: for one more message */
 void	mkv_ctl_send(struct rail *r, struct rail_slot *s, const struct mkv_hdr *h);	/* and its body */
-void	mkv_ctl_again(struct rail *r, struct rail_slot *s);	/* again_ns is here */
+int	mkv_ctl_again(struct rail *r, struct rail_slot *s);	/* again_ns is here. 1: it cannot leave by any way: the rail is to break */
+int	mkv_ctl_fits(const struct rail *r, const struct rail_slot *s, const struct mkv_hdr *h);	/* 0: not without a tether */
+int	mkv_ctl_may_drop(const struct rail *r);			/* 1: nothing is asked of the tether, and datagrams are answered */
 void	mkv_ctl_forget(struct rail *r, struct rail_slot *s);	/* nothing of it is sent any more */
 uint64_t mkv_ctl_margin(const struct rail *r);			/* before a deadline, for CANCEL and its answer */
 void	mkv_ctl_poll(struct rail *r);

@@ -304,7 +304,7 @@ rx_frame(struct rail *r, const uint8_t *buf, uint32_t bytes)
 		return (MKV_E_PROTO);
 	if ((e = mkv_mac_check(r->mac_rx, &h, MKV_WIRE_SIGNED_BYTES, body, h.body_bytes, h.mac)) != 0)
 		return (e);
-	if (h.session_id != r->c->session_id || h.channel != r->channel)
+	if (h.session_id != r->session_id || h.channel != r->channel)
 		return (MKV_E_AUTH);
 	if (!rx_is_new(r, h.counter)) {
 		client_count(rail_loop(r)->c, CC_rdma_replayed_total, 1);

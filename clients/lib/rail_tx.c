@@ -133,7 +133,7 @@ tx_message(struct rail *r, struct rail_slot *s, struct mkv_hdr *h, unsigned owed
 		mkv_ctl_send(r, s, h);
 		owed = 0;
 	} else {
-		h->session_id = r->c->session_id;
+		h->session_id = r->session_id;
 		h->channel = r->channel;
 		h->counter = ++r->tx_counter;
 		h->ack_below = mkv_rail_ack_below(r, h);
@@ -298,7 +298,7 @@ tx_leg(struct rail *r, struct rail_slot *s)
 		return (1);
 	}
 	s->ready = 1;
-	if (tx_encode(r, s, h) != 0) {
+	if (tx_encode(r, s, h) != 0 || !mkv_ctl_fits(r, s, h)) {
 		tx_refuse(r, s);
 		return (1);
 	}
@@ -343,6 +343,15 @@ tx_next(struct rail *r)
 	return (NULL);
 }
 
+static void
+tx_leave(struct rail *r)
+{
+	if (r->alone)
+		mkv_rail_tether_down(r->c, MKV_E_CLOSED);
+	else
+		mkv_conn_fail(r->c, MKV_E_CLOSED);
+}
+
 void
 mkv_rail_tx(struct rail *r)
 {
@@ -350,9 +359,14 @@ mkv_rail_tx(struct rail *r)
 	struct mkv_list *n;
 
 	if (r->c->leaving && r->n_out == 0 && r->c->n_out == 0)
-		mkv_conn_fail(r->c, MKV_E_CLOSED);
+		tx_leave(r);
 	if (r->state != RAIL_LIVE)
 		return;
+	if (!r->alone && mkv_ctl_may_drop(r)) {
+		r->alone = 1;
+		mkv_conn_drop(r->c);
+		tx_arm(r, rail_loop(r)->now_ns + RAIL_ALIVE_NS);
+	}
 	while ((n = r->cancels.next) != &r->cancels) {
 		s = MKV_CONTAINER_OF(n, struct rail_slot, cancel);
 		if (!tx_ours(r, MKV_WIRE_CANCEL, s->id))

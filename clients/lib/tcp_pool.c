@@ -186,6 +186,23 @@ mkv_conn_check_closed(struct conn *c)
 	mkv_server_pump(s);
 }
 
+static void
+conn_end(struct conn *c, int err)
+{
+	struct loop *l = c->srv->loop;
+
+	c->state = CONN_CLOSING;
+	c->error = err;
+	l->dirty = 1;					/* tcp_flush() closes it: our caller may be at work with it */
+	mkv_timer_disarm(&l->timers, &c->timer);
+	if (c->fd >= 0)
+		(void)shutdown(c->fd, SHUT_RDWR);	/* also where a forked child holds a copy */
+	if (c->tx_busy)
+		mkv_ioq_cancel(l->q, &c->tx_io);
+	if (c->rx_busy)
+		mkv_ioq_cancel(l->q, &c->rx_io);
+}
+
 void
 mkv_conn_fail(struct conn *c, int err)
 {
@@ -197,18 +214,17 @@ mkv_conn_fail(struct conn *c, int err)
 		client_count(l->c, CC_protocol_errors_total, 1);
 	if (c->state == CONN_READY)
 		client_count(l->c, CC_sessions_lost_total, 1);
-	c->state = CONN_CLOSING;
-	c->error = err;
-	l->dirty = 1;					/* tcp_flush() closes it: our caller may be at work with it */
-	mkv_timer_disarm(&l->timers, &c->timer);
-	if (c->fd >= 0)
-		(void)shutdown(c->fd, SHUT_RDWR);	/* also where a forked child holds a copy */
-	if (c->tx_busy)
-		mkv_ioq_cancel(l->q, &c->tx_io);
-	if (c->rx_busy)
-		mkv_ioq_cancel(l->q, &c->rx_io);
+	conn_end(c, err);
 	mkv_rail_tether_down(c, err);
 	conn_lose_all(c);
+}
+
+void
+mkv_conn_drop(struct conn *c)
+{
+	MKV_ASSERT(c->state == CONN_READY && c->n_out == 0 && !c->tx_busy);
+	client_count(c->srv->loop->c, CC_tethers_dropped_total, 1);
+	conn_end(c, MKV_E_CLOSED);
 }
 
 /* ---- making ---- */
@@ -376,8 +392,11 @@ tcp_stop(struct server *s)
 {
 	struct pool *p = pool_of(s);
 
-	for (unsigned i = 0; i < p->n; i++)
+	for (unsigned i = 0; i < p->n; i++) {
 		mkv_conn_fail(&p->conn[i], MKV_E_CLOSED);
+		if (mkv_rail_is_alone(&p->conn[i]))
+			mkv_rail_tether_down(&p->conn[i], MKV_E_CLOSED);
+	}
 }
 
 static void
@@ -572,7 +591,7 @@ tcp_flush(struct server *s)
 	for (unsigned i = 0; i < p->n; i++) {
 		struct conn *c = &p->conn[i];
 
-		if (c->state != CONN_CLOSING && c->rail != NULL)
+		if (c->rail != NULL && (c->state != CONN_CLOSING || mkv_rail_is_alone(c)))
 			mkv_rail_tx(c->rail);
 		if (c->state == CONN_READY && (c->tx_leg != NULL || !mkv_list_empty(&c->txq) || !mkv_list_empty(&c->notices) || mkv_ctl_has_frames(c)))
 			mkv_conn_tx_start(c);

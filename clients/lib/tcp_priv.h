@@ -110,6 +110,8 @@ struct rail_known {			/* a rail as the server told of it */
 	uint64_t	backoff_ns, not_before_ns;	/* after failures */
 	int		no_dc;		/* it lists DC, and does not take it from us; until the server tells of its rails anew */
 	int		no_udp;			/* it has refused control by datagrams */
+	int		no_loose;		/* it has refused to go on without a tether */
+	uint32_t	loose_most;	/* without one the path took no longer datagram, said the kernel; 0: it has not; until the server tells of its rails anew */
 };
 
 struct pool {
@@ -125,6 +127,7 @@ struct pool {
 /* tcp_pool.c */
 void		mkv_conn_begin(struct conn *c);			/* from CONN_IDLE */
 void		mkv_conn_fail(struct conn *c, int err);		/* end it; its requests are lost (now, or when the kernel gave their memory back) */
+void		mkv_conn_drop(struct conn *c);			/* nothing is on it, and its rail goes on without */
 void		mkv_conn_check_closed(struct conn *c);		/* after recv or send ended */
 void		mkv_conn_ready(struct conn *c);
 struct slot *	mkv_conn_slot(struct conn *c, uint64_t id);

@@ -566,6 +566,10 @@ rail_attach(struct fconn *c, const struct mkv_wire_attach *in, struct mkv_wire_a
 		c->f->dc_refused++;
 		return (MKV_E_UNSUPPORTED);
 	}
+	if (in->control & MKV_WIRE_CONTROL_LOOSE) {
+		c->f->loose_refused++;
+		return (MKV_E_UNSUPPORTED);
+	}
 	if (in->control == MKV_WIRE_CONTROL_UDP && c->f->udp_refuse)
 		return (MKV_E_UNSUPPORTED);
 	r = calloc(1, sizeof(*r));

@@ -49,6 +49,7 @@ struct fake {
 	/* messages of a rail by datagrams: of 1,000 each way so many are lost, come twice; lost for ever */
 	_Atomic unsigned udp_lose, udp_repeat;
 	_Atomic int	udp_mute, udp_refuse;		/* none arrives; ATTACH that asks for them is UNSUPPORTED */
+	_Atomic unsigned loose_refused;		/* ATTACHes that wanted to go on without a tether: they are UNSUPPORTED here */
 	/* what it saw */
 	_Atomic unsigned connections, sessions, requests[32], resends, aborts, parts;
 	_Atomic unsigned answered[32];		/* requests whose last byte of answer has been sent, on connections */

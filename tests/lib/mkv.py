@@ -13,7 +13,7 @@ class ClientOpts(C.Structure):
     _fields_ = [("size", C.c_size_t), ("config_file", C.c_char_p), ("servers", C.c_char_p), ("namespace_", C.c_char_p),
                 ("transport", C.c_char_p), ("auth_key", C.c_char_p), ("rdma_devices", C.c_char_p), ("prometheus_bind", C.c_char_p),
                 ("io_threads", C.c_uint), ("connections", C.c_uint), ("inflight_max", C.c_uint), ("no_verify", C.c_int),
-                ("connect_timeout_us", C.c_uint64), ("rdma_on_demand", C.c_int), ("rdma_control", C.c_char_p)]
+                ("connect_timeout_us", C.c_uint64), ("rdma_on_demand", C.c_int), ("rdma_control", C.c_char_p), ("rdma_tether", C.c_char_p)]
 
 
 class PutOpts(C.Structure):

@@ -35,7 +35,8 @@ static int
 setup(void **state)
 {
 	static const char *const env[] = { "MEMKV_SERVERS", "MEMKV_TRANSPORT", "MEMKV_AUTH_KEY", "MEMKV_RDMA_DEVICES", "MEMKV_NAMESPACE",
-		"MEMKV_PROMETHEUS_BIND", "MEMKV_CONNECTIONS", "MEMKV_IO_THREADS", "MEMKV_LICENSE", "MEMKV_CONFIG", "MEMKV_IO", "MEMKV_RDMA_CONTROL" };
+		"MEMKV_PROMETHEUS_BIND", "MEMKV_CONNECTIONS", "MEMKV_IO_THREADS", "MEMKV_LICENSE", "MEMKV_CONFIG", "MEMKV_IO", "MEMKV_RDMA_CONTROL",
+		"MEMKV_RDMA_TETHER" };
 	int fd;
 
 	(void)state;
@@ -165,6 +166,13 @@ test_refused(void **state)
 	assert_int_equal(load_file("rdma_control: auto\n"), 0);
 	assert_int_equal(cf.rdma_control, MKV_WIRE_CONTROL_RDMA);
 	refused("rdma_control: smoke\n", "smoke", MKV_E_CONFIG);
+	assert_int_equal(load_file("transport: tcp\n"), 0);
+	assert_int_equal(cf.rdma_drop, 0);
+	assert_int_equal(load_file("rdma_tether: drop\n"), 0);
+	assert_int_equal(cf.rdma_drop, 1);
+	assert_int_equal(load_file("rdma_tether: Keep\n"), 0);
+	assert_int_equal(cf.rdma_drop, 0);
+	refused("rdma_tether: cut\n", "cut", MKV_E_CONFIG);
 	refused("auth_key: abc\n", "64 hex digits", MKV_E_CONFIG);
 	refused("prometheus_bind: here\n", "here", MKV_E_CONFIG);
 	refused("namespace: 1234567890123456789012345678901234567890123456789012345678901234\n", "63 bytes", MKV_E_CONFIG);

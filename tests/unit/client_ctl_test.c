@@ -237,6 +237,36 @@ test_server_without_datagrams(void **state)
 	free(copy);
 }
 
+/* rdma_tether drop: a server that does not want that is asked for datagrams with the tether, once and for all; by RC nobody is asked. */
+static void
+test_server_that_keeps_its_tether(void **state)
+{
+	uint8_t *value = fix_bytes(PART, 7), *copy = malloc(PART);
+
+	(void)state;
+	for (int dc = 0; dc < 2; dc++) {
+		struct mkv_client_opts o = { .size = sizeof(o), .transport = "auto", .rdma_devices = "fake0", .connections = 1, .rdma_control = "udp",
+			.rdma_tether = "drop" };
+		unsigned attached = f.attached;
+		struct mkv_client *c;
+
+		fv_dc(dc ? FV_DC_YES : FV_DC_OTHER_MAKE);
+		f.rail_dc = dc;
+		c = fix_client_opts(&o, &f, 1);
+		assert_int_equal(mkv_warm(c, 10 * SEC), 0);
+		for (unsigned i = 0; i < 10; i++)
+			round_trip(c, "k", value, copy, 5000);
+		assert_int_equal(f.loose_refused, dc);
+		assert_int_equal(f.attached, attached + 1);
+		assert_true(f.udp_messages > 0);
+		assert_int_equal(counter(c, "tethers_dropped_total"), 0);
+		assert_int_equal(counter(c, "rdma_failures_total"), 0);
+		mkv_client_close(c);
+	}
+	free(value);
+	free(copy);
+}
+
 /* What is longer than the path goes by the tether; the kernel's word about the path is kept to. */
 static void
 test_longer_than_the_path(void **state)
@@ -423,7 +453,7 @@ main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(test_values_by_tether), T(test_values_by_datagrams), T(test_regions), T(test_network_that_loses), T(test_no_datagram_arrives),
-		T(test_server_without_datagrams), T(test_longer_than_the_path), T(test_deadline), T(test_deadline_fence), T(test_lost),
+		T(test_server_without_datagrams), T(test_server_that_keeps_its_tether), T(test_longer_than_the_path), T(test_deadline), T(test_deadline_fence), T(test_lost),
 		T(test_close_with_requests_out),
 	};
 

@@ -17,6 +17,8 @@
 #include "tests/unit/rdma_up.h"
 #include "worker/front/rail.h"
 
+#define BOTH_LATE_NS	(62 * MKV_NS_PER_SEC)
+
 struct both {
 	struct rig	tcp, rdma;
 	struct mkv_rail	*rail;
@@ -24,7 +26,7 @@ struct both {
 	int		listener;
 	uint16_t	port;
 	pthread_t	thread;
-	_Atomic int	is_up, stop;
+	_Atomic int	is_up, stop, forget;
 };
 
 static void
@@ -105,6 +107,11 @@ both_main(void *arg)
 		rig_pump(&b->tcp);
 		rig_pump(&b->rdma);
 		mkv_rail_gauges(b->rail);
+		mkv_front_gauges(b->rdma.f);
+		if (b->forget) {
+			b->rdma.ahead_ns = b->forget > 1 ? 0 : BOTH_LATE_NS;
+			b->forget = b->forget > 1 ? 0 : 2;
+		}
 		(void)usleep(100);
 	}
 	both_down(b);
@@ -139,8 +146,18 @@ both_count(const struct both *b, enum mkv_metric m)
 }
 
 void
+both_forget(struct both *b)
+{
+	b->forget = 1;
+	while (b->forget)
+		(void)usleep(1000);
+}
+
+void
 both_close(struct both *b)
 {
+	if (both_count(b, MKV_M_front_sessions_loose) != 0)
+		both_forget(b);
 	for (unsigned i = 0; i < 10000 && mkv_metric_get(b->rdma.m, MKV_M_front_channels, 0) != 0; i++)
 		(void)usleep(1000);
 	b->stop = 1;

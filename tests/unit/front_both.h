@@ -16,6 +16,7 @@ struct both;
 struct both *	both_open(uint32_t num_dcis);		/* 0: RC only. Starts the fabric */
 uint16_t	both_port(const struct both *b);
 uint64_t	both_count(const struct both *b, enum mkv_metric m);	/* of the RDMA front */
+void		both_forget(struct both *b);		/* the RDMA front's sessions without a tether end, as after 60 s of silence */
 void		both_close(struct both *b);		/* its client is closed. Asserts that nothing is left */
 
 #endif

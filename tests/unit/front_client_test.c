@@ -30,13 +30,33 @@
 
 static uint32_t num_dcis;				/* 0: by RC */
 static const char *control;				/* rdma_control */
+static int drop;					/* rdma_tether: the connection is given up. Then values in parts go by the TCP front, which has drives of its own */
+
+/* Its session has no connection any more. */
+static void
+is_alone(const struct both *b)
+{
+	for (unsigned i = 0; i < 20000 && both_count(b, MKV_M_front_sessions_loose) == 0; i++)
+		(void)usleep(1000);
+	assert_true(both_count(b, MKV_M_front_sessions_loose) != 0);
+}
+
+static void
+is_by_rdma(struct mkv_client *c)
+{
+	struct mkv_server_info si = { .size = sizeof(si) };
+
+	for (unsigned i = 0; i < 2000 && (mkv_server_info(c, 0, SEC, &si) != 0 || strcmp(si.transport, "rdma") != 0); i++)
+		(void)usleep(10000);
+	assert_string_equal(si.transport, "rdma");
+}
 
 static struct mkv_client *
 handle(const struct both *b, const char *transport)
 {
 	char servers[64], why[256] = "";
 	struct mkv_client_opts o = { .size = sizeof(o), .servers = servers, .transport = transport, .rdma_devices = "fake1", .connections = 1, .auth_key = BOTH_CRED,
-		.rdma_control = control };
+		.rdma_control = control, .rdma_tether = drop ? "drop" : NULL };
 	struct mkv_client *c;
 
 	snprintf(servers, sizeof(servers), "127.0.0.1:%u", both_port(b));
@@ -44,6 +64,8 @@ handle(const struct both *b, const char *transport)
 	if (mkv_client_open(&c, &o, why, sizeof(why)) != 0)
 		fail_msg("%s", why);
 	assert_int_equal(mkv_warm(c, 20 * SEC), 0);
+	if (drop)
+		is_alone(b);
 	return (c);
 }
 
@@ -76,7 +98,7 @@ values_go_both_ways(void **state)
 	struct mkv_client *c;
 
 	(void)state;
-	c = handle(b, "rdma");
+	c = handle(b, drop ? "auto" : "rdma");
 	for (size_t i = 0; i < MKV_ARRAY_LEN(sizes); i++)
 		round_trip(c, "key", sizes[i], (uint32_t)i + 1);
 	assert_int_equal(both_count(b, MKV_M_front_channels), 1);
@@ -106,7 +128,7 @@ work(void *arg)
 	snprintf(key, sizeof(key), "w%u", w->no);
 	fill(value, VALUE, w->no);
 	for (unsigned i = 0; i < ROUNDS; i++) {
-		size_t n = 1 + (i * 7919u + w->no * 104729u) % VALUE;
+		size_t n = 1 + ((drop ? 0 : i) * 7919u + w->no * 104729u) % VALUE;	/* the same in both stores, where it may go to either */
 		int64_t got;
 
 		if (mkv_put(w->c, K(key), value, n, NULL, 20 * SEC, NULL) != 0) {
@@ -151,7 +173,7 @@ many_at_once(void **state)
 	unsigned failed;
 
 	(void)state;
-	c = handle(b, "rdma");
+	c = handle(b, drop ? "auto" : "rdma");
 	workers(c, NULL, &failed);
 	assert_int_equal(failed, 0);
 	assert_int_equal(both_count(b, MKV_M_front_dci_resets_total), 0);
@@ -182,10 +204,12 @@ ends_that_break(void **state)
 	unsigned failed;
 
 	(void)state;
-	c = handle(b, "rdma");			/* the TCP front has drives of its own */
+	c = handle(b, drop ? "auto" : "rdma");			/* the TCP front has drives of its own */
 	workers(c, break_some, &failed);
 	for (unsigned i = 0; i < 1000 && mkv_put(c, K("is it back"), "x", 1, NULL, SEC, NULL) != 0; i++)
 		(void)usleep(10000);
+	if (drop)
+		is_by_rdma(c);
 	for (unsigned i = 0; i < 5; i++)
 		round_trip(c, "after", 100000 + i, i);
 	mkv_client_close(c);
@@ -203,12 +227,13 @@ main(void)
 	static const char *const controls[] = { "rdma", "udp", "tcp" };
 	int failed = 0;
 
-	for (unsigned i = 0; i < 6; i++) {
-		char name[32];
+	for (unsigned i = 0; i < 7; i++) {
+		char name[64];
 
-		num_dcis = i % 2 * 3;
-		control = controls[i / 2];
-		snprintf(name, sizeof(name), "by %s, control by %s", num_dcis != 0 ? "DC" : "RC", control);
+		drop = i == 6;
+		num_dcis = drop || i % 2 != 0 ? 3 : 0;
+		control = controls[drop ? 1 : i / 2];
+		snprintf(name, sizeof(name), "by %s, control by %s%s", num_dcis != 0 ? "DC" : "RC", control, drop ? ", no tether" : "");
 		failed += cmocka_run_group_tests_name(name, tests, NULL, NULL);
 	}
 	return (failed);

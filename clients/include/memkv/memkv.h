@@ -73,6 +73,7 @@ struct mkv_client_opts {
 	uint64_t	connect_timeout_us;	/* of one attempt, default 2 s, at most 1 h */
 	int		rdma_on_demand;	/* 1: regions are not pinned where the RDMA device can page in */
 	const char	*rdma_control;	/* what carries the messages about values that go by RDMA: "auto" (rdma) "rdma" "udp" "tcp" */
+	const char	*rdma_tether;	/* a rail's TCP connection: "keep" (default) "drop" (with transport auto, rdma_control udp and DC: closed once datagrams are answered) */
 };
 
 /*

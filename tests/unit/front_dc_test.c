@@ -103,6 +103,9 @@ clients_that_do_not_fit(void **state)
 	assert_int_equal(t_ask_for(&t->c, &a), MKV_E_UNSUPPORTED);
 	assert_int_equal(t_get(t, "the channel is there still", 0, 0, 100, 100), MKV_E_MISS);
 	a = t_want(t, 2);
+	a.rd_atomic_in--;
+	assert_int_equal(t_ask_for(&t->c, &a), MKV_E_UNSUPPORTED);
+	a = t_want(t, 2);
 	a.qpn = 1u << 24;
 	assert_int_equal(t_ask_for(&t->c, &a), MKV_E_PEER);
 	a = t_want(t, 3);

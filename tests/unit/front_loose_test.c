@@ -341,6 +341,7 @@ who_may(void **state)
 	(void)state;
 	for (unsigned i = 0; i < MKV_ARRAY_LEN(row); i++) {
 		struct mkv_wire_attach w = { .transport = row[i].transport, .channel = 2, .recv_bytes = UP_RECV_BYTES, .qpn = 5, .mtu_bytes = t->u.dev->mtu_bytes,
+			.rd_atomic_in = t->u.dev->rd_atomic_in,
 			.control = row[i].control | MKV_WIRE_CONTROL_LOOSE };
 
 		if (row[i].control == MKV_WIRE_CONTROL_UDP)

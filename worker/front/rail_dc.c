@@ -441,11 +441,11 @@ dc_break_lines(struct mkv_chan *ch)
 
 /* ---- ATTACH ---------------------------------------------------------------------------------------------------------------- */
 
-/* An initiator's path MTU is the device's: to a client with a smaller one it cannot send. */
+/* An initiator's path MTU and the READs that it has under way are the device's: a client that takes less cannot be served so. */
 int
 dc_can(const struct mkv_rail *r, const struct mkv_wire_attach *w)
 {
-	return (r->target != NULL && !r->dc_lost && w->mtu_bytes >= r->dev->mtu_bytes);
+	return (r->target != NULL && !r->dc_lost && w->mtu_bytes >= r->dev->mtu_bytes && w->rd_atomic_in >= r->dev->rd_atomic_out);
 }
 
 /* Whether its target can be reached is tried, if an initiator is free for that. */

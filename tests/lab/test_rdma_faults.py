@@ -93,7 +93,8 @@ class Cut:
 def test_auto_goes_down_and_up_again_without_an_error(served):
     """Rounds of a fabric that loses RDMA and brings it back: every call of `auto` is answered well inside its deadline, by TCP meanwhile."""
     loads = storm(served, deadline=10.0)
-    for _ in range(100 if FULL else 3):
+    for i in range(100 if FULL else 3):
+        print("round", i, flush=True)          # how far it came, should it be cut off (pytest -s)
         down = [rdma.metric(ld.client, "memkv_client_rdma_downgrades_total") for ld in loads]
         with Cut():
             rdma.until(lambda: all(rdma.metric(ld.client, "memkv_client_rdma_downgrades_total") > d for ld, d in zip(loads, down)), 60)

@@ -48,9 +48,8 @@ def perftest(tool, args):
             assert far.poll() is None, r.stdout + r.stderr
         raise AssertionError(r.stdout + r.stderr)
     finally:
-        if far.poll() is None:
-            far.terminate()
-        far.wait(10)
+        far.kill()              # it may wait for ever for a run that is over here
+        far.wait()
 
 
 def row_of(out, size):
@@ -61,7 +60,7 @@ def row_of(out, size):
 
 def good(measure):
     """perftest now and then prints 0 or infinity, where processors are emulated: then once more."""
-    for _ in range(5):
+    for _ in range(20):
         x = measure()
         if 0 < x < math.inf:
             return x
@@ -70,7 +69,7 @@ def good(measure):
 
 def bandwidth(tool, size, seconds, connections):
     """Bytes a second."""
-    depth = min(128, max(8, (128 << 20) // size))         # its own 128 of 16 MiB would take longer than the run
+    depth = min(128, max(16, (128 << 20) // size) // connections)         # its own 128 of 16 MiB would take longer than the run
     args = ["-s", str(size), "-D", str(seconds), "-q", str(connections), "-t", str(depth), "--report_gbits"]
     return good(lambda: float(row_of(perftest(tool, args), size)[3]) * 1e9 / 8)
 
@@ -97,11 +96,14 @@ def counts(s, pid):
     return n
 
 
+def keys_of(size):
+    return max(8, min(64, (64 << 20) // size))
+
+
 def memkv(s, op, size, connections, more):
     env = dict(os.environ, MEMKV_AUTH_KEY=rdma.KEY, MEMKV_RDMA_DEVICES=rdma.NICS[0])
-    keys = max(8, min(64, (64 << 20) // size))
-    args = [MEMKV, "bench", op, "--servers", s.addr, "--transport", "rdma", "--size", str(size), "--keys", str(keys),
-            "--connections", str(connections), "--json", *more]
+    args = [MEMKV, "bench", op, "--servers", s.addr, "--transport", "rdma", "--size", str(size), "--keys", str(keys_of(size)),
+            "--connections", str(connections), "--deadline", "60s", "--json", *more]
     r = subprocess.run(args, capture_output=True, text=True, timeout=240, env=env)
     assert r.returncode == 0, r.stdout + r.stderr
     return json.loads(r.stdout.splitlines()[-1])
@@ -125,9 +127,15 @@ def spread(values):
     return {"ratio": round(statistics.median(values), 3), "quartiles": [round(q[0], 3), round(q[2], 3)]}
 
 
+def fill(s, size, more):
+    """A get finds values of its own size under all keys; puts choose theirs by chance and leave some of the size before."""
+    memkv(s, "fill", size, 1, more + ["--concurrency", "2"])
+
+
 def compare_bandwidth(s, a, size, connections, op, more):
     tool = TOOL[op]
     ours, theirs = [], []
+    fill(s, size, more)
     for _ in range(a.pairs):
         theirs.append(bandwidth(tool, size, a.seconds, connections))
         row = memkv(s, op, size, connections, more + ["--concurrency", "8", "--duration", f"{a.seconds}s"])
@@ -139,6 +147,7 @@ def compare_bandwidth(s, a, size, connections, op, more):
 
 def compare_latency(s, a, size, op, more):
     ours, theirs = [], []
+    fill(s, size, more)
     for _ in range(a.pairs):
         theirs.append(message_us(size))
         ours.append(memkv(s, op, size, 1, more + ["--concurrency", "1", "--duration", f"{a.seconds}s"])["latency_us"]["p50"])

@@ -135,7 +135,7 @@ static void
 child_spawn(struct child *c)
 {
 	c->ready_ns = 0;
-	c->killed = c->final = c->forgiven = c->held = c->start_again = 0;
+	c->killed = c->final = c->forgiven = c->held = c->start_again = c->parked = 0;
 	child_set_state(c, CHILD_STARTING);
 	if (c->ops->spawn(c) != 0) {
 		child_on_death(c);

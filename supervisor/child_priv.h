@@ -56,6 +56,7 @@ struct child {
 	uint32_t	barren_count;			/* of these, without the first: lives that never got ready */
 	uint32_t	restart_count;			/* starts after a death, for status */
 	int		start_again;			/* an operator's restart: STOPPED leads to STARTING */
+	int		parked;				/* an operator stopped it by its name: a start that names nobody leaves it. Until it is started */
 	int		killed;				/* SIGKILL was sent in this life */
 	int		final;				/* the child said that another start would fail as well */
 	int		forgiven;			/* its end is not its fault: start again at once */

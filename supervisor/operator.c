@@ -35,6 +35,7 @@
 #define OPERATOR_CONNS_MAX	32u
 #define OPERATOR_WAIT_MS	30000u
 
+enum op_who { OP_NOBODY, OP_ALL, OP_NAMED };	/* what the request names: nobody, so all are meant; "all"; some */
 enum op_wait { OP_WAIT_NONE, OP_WAIT_RUNNING, OP_WAIT_STOPPED, OP_WAIT_SPACE };
 
 struct op_conn {
@@ -46,7 +47,9 @@ struct op_conn {
 	size_t		bytes;
 	enum op_wait	wait;
 	uint64_t	since_ns;		/* RUNNING counts if it began after this */
-	uint8_t		named[SUP_PROCS_MAX];
+	enum op_who	who;
+	uint8_t		named[SUP_PROCS_MAX];	/* who is meant */
+	uint8_t		left[SUP_PROCS_MAX];	/* start, restart: stopped by name, and nobody named it */
 	int		closing;		/* handles that libuv has yet to give back */
 };
 
@@ -194,9 +197,14 @@ op_rows(const struct op_conn *c, json_t *(*row)(const struct proc *))
 	struct mkv_sup *s = c->op->sup;
 	json_t *rows = json_array();
 
-	for (uint32_t i = 0; i < s->proc_count; i++)
-		if (c->named[i])
-			json_array_append_new(rows, row(&s->proc[i]));
+	for (uint32_t i = 0; i < s->proc_count; i++) {
+		json_t *one = c->named[i] || c->left[i] ? row(&s->proc[i]) : NULL;
+
+		if (one != NULL && c->left[i])
+			json_object_set_new(one, "left", json_true());
+		if (one != NULL)
+			json_array_append_new(rows, one);
+	}
 	return (rows);
 }
 
@@ -290,6 +298,19 @@ op_move(struct op_conn *c, enum op_wait wait, int again, void (*verb)(struct chi
 	sup_on_change(s);
 }
 
+/* Who took one child out by its name has a reason that a start of everything knows nothing of. */
+static void
+op_leave_parked(struct op_conn *c)
+{
+	struct mkv_sup *s = c->op->sup;
+
+	for (uint32_t i = 0; c->who == OP_NOBODY && i < s->proc_count; i++)
+		if (c->named[i] && s->proc[i].child.parked) {
+			c->named[i] = 0;
+			c->left[i] = 1;
+		}
+}
+
 static void
 op_start_child(struct child *c)
 {
@@ -301,6 +322,7 @@ op_start(struct op_conn *c)
 {
 	struct mkv_sup *s = c->op->sup;
 
+	op_leave_parked(c);
 	for (uint32_t i = 0; i < s->proc_count; i++)
 		if (c->named[i] && s->proc[i].child.state == CHILD_STOPPING) {
 			op_refuse(c, "still stopping; try again");
@@ -311,14 +333,22 @@ op_start(struct op_conn *c)
 }
 
 static void
+op_park_child(struct child *c)
+{
+	child_stop(c);
+	c->parked = 1;
+}
+
+static void
 op_stop(struct op_conn *c)
 {
-	op_move(c, OP_WAIT_STOPPED, 0, child_stop);
+	op_move(c, OP_WAIT_STOPPED, 0, c->who == OP_NAMED ? op_park_child : child_stop);
 }
 
 static void
 op_restart(struct op_conn *c)
 {
+	op_leave_parked(c);
 	op_move(c, OP_WAIT_RUNNING, 1, child_restart);
 }
 
@@ -363,7 +393,19 @@ static const struct {
 	{ "restart", op_restart, 1 },	{ "reload", op_reload, 1 },	{ "shutdown", op_shutdown, 1 },
 };
 
-/* Which children are meant; none named: all. 0 after an answer was sent. */
+static enum op_who
+op_who(const json_t *names)
+{
+	json_t *v;
+	size_t i;
+
+	json_array_foreach((json_t *)(uintptr_t)names, i, v)
+		if (json_is_string(v) && strcmp(json_string_value(v), "all") == 0)
+			return (OP_ALL);
+	return (json_array_size(names) == 0 ? OP_NOBODY : OP_NAMED);
+}
+
+/* Which children are meant. 0 after an answer was sent. */
 static int
 op_names(struct op_conn *c, const json_t *names)
 {
@@ -372,12 +414,15 @@ op_names(struct op_conn *c, const json_t *names)
 	json_t *v;
 	size_t i;
 
-	memset(c->named, json_array_size(names) == 0, sizeof(c->named));
+	c->who = op_who(names);
+	memset(c->named, c->who != OP_NAMED, sizeof(c->named));
 	for (i = 0; i < s->drive_count; i++)	/* who was removed is meant by name alone */
 		c->named[s->front_count + i] &= pool_row(s, (uint32_t)i)->state != MKV_DRIVE_REMOVED;
 	json_array_foreach((json_t *)(uintptr_t)names, i, v) {
 		struct proc *p = json_is_string(v) ? sup_proc_named(s, json_string_value(v)) : NULL;
 
+		if (c->who == OP_ALL)
+			break;
 		if (p == NULL) {
 			snprintf(why, sizeof(why), "no child is called \"%.64s\"", json_is_string(v) ? json_string_value(v) : "?");
 			op_refuse(c, why);
@@ -426,6 +471,7 @@ op_request(struct op_conn *c, const char *line)
 	const char *cmd = j != NULL ? json_string_value(json_object_get(j, "cmd")) : NULL;
 	size_t i;
 
+	memset(c->left, 0, sizeof(c->left));
 	if (cmd == NULL) {
 		op_refuse(c, "a request is an object with \"cmd\", in one line");
 		json_decref(j);

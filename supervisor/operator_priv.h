@@ -1,8 +1,10 @@
 /*
  * memkvctl's unix socket: one JSON request a line, one JSON answer a line.
  *
- *	{"cmd":"status|start|stop|restart|reload|tail|shutdown","names":["drive:0", ...]}		names missing or empty: all
+ *	{"cmd":"status|start|stop|restart|reload|tail|shutdown","names":["drive:0", ...]}		names missing or empty: all; so does "all"
  *	{"ok":true,"rows":[{"name","state","pid","uptime_s","restarts","detail"}, ...]}			tail: rows of {"name","lines"}
+ *
+ * start and restart without a name leave children that were stopped by name (in rows of theirs "left" is true); "all" takes them as well.
  *	{"cmd":"drive","names":["list"]} and the other words of operator_drive.c; list: rows of {"id","state","media", ...}
  *	{"cmd":"namespace","names":["list"]} and the other words of operator_space.c; list: rows of {"namespace","hex","objects","bytes"}
  *	{"ok":false,"error":"words"}

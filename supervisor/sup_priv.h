@@ -238,6 +238,8 @@ proc_is_drive(const struct proc *p)
 static inline const char *
 proc_words(const struct proc *p)
 {
+	if (p->child.state == CHILD_STOPPED && p->child.parked)
+		return ("stopped by its name, and started by its name alone");
 	return (p->child.state == CHILD_RUNNING || (p->child.state == CHILD_STARTING && p->why[0] == '\0') ? p->detail : p->why);
 }
 

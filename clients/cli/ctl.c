@@ -87,7 +87,7 @@ ctl_help(FILE *to)
 	fprintf(to, "usage: memkvctl COMMAND [OPTION]... [NAME]...\n\nLooks after the children of a running memkv server, such as drive:0 or front:tcp:0.\n\n");
 	for (size_t i = 0; i < MKV_ARRAY_LEN(ctl_commands); i++)
 		fprintf(to, "  %-9s %s\n", ctl_commands[i].name, ctl_commands[i].help);
-	fprintf(to, "\nWithout a NAME, or with the name all, every child is meant.\n\n"
+	fprintf(to, "\nWithout a NAME, or with the name all, every child is meant. What was stopped by its name is started by its name, or by all.\n\n"
 	    "  drive list                 drives, their state, media and use\n"
 	    "  drive locate KEY           which drive is the home of a key, and was before\n"
 	    "  drive add MEDIA            take a device, file or arena into service\n"
@@ -182,15 +182,11 @@ static char *
 ctl_request(const char *cmd, const char *const *names)
 {
 	json_t *list = json_array(), *j = json_pack("{s:s, s:O?}", "cmd", cmd, "names", list);
-	int r = j == NULL || list == NULL ? -1 : 0, all = 0;
+	int r = j == NULL || list == NULL ? -1 : 0;
 	char *text = NULL;
 
-	for (size_t i = 0; r == 0 && names[i] != NULL; i++) {
-		all |= strcmp(names[i], "all") == 0;
+	for (size_t i = 0; r == 0 && names[i] != NULL; i++)
 		r = json_array_append_new(list, json_string(names[i]));
-	}
-	if (r == 0 && all)
-		r = json_array_clear(list);
 	if (r == 0)
 		text = json_dumps(j, JSON_COMPACT);
 	json_decref(list);
@@ -378,6 +374,8 @@ ctl_show(FILE *to, const char *cmd, const json_t *answer)
 			ctl_show_space(to, row);
 		else if (json_object_get(row, "purge") != NULL)
 			ctl_show_purge(to, row);
+		else if (json_is_true(json_object_get(row, "left")))
+			fprintf(to, "%s: left as it is, for it was stopped by its name; memkvctl %s %s\n", ctl_text(row, "name"), cmd, ctl_text(row, "name"));
 		else if (c->done != NULL && ok)
 			fprintf(to, "%s: %s\n", ctl_text(row, "name"), c->done);
 		else

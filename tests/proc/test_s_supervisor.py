@@ -528,6 +528,43 @@ def test_operator_commands(fakes):
     assert f.proc.wait(20) == 0
 
 
+def memkvctl(f, *words):
+    r = subprocess.run([os.path.join(STAGE, "bin", "memkvctl"), "--control", os.path.join(f.data, "control.sock"), *words], capture_output=True,
+                       text=True, timeout=60)
+    assert r.returncode == 0, (words, r)
+    return r.stdout.splitlines()
+
+
+def test_what_was_stopped_by_name_is_started_by_name(fakes):
+    f = fakes(drives=3).start()
+    assert memkvctl(f, "stop", "drive:1") == ["drive:1: stopped"]
+    assert "by its name" in f.rows()["drive:1"]["detail"]
+    pid = f.rows()["drive:0"]["pid"]
+    for verb in ("start", "restart"):
+        said = memkvctl(f, verb)
+        assert said[2] == f"drive:1: left as it is, for it was stopped by its name; memkvctl {verb} drive:1", said
+        assert [line for line in said if line.endswith(f": {verb}ed")] == [f"{n}: {verb}ed" for n in ("front:tcp:0", "drive:0", "drive:2")]
+        assert f.rows()["drive:1"]["state"] == "STOPPED"
+    assert f.rows()["drive:0"]["pid"] != pid, "restart is one"
+    memkvctl(f, "stop")                                     # of all: a reason for none of them, and drive:1 keeps its own
+    assert {r["state"] for r in f.rows().values()} == {"STOPPED"}
+    assert "left as it is" in memkvctl(f, "start")[2]
+    assert {n: r["state"] for n, r in f.rows().items()} == {"front:tcp:0": "RUNNING", "drive:0": "RUNNING", "drive:1": "STOPPED", "drive:2": "RUNNING"}
+    assert memkvctl(f, "start", "drive:1") == ["drive:1: started"]
+    assert "by its name" not in f.rows()["drive:1"]["detail"]
+    memkvctl(f, "stop", "drive:2")
+    assert memkvctl(f, "start", "all")[3] == "drive:2: started"
+    assert {r["state"] for r in f.rows().values()} == {"RUNNING"}
+    memkvctl(f, "stop", "drive:2")
+    assert memkvctl(f, "restart", "drive:2") == ["drive:2: restarted"]
+    memkvctl(f, "stop", "drive:2")
+    memkvctl(f, "stop", "all")                              # so drive:0 is not one that was stopped by its name
+    assert [line for line in memkvctl(f, "start") if "left" in line] == ["drive:2: left as it is, for it was stopped by its name; memkvctl start drive:2"]
+    f.stop()
+    f.start()
+    assert {r["state"] for r in f.rows().values()} == {"RUNNING"}, "a new server begins anew"
+
+
 def test_clean_restart_of_a_drive_frees_its_buffers_at_once(fakes):
     f = fakes().start()
     f.ask("stop", "drive:0")

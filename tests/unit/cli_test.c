@@ -323,7 +323,7 @@ ctl_asks_and_reads_rows(void **state)
 	server_start("{\"ok\":true,\"rows\":[{\"name\":\"drive:0\",\"state\":\"FATAL\",\"pid\":0,\"restarts\":9,\"detail\":\"x\"}]}\n");
 	assert_int_equal(memkv("memkvctl", "status", "all", "--control", server.path, NULL), 1);
 	server_end();
-	assert_string_equal(server.asked, "{\"cmd\":\"status\",\"names\":[]}\n");
+	assert_string_equal(server.asked, "{\"cmd\":\"status\",\"names\":[\"all\"]}\n");
 	server_start("{\"ok\":true,\"rows\":[{\"name\":\"drive:0\",\"lines\":[\"a\",\"b\",7]}]}\n");
 	assert_int_equal(memkv("memkvctl", "tail", "--control", server.path, "--json", NULL), 0);
 	server_end();
@@ -361,7 +361,11 @@ ctl_loses_no_name(void **state)
 	assert_true(said("not UTF-8"));
 	assert_int_equal(memkv("memkvctl", "stop", "drive:0", "all", "--control", server.path, NULL), 0);
 	server_end();
-	assert_string_equal(server.asked, "{\"cmd\":\"stop\",\"names\":[]}\n");
+	assert_string_equal(server.asked, "{\"cmd\":\"stop\",\"names\":[\"drive:0\",\"all\"]}\n");
+	server_start("{\"ok\":true,\"rows\":[]}\n");
+	assert_int_equal(memkv("memkvctl", "drive", "locate", "all", "--control", server.path, NULL), 0);	/* a key may be called so */
+	server_end();
+	assert_string_equal(server.asked, "{\"cmd\":\"drive\",\"names\":[\"locate\",\"all\"]}\n");
 }
 
 static void

@@ -69,6 +69,13 @@ int	mkv_os_medium_lock(int fd);				/* flock LOCK_EX|LOCK_NB: 0, MKV_E_LOCKED */
 int	mkv_os_preallocate(int fd, uint64_t bytes);
 int	mkv_os_discard(int fd, uint64_t off, uint64_t bytes);	/* BLKDISCARD: 0; MKV_E_UNSUPPORTED */
 int	mkv_os_punch(int fd, uint64_t off, uint64_t bytes);	/* a hole in a file, its size stays: 0; MKV_E_UNSUPPORTED */
+/* A file reads as zeros there, and its blocks stay reserved: 0; MKV_E_UNSUPPORTED nothing changed; MKV_E_NOSPACE zeros, but not reserved any more. */
+int	mkv_os_zero(int fd, uint64_t off, uint64_t bytes);
+/*
+ * The next part of a file from off on that was written, or read since it was reserved: 1 and where it lies; 0 there is none, so zeros are read.
+ * Where the file system cannot tell, all of the rest. Moves the descriptor's place.
+ */
+int	mkv_os_next_data(int fd, uint64_t off, uint64_t *from, uint64_t *to);
 
 /* What this process and its children may have. */
 struct mkv_os_memory {

@@ -184,9 +184,38 @@ def test_wipe_asks_and_makes_it_empty(place):
     assert r.returncode == 1 and "--yes" in r.stderr
     assert memkv("drive", "check", f).returncode == 0
     assert memkv("drive", "wipe", "--yes", f).returncode == 0
-    assert rows(memkv("drive", "list", "--json", f))[0]["state"] == "empty"
     with open(f, "rb") as back:
-        assert back.read(MIB) == bytes(MIB)
+        assert back.read() == bytes(64 * MIB)
+    st = os.stat(f)
+    assert st.st_size == 64 * MIB and st.st_blocks * 512 >= 64 * MIB, "its blocks stay"
+    assert rows(memkv("drive", "list", "--json", f))[0]["state"] == "empty"
+    assert memkv("setup", "--drives", f).returncode == 0, "and what is called empty is taken"
+    assert os.stat(f).st_size == 64 * MIB, "as large as it is"
+
+
+def test_list_and_setup_agree_on_what_is_empty(place):
+    """A file with zeros first and something behind is not empty, however it came to that."""
+    letter, sparse, zeros = (os.path.join(place, n) for n in ("letter.dat", "sparse.dat", "zeros.dat"))
+    with open(letter, "wb") as f:
+        f.truncate(64 * MIB)
+        f.seek(40 * MIB)
+        f.write(b"somebody's letter")
+    with open(sparse, "wb") as f:
+        f.truncate(96 * MIB)
+    with open(zeros, "wb") as f:
+        f.write(bytes(4096))
+    r = memkv("drive", "list", letter, sparse, zeros)
+    assert "data behind a first MiB of zeros (memkv setup wants --force for it)" in r.stdout, r.stdout
+    assert [x["state"] for x in rows(memkv("drive", "list", "--json", letter, sparse, zeros))] == ["foreign", "empty", "empty"]
+    r = memkv("setup", "--drives", letter)
+    assert r.returncode == 1 and "data behind a first MiB of zeros: --force formats it" in r.stderr, r.stderr
+    with open(letter, "rb") as f:
+        f.seek(40 * MIB)
+        assert f.read(17) == b"somebody's letter"
+    r = memkv("setup", "--json", "--drives", f"{sparse}")
+    assert r.returncode == 0 and rows(r)[0]["drives"][0]["bytes"] == 96 * MIB, (r.stdout, r.stderr)
+    assert memkv("setup", "--drives", zeros, "--file-size", "64MiB").returncode == 0
+    assert memkv("setup", "--drives", letter, "--force").returncode == 0 and os.stat(letter).st_size == 64 * MIB
 
 
 def test_devices_are_set_up_and_foreign_ones_refused(loop, place):

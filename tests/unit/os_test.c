@@ -320,6 +320,37 @@ test_medium(void **state MKV_UNUSED)
 	assert_int_equal(mkv_os_medium_open("/tmp", &direct), MKV_E_INVAL);
 }
 
+/* What was written goes, its blocks stay, and it is told from what was never written. */
+static void
+test_zero(void **state MKV_UNUSED)
+{
+	char path[] = "/tmp/memkv-os.XXXXXX", byte = 1;
+	int fd = mkstemp(path);
+	uint64_t from, to;
+	struct stat st;
+
+	assert_true(fd >= 0);
+	unlink(path);
+	assert_int_equal(mkv_os_preallocate(fd, 4 << 20), 0);
+	assert_int_equal(mkv_os_next_data(fd, 0, &from, &to), 0);
+	assert_int_equal(pwrite(fd, &byte, 1, 3 << 20), 1);
+	assert_int_equal(fsync(fd), 0);
+	assert_int_equal(mkv_os_next_data(fd, 1 << 20, &from, &to), 1);
+	assert_true(from <= 3 << 20 && to > 3 << 20);
+	assert_int_equal(mkv_os_zero(fd, 0, 1 << 20), 0);
+	assert_int_equal(mkv_os_next_data(fd, 1 << 20, &from, &to), 1);
+	assert_int_equal(mkv_os_zero(fd, 1 << 20, 3 << 20), 0);
+	assert_int_equal(mkv_os_next_data(fd, 1 << 20, &from, &to), 0);
+	assert_int_equal(pread(fd, &byte, 1, 3 << 20), 1);
+	assert_int_equal(byte, 0);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_size, 4 << 20);
+	assert_true(st.st_blocks * 512 >= 4 << 20);
+	close(fd);
+	assert_int_equal(mkv_os_next_data(fd, 5, &from, &to), 1);	/* who cannot tell says all of it */
+	assert_true(from == 5 && to == UINT64_MAX);
+}
+
 static void
 test_listen(void **state MKV_UNUSED)
 {
@@ -444,6 +475,7 @@ main(void)
 		cmocka_unit_test(test_proc_watch),
 		cmocka_unit_test(test_landlock),
 		cmocka_unit_test(test_medium),
+		cmocka_unit_test(test_zero),
 		cmocka_unit_test(test_listen),
 		cmocka_unit_test(test_descriptors),
 		cmocka_unit_test(test_watch),

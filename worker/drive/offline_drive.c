@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/base/err.h"
+#include "common/base/os.h"
 #include "common/base/units.h"
 
 /* What a look at one medium needs. */
@@ -118,6 +119,8 @@ list_one(void *arg, const char *path)
 		printf("%-24s %10s  %-8s  %s\n", "MEDIUM", "SIZE", "STATE", "FOUND");
 	if (l->p.content == PROBE_STORE && l->sum.events > 0)
 		snprintf(fail, sizeof(fail), "; %llu failures recorded", (unsigned long long)l->sum.events);
+	if (l->p.state == PROBE_DAMAGED || l->p.state == PROBE_FOREIGN)
+		snprintf(fail, sizeof(fail), " (memkv setup wants --force for it)");
 	printf("%-24s %10s  %-8s  %s%s%s%s\n", l->p.path, mkv_size_human(size, sizeof(size), l->p.bytes), probe_state_name(l->p.state), l->p.what, fail,
 	    l->p.model[0] != '\0' ? "; " : "", l->p.model);
 }
@@ -338,13 +341,22 @@ wipe_asked(const struct offline *o, const struct probe *p)
 	return (0);
 }
 
+/* Values lie behind: of a file they go as well, so that it is told from somebody else's. Its blocks stay. 0 or MKV_E_*. */
+static int
+wipe_rest(const struct look *l, const struct offline_store *s)
+{
+	if (l->p.is_block || s->bytes <= PROBE_HEAD_BYTES)
+		return (0);
+	return (mkv_os_zero(s->fd, PROBE_HEAD_BYTES, s->bytes - PROBE_HEAD_BYTES));
+}
+
 /* The whole first MiB: superblocks, pool map, registry. A server finds it empty then. */
 static int
 wipe_one(struct look *l, const char *path)
 {
 	struct offline_store s;
 	char why[512];
-	int r;
+	int r, rest = 0;
 
 	look_at(l, path);
 	if (l->p.content != PROBE_STORE && l->p.content != PROBE_DAMAGED) {
@@ -361,13 +373,18 @@ wipe_one(struct look *l, const char *path)
 		offline_say(l->o, "%s", why);
 		return (-1);
 	}
-	if ((r = offline_zero(&s, MKV_MIN(PROBE_HEAD_BYTES, s.bytes), 0)) == 0)
-		r = offline_flush(&s);
+	if ((r = offline_zero(&s, MKV_MIN(PROBE_HEAD_BYTES, s.bytes), 0)) == 0 && (r = offline_flush(&s)) == 0)
+		rest = wipe_rest(l, &s);
 	offline_close(&s);
 	if (r != 0) {
 		offline_say(l->o, "%s cannot be written: %s", path, mkv_err(r));
 		return (-1);
 	}
+	if (rest == MKV_E_NOSPACE)
+		offline_say(l->o, "%s: its space is not reserved any more, for its filesystem is full; memkv setup reserves it again", path);
+	else if (rest != 0)
+		offline_say(l->o, "%s: its filesystem cannot zero what lies behind the first MiB (%s): a server takes it as empty, memkv setup wants --force", path,
+		    mkv_err(rest));
 	if (!l->o->quiet)
 		printf("%s: wiped\n", path);
 	return (0);

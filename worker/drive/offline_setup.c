@@ -99,8 +99,6 @@ setup_judge(struct setup *s, struct setup_drive *d)
 			setup_refuse(d, "there is no such device", "`memkv setup` without --drives shows those that are there");
 		break;
 	case PROBE_EMPTY:
-		if (!d->p.is_block && d->p.bytes > 0 && !s->o->force)
-			setup_refuse(d, "it is a file with something in it already", "--force formats it, and all it holds is lost");
 		break;
 	case PROBE_IN_USE:
 		if (s->o->idempotent && d->p.busy && setup_fits(s, d))
@@ -126,11 +124,22 @@ setup_judge(struct setup *s, struct setup_drive *d)
 		setup_refuse(d, "it has partitions", "--force formats the whole device, and all it holds is lost");
 }
 
+/* How large a file is to be: as --file-size says; without it, what is there and can hold a store keeps its size. */
+static uint64_t
+setup_file_bytes(const struct setup *s, const struct setup_drive *d)
+{
+	struct mkv_layout_want w = { .total_bytes = d->p.bytes & ~4095ull, .extent_bytes = s->extent_bytes };
+	struct mkv_sb sb = { 0 };
+	char why[200];
+
+	return (s->o->file_bytes == 0 && mkv_layout_plan(&sb, &w, why, sizeof(why)) == 0 ? w.total_bytes : s->file_bytes);
+}
+
 /* Before anything is erased: can there be a store on it at all? */
 static void
 setup_judge_size(const struct setup *s, struct setup_drive *d)
 {
-	struct mkv_layout_want w = { .total_bytes = (d->p.is_block ? d->p.bytes : s->file_bytes) & ~4095ull, .extent_bytes = s->extent_bytes };
+	struct mkv_layout_want w = { .total_bytes = (d->p.is_block ? d->p.bytes : setup_file_bytes(s, d)) & ~4095ull, .extent_bytes = s->extent_bytes };
 	struct mkv_sb sb = { 0 };
 	char why[200];
 
@@ -245,6 +254,7 @@ setup_look(struct setup *s)
 static int
 setup_reserve_one(struct setup *s, struct setup_drive *d)
 {
+	uint64_t bytes = setup_file_bytes(s, d);
 	struct statvfs fs;
 	struct stat st;
 	char need[32], left[32];
@@ -256,13 +266,13 @@ setup_reserve_one(struct setup *s, struct setup_drive *d)
 	}
 	d->made = d->p.state == PROBE_MISSING;
 	/* What is there already counts: only a file that is to be formatted anew may shrink. */
-	if (fstat(fd, &st) == 0 && (uint64_t)st.st_size > s->file_bytes && ftruncate(fd, (off_t)s->file_bytes) != 0)
+	if (fstat(fd, &st) == 0 && (uint64_t)st.st_size > bytes && ftruncate(fd, (off_t)bytes) != 0)
 		r = mkv_err_from_errno(errno);
 	else
-		r = mkv_os_preallocate(fd, s->file_bytes);
+		r = mkv_os_preallocate(fd, bytes);
 	if (r == MKV_E_NOSPACE && fstatvfs(fd, &fs) == 0)
 		snprintf(d->why, sizeof(d->why), "%s needs %s and its filesystem has %s left: choose a smaller --file-size, or another place", d->p.path,
-		    mkv_size_human(need, sizeof(need), s->file_bytes), mkv_size_human(left, sizeof(left), (uint64_t)fs.f_bavail * fs.f_frsize));
+		    mkv_size_human(need, sizeof(need), bytes), mkv_size_human(left, sizeof(left), (uint64_t)fs.f_bavail * fs.f_frsize));
 	else if (r == MKV_E_UNSUPPORTED)
 		snprintf(d->why, sizeof(d->why), "%s: its filesystem cannot reserve space for a file: choose another place", d->p.path);
 	else if (r != 0)

@@ -22,6 +22,8 @@
 #include "common/base/os.h"
 
 #define PROBE_AGAIN_NS	(20 * (long)MKV_NS_PER_MS)
+#define PROBE_PIECE	(64u << 10)
+#define PROBE_BEHIND	(64ull << 20)		/* zeros that were written, so many of them, are as good as data */
 
 static const char *const probe_names[PROBE_STATES] = {
 	[PROBE_MISSING] = "missing", [PROBE_EMPTY] = "empty", [PROBE_STORE] = "store", [PROBE_DAMAGED] = "damaged",
@@ -92,6 +94,24 @@ probe_busy(const struct probe *p)
 	return (busy);
 }
 
+/* Does something lie behind the first MiB of a file? What was reserved and never written holds nothing, whatever its size. */
+static int
+probe_behind(int fd, uint64_t bytes)
+{
+	static const uint8_t zero[PROBE_PIECE];
+	uint64_t at = PROBE_HEAD_BYTES, looked = 0, from, to;
+	uint8_t piece[PROBE_PIECE];
+	ssize_t n;
+
+	for (; at < bytes && mkv_os_next_data(fd, at, &from, &to); at = to)
+		for (to = MKV_MIN(to, bytes), at = from; at < to; at += (uint64_t)n) {
+			n = pread(fd, piece, (size_t)MKV_MIN(to - at, (uint64_t)PROBE_PIECE), (off_t)at);
+			if (n <= 0 || memcmp(piece, zero, (size_t)n) != 0 || (looked += (uint64_t)n) > PROBE_BEHIND)
+				return (1);
+		}
+	return (0);
+}
+
 /* Superblocks first: a store may well hold bytes that look like a signature. */
 static void
 probe_content(struct probe *p, int fd, const uint8_t *head)
@@ -129,6 +149,8 @@ probe_content(struct probe *p, int fd, const uint8_t *head)
 	}
 	probe_signature(fd, sign, sizeof(sign));
 	what = sign[0] != '\0' ? sign : mkv_layout_foreign(head, PROBE_HEAD_BYTES);
+	if (what == NULL && !p->is_block && probe_behind(fd, p->bytes))
+		what = "data behind a first MiB of zeros";
 	p->content = what != NULL ? PROBE_FOREIGN : PROBE_EMPTY;
 	snprintf(p->what, sizeof(p->what), "%s", what != NULL ? what : "nothing known");
 }

@@ -19,7 +19,7 @@
 
 enum probe_state {
 	PROBE_MISSING,		/* no such file */
-	PROBE_EMPTY,		/* nothing that we or anybody known wrote: its first MiB is zero, no signature */
+	PROBE_EMPTY,		/* nothing that we or anybody known wrote: its first MiB is zero, no signature; of a file also no data behind */
 	PROBE_STORE,		/* a memkv store, at least one superblock good */
 	PROBE_DAMAGED,		/* a memkv store, no superblock good, or of another version */
 	PROBE_FOREIGN,		/* somebody else's: file system, partition table, unknown data */

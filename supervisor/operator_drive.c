@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "common/base/assert.h"
 #include "common/base/err.h"
@@ -200,6 +201,16 @@ drive_remove(struct mkv_sup *s, const struct drive_words *w, uint32_t i)
 	return (drive_list(s, (int)i));
 }
 
+/* A file that is there says itself how large it is, a drive that was removed above all. */
+static void
+drive_size(const struct mkv_sup *s, const char *media, struct drive_words *w)
+{
+	struct stat st;
+
+	if (w->size == 0 && s->params->storage_mode == MKV_STORAGE_FILE && media[0] == '/' && stat(media, &st) == 0 && S_ISREG(st.st_mode))
+		w->size = (uint64_t)st.st_size;
+}
+
 static json_t *
 drive_check_add(const struct mkv_sup *s, const char *media, const struct drive_words *w)
 {
@@ -240,12 +251,13 @@ drive_make(struct mkv_sup *s, uint32_t i, struct proc **out)
 }
 
 static json_t *
-drive_add(struct mkv_sup *s, const char *media, const struct drive_words *w, uint32_t *idx, struct proc **p)
+drive_add(struct mkv_sup *s, const char *media, struct drive_words *w, uint32_t *idx, struct proc **p)
 {
-	json_t *bad = drive_check_add(s, media, w);
 	const char *why;
+	json_t *bad;
 
-	if (bad != NULL)
+	drive_size(s, media, w);
+	if ((bad = drive_check_add(s, media, w)) != NULL)
 		return (bad);
 	if (pool_add(s, media, w->size, w->weight, idx, &why) != 0)
 		return (drive_refuse("%s", why));
@@ -253,7 +265,7 @@ drive_add(struct mkv_sup *s, const char *media, const struct drive_words *w, uin
 }
 
 static json_t *
-drive_replace(struct mkv_sup *s, const struct drive_words *w, struct proc **p)
+drive_replace(struct mkv_sup *s, struct drive_words *w, struct proc **p)
 {
 	int old = drive_named(s, w->word[1]);
 	uint32_t idx;

@@ -45,7 +45,7 @@ static const struct mkv_opt ctl_options[] = {
 	{ "control", 'c', MKV_OPT_STR, offsetof(struct ctl_opts, control), "PATH", NULL, NULL,
 	    "socket of the server, as its ready line says (default MEMKV_CONTROL, then the usual places)", 1 },
 	{ "deadline", 0, MKV_OPT_DURATION, offsetof(struct ctl_opts, deadline_us), "DURATION", "40s", NULL, "wait so long for the answer", 1 },
-	{ "size", 0, MKV_OPT_STR, offsetof(struct ctl_opts, size), "SIZE", NULL, NULL, "drive add, replace: how large the file or arena is to be", 1 },
+	{ "size", 0, MKV_OPT_STR, offsetof(struct ctl_opts, size), "SIZE", NULL, NULL, "drive add, replace: how large the file or arena is to be; a file that is there keeps its size", 1 },
 	{ "weight", 0, MKV_OPT_STR, offsetof(struct ctl_opts, weight), "NUMBER", NULL, NULL, "drive add, replace: share of keys, as a factor on its capacity", 1 },
 	{ "namespace", 0, MKV_OPT_STR, offsetof(struct ctl_opts, ns), "NAME", NULL, NULL, "drive locate: of the key", 1 },
 	{ "now", 0, MKV_OPT_FLAG, offsetof(struct ctl_opts, now), NULL, NULL, NULL, "drive drain, remove: give up at once what it holds", 1 },

@@ -297,8 +297,10 @@ def test_a_removed_drive_is_brought_back_empty(five):
     hits, reasons = read_all(five, 200)
     assert 0 < hits < 200 and set(reasons) <= {OFFLINE, 1}, reasons
     fill(five, 60, version=2)
-    drive(five, "add", os.path.join(five.data, "drive4.dat"), "--size", "128MiB")
+    drive(five, "add", os.path.join(five.data, "drive4.dat"))      # the file says how large it is
     assert set(wait_states(five, {4: "online"})) == {0, 1, 2, 3, 4}
+    refused = drive(five, "add", os.path.join(five.data, "nowhere.dat"), ok=False)
+    assert "--size" in refused["error"], refused
     assert read_all(five, 60, versions=(2,))[0] == 60
     assert read_all(five, 200, versions=(1, 2))[0] <= hits + 60
     with mkv.Client(five.addr) as c:

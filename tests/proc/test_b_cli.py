@@ -232,6 +232,11 @@ def test_a_transport_that_is_not_here(server):
         assert r.returncode == 2 and json.loads(r.stdout)["status"] == "UNSUPPORTED" and why in r.stderr, r
 
 
+def test_a_rail_is_explained_where_it_is_printed():
+    r = cli("help", "info")
+    assert r.returncode == 0 and b"rail N is the N-th of its rdma.devices" in r.stdout, r.stdout
+
+
 def test_metrics_of_many_commands_in_one_environment(server):
     """MEMKV_PROMETHEUS_BIND is one address for all of them: who comes second goes on without."""
     taken = socket.create_server(("127.0.0.1", 0))

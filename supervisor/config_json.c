@@ -6,13 +6,16 @@
 
 #include "supervisor/config_priv.h"
 
+#include <limits.h>
 #include <string.h>
 
 #include <jansson.h>
 
+#include "common/base/topo.h"
 #include "supervisor/budget_priv.h"
 
 #define JSON_PAGE_BYTES	(2u << 20)		/* segments are whole pages of the smaller huge kind */
+#define JSON_WORDS	768u
 
 /* The value of each key that can be said in one text. */
 static json_t *
@@ -61,6 +64,30 @@ json_strays(const struct config *c)
 	return (strays);
 }
 
+/* What of it lies in huge pages if the server starts now, and what is short of them. */
+static void
+json_huge(json_t *j, const struct config *c, struct budget *b)
+{
+	json_t *fixes = json_array();
+	struct pages_fix fix[PAGES_FIXES_MAX];
+	json_int_t bytes = 0;
+	char file[PATH_MAX], words[JSON_WORDS];
+	unsigned n;
+
+	(void)pages_plan(&c->params, b->sys, b->seg, b->n_seg);
+	for (unsigned i = 0; i < b->n_seg; i++)
+		bytes += b->seg[i].page_bytes > 0 ? (json_int_t)b->seg[i].bytes : 0;
+	n = pages_fixes(&c->params, b->sys, b->seg, b->n_seg, fix);
+	for (unsigned i = 0; i < n; i++)
+		json_array_append_new(fixes, json_pack("{s:I, s:s}", "pages", (json_int_t)fix[i].count, "file",
+		    mkv_topo_pages_file(b->sys, fix[i].node, fix[i].page_bytes, file, sizeof(file))));
+	pages_say(&c->params, b->sys, b->seg, b->n_seg, 0, words, sizeof(words));
+	words[strcspn(words, ";")] = '\0';	/* what mends it follows */
+	json_object_set_new(j, "huge_bytes", json_integer(bytes));
+	json_object_set_new(j, "huge_short", json_string(words));
+	json_object_set_new(j, "huge_fixes", fixes);
+}
+
 /* What follows from the keys. A file that was not read to its end says nothing of it. */
 static void
 json_derived(json_t *j, const struct config *c)
@@ -86,6 +113,7 @@ json_derived(json_t *j, const struct config *c)
 	json_object_set_new(j, "staging_bytes", json_integer((json_int_t)budget_bytes(&b, BUDGET_STAGE)));
 	json_object_set_new(j, "shared_bytes", json_integer(shared));
 	json_object_set_new(j, "memory_bytes", json_integer((json_int_t)sum));
+	json_huge(j, c, &b);
 	json_object_set_new(j, "auth_key", json_boolean(d->explicit_key));
 }
 

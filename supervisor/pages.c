@@ -156,28 +156,29 @@ pages_say_size(struct pages_words *w, int node, uint64_t page_bytes, uint64_t ne
 }
 
 static void
-pages_say_fix(struct pages_words *w, const char *sys, int node, uint64_t page_bytes, uint64_t count, uint64_t default_bytes)
+pages_say_fix(struct pages_words *w, const char *sys, const struct pages_fix *f, uint64_t default_bytes)
 {
 	char text[512], file[384];
 
 	if (w->fixed++ == 0)
 		pages_add(w, "; set them aside with");
-	if (node < 0 && page_bytes == default_bytes)
-		snprintf(text, sizeof(text), "\n    sysctl vm.nr_hugepages=%" PRIu64, count);
+	if (f->node < 0 && f->page_bytes == default_bytes)
+		snprintf(text, sizeof(text), "\n    sysctl vm.nr_hugepages=%" PRIu64, f->count);
 	else
-		snprintf(text, sizeof(text), "\n    echo %" PRIu64 " >%s", count, mkv_topo_pages_file(sys, node, page_bytes, file, sizeof(file)));
+		snprintf(text, sizeof(text), "\n    echo %" PRIu64 " >%s", f->count, mkv_topo_pages_file(sys, f->node, f->page_bytes, file, sizeof(file)));
 	pages_add(w, text);
-	if (page_bytes < PAGES_1G)
+	if (f->page_bytes < PAGES_1G)
 		return;
-	snprintf(text, sizeof(text), "\nor, where memory is too scattered for that by now, on the kernel's command line\n    hugepagesz=1G hugepages=%" PRIu64, count);
+	snprintf(text, sizeof(text), "\nor, where memory is too scattered for that by now, on the kernel's command line\n    hugepagesz=1G hugepages=%" PRIu64, f->count);
 	pages_add(w, text);
 }
 
-/* For each node and size once: fixes 0, numbers; 1, the lines that mend them. */
-static void
-pages_walk(struct pages_words *w, const struct mkv_params *p, const char *sys, const struct pages_seg *seg, unsigned n, uint64_t default_bytes, int fixes)
+/* For each node and size once: what is needed and free goes to w, if it is not NULL; what mends it to fix. Returns how many of the latter. */
+static unsigned
+pages_walk(struct pages_words *w, const struct mkv_params *p, const char *sys, const struct pages_seg *seg, unsigned n, struct pages_fix *fix, unsigned room)
 {
 	static const uint64_t size[PAGES_SIZES] = { PAGES_1G, PAGES_2M };
+	unsigned fixes = 0, last = w == NULL;
 	struct mkv_topo_pages have;
 	uint64_t need;
 	int known;
@@ -188,25 +189,36 @@ pages_walk(struct pages_words *w, const struct mkv_params *p, const char *sys, c
 		for (unsigned j = 0; j < i; j++)
 			again |= seg[j].node == seg[i].node;
 		for (unsigned k = 0; k < PAGES_SIZES && !again; k++) {
-			if ((need = pages_needed(p, seg, n, seg[i].node, size[k], fixes)) == 0)
+			if ((need = pages_needed(p, seg, n, seg[i].node, size[k], (int)last)) == 0)
 				continue;
 			known = mkv_topo_pages(sys, seg[i].node, size[k], &have) == 0;
-			if (!fixes)
+			if (w != NULL)
 				pages_say_size(w, seg[i].node, size[k], need, known ? &have : NULL);
-			else if (known)
-				pages_say_fix(w, sys, seg[i].node, size[k], have.reserved + need - MKV_MIN(have.free + have.more, need), default_bytes);
+			else if (known && fixes < room)
+				fix[fixes++] = (struct pages_fix){ seg[i].node, size[k], have.reserved + need - MKV_MIN(have.free + have.more, need) };
 		}
 	}
+	return (fixes);
+}
+
+unsigned
+pages_fixes(const struct mkv_params *p, const char *sys, const struct pages_seg *seg, unsigned n, struct pages_fix fix[PAGES_FIXES_MAX])
+{
+	return (pages_walk(NULL, p, sys, seg, n, fix, PAGES_FIXES_MAX));
 }
 
 void
 pages_say(const struct mkv_params *p, const char *sys, const struct pages_seg *seg, unsigned n, uint64_t default_bytes, char *dst, size_t dst_bytes)
 {
 	struct pages_words w = { .dst = dst, .room = dst_bytes };
+	struct pages_fix fix[PAGES_FIXES_MAX];
+	unsigned fixes;
 
 	dst[0] = '\0';
-	pages_walk(&w, p, sys, seg, n, default_bytes, 0);
-	pages_walk(&w, p, sys, seg, n, default_bytes, 1);
+	(void)pages_walk(&w, p, sys, seg, n, NULL, 0);
+	fixes = pages_fixes(p, sys, seg, n, fix);
+	for (unsigned i = 0; i < fixes; i++)
+		pages_say_fix(&w, sys, &fix[i], default_bytes);
 	if (w.said > 0 && w.fixed == 0 && p->memory_hugepages == MKV_HUGEPAGES_REQUIRE)
 		pages_add(&w, "; set memory.hugepages to auto");
 }

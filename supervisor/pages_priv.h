@@ -10,6 +10,7 @@
 #include "common/base/params.h"
 
 #define PAGES_SIZES	2u		/* 1 GiB, 2 MiB */
+#define PAGES_FIXES_MAX	16u		/* nodes and sizes that are short; more are not said */
 
 struct pages_mem {			/* what a segment lies in */
 	uint64_t	bytes;		/* of the segment: whole pages */
@@ -25,6 +26,11 @@ struct pages_seg {			/* a segment that is to be, or is there */
 	unsigned	part;		/* the caller's */
 };
 
+struct pages_fix {			/* that many pages of that size, on that node, would be enough */
+	int		node;		/* -1: any */
+	uint64_t	page_bytes, count;
+};
+
 /* The page of so many bytes that memory.hugepages and memory.hugepage_size allow, best first. Returns how many. */
 unsigned	pages_sizes(const struct mkv_params *p, uint64_t bytes, uint64_t size[PAGES_SIZES]);
 /* Give each segment that is not held the best pages that are free, in the order of the list. Returns how many got small ones. */
@@ -35,6 +41,8 @@ unsigned	pages_plan(const struct mkv_params *p, const char *sys, struct pages_se
  */
 void		pages_say(const struct mkv_params *p, const char *sys, const struct pages_seg *seg, unsigned n, uint64_t default_bytes, char *dst,
 		    size_t dst_bytes);
+/* The same as numbers: what to set aside so that all of them get huge ones. Returns how many lines that takes. */
+unsigned	pages_fixes(const struct mkv_params *p, const char *sys, const struct pages_seg *seg, unsigned n, struct pages_fix fix[PAGES_FIXES_MAX]);
 /*
  * A segment of at least so many bytes in the best pages that there are, on that node if it is not -1.
  * Returns: its descriptor; with memory.hugepages require MKV_E_NOMEM or MKV_E_DENIED (as mkv_os_shm_create_huge()) if there are none.

@@ -80,6 +80,8 @@ config_take(struct doctor *d)
 	d->staging_bytes = config_number(d, "staging_bytes", d->staging_bytes);
 	d->shared_bytes = config_number(d, "shared_bytes", d->staging_bytes);
 	d->memory_bytes = config_number(d, "memory_bytes", d->memory_bytes);
+	d->huge_bytes = config_number(d, "huge_bytes", 0);
+	d->huge_short = json_string_value(json_object_get(d->answer, "huge_short"));
 	d->budget = json_string_value(json_object_get(d->answer, "budget"));
 	d->explicit_key = json_is_true(json_object_get(d->answer, "auth_key"));
 }

@@ -169,14 +169,59 @@ refused(void)
 	json_object_set_new(up_fake.answer, "budget", text);
 }
 
+/* What the server's own plan says goes before what can be guessed from here. */
+static void
+planned(const char *words, uint64_t bytes, int pages, const char *file)
+{
+	json_object_set_new(up_fake.answer, "huge_short", json_string(words));
+	json_object_set_new(up_fake.answer, "huge_bytes", json_integer((json_int_t)bytes));
+	json_object_set_new(up_fake.answer, "huge_fixes", pages > 0 ? json_pack("[{s:i, s:s}]", "pages", pages, "file", file) : json_array());
+}
+
 static void
 refused_pages(void)
 {
-	json_t *text = json_string("key \"memory.hugepages\": is require and too few huge pages are free: 133 are needed, 40 are free");
+	json_t *text = json_string("key \"memory.hugepages\": is require and too few huge pages are free: of 1 GiB on NUMA node 1 1 needed and 0 free");
 
 	json_array_append(json_object_get(up_fake.answer, "errors"), text);
 	json_object_set_new(up_fake.answer, "budget", text);
-	few_huge_pages();
+	planned("of 1 GiB on NUMA node 1 1 needed and 0 free", 0, 3, "/sys/devices/system/node/node1/hugepages/hugepages-1048576kB/nr_hugepages");
+}
+
+static void
+no_such_pages(void)
+{
+	planned("of 1 GiB 1 needed and none to be had: this system knows no such pages", 0, 0, "");
+}
+
+/* Free on the other node: the sum says nothing. */
+static void
+pages_elsewhere(void)
+{
+	planned("of 2 MiB on NUMA node 1 133 needed and 0 free", 0, 133, "/sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages");
+}
+
+/* A page of 1 GiB of which a quarter would be used is not taken. */
+static void
+one_large_page(void)
+{
+	no_huge_pages();
+	up_put("/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", "1\n");
+	up_put("/sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages", "1\n");
+}
+
+static void
+no_large_page(void)
+{
+	up_key("memory.hugepage_size", "1GiB");
+	up_put("/sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages", "0\n");
+}
+
+static void
+only_reserved_ones(void)
+{
+	no_huge_pages();
+	up_drop("/sys/kernel/mm/transparent_hugepage");
 }
 
 static void
@@ -320,13 +365,23 @@ static const struct fault faults[] = {
 	{ "memory.refused", "lower what takes most", "do not fit", .more = refused },
 	{ "memory.busy", "ps aux --sort=-rss", "97.7 MiB", .path = "/proc/meminfo", .text = "MemTotal:  8388608 kB\nMemAvailable:  100000 kB\n" },
 	{ "memory.commit", "sysctl -w vm.overcommit_memory=0", "100.0 MiB", .more = commit_limit },
-	{ "hugepages.required", "sysctl -w vm.nr_hugepages=293", "40 of 200 are free", .key = "memory.hugepages", .value = "require", .more = few_huge_pages },
-	{ "hugepages.required", "sysctl -w vm.nr_hugepages=293", "133 are needed", .key = "memory.hugepages", .value = "require", .more = refused_pages },
-	{ "hugepages.short", "sysctl -w vm.nr_hugepages=293", "of 1 GiB 2 of 2", .key = "memory.hugepage_size", .value = "2MiB", .more = other_size },
-	{ "hugepages.short", "sysctl -w vm.nr_hugepages=293", "40 of 200 are free", .more = few_huge_pages },
-	{ "hugepages.shmem", "echo advise >/sys/kernel/mm/transparent_hugepage/shmem_enabled # or reserve: sysctl -w vm.nr_hugepages=133", "[never]",
-	    .more = no_huge_pages },
-	{ "hugepages.idle", "sysctl -w vm.nr_hugepages=0", "200 of 200", .key = "memory.hugepages", .value = "off" },
+	{ "hugepages.required", "echo 293 >/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "40 of 200 are free", .key = "memory.hugepages", .value = "require", .more = few_huge_pages },
+	{ "hugepages.required", "echo 3 >/sys/devices/system/node/node1/hugepages/hugepages-1048576kB/nr_hugepages", "node 1 1 needed", .key = "memory.hugepages",
+	    .value = "require", .more = refused_pages },
+	{ "hugepages.required", "echo 1 >/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", "takes 1 of 1 GiB", .key = "memory.hugepages", .value = "require",
+	    .more = no_large_page },
+	{ "hugepages.cgroup", "raise hugetlb.2MB.max of the group to 278921216", "64.0 MiB of such pages", .key = "memory.hugepages", .value = "require",
+	    .path = "/sys/fs/cgroup/system.slice/hugetlb.2MB.max", .text = "67108864\n" },
+	{ "hugepages.none", "set memory.hugepages to auto", "none to be had", .key = "memory.hugepages", .value = "require", .more = no_such_pages },
+	{ "hugepages.short", "echo 293 >/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "of 1 GiB 2 of 2", .key = "memory.hugepage_size", .value = "2MiB",
+	    .more = other_size },
+	{ "hugepages.short", "echo 293 >/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "40 of 200 are free", .more = few_huge_pages },
+	{ "hugepages.short", "echo 133 >/sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages", "node 1 133 needed", .more = pages_elsewhere },
+	{ "hugepages.short", "echo 133 >/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "0 of 0 are free", .more = only_reserved_ones },
+	{ "hugepages.shmem", "echo advise >/sys/kernel/mm/transparent_hugepage/shmem_enabled # or reserve: echo 133 >/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages",
+	    "[never]", .more = no_huge_pages },
+	{ "hugepages.shmem", "echo advise >", "of 1 GiB 1 of 1; the server takes 133 of 2 MiB", .more = one_large_page },
+	{ "hugepages.idle", "echo 0 >/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "200 of 200", .key = "memory.hugepages", .value = "off" },
 	{ "clock.free", "timedatectl set-ntp true", "", .more = free_clock },
 	{ "clock.slow", "echo tsc >", "hpet", .path = "/sys/devices/system/clocksource/clocksource0/current_clocksource", .text = "hpet\n" },
 	{ "cpu.governor", "cpupower frequency-set -g performance", "powersave", .path = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", .text = "powersave\n" },
@@ -551,9 +606,8 @@ static void
 huge_pages_of_one_gib_count(void **state)
 {
 	(void)state;
-	no_huge_pages();
-	up_put("/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", "1\n");
-	up_put("/sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages", "1\n");
+	one_large_page();
+	up_key("memory.hugepage_size", "1GiB");
 	up_put("/proc/meminfo", "MemTotal:  8388608 kB\nMemAvailable:  400000 kB\n");
 	up_run(DOCTOR_SERVER);
 	up_show();

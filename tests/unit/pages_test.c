@@ -173,6 +173,7 @@ static void
 planned_on_nodes(void **state MKV_UNUSED)
 {
 	struct pages_seg seg[3] = { { .bytes = 20 * MIB, .node = 1 }, { .bytes = 20 * MIB, .node = -1 }, { .bytes = 20 * MIB, .node = 1 } };
+	struct pages_fix fix[PAGES_FIXES_MAX];
 	char words[512], want[768];
 
 	sysfs_pages(sys, -1, 2 * MIB, 40, 30);
@@ -183,8 +184,11 @@ planned_on_nodes(void **state MKV_UNUSED)
 	snprintf(want, sizeof(want), "of 2 MiB on NUMA node 1 20 needed and 12 free; set them aside with\n"
 	    "    echo 23 >%s/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages", sys);
 	assert_string_equal(words, want);
+	assert_int_equal(pages_fixes(&p, sys, seg, 3, fix), 1);
+	assert_true(fix[0].node == 1 && fix[0].page_bytes == 2 * MIB && fix[0].count == 23);
 	sysfs_pages(sys, 1, 2 * MIB, 25, 20);
 	assert_int_equal(pages_plan(&p, sys, seg, 3), 0);
+	assert_int_equal(pages_fixes(&p, sys, seg, 3, fix), 0);
 	pages_say(&p, sys, seg, 3, 2 * MIB, words, sizeof(words));
 	assert_string_equal(words, "");
 	/* What the machine as a whole has promised is promised on every node. */

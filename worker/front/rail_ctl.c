@@ -598,13 +598,19 @@ ctl_busy(const struct mkv_rail *r)
 
 /* ---- Frames of the tether -------------------------------------------------------------------------------------------------- */
 
-/* The channel broke while it was on its way. */
+/*
+ * The channel broke while it was on its way. A further part of one of its requests, which has its answer and is not gone yet, is nothing any more. To a request
+ * of the stream it cannot belong: that would take memory's segments for bytes that have come.
+ */
 static enum mkv_take
 frame_without_channel(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body)
 {
+	const struct mkv_req *r = mkv_req_find(c->f, c, h->request_id);
 	struct mkv_remote none = { .lost = 1 };
 	enum mkv_take t;
 
+	if (r != NULL)
+		return (r->channel != 0 ? MKV_TAKE_DONE : MKV_TAKE_BREAK);
 	c->remote = &none;
 	t = mkv_req_dispatch(c, h, body);
 	c->remote = NULL;

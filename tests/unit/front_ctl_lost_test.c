@@ -1,0 +1,124 @@
+/*
+ * A channel's frames on its tether when all is not well: the channel is not there any more, and its client has not heard of it yet, or means harm.
+ */
+#include "config.h"
+
+#include "tests/unit/front_ctl_up.h"
+#include "worker/front/rail_priv.h"
+
+#define PART	(1u << 20)		/* of a value, in the rig */
+
+static struct mkv_chan *
+t_chan(struct t *t)
+{
+	return (chan_of(MKV_CONTAINER_OF(t->r.f->conn_used.next, struct mkv_conn, link)));
+}
+
+static void
+t_break(struct t *t)
+{
+	struct mkv_chan *ch = t_chan(t);
+
+	fv_qp_break(mkv_rdma_qp_number(ch->line->qp));
+	(void)mkv_rail_event(t->rail);
+	for (unsigned i = 0; i < RIG_PATIENCE_MS && ch->state != CHAN_NONE; i++) {
+		t_pump(t);
+		rig_pump_ms(&t->r, 1);
+	}
+	assert_int_equal(ch->state, CHAN_NONE);
+}
+
+/* Part at `at` of value "long" of n bytes by its memory. */
+static void
+t_part(struct t *t, uint64_t id, uint32_t at, uint32_t n)
+{
+	const uint32_t step = MKV_MIN(PART, n - at);
+	const int more = at + step < n;
+	_Alignas(8) uint8_t body[4000];
+	size_t b = rig_put_body(body, "long", at == 0 ? 4 : 0, t->mem + at, step, at, more ? MKV_WIRE_SIZE_UNKNOWN : n, 0);
+
+	b = t_segs(t, body, b, at, step, 100000);
+	t_by_tether(t, MKV_WIRE_PUT, MKV_WIRE_F_REMOTE | (more ? MKV_WIRE_F_MORE : 0), id, body, b, step);
+}
+
+static int
+t_tether_answers(struct t *t)
+{
+	uint64_t id = rig_send(&t->c, MKV_WIRE_PING, 0, 0, NULL, 0, NULL, 0);
+	struct t_msg *m;
+
+	while ((m = t_next(t)) != NULL)
+		if (m->h.request_id == id)
+			return (m->h.status == 0);
+	return (0);
+}
+
+/* A put in parts ended with its channel, and a drive is at work with it still: its client had the next part on its way, and keeps its tether. */
+static void
+a_part_comes_late(void **state)
+{
+	const uint32_t n = 2 * PART + 1000;
+	struct t *t = calloc(1, sizeof(*t));
+	struct t_msg *m;
+
+	(void)state;
+	t_open(t, MKV_WIRE_CONTROL_TCP);
+	rig_fill(t->mem, n, 5);
+	t_drives(t, 1);
+	t_part(t, 900, 0, n);
+	assert_non_null(m = t_next(t));
+	assert_true(m->h.request_id == 900 && m->h.status == 0 && (m->h.flags & MKV_WIRE_F_MORE) != 0);
+	t_break(t);
+	assert_non_null(m = t_next(t));
+	assert_int_equal(m->h.request_id, 900);
+	assert_int_equal(-(int)m->h.status, MKV_E_CLOSED);
+	assert_int_equal(t->r.f->n_reqs, 1);
+	t_part(t, 900, PART, n);
+	assert_true(t_tether_answers(t));
+	t_drives(t, 0);
+	assert_true(t_tether_answers(t));
+	assert_int_equal(t->r.f->n_reqs, 0);
+	t_part(t, 900, 2 * PART, n);
+	assert_true(t_tether_answers(t));
+	t_close(t);
+	free(t);
+}
+
+/* A put by the stream, and a part of it that says where its bytes lie: they never come, and what lies in the server's buffers is not the client's. */
+static void
+a_put_of_the_stream_has_no_memory(void **state)
+{
+	static struct rig_client d;
+	const uint32_t n = PART + 1000;
+	_Alignas(8) uint8_t body[4000];
+	struct t *t = calloc(1, sizeof(*t));
+	uint8_t *got = malloc(n);
+	size_t have;
+
+	(void)state;
+	t_open(t, MKV_WIRE_CONTROL_TCP);
+	rig_fill(t->mem, n, 5);
+	t_break(t);
+	rig_send(&t->c, MKV_WIRE_PUT, MKV_WIRE_F_MORE, 900, body, rig_put_body(body, "long", 4, t->mem, PART, 0, MKV_WIRE_SIZE_UNKNOWN, 0), t->mem, PART);
+	t_part(t, 900, PART, n);
+	assert_int_equal(rig_recv(&t->c, RIG_PATIENCE_MS), -1);
+	rig_client_open(&t->r, &d);
+	d.rail = 1;
+	rig_client_handshake(&d);
+	assert_int_equal(rig_get(&d, "long", 0, n, got, &have), MKV_E_MISS);
+	rig_client_close(&d);
+	t_close(t);
+	free(got);
+	free(t);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_part_comes_late),
+		cmocka_unit_test(a_put_of_the_stream_has_no_memory),
+	};
+
+	return (cmocka_run_group_tests(tests, NULL, NULL));
+}

@@ -98,11 +98,12 @@ chan_break(struct mkv_chan *ch, const char *why)
 	}
 	chan_drop_held(ch);
 	ctl_detach(ch);
+	/* Before their transfers end, which runs them: a put that went on would have nothing to READ by. */
+	chan_end_requests(ch);
 	if (ch->dc)
 		dc_break_lines(ch);
 	else
 		xfer_break(ch->line);
-	chan_end_requests(ch);
 	mkv_list_push_tail(&ch->rail->broken, &ch->broken);
 	mkv_conn_kick(ch->c);			/* without a tether there is nothing left of the session */
 }

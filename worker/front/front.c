@@ -25,7 +25,7 @@ static void	front_accept(struct mkv_listener *l);
 uint32_t
 mkv_front_timers(const struct mkv_front_conf *conf)
 {
-	return (2 * (conf->connections_max + FRONT_SPARE_CONNS) + conf->requests_max + MKV_FRONT_LISTENERS_MAX + 1);
+	return (2 * (conf->connections_max + FRONT_SPARE_CONNS) + conf->requests_max + MKV_FRONT_LISTENERS_MAX + 2);	/* the end's, a rail's */
 }
 
 uint32_t

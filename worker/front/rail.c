@@ -222,6 +222,36 @@ mkv_chan_heard_ns(const struct mkv_conn *c)
 	return (chan_of(c)->heard_ns);
 }
 
+/* ---- Lines that nothing comes back of --------------------------------------------------------------------------------------- */
+
+static void
+line_watch(struct mkv_line *line, uint64_t now_ns)
+{
+	if (line->rec_head != line->rec_tail && now_ns > line->moved_ns && now_ns - line->moved_ns >= line->rail->f->conf.stall_ns)
+		chan_break(line->ch, "nothing of what is under way to it came back for network.stall_timeout");
+}
+
+/*
+ * What fails comes back within seconds, by the NIC's retries. Who answers just enough to keep them from ending would keep the memory of his requests, whatever
+ * their deadlines, and others wait for it.
+ */
+void
+rail_watch(struct mkv_timer *t, uint64_t now_ns)
+{
+	struct mkv_rail *r = MKV_CONTAINER_OF(t, struct mkv_rail, watch);
+	const uint64_t stall_ns = r->f->conf.stall_ns;
+
+	MKV_CHECK_OBJ(r, RAIL_MAGIC);
+	for (uint32_t i = 0; stall_ns != 0 && i < r->f->conf.connections_max + FRONT_SPARE_CONNS; i++)
+		if (r->chans[i].state == CHAN_OPEN && r->chans[i].line != NULL)
+			line_watch(r->chans[i].line, now_ns);
+	for (uint32_t i = 0; stall_ns != 0 && r->pool != NULL && i < r->dc_n; i++)
+		if (r->lines[i].ch != NULL && !r->lines[i].broken)
+			line_watch(&r->lines[i], now_ns);
+	if (r->n_open != 0)
+		mkv_timer_arm(r->f->timers, t, now_ns + RAIL_WATCH_NS);
+}
+
 /* What has come back since: lines, and channels that waited for theirs. Not from a callback of the hub. */
 static void
 rail_sweep(struct mkv_rail *r)
@@ -329,7 +359,8 @@ attach(struct mkv_req *r, struct mkv_chan *ch, const struct mkv_wire_attach *w)
 
 	if (dc ? !dc_can(rail, w) : w->transport != MKV_FEATURE_RDMA_RC)
 		return (MKV_E_UNSUPPORTED);
-	if (w->channel != ch->number + 1u || w->recv_bytes < LINE_SEND_BYTES || !mkv_wire_control_ok(w))
+	/* Without a READ that it answers, some devices let one wait for ever. */
+	if (w->channel != ch->number + 1u || w->recv_bytes < LINE_SEND_BYTES || w->rd_atomic_in == 0 || !mkv_wire_control_ok(w))
 		return (MKV_E_PROTO);
 	if (!ctl_may(r->c, w))
 		return (MKV_E_UNSUPPORTED);
@@ -358,6 +389,8 @@ attach(struct mkv_req *r, struct mkv_chan *ch, const struct mkv_wire_attach *w)
 	rail->n_open++;
 	rail->n_dc += ch->dc;
 	ch->state = CHAN_OPEN;
+	if (rail->n_open == 1)
+		mkv_timer_arm(rail->f->timers, &rail->watch, mkv_now_ns() + RAIL_WATCH_NS);
 	mkv_metric_add(rail->f->m, MKV_M_front_channels_opened_total, 0, 1);
 	return (0);
 }

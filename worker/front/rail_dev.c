@@ -116,6 +116,7 @@ mkv_rail_open(struct mkv_rail **out, struct mkv_front *f, const struct mkv_verbs
 	r->magic = RAIL_MAGIC;
 	r->f = f;
 	r->conf = *c;
+	r->watch.fire = rail_watch;
 	mkv_list_init(&r->dirty);
 	mkv_list_init(&r->broken);
 	mkv_list_init(&r->held_free);
@@ -152,6 +153,7 @@ mkv_rail_close(struct mkv_rail **rp)
 	if (r == NULL)
 		return;
 	MKV_CHECK_OBJ(r, RAIL_MAGIC);
+	mkv_timer_disarm(r->f->timers, &r->watch);
 	for (unsigned i = 0; i < MKV_FRONT_DRIVES_MAX; i++)
 		mkv_rdma_mem_drop(&r->arena[i]);
 	mkv_rdma_mem_drop(&r->stage);

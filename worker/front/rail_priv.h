@@ -28,6 +28,7 @@
 #define CHAN_RECEIVES_OVER	4u		/* a put's may come back a moment after its answer has left */
 #define CHAN_MSG_BYTES_MAX	65536u		/* datagrams of a session whose requests are not done with them */
 #define RAIL_POLL_BATCH		64u
+#define RAIL_WATCH_NS		MKV_NS_PER_SEC	/* how often lines are looked at that nothing comes back of */
 
 _Static_assert(REQ_BODY_BYTES <= PART_BODY_BYTES && LINE_SEND_BYTES <= MKV_WIRE_RDMA_BYTES, "every answer of a channel fits");
 
@@ -63,6 +64,7 @@ struct mkv_line {
 	uint32_t	window;		/* bytes of pieces that are out */
 	unsigned	reads;		/* READs that are out */
 	uint32_t	sends;		/* of rec[] */
+	uint64_t	moved_ns;	/* something of it came back, or went out with nothing in front of it */
 	uint32_t	rec_head, rec_tail;
 	struct line_rec	rec[LINE_SENDS_MAX];
 };
@@ -161,6 +163,7 @@ struct mkv_rail {
 	uint32_t	recvs, credits_all, credits_left, sends_all, sends_left;
 	uint32_t	n_open;
 	int		up, alarm_set;	/* of the receives that are left */
+	struct mkv_timer watch;		/* while there are channels: lines that nothing comes back of */
 	struct mkv_rdma_count told;
 };
 
@@ -197,6 +200,7 @@ void		chan_message(struct mkv_chan *ch, struct mkv_rdma_rx *rx);	/* by RDMA; tak
 void		chan_rx_back(struct mkv_chan *ch, struct mkv_rdma_rx *rx);	/* of a message of it */
 void		chan_take(struct mkv_chan *ch, struct chan_held *m);		/* a message that is whole and signed: done, or held */
 void		chan_break(struct mkv_chan *ch, const char *why);
+void		rail_watch(struct mkv_timer *t, uint64_t now_ns);
 /* rail_dc.c */
 void		rail_dc_share(struct mkv_rail *r, uint32_t sends);	/* how many initiators, if there can be so many work requests */
 void		rail_dc_open(struct mkv_rail *r);			/* or dc_why is set */

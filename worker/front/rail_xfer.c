@@ -34,8 +34,11 @@ line_has_room(const struct mkv_line *line)
 static struct line_rec *
 line_note(struct mkv_line *line, enum line_rec_kind kind, uint32_t bytes, struct mkv_part *p, struct mkv_out *o)
 {
-	struct line_rec *rec = &line->rec[line->rec_tail++ % LINE_SENDS_MAX];
+	struct line_rec *rec = &line->rec[line->rec_tail % LINE_SENDS_MAX];
 
+	if (line_out(line) == 0)
+		line->moved_ns = mkv_now_ns();
+	line->rec_tail++;
 	rec->kind = (uint8_t)kind;
 	rec->bytes = bytes;
 	rec->part = p;
@@ -550,6 +553,7 @@ xfer_done(struct mkv_rdma_qp *qp, void *cookie MKV_UNUSED, int status)
 	MKV_CHECK_OBJ(line, LINE_MAGIC);
 	MKV_ASSERT(line_out(line) > 0);
 	rec = line->rec[line->rec_head++ % LINE_SENDS_MAX];
+	line->moved_ns = mkv_now_ns();
 	switch ((enum line_rec_kind)rec.kind) {
 	case REC_READ:
 		done_read(line, &rec, status);

@@ -112,12 +112,41 @@ a_put_of_the_stream_has_no_memory(void **state)
 	free(t);
 }
 
+/* One session asks by the tether for what it has heard, again and again, and reads nothing: its answers are bounded, and there when it reads. */
+static void
+who_asks_again_and_does_not_read(void **state)
+{
+	struct t *t = calloc(1, sizeof(*t));
+	const int little = 1;
+	struct t_ask get;
+
+	(void)state;
+	t_open(t, MKV_WIRE_CONTROL_UDP);
+	t_store(t, "k", 5000);
+	t_make_get(t, &get, "k", 0, 1 << 20, 5000);
+	assert_int_equal(t_call(t, &get)->h.status, 0);
+	assert_int_equal(setsockopt(t_chan(t)->c->fd, SOL_SOCKET, SO_SNDBUF, &little, sizeof(little)), 0);
+	t->c.deaf = 1;
+	for (unsigned i = 0; i < 8 * CHAN_NOTES_MAX; i++) {
+		t_by_tether(t, get.op, get.flags | MKV_WIRE_F_RESEND, get.id, get.body, get.bytes, 0);
+		rig_pump(&t->r);
+		assert_true(t_chan(t)->n_notes <= CHAN_NOTES_MAX);
+	}
+	assert_int_equal(t_chan(t)->n_notes, CHAN_NOTES_MAX);
+	t->c.deaf = 0;
+	assert_true(t_tether_answers(t));
+	assert_int_equal(t_chan(t)->n_notes, 0);
+	t_close(t);
+	free(t);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_part_comes_late),
 		cmocka_unit_test(a_put_of_the_stream_has_no_memory),
+		cmocka_unit_test(who_asks_again_and_does_not_read),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -375,10 +375,15 @@ note_sent(struct mkv_out *o, int res MKV_UNUSED)
 {
 	struct ctl_msg *m = o->owner;
 
+	MKV_ASSERT(m->ch->n_notes > 0);
+	m->ch->n_notes--;
 	ctl_msg_back(m->rail, m);
 }
 
-/* An answer that no request stands behind any more. Without memory for it: lost; a client that hears nothing by the tether ends the channel. */
+/*
+ * An answer that no request stands behind any more. Without memory for it: lost; a client that hears nothing by the tether ends the channel. One that asks again and
+ * again and reads nothing must not have the memory of all.
+ */
 static void
 ctl_say(struct mkv_chan *ch, uint8_t carrier, const struct mkv_hdr *h, const void *body)
 {
@@ -389,9 +394,12 @@ ctl_say(struct mkv_chan *ch, uint8_t carrier, const struct mkv_hdr *h, const voi
 		ctl_datagram_out(ch, h, body);
 		return;
 	}
-	if ((m = msg_take(ch->rail->ctl)) == NULL)
+	if (ch->n_notes == CHAN_NOTES_MAX || (m = msg_take(ch->rail->ctl)) == NULL)
 		return;
+	ch->n_notes++;
 	m->rail = ch->rail;
+	m->ch = ch;
+	m->bytes = 0;
 	o = &m->u.note.out;
 	memset(o, 0, sizeof(*o));
 	mkv_list_init(&o->link);

@@ -26,6 +26,7 @@
 #define CHAN_CREDITS_MORE	2u		/* a CANCEL and a PING get through when all others are out */
 #define CHAN_HELD_MAX		(CHAN_CREDITS_MAX + CHAN_CREDITS_MORE)
 #define CHAN_RECEIVES_OVER	4u		/* a put's may come back a moment after its answer has left */
+#define CHAN_NOTES_MAX		(2 * CHAN_HELD_MAX)	/* of each message an answer, and that once more */
 #define CHAN_MSG_BYTES_MAX	65536u		/* datagrams of a session whose requests are not done with them */
 #define RAIL_POLL_BATCH		64u
 #define RAIL_WATCH_NS		MKV_NS_PER_SEC	/* how often lines are looked at that nothing comes back of */
@@ -73,7 +74,7 @@ struct mkv_line {
 struct ctl_msg {
 	struct mkv_list	link;		/* ctl.free */
 	struct mkv_rail	*rail;
-	struct mkv_chan	*ch;		/* a datagram: whose bytes it counts among */
+	struct mkv_chan	*ch;		/* a datagram: whose bytes it counts among; an answer: whose it is */
 	uint32_t	bytes;
 	union {
 		_Alignas(8) uint8_t buf[MKV_WIRE_RDMA_BYTES];
@@ -126,6 +127,7 @@ struct mkv_chan {
 	struct mkv_rdma_dct dct;	/* the client's target */
 	/* rail_ctl.c */
 	uint32_t	msg_bytes;	/* in datagrams that are kept; those of a former channel's requests, too, until they are gone */
+	uint16_t	n_notes;	/* answers by the tether that no request owns; the same */
 	struct mkv_addr	peer;		/* where datagrams come from and go */
 	struct mkv_answers answers;
 	struct mkv_list	outs, dirty;	/* answers that leave by datagram with nothing to wait for; rail.ctl_dirty */

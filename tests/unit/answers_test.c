@@ -71,11 +71,11 @@ answers_of_one_session(void **state)
 	assert_int_equal(look(768), MKV_SEEN_FORGOTTEN);
 	mkv_answers_keep(&a, &pool, 1024, NULL, NULL);
 	assert_int_equal(look(1024), MKV_SEEN_FORGOTTEN);
-	mkv_answers_ack(&a, &pool, 512);
+	mkv_answers_ack(&a, &pool, 1024, 512);
 	assert_int_equal(look(256), MKV_SEEN_ACKED);
 	assert_int_equal(look(257), MKV_SEEN_ACKED);
 	assert_int_equal(look(512), MKV_SEEN_DONE);
-	mkv_answers_ack(&a, &pool, 300);			/* of a message that was overtaken */
+	mkv_answers_ack(&a, &pool, 1025, 300);			/* of a message that was overtaken */
 	assert_int_equal(look(400), MKV_SEEN_ACKED);
 	keep(300, 0);
 	assert_int_equal(a.n, 3);				/* what was acknowledged is not kept */
@@ -102,7 +102,7 @@ answers_are_forgotten(void **state)
 		keep(id, 48);
 	assert_int_equal(look(3), MKV_SEEN_DONE);
 	assert_int_equal(look(5), MKV_SEEN_FORGOTTEN);
-	mkv_answers_ack(&a, &pool, 6);
+	mkv_answers_ack(&a, &pool, 6, 6);
 	keep(7, 48);
 	assert_int_equal(look(7), MKV_SEEN_DONE);
 	end();
@@ -118,15 +118,35 @@ answers_around_the_corner(void **state)
 	start(200);
 	for (uint64_t id = corner - 5; id < corner + 5; id++)
 		keep(id, 48);
-	mkv_answers_ack(&a, &pool, (uint32_t)(corner - 2));
+	mkv_answers_ack(&a, &pool, corner + 5, (uint32_t)(corner - 2));
 	assert_int_equal(look(corner - 3), MKV_SEEN_ACKED);
 	assert_int_equal(look(corner - 2), MKV_SEEN_DONE);
 	assert_int_equal(look(corner + 4), MKV_SEEN_DONE);
-	mkv_answers_ack(&a, &pool, (uint32_t)(corner + 2));
+	mkv_answers_ack(&a, &pool, corner + 5, (uint32_t)(corner + 2));
 	assert_int_equal(look(corner - 1), MKV_SEEN_ACKED);
 	assert_int_equal(look(corner + 1), MKV_SEEN_ACKED);
 	assert_int_equal(look(corner + 2), MKV_SEEN_DONE);
 	assert_int_equal(look(corner + 100), MKV_SEEN_NEW);
+	end();
+}
+
+/* Most requests of a session may go by its tether, and tell nothing: a number that is further away than a half can count is new all the same. */
+static void
+answers_after_a_long_time(void **state)
+{
+	(void)state;
+	start(200);
+	keep(256, 48);
+	mkv_answers_ack(&a, &pool, 512, 512);
+	for (uint64_t id = 512, far = 3ull << 30; id < far * 5; id += far) {
+		mkv_answers_ack(&a, &pool, id + 256, (uint32_t)id);
+		assert_int_equal(look(id + 256), MKV_SEEN_NEW);
+		keep(id + 256, 48);
+		assert_int_equal(look(id + 256), MKV_SEEN_DONE);
+		assert_int_equal(look(id - 256), MKV_SEEN_ACKED);
+	}
+	mkv_answers_ack(&a, &pool, 5, 7000);			/* what nobody means */
+	mkv_answers_ack(&a, &pool, 5, UINT32_MAX - 7000);
 	end();
 }
 
@@ -149,7 +169,7 @@ answers_by_chance(void **state)
 			keep(id, 8 * rnd_below(&r, 70));
 		}
 		if (rnd_below(&r, 20) == 0)
-			mkv_answers_ack(&a, &pool, (uint32_t)(at - rnd_below(&r, 100)));
+			mkv_answers_ack(&a, &pool, at, (uint32_t)(at - rnd_below(&r, 100)));
 		assert_true(a.n <= MKV_ANSWERS_MAX);
 	}
 	end();
@@ -159,7 +179,7 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(answers_of_one_session), cmocka_unit_test(answers_are_forgotten), cmocka_unit_test(answers_around_the_corner),
+		cmocka_unit_test(answers_of_one_session), cmocka_unit_test(answers_are_forgotten), cmocka_unit_test(answers_around_the_corner), cmocka_unit_test(answers_after_a_long_time),
 		cmocka_unit_test(answers_by_chance),
 	};
 

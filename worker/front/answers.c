@@ -78,18 +78,17 @@ mkv_answers_fini(struct mkv_answers *a, struct mkv_answer_pool *p)
 		answers_drop(a, p, answer_of(a->list.next));
 }
 
-/* Ids rise for as long as a session lasts, their low halves come around: what is half of them away is on the other side. */
 static int
-answers_is_acked(const struct mkv_answers *a, uint32_t id)
+answers_is_acked(const struct mkv_answers *a, uint64_t id)
 {
-	return (a->has_acked && (int32_t)(id - a->acked) < 0);
+	return (id < a->acked);
 }
 
 enum mkv_seen
 mkv_answers_look(const struct mkv_answers *a, uint64_t id, const struct mkv_answer **out)
 {
 	*out = NULL;
-	if (answers_is_acked(a, (uint32_t)id))
+	if (answers_is_acked(a, id))
 		return (MKV_SEEN_ACKED);
 	MKV_LIST_FOREACH(it, &a->list)
 		if (answer_of(it)->id == id) {
@@ -99,15 +98,19 @@ mkv_answers_look(const struct mkv_answers *a, uint64_t id, const struct mkv_answ
 	return (id <= a->floor ? MKV_SEEN_FORGOTTEN : MKV_SEEN_NEW);
 }
 
+/* The low half of a number near id, whose upper half is as near: however many requests went by since something was acknowledged. */
 void
-mkv_answers_ack(struct mkv_answers *a, struct mkv_answer_pool *p, uint32_t ack_below)
+mkv_answers_ack(struct mkv_answers *a, struct mkv_answer_pool *p, uint64_t id, uint32_t ack_below)
 {
-	if (a->has_acked && (int32_t)(ack_below - a->acked) <= 0)
+	int32_t behind = (int32_t)((uint32_t)id - ack_below);
+
+	if (behind > 0 && id < (uint32_t)behind)
 		return;
-	a->acked = ack_below;
-	a->has_acked = 1;
+	if (id - (uint64_t)(int64_t)behind <= a->acked)
+		return;
+	a->acked = id - (uint64_t)(int64_t)behind;
 	MKV_LIST_FOREACH_SAFE(it, tmp, &a->list)
-		if (answers_is_acked(a, (uint32_t)answer_of(it)->id))
+		if (answers_is_acked(a, answer_of(it)->id))
 			answers_drop(a, p, answer_of(it));
 }
 
@@ -116,7 +119,7 @@ mkv_answers_keep(struct mkv_answers *a, struct mkv_answer_pool *p, uint64_t id, 
 {
 	struct mkv_answer *w;
 
-	if (answers_is_acked(a, (uint32_t)id))
+	if (answers_is_acked(a, id))
 		return;
 	if (a->n == MKV_ANSWERS_MAX) {
 		answers_forget(a, answer_of(a->list.next)->id);

@@ -33,8 +33,7 @@ struct mkv_answer_pool {			/* of all sessions of a front */
 struct mkv_answers {				/* of one session */
 	struct mkv_list	list;
 	uint32_t	n;
-	uint32_t	acked;			/* low half: everything below has arrived */
-	uint8_t		has_acked;
+	uint64_t	acked;			/* everything below has arrived */
 	uint64_t	floor;			/* what is not above and not kept may have been done */
 };
 
@@ -50,8 +49,8 @@ void	mkv_answer_pool_close(struct mkv_answer_pool *p);
 void	mkv_answers_init(struct mkv_answers *a);
 void	mkv_answers_fini(struct mkv_answers *a, struct mkv_answer_pool *p);
 enum mkv_seen mkv_answers_look(const struct mkv_answers *a, uint64_t id, const struct mkv_answer **out);
-/* From the header of a message, in whatever order they come. */
-void	mkv_answers_ack(struct mkv_answers *a, struct mkv_answer_pool *p, uint32_t ack_below);
+/* From the header of a message, in whatever order they come: its id, and mkv_hdr.ack_below. */
+void	mkv_answers_ack(struct mkv_answers *a, struct mkv_answer_pool *p, uint64_t id, uint32_t ack_below);
 /* h of an answer that is about to leave; NULL: the request id is over without one. */
 void	mkv_answers_keep(struct mkv_answers *a, struct mkv_answer_pool *p, uint64_t id, const struct mkv_hdr *h, const void *body);
 

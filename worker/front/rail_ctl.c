@@ -563,7 +563,7 @@ ctl_datagram(struct mkv_rail *rail, const struct mkv_udp_msg *m)
 		return;
 	ch->heard = 1;
 	ch->heard_ns = mkv_now_ns();
-	mkv_answers_ack(&ch->answers, &rail->ctl->answers, h->ack_below);
+	mkv_answers_ack(&ch->answers, &rail->ctl->answers, h->request_id, h->ack_below);
 	if (ctl_came_before(ch, MKV_WIRE_CONTROL_UDP, h, (const uint8_t *)(h + 1))) {
 		mkv_metric_add(rail->f->m, MKV_M_front_datagrams_repeated_total, 0, 1);
 		return;

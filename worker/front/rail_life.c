@@ -63,8 +63,7 @@ life_files(struct mkv_worker *w)
 		return (life.file);
 	if ((life.event_file = mkv_ioq_register_file(w->q, mkv_rail_event_fd(life.rail))) < 0)
 		return (life.event_file);
-	/* Without it the node is looked for once a second only while there is a file system to look at: so not in the jail. */
-	if ((life.nodes = mkv_os_watch_dir("/dev/infiniband")) < 0)
+	if (life.nodes < 0)
 		return (0);
 	life.nodes_file = mkv_ioq_register_file(w->q, life.nodes);
 	return (life.nodes_file < 0 ? life.nodes_file : 0);
@@ -99,6 +98,8 @@ mkv_rail_begin(struct mkv_worker *w, struct mkv_front *f, struct mkv_wire_rail *
 	if ((v = mkv_verbs_load(why, sizeof(why))) == NULL)
 		return (mkv_worker_fail(w, 1, "%s", why));
 	life_conf(w, &c);
+	/* Before there is a device: one that is deleted right after it was opened is not missed. */
+	life.nodes = mkv_os_watch_dir("/dev/infiniband");
 	r = mkv_rail_open(&life.rail, f, v, &c, why, sizeof(why));
 	if (r == MKV_E_UNSUPPORTED)
 		return (mkv_worker_fail_absent(w, "%s", why));

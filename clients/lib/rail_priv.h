@@ -57,7 +57,7 @@
 struct fabric_dev {
 	char		name[MKV_RDMA_NAME_BYTES];
 	struct mkv_rdma_dev *dev;		/* NULL: not open. Under fabric->mutex; who counts in users may read without */
-	unsigned	users;			/* hubs; the same */
+	unsigned	users;			/* hubs, and who registers with it; the same */
 	int		gone;
 	struct mkv_topo_place place;
 	uint64_t	not_before_ns;		/* the next try to open it */

@@ -56,21 +56,20 @@ mkv_fabric_region(struct fabric *f, struct mkv_region *r, unsigned dev, int *err
 	return (m);
 }
 
-/* f->mutex keeps devices open. */
+/* As its user keeps a device open: registering may take seconds, and loops want f->mutex meanwhile. */
 void
 mkv_fabric_add_region(struct mkv_region *r)
 {
 	struct fabric *f = r->c->fabric;
 
-	if (f == NULL)
-		return;
-	(void)pthread_mutex_lock(&f->mutex);
-	(void)pthread_mutex_lock(&f->reg);
-	for (unsigned i = 0; i < f->n; i++)
-		if (f->d[i].dev != NULL && !f->d[i].gone)
-			region_add(f, r, i);
-	(void)pthread_mutex_unlock(&f->reg);
-	(void)pthread_mutex_unlock(&f->mutex);
+	for (unsigned i = 0; f != NULL && i < RDMA_DEVS_MAX; i++) {
+		if (mkv_fabric_take(f, i) == NULL)
+			continue;
+		(void)pthread_mutex_lock(&f->reg);
+		region_add(f, r, i);
+		(void)pthread_mutex_unlock(&f->reg);
+		mkv_fabric_leave(f, i);
+	}
 }
 
 /* A copy of the list, since registering takes long; f->reg keeps regions from going. */
@@ -97,16 +96,17 @@ mkv_fabric_warm(struct mkv_client *c)
 
 	if (f == NULL || atomic_load_explicit(&c->n_regions, memory_order_relaxed) == 0)
 		return;
-	(void)pthread_mutex_lock(&f->mutex);
-	(void)pthread_mutex_lock(&f->reg);
-	all = regions_now(c, &n);
-	for (unsigned k = 0; all != NULL && k < n; k++)
-		for (unsigned i = 0; i < f->n; i++)
-			if (f->d[i].dev != NULL && !f->d[i].gone)
-				region_add(f, all[k], i);
-	free(all);
-	(void)pthread_mutex_unlock(&f->reg);
-	(void)pthread_mutex_unlock(&f->mutex);
+	for (unsigned i = 0; i < RDMA_DEVS_MAX; i++) {
+		if (mkv_fabric_take(f, i) == NULL)
+			continue;
+		(void)pthread_mutex_lock(&f->reg);
+		all = regions_now(c, &n);
+		for (unsigned k = 0; all != NULL && k < n; k++)
+			region_add(f, all[k], i);
+		free(all);
+		(void)pthread_mutex_unlock(&f->reg);
+		mkv_fabric_leave(f, i);
+	}
 }
 
 static void
@@ -140,13 +140,31 @@ mkv_fabric_drop_region(struct mkv_region *r)
 	return (busy ? MKV_E_BUSY : 0);
 }
 
+/* One that the device still has, or could not have; NULL: none. */
+static struct mkv_region *
+region_with(struct mkv_client *c, unsigned dev)
+{
+	struct mkv_region *r = NULL;
+
+	(void)pthread_mutex_lock(&c->mutex);
+	MKV_LIST_FOREACH(it, &c->regions) {
+		r = MKV_CONTAINER_OF(it, struct mkv_region, link);
+		if (region_mem(r, dev) != NULL || atomic_load_explicit(&r->mem_error[dev], memory_order_relaxed) != 0)
+			break;
+		r = NULL;
+	}
+	(void)pthread_mutex_unlock(&c->mutex);
+	return (r);
+}
+
+/* c->mutex is every call's: not while pages are given back. */
 void
 mkv_fabric_forget_device(struct fabric *f, unsigned dev)
 {
+	struct mkv_region *r;
+
 	(void)pthread_mutex_lock(&f->reg);
-	(void)pthread_mutex_lock(&f->c->mutex);
-	MKV_LIST_FOREACH(it, &f->c->regions)
-		region_drop(MKV_CONTAINER_OF(it, struct mkv_region, link), dev);
-	(void)pthread_mutex_unlock(&f->c->mutex);
+	while ((r = region_with(f->c, dev)) != NULL)
+		region_drop(r, dev);
 	(void)pthread_mutex_unlock(&f->reg);
 }

@@ -299,6 +299,65 @@ test_on_demand_fails(void **state)
 	assert_int_equal(mkv_region_free(r), 0);
 }
 
+/* ---- while pages are pinned, or given back ---- */
+
+static unsigned regs, deregs, kept_waiting;
+
+static void
+is_free(pthread_mutex_t *m)
+{
+	if (pthread_mutex_trylock(m) == 0)
+		(void)pthread_mutex_unlock(m);
+	else
+		kept_waiting++;
+}
+
+static struct ibv_mr *
+slow_reg(struct ibv_pd *pd, void *p, size_t n, int access)
+{
+	regs++;
+	is_free(&cl->mutex);
+	is_free(&cl->fabric->mutex);
+	return (fv_verbs()->reg_mr(pd, p, n, access));
+}
+
+static int
+slow_dereg(struct ibv_mr *mr)
+{
+	deregs++;
+	is_free(&cl->mutex);
+	return (fv_verbs()->dereg_mr(mr));
+}
+
+/* A large region takes seconds, and calls on other memory have deadlines: what they lock, and what loops lock to make and end queue pairs, is free meanwhile. */
+static void
+test_regions_keep_nobody_waiting(void **state)
+{
+	struct mkv_verbs v = *fv_verbs();
+	struct mkv_region *r;
+
+	(void)state;
+	v.reg_mr = slow_reg;
+	v.dereg_mr = slow_dereg;
+	mkv_client_verbs = &v;
+	assert_int_equal(open_with("rdma", "fake0", 0), 0);
+	assert_int_equal(mkv_region_alloc(cl, 1 << 20, &r), 0);
+	assert_int_equal(regs, 1);
+	mkv_fabric_forget_device(cl->fabric, 0);
+	assert_int_equal(deregs, 1);
+	mkv_fabric_warm(cl);
+	assert_int_equal(regs, 2);
+	assert_non_null(mkv_fabric_take(cl->fabric, 0));
+	mkv_fabric_gone(cl->fabric, 0);
+	assert_int_equal(deregs, 1);
+	mkv_fabric_leave(cl->fabric, 0);
+	assert_int_equal(deregs, 2);
+	assert_int_equal(mkv_region_free(r), 0);
+	assert_int_equal(kept_waiting, 0);
+	mkv_client_close(cl);
+	cl = NULL;
+}
+
 int
 main(void)
 {
@@ -306,6 +365,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_near_and_far), T(test_own_node_first), T(test_equals_share), T(test_unknown_node), T(test_without_distances), T(test_named_only),
 		T(test_name_of_nothing), T(test_list_of_nonsense), T(test_port_down), T(test_on_demand), T(test_on_demand_fails),
+		T(test_regions_keep_nobody_waiting),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -9,11 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/base/units.h"
 
 #define DRIVE_LINKS_MAX		8u
 #define DRIVE_MOUNTS_BYTES	(1u << 20)
 #define DRIVE_HOT_MARGIN	5000		/* thousandths of a degree below the limit */
 #define SLOT_LEVELS_MAX		4u
+#define DRIVE_SPACES_MAX	64u		/* filesystems of files: a server has at most so many drives */
 
 /* ---- where a device is in sysfs ---- */
 
@@ -89,6 +93,15 @@ doctor_pcie(struct doctor *d, enum doctor_id id, const char *what, const char *p
 }
 
 /* ---- one block device ---- */
+
+struct drive_space {
+	uint64_t	filesystem, left;	/* of what was free, what the files before leave */
+};
+
+struct drive_spaces {
+	unsigned	count;
+	struct drive_space at[DRIVE_SPACES_MAX];
+};
 
 struct drive {
 	const char	*path;			/* as it is configured */
@@ -206,21 +219,65 @@ drive_block(struct doctor *d, struct drive *dr)
 
 /* ---- the configured ones ---- */
 
+/* Cuts the last name off: "/a/b" to "/a", "/a" to "/". 0 at the end. */
+static int
+drive_up(char *path)
+{
+	char *slash = strrchr(path, '/');
+
+	if (slash == NULL || strcmp(path, "/") == 0)
+		return (0);
+	slash[slash == path] = '\0';
+	return (1);
+}
+
+/* The blocks that files are still to get, all of those on one filesystem together. 1: they do not fit. */
+static int
+drive_space(struct doctor *d, struct drive_spaces *s, const char *path, const char *directory, uint64_t bytes)
+{
+	uint64_t filesystem, left;
+	char need[32], have[32];
+	unsigned i = 0;
+
+	if (doctor_space(d, &filesystem, &left, "%s", directory) != 0)
+		return (0);
+	while (i < s->count && s->at[i].filesystem != filesystem)
+		i++;
+	if (i == DRIVE_SPACES_MAX)
+		return (0);
+	if (i == s->count)
+		s->at[s->count++] = (struct drive_space){ filesystem, left };
+	left = s->at[i].left;
+	s->at[i].left -= MKV_MIN(left, bytes);
+	if (bytes <= left)
+		return (0);
+	doctor_say(d, DOCTOR_DRIVES_NO_SPACE, DOCTOR_ARGS(directory), "%s: a file of %s is to be made, and %s are left for it", path,
+	    mkv_size_human(need, sizeof(need), bytes), mkv_size_human(have, sizeof(have), left));
+	return (1);
+}
+
 static void
-drive_file(struct doctor *d, const char *path)
+drive_file(struct doctor *d, struct drive_spaces *s, const char *path, uint64_t bytes)
 {
 	char directory[PATH_MAX];
 	mode_t mode = doctor_mode(d, "%s", path);
-	char *slash;
+	int there = doctor_may(d, F_OK, "%s", path), may;
 
 	snprintf(directory, sizeof(directory), "%s", path);
-	if ((slash = strrchr(directory, '/')) != NULL && slash != directory)
-		*slash = '\0';
-	/* Its own directory the server makes. */
-	if (mode == 0 && strcmp(directory, d->data_dir) != 0 && !S_ISDIR(doctor_mode(d, "%s", directory)))
+	(void)drive_up(directory);
+	/* Its own directory the server makes, and those above it. */
+	for (int own = strcmp(directory, d->data_dir) == 0; own && there != 0 && doctor_may(d, F_OK, "%s", directory) == -ENOENT && drive_up(directory);)
+		continue;
+	may = there == 0 ? doctor_may(d, R_OK | W_OK, "%s", path) : doctor_may(d, W_OK | X_OK, "%s", directory);
+	d->at_most = may == -EACCES && d->ops->uid() != 0 ? DOCTOR_WARN : DOCTOR_FAIL;
+	if (may == -EACCES || may == -EPERM || may == -EROFS)
+		doctor_say(d, DOCTOR_DRIVES_DENIED, DOCTOR_ARGS(directory), "%s: user %d may not write %s: %s", path, d->ops->uid(), there == 0 ? "it" : directory,
+		    strerror(-may));
+	else if (there != 0 && !S_ISDIR(doctor_mode(d, "%s", directory)))
 		doctor_say(d, DOCTOR_DRIVES_NO_DIRECTORY, DOCTOR_ARGS(directory), "%s: its directory is not there", path);
-	else
+	else if (there == 0 || drive_space(d, s, path, directory, bytes) == 0)
 		doctor_ok(d, "%s: %s", path, mode != 0 ? "a file" : "a file that the server will make");
+	d->at_most = DOCTOR_FAIL;
 }
 
 static void
@@ -240,9 +297,11 @@ drive_one(struct doctor *d, const char *path)
 void
 doctor_drives(struct doctor *d)
 {
+	struct drive_spaces spaces = { .count = 0 };
+
 	for (unsigned i = 0; i < d->params.n_drives; i++)
 		if (d->params.storage_mode == MKV_STORAGE_DIRECT)
 			drive_one(d, d->params.drives[i].media);
 		else if (d->params.storage_mode == MKV_STORAGE_FILE)
-			drive_file(d, d->params.drives[i].media);
+			drive_file(d, &spaces, d->params.drives[i].media, d->params.drives[i].max_size);
 }

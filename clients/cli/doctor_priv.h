@@ -70,6 +70,8 @@ struct doctor_ops {
 	int		(*uring)(void);				/* makes a ring and drops it */
 	int		(*dcb)(const char *netdev, struct mkv_os_dcb *out);	/* -EOPNOTSUPP: the driver does not tell */
 	int		(*bind)(const char *host, uint16_t port);
+	/* Of the filesystem that a path is on: a number of its own, and what is free there for whoever asks. */
+	int		(*space)(const char *path, uint64_t *filesystem, uint64_t *free_bytes);
 	int		(*uid)(void);
 	const char *	(*env)(const char *name);		/* NULL: not set */
 	/* Open a handle as programs do (no connection is made) and close it: 0 or MKV_E_*, with a sentence; 0 with one: what it goes on without. */
@@ -148,6 +150,7 @@ mode_t		doctor_mode(struct doctor *d, const char *fmt, ...) MKV_PRINTF(2, 3);	/*
 int		doctor_link(struct doctor *d, char *dst, size_t room, const char *fmt, ...) MKV_PRINTF(4, 5);	/* 0 or -errno */
 /* May this user? mode as of access(2). */
 int		doctor_may(struct doctor *d, int mode, const char *fmt, ...) MKV_PRINTF(3, 4);	/* 0 or -errno */
+int		doctor_space(struct doctor *d, uint64_t *filesystem, uint64_t *free_bytes, const char *fmt, ...) MKV_PRINTF(4, 5);	/* 0 or -errno */
 /* Room for so many names, none of them there yet. 0 or -ENOMEM, then there is no room. */
 int		doctor_names_room(struct doctor *d, struct doctor_names *n, unsigned room);
 /* Names of a directory, sorted; those that begin with a dot are left out. */

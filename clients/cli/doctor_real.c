@@ -13,6 +13,8 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -68,6 +70,19 @@ real_bind(const char *host, uint16_t port)
 		close(fd);
 	freeaddrinfo(ai);
 	return (r);
+}
+
+static int
+real_space(const char *path, uint64_t *filesystem, uint64_t *free_bytes)
+{
+	struct statvfs fs;
+	struct stat st;
+
+	if (stat(path, &st) != 0 || statvfs(path, &fs) != 0)
+		return (-errno);
+	*filesystem = (uint64_t)st.st_dev;
+	*free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+	return (0);
 }
 
 static int
@@ -177,6 +192,7 @@ real_client(const char *file, char *why, size_t why_bytes)
 }
 
 const struct doctor_ops doctor_real = {
-	.limit = real_limit, .system = real_system, .clock = mkv_os_clock_synchronised, .uring = mkv_os_uring_try, .dcb = mkv_os_dcb, .bind = real_bind, .uid = real_uid,
+	.limit = real_limit, .system = real_system, .clock = mkv_os_clock_synchronised, .uring = mkv_os_uring_try, .dcb = mkv_os_dcb, .bind = real_bind, .space = real_space,
+	.uid = real_uid,
 	.env = real_env, .client = real_client, .config = real_config,
 };

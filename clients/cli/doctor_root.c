@@ -192,6 +192,19 @@ doctor_may(struct doctor *d, int mode, const char *fmt, ...)
 	return (faccessat(AT_FDCWD, path, mode, AT_EACCESS) == 0 ? 0 : -errno);
 }
 
+int
+doctor_space(struct doctor *d, uint64_t *filesystem, uint64_t *free_bytes, const char *fmt, ...)
+{
+	char path[PATH_MAX];
+	va_list ap;
+	int r;
+
+	va_start(ap, fmt);
+	r = root_path(d, path, fmt, ap);
+	va_end(ap);
+	return (r != 0 ? r : d->ops->space(path, filesystem, free_bytes));
+}
+
 /* Numbers by their size, everything else as text. */
 static int
 list_order(const void *a, const void *b)

@@ -239,6 +239,29 @@ mode_file(void)
 	json_object_set_new(json_array_get(json_object_get(up_fake.answer, "drives"), 0), "media", json_string("/data/my store/d0.dat"));
 }
 
+/* Each fits alone, and both do not. */
+static void
+two_files(void)
+{
+	json_t *drives = json_object_get(up_fake.answer, "drives");
+
+	up_key("storage.mode", "file");
+	up_above("/data/x");
+	json_array_clear(drives);
+	json_array_append_new(drives, json_pack("{s:s, s:I}", "media", "/data/a.dat", "max_size", (json_int_t)6 << 30));
+	json_array_append_new(drives, json_pack("{s:s, s:I}", "media", "/data/b.dat", "max_size", (json_int_t)6 << 30));
+	up_fake.space = 10ull << 30;
+}
+
+/* The server makes its own directory, wherever the part is that is there. */
+static void
+own_directory(void)
+{
+	two_files();
+	json_object_set_new(up_fake.answer, "data_dir", json_string("/data/state/memkv"));
+	json_object_set_new(json_array_get(json_object_get(up_fake.answer, "drives"), 0), "media", json_string("/data/state/memkv/drive0.dat"));
+}
+
 static void
 second_port(void)
 {
@@ -388,6 +411,8 @@ static const struct fault faults[] = {
 	{ "drives.missing", "lsblk", "nvme-A", .path = "/dev/nvme0n1" },
 	{ "drives.not-block", "set storage.mode to file, or name the block device instead of /dev/disk/by-id/nvme-A", "", .path = "/sys/class/block/nvme0n1" },
 	{ "drives.no-directory", "mkdir -p '/data/my store'", "d0.dat", .more = mode_file },
+	{ "drives.no-space", "df -h /data # make room", "/data/b.dat: a file of 6.0 GiB is to be made, and 4.0 GiB are left", .more = two_files },
+	{ "drives.no-space", "df -h /data # make room", "/data/b.dat: a file of 6.0 GiB is to be made, and 4.0 GiB are left", .more = own_directory },
 	{ "drives.read-only", "blockdev --setrw /dev/disk/by-id/nvme-A; dmesg | grep nvme0n1", "read-only", .path = "/sys/class/block/nvme0n1/ro", .text = "1\n" },
 	{ "drives.mounted", "umount /mnt", "/mnt", .path = "/proc/self/mounts", .text = "tmpfs /tmp tmpfs rw 0 0\n/dev/nvme0n1 /mnt xfs rw 0 0\n" },
 	{ "drives.held", "md127", "md127", .path = "/sys/class/block/nvme0n1/holders/md127/dev", .text = "9:127\n" },
@@ -659,12 +684,42 @@ rights_are_said(void **state)
 		assert_int_equal(seteuid(0), 0);
 }
 
+/* A file that is to be made, and one that is there. Another user may be the one who starts the server. */
+static void
+files_that_may_not_be_written_are_said(void **state)
+{
+	unsigned said = 0;
+
+	(void)state;
+	two_files();
+	up_put("/data/a.dat", "something");
+	up_mode("", 0755);
+	up_mode("/etc/memkv/config.yaml", 0644);
+	up_mode("/data", 0555);
+	up_mode("/data/a.dat", 0444);
+	if (geteuid() == 0)
+		assert_int_equal(seteuid(65534), 0);
+	up_run(DOCTOR_SERVER);
+	if (getuid() == 0)
+		assert_int_equal(seteuid(0), 0);
+	up_mode("/data", 0755);
+	assert_non_null(strstr(up_found("drives.denied")->saw, "/data/a.dat: user 1000 may not write it"));
+	for (unsigned i = 0; i < up.n_found; i++)
+		if (up.found[i].id == DOCTOR_DRIVES_DENIED) {
+			assert_int_equal(up.found[i].level, DOCTOR_WARN);
+			assert_non_null(strstr(up.found[i].fix, "ls -ld /data #"));
+			said++;
+		}
+	assert_int_equal(said, 2);
+	doctor_fini(&up);
+}
+
 /* No row without a test. */
 static void
 every_finding_has_a_fault(void **state)
 {
 	static const char *const elsewhere[] = {
-		"config.unreadable", "config.unchecked", "memlock.client", "files.client", "rdma.denied", "qos.unseen", "rights.unseen"
+		"config.unreadable", "config.unchecked", "drives.denied", "memlock.client", "files.client", "rdma.denied", "qos.unseen", "rights.unseen"
 	};
 	unsigned n;
 
@@ -764,6 +819,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(huge_pages_of_one_gib_count, doctor_up, doctor_down),
 		cmocka_unit_test_setup_teardown(drivers_that_show_nothing_are_said, doctor_up, doctor_down),
 		cmocka_unit_test_setup_teardown(rights_are_said, doctor_up, doctor_down),
+		cmocka_unit_test_setup_teardown(files_that_may_not_be_written_are_said, doctor_up, doctor_down),
 		cmocka_unit_test(every_finding_has_a_fault),
 		cmocka_unit_test(rows_stand_below_their_checks),
 		cmocka_unit_test(page_has_every_row),

@@ -64,6 +64,16 @@ fake_bind(const char *host, uint16_t port)
 }
 
 static int
+fake_space(const char *path, uint64_t *filesystem, uint64_t *free_bytes)
+{
+	if (access(path, F_OK) != 0)
+		return (-errno);
+	*filesystem = 7;
+	*free_bytes = up_fake.space;
+	return (0);
+}
+
+static int
 fake_uid(void)
 {
 	return (up_fake.uid);
@@ -97,8 +107,8 @@ fake_config(const struct doctor *d, const char *file, char *why, size_t why_byte
 }
 
 static const struct doctor_ops fake_ops = {
-	.limit = fake_limit, .system = fake_system, .clock = fake_clock, .uring = fake_uring, .dcb = fake_dcb, .bind = fake_bind, .uid = fake_uid, .env = fake_env,
-	.client = fake_client, .config = fake_config,
+	.limit = fake_limit, .system = fake_system, .clock = fake_clock, .uring = fake_uring, .dcb = fake_dcb, .bind = fake_bind, .space = fake_space,
+	.uid = fake_uid, .env = fake_env, .client = fake_client, .config = fake_config,
 };
 
 /* ---- files ---- */
@@ -308,6 +318,7 @@ doctor_up(void **state)
 	up_fake.files = 1048576;
 	up_fake.clock = 1;
 	up_fake.uid = 1000;
+	up_fake.space = 64ull << 30;
 	up_fake.dcb.pfc = 1 << 3;
 	memset(up_fake.dcb.of_dscp, -1, sizeof(up_fake.dcb.of_dscp));
 	up_fake.release = "6.12.0-1-amd64";

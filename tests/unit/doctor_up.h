@@ -16,6 +16,7 @@
 struct up_fake {
 	uint64_t	memlock, files;
 	int		clock, uring, bind_data, bind_admin, uid;
+	uint64_t	space;			/* free on the one filesystem there is */
 	int		client;			/* what opening a handle says */
 	const char	*client_why, *client_file;
 	int		dcb_status;		/* -errno: the driver does not tell */

@@ -342,6 +342,22 @@ mkv_get_next_piece(struct mkv_req *r, struct mkv_part *p)
 	u->next_no++;
 }
 
+/* Memory mode: a piece that waits for its turn with a drive that has died since. The next process may have given its memory to another value: it is asked for again. */
+static void
+get_forget_lost(struct mkv_req *r)
+{
+	for (unsigned i = 0; i < REQ_PARTS; i++) {
+		struct mkv_part *p = &r->part[i];
+		const struct mkv_drive *v = &r->f->drive[p->drive];
+
+		if (p->state != PART_FULL || !p->has_hold || (v->up && v->epoch == p->epoch))
+			continue;
+		p->has_hold = 0;
+		p->n_run = 0;
+		p->state = PART_WAIT;
+	}
+}
+
 static struct mkv_part *
 get_part_no(struct mkv_req *r, uint64_t no)
 {
@@ -408,6 +424,7 @@ get_step_multi(struct mkv_req *r)
 	r->part[0].drop = 0;
 	if (u->nothing)
 		return (get_send_nothing(r, &r->part[0]));
+	get_forget_lost(r);
 	while ((p = get_part_no(r, u->emit_no)) != NULL) {
 		get_send(r, p, u->emit_no == u->last_no);
 		if (r->ending)

@@ -140,6 +140,30 @@ who_asks_again_and_does_not_read(void **state)
 	free(t);
 }
 
+/* The first byte of all memory, which nobody has: its client loses the channel. */
+static void
+a_byte_at_nothing(void **state)
+{
+	const struct mkv_wire_seg nothing = { .addr = 0, .bytes = 1, .rkey = 0xdeadbeef };
+	struct t *t = calloc(1, sizeof(*t));
+	struct t_ask get = { .op = MKV_WIRE_GET, .flags = MKV_WIRE_F_REMOTE, .id = 900 };
+	struct t_msg *m;
+
+	(void)state;
+	t_open(t, MKV_WIRE_CONTROL_TCP);
+	t_store(t, "k", 5000);
+	get.bytes = rig_get_body(get.body, "k", 1, 0, 1);
+	memcpy(get.body + get.bytes, &nothing, sizeof(nothing));
+	get.bytes += sizeof(nothing);
+	t_say(t, &get, 0);
+	assert_non_null(m = t_next(t));
+	assert_int_equal(m->h.request_id, get.id);
+	assert_int_equal(-(int)m->h.status, MKV_E_CLOSED);
+	assert_true(t_tether_answers(t));
+	t_close(t);
+	free(t);
+}
+
 int
 main(void)
 {
@@ -147,6 +171,7 @@ main(void)
 		cmocka_unit_test(a_part_comes_late),
 		cmocka_unit_test(a_put_of_the_stream_has_no_memory),
 		cmocka_unit_test(who_asks_again_and_does_not_read),
+		cmocka_unit_test(a_byte_at_nothing),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -100,8 +100,10 @@ line_newest(const struct mkv_line *line)
 static void
 line_flush(struct mkv_line *line, struct mkv_out *o, const struct line_rec *newest)
 {
-	uint64_t addr = o->flush_addr != 0 ? o->flush_addr : newest->addr;
-	uint32_t rkey = o->flush_addr != 0 ? o->flush_rkey : newest->rkey, lkey, own;
+	/* Its own may be 0: whoever asks for a byte there gets what his NIC says to it. */
+	const int by_own = newest == NULL || o->flush_addr != 0;
+	uint64_t addr = by_own ? o->flush_addr : newest->addr;
+	uint32_t rkey = by_own ? o->flush_rkey : newest->rkey, lkey, own;
 	struct line_rec *rec;
 
 	MKV_ASSERT(mkv_rdma_mem_keys(line->rail->sink_mem, line->rail->sink, &lkey, &own) > 0);

@@ -46,7 +46,8 @@ def test_it_runs_here():
     quiet, _ = rows(doctor("--json"))
     assert quiet == [x for x in found if x["level"] != "ok"]
     text = doctor("-v")
-    assert text.stdout.splitlines()[-1].endswith("wrong") and all(x["saw"].splitlines()[0] in text.stdout for x in found)
+    same = [x for x in found if x["check"] != "memory"]             # what is free changes between two runs
+    assert text.stdout.splitlines()[-1].endswith("wrong") and all(x["saw"].splitlines()[0] in text.stdout for x in same)
 
 
 def test_each_side_alone():

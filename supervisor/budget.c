@@ -155,11 +155,32 @@ budget_say(const struct budget *b, const struct mkv_params *p, const struct mkv_
 		snprintf(why + n, why_bytes - (size_t)n, "%s can be used: %s", mkv_size_human(t, sizeof(t), have), fix);
 }
 
+/* Huge pages that are required, more of them than this machine has memory: the line that sets them aside would take all there is from everybody. */
+static int
+budget_check_beyond(struct budget *b, const struct mkv_params *p, const struct mkv_os_memory *m, char *why, size_t why_bytes)
+{
+	struct mkv_os_memory whole = { .total = m->total, .limit = UINT64_MAX };
+	uint64_t shared = 0, all = 0;
+
+	for (unsigned i = 0; i < b->n_seg; i++)
+		shared += b->seg[i].bytes;
+	if (p->memory_hugepages != MKV_HUGEPAGES_REQUIRE || shared <= budget_have(&whole))
+		return (0);
+	for (unsigned i = 0; i < b->n_seg; i++)
+		b->part[b->seg[i].part] += b->seg[i].bytes;
+	for (unsigned i = 0; i < BUDGET_PARTS; i++)
+		all += b->part[i];
+	budget_say(b, p, &whole, all, budget_have(&whole), why, why_bytes);
+	return (MKV_E_CONFIG);
+}
+
 int
 budget_check(struct budget *b, const struct mkv_params *p, const struct mkv_os_memory *m, char *why, size_t why_bytes)
 {
 	uint64_t have = budget_have(m), need = 0;
 
+	if (budget_check_beyond(b, p, m, why, why_bytes) != 0)
+		return (MKV_E_CONFIG);
 	(void)pages_plan(p, b->sys, b->seg, b->n_seg);
 	if (budget_check_huge(b, p, m, why, why_bytes) != 0)
 		return (MKV_E_CONFIG);

@@ -130,6 +130,7 @@ doctor_memory(struct doctor *d)
 	/* What lies in huge pages is taken already, and no limit of a group counts it. */
 	uint64_t limit = cgroup_limit(d, "memory.max", "memory", "memory.limit_in_bytes"), takes = d->memory_bytes - MKV_MIN(d->memory_bytes, huge_bytes(d, &small, &large));
 
+	d->ram_bytes = (uint64_t)MKV_MAX(total, 0);
 	mkv_size_human(need, sizeof(need), takes);
 	snprintf(bytes, sizeof(bytes), "%" PRIu64, takes + takes / 8);
 	if (limit < takes)
@@ -254,6 +255,8 @@ doctor_hugepages(struct doctor *d)
 	snprintf(saw, sizeof(saw), "of 2 MiB %" PRId64 " of %" PRId64 " are free, of 1 GiB %" PRId64 " of %" PRId64 "; the server takes %" PRIu64 " of %s",
 	    small.free, small.total, large.free, large.total, MKV_DIV_UP(d->shared_bytes, of_1g ? HUGE_1G : HUGE_2M), of_1g ? "1 GiB" : "2 MiB");
 	snprintf(file, sizeof(file), HUGE_FILE, small.total > 0 ? 2048u : 1048576u);
+	if (d->ram_bytes > 0 && d->memory_bytes > d->ram_bytes)
+		return;				/* memory.short: to set aside so much would leave the machine with nothing */
 	if (!d->server_runs && (huge_withheld(d, &small, HUGE_2M, "2MB") || huge_withheld(d, &large, HUGE_1G, "1GB")))
 		return;
 	if (mode == MKV_HUGEPAGES_OFF && small.total + large.total > 0)

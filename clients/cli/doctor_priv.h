@@ -104,6 +104,7 @@ struct doctor {
 	uint32_t	fronts;
 	uint64_t	staging_bytes, memory_bytes, shared_bytes;	/* the last: of segments, which may lie in huge pages */
 	uint64_t	huge_bytes;		/* of these, what finds huge pages now */
+	uint64_t	ram_bytes;		/* of the machine; 0: not known */
 	const char	*huge_short;		/* what of huge pages is short, in the server's words; "": nothing; NULL: it did not say */
 	int		explicit_key;
 	const char	*budget;		/* what the server itself says of the memory; NULL: it fits */

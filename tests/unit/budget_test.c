@@ -220,6 +220,22 @@ too_few_of_what_is_required(void **state)
 	refused(": of 1 GiB 4 needed and 0 free, of 2 MiB 2045 needed and 20 free; set them aside with\n    echo 2125 >");
 }
 
+/* No line that would set aside more than there is: the machine would be left with nothing. */
+static void
+more_is_required_than_there_is(void **state)
+{
+	(void)state;
+	p.memory_hugepages = MKV_HUGEPAGES_REQUIRE;
+	stage(1024 * GIB);
+	refused("key \"memory.max_size\": the server would take");
+	assert_null(strstr(why, "nr_hugepages"));
+	refused("this machine has 24.0 GiB of memory, 23.0 GiB can be used: lower it with\n    memory:\n      max_size: ");
+	stage(20 * GIB);
+	refused("sysctl vm.nr_hugepages=");
+	set_aside(11 * 1024, 0);
+	assert_int_equal(check(), 0);
+}
+
 /* Fronts first, then arenas, each in the best pages that are left for it. */
 static void
 all_segments_share_what_there_is(void **state)
@@ -272,6 +288,7 @@ main(void)
 		cmocka_unit_test_setup(the_cgroup_counts, fresh),
 		cmocka_unit_test_setup(huge_pages_are_a_store_of_their_own, fresh),
 		cmocka_unit_test_setup(too_few_of_what_is_required, fresh),
+		cmocka_unit_test_setup(more_is_required_than_there_is, fresh),
 		cmocka_unit_test_setup(all_segments_share_what_there_is, fresh),
 		cmocka_unit_test_setup(this_machine_says_what_it_has, fresh),
 	};

@@ -385,6 +385,8 @@ static const struct fault faults[] = {
 	{ "memory.cgroup", "raise the limit to 377487360", "200.0 MiB", .path = "/sys/fs/cgroup/system.slice/memkv.service/memory.max", .text = "209715200\n" },
 	{ "memory.cgroup", "memory.max_size", "100.0 MiB", .path = "/sys/fs/cgroup/system.slice/memory.max", .text = "104857600\n" },
 	{ "memory.short", "set memory.max_size to 128MiB", "256.0 MiB", .path = "/proc/meminfo", .text = "MemTotal:  262144 kB\nMemAvailable:  200000 kB\n" },
+	{ "memory.short", "set memory.max_size to 128MiB", "256.0 MiB", .path = "/proc/meminfo", .text = "MemTotal:  262144 kB\nMemAvailable:  200000 kB\n",
+	    .key = "memory.hugepages", .value = "require", .more = no_huge_pages },
 	{ "memory.refused", "lower what takes most", "do not fit", .more = refused },
 	{ "memory.busy", "ps aux --sort=-rss", "97.7 MiB", .path = "/proc/meminfo", .text = "MemTotal:  8388608 kB\nMemAvailable:  100000 kB\n" },
 	{ "memory.commit", "sysctl -w vm.overcommit_memory=0", "100.0 MiB", .more = commit_limit },

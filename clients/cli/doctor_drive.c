@@ -125,6 +125,19 @@ drive_controller(struct doctor *d, struct drive *dr)
 		dr->controller[0] = '\0';
 }
 
+/* may: of doctor_may(). 1: it was said. Another user may be the one who starts the server, but nobody writes to a filesystem that is read-only. */
+static int
+drive_denied(struct doctor *d, const char *path, const char *what, const char *look, int may)
+{
+	if (may != -EACCES && may != -EPERM && may != -EROFS)
+		return (0);
+	d->at_most = may != -EROFS && d->ops->uid() != 0 ? DOCTOR_WARN : DOCTOR_FAIL;
+	doctor_say(d, DOCTOR_DRIVES_DENIED, DOCTOR_ARGS(look), "%s: user %d may not write %s: %s", path, d->ops->uid(), strcmp(what, path) == 0 ? "it" : what,
+	    strerror(-may));
+	d->at_most = DOCTOR_FAIL;
+	return (1);
+}
+
 /* Is it, or a partition of it, the source of a mount? Then `what` is what is mounted there. */
 static int
 drive_mounted(struct doctor *d, const struct drive *dr, char *what, size_t room)
@@ -210,6 +223,7 @@ drive_block(struct doctor *d, struct drive *dr)
 	snprintf(dr->queue, sizeof(dr->queue), "/sys/class/block/%s%s/queue", dr->name,
 	    doctor_mode(d, "/sys/class/block/%s/partition", dr->name) != 0 ? "/.." : "");
 	drive_controller(d, dr);
+	(void)drive_denied(d, dr->path, dr->path, dr->path, doctor_may(d, R_OK | W_OK, "%s", dr->path));
 	drive_use(d, dr);
 	drive_health(d, dr);
 	drive_kind(d, dr);
@@ -269,15 +283,12 @@ drive_file(struct doctor *d, struct drive_spaces *s, const char *path, uint64_t 
 	for (int own = strcmp(directory, d->data_dir) == 0; own && there != 0 && doctor_may(d, F_OK, "%s", directory) == -ENOENT && drive_up(directory);)
 		continue;
 	may = there == 0 ? doctor_may(d, R_OK | W_OK, "%s", path) : doctor_may(d, W_OK | X_OK, "%s", directory);
-	d->at_most = may == -EACCES && d->ops->uid() != 0 ? DOCTOR_WARN : DOCTOR_FAIL;
-	if (may == -EACCES || may == -EPERM || may == -EROFS)
-		doctor_say(d, DOCTOR_DRIVES_DENIED, DOCTOR_ARGS(directory), "%s: user %d may not write %s: %s", path, d->ops->uid(), there == 0 ? "it" : directory,
-		    strerror(-may));
-	else if (there != 0 && !S_ISDIR(doctor_mode(d, "%s", directory)))
+	if (drive_denied(d, path, there == 0 ? path : directory, directory, may))
+		return;
+	if (there != 0 && !S_ISDIR(doctor_mode(d, "%s", directory)))
 		doctor_say(d, DOCTOR_DRIVES_NO_DIRECTORY, DOCTOR_ARGS(directory), "%s: its directory is not there", path);
 	else if (there == 0 || drive_space(d, s, path, directory, bytes) == 0)
 		doctor_ok(d, "%s: %s", path, mode != 0 ? "a file" : "a file that the server will make");
-	d->at_most = DOCTOR_FAIL;
 }
 
 static void

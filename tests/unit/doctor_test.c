@@ -716,6 +716,24 @@ files_that_may_not_be_written_are_said(void **state)
 	doctor_fini(&up);
 }
 
+static void
+a_device_of_another_user_is_said(void **state)
+{
+	(void)state;
+	up_mode("", 0755);
+	up_mode("/etc/memkv/config.yaml", 0644);
+	up_mode("/dev/nvme0n1", 0400);
+	if (geteuid() == 0)
+		assert_int_equal(seteuid(65534), 0);
+	up_run(DOCTOR_SERVER);
+	if (getuid() == 0)
+		assert_int_equal(seteuid(0), 0);
+	assert_non_null(strstr(up_found("drives.denied")->saw, "/dev/disk/by-id/nvme-A: user 1000 may not write it"));
+	assert_non_null(strstr(up_found("drives.denied")->fix, "ls -ld /dev/disk/by-id/nvme-A #"));
+	assert_int_equal(up_found("drives.denied")->level, DOCTOR_WARN);
+	doctor_fini(&up);
+}
+
 /* No row without a test. */
 static void
 every_finding_has_a_fault(void **state)
@@ -822,6 +840,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(drivers_that_show_nothing_are_said, doctor_up, doctor_down),
 		cmocka_unit_test_setup_teardown(rights_are_said, doctor_up, doctor_down),
 		cmocka_unit_test_setup_teardown(files_that_may_not_be_written_are_said, doctor_up, doctor_down),
+		cmocka_unit_test_setup_teardown(a_device_of_another_user_is_said, doctor_up, doctor_down),
 		cmocka_unit_test(every_finding_has_a_fault),
 		cmocka_unit_test(rows_stand_below_their_checks),
 		cmocka_unit_test(page_has_every_row),

@@ -9,6 +9,9 @@
  * PUT  of up to one extent: buffers already hold the bytes; the drive reserves, writes, journals, answers when durable (or accepted).
  * PUT  in memory mode: RESERVE answers with runs of the arena, the front receives into them, COMMIT publishes, ABORT gives them back, and so does a
  *      COMMIT that is refused.
+ * PUT  whose bytes the front would have to fetch: RESERVE with MKV_DRV_F_IF_SAME, in every mode, with key, size, CRCs and all else that the put says. If the
+ *      object is there, verified, with this size and these CRCs, that is the put: a touch, answered when it is durable, with `same` and nothing reserved.
+ *      Else as without the flag; where that reserves nothing, status 0: bring the bytes.
  * PUT  of more than one extent: SET_NEW at the home drive gives a set id and nothing else; pieces are PUTs with MKV_DRV_F_PIECE (key = set id, piece_no)
  *      at drives by rendezvous of (set id, piece_no); when all are acknowledged the manifest is a PUT with MKV_DRV_F_MANIFEST at the home: the commit point.
  * GET  buffers are given with the request; the drive fills as much of [off, off+len) as there is and answers with size and CRCs. A range that does
@@ -42,7 +45,7 @@
 
 enum mkv_drv_op {
 	MKV_DRV_PUT = 1,
-	MKV_DRV_RESERVE,	/* memory medium */
+	MKV_DRV_RESERVE,	/* memory medium; IF_SAME: any */
 	MKV_DRV_COMMIT,		/* memory medium; txn */
 	MKV_DRV_ABORT,		/* txn; also drops the provisional pieces of `set` (piece_count of them) at this drive */
 	MKV_DRV_GET,
@@ -82,6 +85,7 @@ enum {
 	MKV_DRV_F_VERIFIED	= 64,	/* the front saw the bytes match the CRCs */
 	MKV_DRV_F_NO_TOUCH	= 128,	/* stat, batch: leave the reference bit */
 	MKV_DRV_F_BATCH_MATCH	= 256,	/* batch: may stop at the first absent one */
+	MKV_DRV_F_IF_SAME	= 512,	/* reserve: the put may be a touch; not with IF_ABSENT, OVERWRITE, PIECE, MANIFEST */
 };
 
 struct mkv_set_id {			/* of a striped value: given by the home drive, never twice */
@@ -165,7 +169,7 @@ struct mkv_drv_rep {
 	uint64_t	total_bytes, used_bytes, objects;	/* INFO; SET_NEW: total_bytes of this drive */
 	uint64_t	cursor;		/* LIST: where to go on; 0 at the end */
 	uint32_t	n_rows;
-	uint16_t	n_runs, n_crcs, n_stripe, same;	/* same: PUT was taken as a touch */
+	uint16_t	n_runs, n_crcs, n_stripe, same;	/* same: PUT, COMMIT or RESERVE was taken as a touch */
 	uint32_t	lease_ms;	/* BATCH: granted to all that are there: as asked, or 0 */
 	uint32_t	pad;
 	uint32_t	skip;		/* GET: where the first delivered byte lies in the buffers (runs) */

@@ -55,6 +55,7 @@ struct history {
 
 static uint64_t	test_seed;
 static unsigned	test_failed;
+static uint64_t	test_sames;			/* puts that were touches */
 
 #define FAIL(h, ...) \
 	do { \
@@ -171,6 +172,17 @@ purge_end(struct history *h)
 	h->purges++;
 }
 
+/* A put of what is there, asked for without its bytes. */
+static void
+same_req(struct history *h, const struct key *key, struct mkv_drv_req *q, unsigned slot, const char *name)
+{
+	rig_put_req(h->r, q, slot, name, key->acked.bytes, key->acked.seed);
+	q->op = MKV_DRV_RESERVE;
+	q->n_bufs = 0;
+	q->flags = MKV_DRV_F_IF_SAME;
+	q->ttl_ms = rnd_below(&h->rnd, 2) == 0 ? 0 : 3600 * 1000;	/* with a record in the journal, or without */
+}
+
 static void
 op_begin(struct history *h, unsigned slot)
 {
@@ -186,13 +198,18 @@ op_begin(struct history *h, unsigned slot)
 	/* Accepted versions pile up until a delete's flush settles them. */
 	if (rnd_below(&h->rnd, 5) == 0 || key->maybes == 7) {
 		rig_req(&q, MKV_DRV_DELETE, name);
+	} else if (key->acked.seed != 0 && key->maybes == 0 && rnd_below(&h->rnd, 4) == 0) {
+		v = key->acked;
+		same_req(h, key, &q, slot, name);
 	} else {
 		v.seed = ++h->next_seed;
 		v.bytes = rnd_below(&h->rnd, 4) == 0 ? rnd_below(&h->rnd, h->value_max) : rnd_below(&h->rnd, 20000);
 		rig_put_req(h->r, &q, slot, name, v.bytes, v.seed);
 		q.put_id = v.seed;
-		if (h->accepted)
-			q.flags |= MKV_DRV_F_ACCEPTED;
+		q.flags = v.seed % 4 == 0 ? 0 : MKV_DRV_F_VERIFIED;
+	}
+	if (q.op != MKV_DRV_DELETE) {
+		q.flags |= h->accepted ? MKV_DRV_F_ACCEPTED : 0;
 		q.deadline_ns = h->r->now_ns + MKV_NS_PER_SEC;
 	}
 	key_req(&q, k);
@@ -212,10 +229,11 @@ op_end(struct history *h, unsigned k)
 
 	s->busy = 0;
 	key->slot = -1;
-	if (status == MKV_E_BUSY || status == MKV_E_TIMEOUT) {
+	if (status == MKV_E_BUSY || status == MKV_E_TIMEOUT || (s->rep.op == MKV_DRV_RESERVE && status == 0 && !s->rep.same)) {
 		key->maybes--;
 		return;
 	}
+	test_sames += s->rep.op == MKV_DRV_RESERVE;
 	if (status != 0 && status != MKV_E_MISS) {
 		FAIL(h, "key-%u: operation failed: %s", k, mkv_err(status));
 		return;
@@ -441,7 +459,7 @@ main(int argc, char **argv)
 		if (!died)
 			break;
 	}
-	printf("%u histories, %" PRIu64 " keys checked, %" PRIu64 " boundaries x %d, %u failed\n", histories, checked, points,
-	    SIM_POLICIES, test_failed);
+	printf("%u histories, %" PRIu64 " keys checked, %" PRIu64 " puts of what was there, %" PRIu64 " boundaries x %d, %u failed\n", histories, checked,
+	    test_sames, points, SIM_POLICIES, test_failed);
 	return (test_failed != 0);
 }

@@ -13,6 +13,7 @@
 
 enum step_op {
 	S_END, S_PUT, S_DELETE, S_TOUCH, S_GET,	/* arg: bytes of a put */
+	S_SAME,					/* a reservation that asks for what is there: a touch, or nothing */
 	S_PURGE,				/* key: number of the namespace */
 	S_JOIN,					/* all that is under way ends */
 	S_CHECKPOINT,				/* ASYNC: begins */
@@ -40,7 +41,7 @@ struct script {
 	const char	*name;
 	const struct step *step;
 	int		evict, trim;		/* evict: what is not pinned may be gone at any time */
-	unsigned	ckpts, discards, reused, evicted;	/* so many of them at least */
+	unsigned	ckpts, discards, reused, evicted, sames;	/* so many of them at least */
 };
 
 extern const struct script scripts[];		/* the last has no name */
@@ -87,7 +88,7 @@ struct history {
 	uint64_t	points, states, recovered;
 	unsigned	failures, writes_max;
 	uint8_t		*discarded;		/* blocks */
-	unsigned	discards, reused, evicted, ckpts;
+	unsigned	discards, reused, evicted, ckpts, sames;
 };
 
 struct history *history_new(const struct script *s, uint64_t seed, void (*explore)(struct history *h));

@@ -184,6 +184,11 @@ answer(struct history *h, unsigned slot)
 		answer_get(h, slot, p);
 		return;
 	}
+	if (op == S_SAME && p->status == 0 && !p->same) {
+		cand_del(h, k, c);
+		return;
+	}
+	h->sames += op == S_SAME && p->status == 0;
 	if (p->status == 0 || (op == S_DELETE && p->status == MKV_E_MISS)) {
 		cand_end(h, k, c, !h->slot[slot].accepted);
 		return;
@@ -319,6 +324,8 @@ step_req(struct history *h, const struct step *s, unsigned slot, struct mkv_drv_
 {
 	struct state st = { 0 };
 
+	unsigned flags = s->flags;
+
 	key_req(q, s->op == S_DELETE ? MKV_DRV_DELETE : s->op == S_TOUCH ? MKV_DRV_TOUCH : MKV_DRV_GET, s->key);
 	if (s->op == S_PUT) {
 		st.seed = ++h->next_seed;
@@ -327,11 +334,18 @@ step_req(struct history *h, const struct step *s, unsigned slot, struct mkv_drv_
 		q->put_id = st.seed;
 	} else if (s->op == S_TOUCH)
 		st = cand_now(h, s->key);
-	else if (s->op == S_GET) {
+	else if (s->op == S_SAME) {
+		st = cand_now(h, s->key);
+		st.expires_ms = 0;
+		key_put_req(h->r, q, slot, s->key, st.bytes, st.seed);
+		q->op = MKV_DRV_RESERVE;
+		q->n_bufs = 0;
+		flags |= MKV_DRV_F_IF_SAME;
+	} else if (s->op == S_GET) {
 		rig_bufs(q, slot, 1u << 20);
 		q->len = 1u << 20;
 	}
-	q->flags = (uint16_t)s->flags;
+	q->flags = (uint16_t)flags;
 	st.pin |= (s->flags & MKV_DRV_F_PIN) != 0;
 	if (s->flags & TTL) {
 		q->ttl_ms = TTL_MS;
@@ -449,7 +463,7 @@ static void
 history_step(struct history *h, const struct step *s)
 {
 	switch (s->op) {
-	case S_PUT: case S_DELETE: case S_TOUCH: case S_GET: step_request(h, s); break;
+	case S_PUT: case S_DELETE: case S_TOUCH: case S_SAME: case S_GET: step_request(h, s); break;
 	case S_PURGE: step_purge(h, s); break;
 	case S_JOIN: step_join(h); break;
 	case S_CHECKPOINT: step_checkpoint(h, s); break;

@@ -8,6 +8,7 @@
 #define PIN		MKV_DRV_F_PIN
 #define IF_ABSENT	MKV_DRV_F_IF_ABSENT
 #define ACCEPTED	MKV_DRV_F_ACCEPTED
+#define VERIFIED	MKV_DRV_F_VERIFIED
 
 static const struct step overwrite[] = {
 	{ S_PUT, 0, 5000, 0 }, { S_PUT, 1, 70000, 0 }, { S_PUT, 0, 9000, 0 }, { S_PUT, 0, 100, 0 }, { S_WAIT, 0, 30, 0 },
@@ -54,6 +55,16 @@ static const struct step ttl_pin[] = {
 	{ S_PUT, 0, 100, 0 }, { S_PUT, 2, 100, TTL }, { S_END, 0, 0, 0 },
 };
 
+/* Puts of what is there, before their bytes come; deletes, puts and a purge that meet them. */
+static const struct step same[] = {
+	{ S_PUT, 0, 5000, VERIFIED }, { S_SAME, 0, 0, TTL }, { S_SAME, 0, 0, 0 }, { S_SAME, 0, 0, 0 }, { S_PUT, 1, 3000, VERIFIED | TTL }, { S_SAME, 1, 0, PIN },
+	{ S_SAME, 0, 0, TTL | ASYNC }, { S_DELETE, 0, 0, ASYNC }, { S_JOIN, 0, 0, 0 },
+	{ S_SAME, 1, 0, TTL | ASYNC }, { S_PUT, 1, 9000, VERIFIED | ASYNC }, { S_JOIN, 0, 0, 0 }, { S_SAME, 1, 0, TTL }, { S_CHECKPOINT, 0, 0, 0 },
+	{ S_PUT, 6, 2000, VERIFIED }, { S_SAME, 6, 0, TTL | ASYNC }, { S_PURGE, 1, 0, ASYNC }, { S_JOIN, 0, 0, 0 },
+	{ S_PUT, 2, 4000, VERIFIED | ACCEPTED }, { S_SYNC, 0, 0, 0 }, { S_SAME, 2, 0, PIN | ACCEPTED }, { S_PUT, 3, 100, 0 }, { S_SAME, 3, 0, TTL },
+	{ S_WAIT, 0, 20000, 0 }, { S_CUT, 0, SIM_DROP, 0 }, { S_SAME, 2, 0, TTL }, { S_WAIT, 0, 40000, 0 }, { S_END, 0, 0, 0 },
+};
+
 static const struct step accepted[] = {
 	{ S_PUT, 0, 5000, ACCEPTED }, { S_PUT, 1, 9000, ACCEPTED }, { S_PUT, 0, 100, ACCEPTED }, { S_SYNC, 0, 0, 0 }, { S_PUT, 0, 3000, ACCEPTED },
 	{ S_PUT, 2, 4000, 0 }, { S_PUT, 1, 200, ACCEPTED }, { S_DELETE, 1, 0, 0 }, { S_PUT, 1, 5000, ACCEPTED }, { S_CHECKPOINT, 0, 0, 0 },
@@ -94,6 +105,7 @@ const struct script scripts[] = {
 	{ .name = "checkpoint", .step = checkpoint, .ckpts = 4 },
 	{ .name = "purge", .step = purge, .ckpts = 2 },
 	{ .name = "ttl-pin", .step = ttl_pin, .ckpts = 1 },
+	{ .name = "same", .step = same, .ckpts = 1, .sames = 8 },
 	{ .name = "accepted", .step = accepted, .ckpts = 2 },
 	{ .name = "evict", .step = evict, .evict = 1, .evicted = 2, .ckpts = 1 },
 	{ .name = "trim", .step = trim, .trim = 1, .discards = 4, .reused = 3, .ckpts = 1 },

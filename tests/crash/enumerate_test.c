@@ -279,9 +279,9 @@ met(struct history *h)
 {
 	const struct script *s = h->script;
 
-	if (h->ckpts < s->ckpts || h->discards < s->discards || h->reused < s->reused || h->evicted < s->evicted) {
-		fprintf(stderr, "%s -s %" PRIu64 ": %u checkpoints, %u discards, %u writes over what was discarded, %u objects evicted: fewer than it is for\n",
-		    s->name, h->seed, h->ckpts, h->discards, h->reused, h->evicted);
+	if (h->ckpts < s->ckpts || h->discards < s->discards || h->reused < s->reused || h->evicted < s->evicted || h->sames < s->sames) {
+		fprintf(stderr, "%s -s %" PRIu64 ": %u checkpoints, %u discards, %u writes over what was discarded, %u objects evicted, %u touches by a put: fewer than it is for\n",
+		    s->name, h->seed, h->ckpts, h->discards, h->reused, h->evicted, h->sames);
 		h->failures++;
 	}
 }

@@ -858,7 +858,7 @@ int	poolmap_load(struct mkv_engine *e);
 int	poolmap_refuses(const struct mkv_engine *e, const struct mkv_drv_req *q);	/* 1: asked under an older map */
 /* Drives of a stripe that can still have pieces: not those that were removed for good. *sure 0: one of them is away, and may come back. */
 uint64_t poolmap_holders(const struct mkv_engine *e, uint64_t mask, int *sure);
-void	poolmap_note(struct mkv_engine *e, const struct mkv_drv_req *q);		/* a write has ended */
+void	poolmap_note(struct mkv_engine *e, const struct mkv_req *r);			/* a write has ended */
 int	poolmap_step(struct mkv_engine *e, uint64_t now);				/* 1: more to do at once */
 
 /* ckpt.c */

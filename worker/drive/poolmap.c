@@ -180,7 +180,9 @@ poolmap_load(struct mkv_engine *e)
 static int
 poolmap_writes(const struct mkv_drv_req *q)
 {
-	return ((q->op == MKV_DRV_PUT || q->op == MKV_DRV_COMMIT || q->op == MKV_DRV_DELETE || q->op == MKV_DRV_TOUCH) &&
+	int may = q->op == MKV_DRV_RESERVE && (q->flags & MKV_DRV_F_IF_SAME) != 0;
+
+	return ((q->op == MKV_DRV_PUT || q->op == MKV_DRV_COMMIT || q->op == MKV_DRV_DELETE || q->op == MKV_DRV_TOUCH || may) &&
 	    (q->flags & MKV_DRV_F_PIECE) == 0);
 }
 
@@ -212,11 +214,13 @@ poolmap_log_turn(struct mkv_engine *e, const struct mkv_map *m)
 }
 
 void
-poolmap_note(struct mkv_engine *e, const struct mkv_drv_req *q)
+poolmap_note(struct mkv_engine *e, const struct mkv_req *r)
 {
+	const struct mkv_drv_req *q = &r->q;
 	struct poolmap *p = &e->pm;
 
-	if (!p->log_on || !poolmap_writes(q))
+	/* A reservation that was no touch is followed by a write, which says so itself. */
+	if (!p->log_on || !poolmap_writes(q) || (q->op == MKV_DRV_RESERVE && !r->p.same))
 		return;
 	if (p->logs == POOLMAP_LOG_MAX)
 		p->log_full = 1;

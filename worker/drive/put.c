@@ -2,7 +2,11 @@
  * PUT, and RESERVE / COMMIT / ABORT of memory mode. Drive's loop thread.
  *
  *   START -> LOCK (if-absent only) -> LOOKUP (is it there, the same?) -> SPACE -> IO -> COMMIT (lock; record into page and journal) -> FLUSH -> APPLY
- *                                            \-> same bytes: a touch               accepted: answered here <-/
+ *              ^                             |                             accepted: answered here <-/
+ *              \---- same bytes: a touch ----/
+ *
+ * A put of the bytes that are there, all of them verified, is a touch: decided under the key's lock, behind all that the journal has of the key, and answered
+ * when what made it so is durable and the object is there still. RESERVE may ask for that before there are any bytes (MKV_DRV_F_IF_SAME).
  *
  * Until COMMIT the request owns units, slot and side record and gives them back at any end; after it the entry does. A failed data write is
  * answered to the requester and its units stay taken until the next start. A failed flush leaves the entry unlinked: nobody knows what it holds.
@@ -65,7 +69,7 @@ put_check(struct mkv_req *r)
 	return (0);
 }
 
-/* Is the stored object byte for byte what is put? Only checked bytes on both sides count. */
+/* Is the stored object what is put, as far as size and CRCs tell? */
 static int
 put_is_same(const struct mkv_req *r, const struct mkv_obj_view *v)
 {
@@ -73,11 +77,54 @@ put_is_same(const struct mkv_req *r, const struct mkv_obj_view *v)
 	    (r->q.n_crcs == 0 || memcmp(v->crcs, r->q.crcs, r->q.n_crcs * sizeof(uint32_t)) == 0));
 }
 
+/* Bytes that matched their CRCs are there, nobody has found them bad since, and no purge is before this put. */
+static int
+put_ent_counts(struct mkv_req *r, const struct mkv_ent *en)
+{
+	return ((en->flags & (MKV_ENT_VERIFIED | MKV_ENT_MANIFEST | MKV_ENT_QUARANTINE)) == MKV_ENT_VERIFIED && !ns_closed(r->e, en));
+}
+
+/* Of bytes that came only checked ones count; those that are still with the client are what it says. */
 static int
 put_may_be_same(struct mkv_req *r, const struct mkv_ent *en)
 {
-	return (put_plain(r) && !ns_closed(r->e, en) && (r->q.flags & MKV_DRV_F_VERIFIED) && (r->q.flags & MKV_DRV_F_OVERWRITE) == 0 &&
-	    (en->flags & MKV_ENT_VERIFIED) && (en->flags & MKV_ENT_MANIFEST) == 0 && en->units == r->units);
+	int checked = (r->q.flags & MKV_DRV_F_VERIFIED) != 0 || r->q.op == MKV_DRV_RESERVE;
+
+	return (checked && put_plain(r) && (r->q.flags & MKV_DRV_F_OVERWRITE) == 0 && en->units == r->units && put_ent_counts(r, en));
+}
+
+/* Since it was found, under the lock that keeps puts, deletes and eviction away. */
+static int
+put_still_same(struct mkv_req *r)
+{
+	uint32_t i = mkv_index_find(&r->e->ix, r->q.digest);
+
+	return (i != MKV_ENT_NIL && put_ent_counts(r, eng_ent(r->e, i)));
+}
+
+/* Its bytes have to be stored. The lock is had again at COMMIT: nobody needs it meanwhile. */
+static enum mkv_next
+put_differs(struct mkv_req *r)
+{
+	if (r->lock == 2 && (r->q.flags & MKV_DRV_F_IF_ABSENT) == 0)
+		req_unlock(r);
+	r->same = 0;
+	r->state = RQ_SPACE;
+	return (MKV_NEXT_AGAIN);
+}
+
+static enum mkv_next
+put_touched(struct mkv_req *r)
+{
+	r->p.same = 1;
+	ENG_COUNT(r->e, touches_total, 1);
+	return (req_finish(r, 0, MKV_REASON_NONE));
+}
+
+static enum mkv_next
+put_done_already(struct mkv_req *r)
+{
+	return (r->same & 1 ? put_touched(r) : req_finish(r, 0, MKV_REASON_NONE));
 }
 
 /* Done already, but perhaps only in memory: the answer waits until it is durable. */
@@ -85,7 +132,7 @@ static enum mkv_next
 put_sync(struct mkv_req *r)
 {
 	if ((r->q.flags & MKV_DRV_F_ACCEPTED) || journal_sync_req(r))
-		return (req_finish(r, 0, MKV_REASON_NONE));
+		return (put_done_already(r));
 	r->same |= 2;
 	r->state = RQ_FLUSH;
 	return (MKV_NEXT_PARK);
@@ -136,48 +183,61 @@ put_lock(struct mkv_req *r)
 	return (MKV_NEXT_AGAIN);
 }
 
+/* Entry i is the same. Without the lock it was a look: whoever has it may be about to change that, or has, and it is in the journal. */
+static enum mkv_next
+put_touch(struct mkv_req *r, uint32_t i)
+{
+	const struct mkv_ent *en = eng_ent(r->e, i);
+
+	if (r->lock != 2) {
+		r->state = RQ_LOCK;
+		return (MKV_NEXT_AGAIN);
+	}
+	ent_hit(r->e, i);
+	r->same = 1;
+	if (eng_ticks(r->e, r->expires_ms) == en->expires && ((r->q.flags & MKV_DRV_F_PIN) == 0 || (en->flags & MKV_ENT_PIN)))
+		return (put_sync(r));
+	r->state = RQ_COMMIT;
+	return (MKV_NEXT_AGAIN);
+}
+
+/* Nothing of the key is there. Whether a put is let in is asked once: when its bytes are here. */
+static enum mkv_next
+put_absent(struct mkv_req *r)
+{
+	if (r->q.op == MKV_DRV_RESERVE || evict_admit(r))
+		return (put_differs(r));
+	return (req_finish(r, 0, MKV_REASON_NONE));
+}
+
 static enum mkv_next
 put_lookup(struct mkv_req *r)
 {
 	struct mkv_obj_view v;
 	unsigned reason;
 	uint32_t i;
-	struct mkv_ent *en;
 	int err;
 
 	if (r->err != 0)
 		return (req_finish(r, r->err, MKV_REASON_NONE));
-	r->state = RQ_SPACE;
 	if ((i = req_find(r, &reason)) == MKV_ENT_NIL)
-		return (evict_admit(r) ? MKV_NEXT_AGAIN : req_finish(r, 0, MKV_REASON_NONE));
-	en = eng_ent(r->e, i);
-	if ((r->q.flags & MKV_DRV_F_IF_ABSENT) == 0 && !put_may_be_same(r, en))
-		return (MKV_NEXT_AGAIN);
-	if ((err = obj_record(r, i, &v)) == MKV_E_AGAIN) {
-		r->state = RQ_LOOKUP;
+		return (put_absent(r));
+	if ((r->q.flags & MKV_DRV_F_IF_ABSENT) == 0 && !put_may_be_same(r, eng_ent(r->e, i)))
+		return (put_differs(r));
+	if ((err = obj_record(r, i, &v)) == MKV_E_AGAIN)
 		return (MKV_NEXT_PARK);
-	}
 	if (err != 0)
-		return (MKV_NEXT_AGAIN);	/* its record is lost: the put replaces it */
+		return (put_differs(r));	/* its record is lost: the put replaces it */
 	if (!obj_key_is(&v, &r->q)) {
 		ENG_COUNT(r->e, collisions_total, 1);
-		return (MKV_NEXT_AGAIN);
+		return (put_differs(r));
 	}
 	if (r->q.flags & MKV_DRV_F_IF_ABSENT) {
 		if (v.o->put_id != r->q.put_id || r->q.put_id == 0)
 			return (req_finish(r, MKV_E_EXISTS, MKV_REASON_NONE));
 		return (put_sync(r));
 	}
-	if (!put_is_same(r, &v))
-		return (MKV_NEXT_AGAIN);
-	ent_hit(r->e, i);
-	r->p.same = 1;
-	r->same = 1;
-	ENG_COUNT(r->e, touches_total, 1);
-	if (eng_ticks(r->e, r->expires_ms) == en->expires && ((r->q.flags & MKV_DRV_F_PIN) == 0 || (en->flags & MKV_ENT_PIN)))
-		return (put_sync(r));
-	r->state = RQ_COMMIT;
-	return (MKV_NEXT_AGAIN);
+	return (put_is_same(r, &v) ? put_touch(r, i) : put_differs(r));
 }
 
 /* Slot, units and side record: all or none. */
@@ -353,13 +413,14 @@ put_fill_ent(struct mkv_req *r, uint32_t page)
 	r->committed = 1;
 }
 
-/* The object that has the same bytes is still there, and no purge is before this put. */
-static int
-put_still_same(struct mkv_req *r)
+/* No room in the journal: it is waited for, or there will be none. */
+static enum mkv_next
+put_no_room(struct mkv_req *r, int err)
 {
-	uint32_t i = mkv_index_find(&r->e->ix, r->q.digest);
-
-	return (i != MKV_ENT_NIL && !ns_closed(r->e, eng_ent(r->e, i)));
+	if (err != MKV_E_AGAIN)
+		return (req_finish(r, err, MKV_REASON_NONE));
+	req_park(r, &r->e->jn.wait);
+	return (MKV_NEXT_PARK);
 }
 
 /* The same bytes are there, only its time to live or pin changes. */
@@ -367,7 +428,12 @@ static enum mkv_next
 put_commit_touch(struct mkv_req *r)
 {
 	struct mkv_jtouch t = { .expires_ms = r->expires_ms, .flags = r->q.flags & MKV_DRV_F_PIN };
+	int err;
 
+	if (!put_still_same(r))
+		return (put_differs(r));
+	if ((err = journal_room(r->e, sizeof(t), 0)) != 0)
+		return (put_no_room(r, err));
 	r->seq = journal_append(r->e, MKV_J_TOUCH, r->q.digest, 0, 0, 0, &t, sizeof(t));
 	journal_join(r->e, r);
 	r->state = RQ_FLUSH;
@@ -387,21 +453,11 @@ put_commit(struct mkv_req *r)
 		return (req_finish(r, r->err, MKV_REASON_NONE));
 	if (r->lock != 2 && !req_lock(r))
 		return (MKV_NEXT_PARK);
-	if (r->same && !put_still_same(r)) {
-		r->same = 0;
-		r->p.same = 0;
-		r->state = RQ_SPACE;
-		return (MKV_NEXT_AGAIN);
-	}
-	o = put_build(r);
-	if ((err = journal_room(e, r->same ? sizeof(struct mkv_jtouch) : o->bytes, 0)) == MKV_E_AGAIN) {
-		req_park(r, &e->jn.wait);
-		return (MKV_NEXT_PARK);
-	}
-	if (err != 0)
-		return (req_finish(r, err, MKV_REASON_NONE));
 	if (r->same)
 		return (put_commit_touch(r));
+	o = put_build(r);
+	if ((err = journal_room(e, o->bytes, 0)) != 0)
+		return (put_no_room(r, err));
 	if (page_room(e, o->bytes) != 0) {
 		if (!evict_on(e) && e->pg.free == 0 && e->pg.writing == 0)
 			return (req_finish(r, MKV_E_NOSPACE, MKV_REASON_NONE));
@@ -431,8 +487,7 @@ put_apply_touch(struct mkv_req *r)
 {
 	uint32_t i = mkv_index_find(&r->e->ix, r->q.digest);
 
-	if (i == MKV_ENT_NIL)
-		return;
+	MKV_ASSERT(i != MKV_ENT_NIL);
 	eng_ent(r->e, i)->expires = eng_ticks(r->e, r->expires_ms);
 	if (r->q.flags & MKV_DRV_F_PIN)
 		ent_pin(r->e, i);
@@ -443,8 +498,11 @@ put_flush(struct mkv_req *r)
 {
 	if (r->err != 0)
 		return (req_finish(r, r->err, MKV_REASON_NONE));
+	/* Purged, or found bad by a reader or the scrubber. */
+	if ((r->same & 1) && !put_still_same(r))
+		return (put_differs(r));
 	if (r->same & 2)
-		return (req_finish(r, 0, MKV_REASON_NONE));
+		return (put_done_already(r));
 	r->state = RQ_APPLY;
 	return (MKV_NEXT_AGAIN);
 }
@@ -456,7 +514,7 @@ put_apply(struct mkv_req *r)
 
 	if (r->same) {
 		put_apply_touch(r);
-		return (req_finish(r, 0, MKV_REASON_NONE));
+		return (put_touched(r));
 	}
 	ent_publish(e, r->ent, r->seq, r->q.parent);
 	r->ent = MKV_ENT_NIL;
@@ -606,29 +664,39 @@ reserve_done(struct mkv_req *r)
 	return (req_finish(r, 0, MKV_REASON_NONE));
 }
 
+static enum mkv_next
+reserve_start(struct mkv_req *r)
+{
+	const unsigned never = MKV_DRV_F_IF_ABSENT | MKV_DRV_F_OVERWRITE | MKV_DRV_F_PIECE | MKV_DRV_F_MANIFEST;
+	struct mkv_drv_req *q = &r->q;
+
+	if (q->flags & MKV_DRV_F_IF_SAME)
+		return ((q->flags & never) || q->key_bytes == 0 ? req_finish(r, MKV_E_PROTO, MKV_REASON_NONE) : put_start(r));
+	if (!r->e->o.media->shared)
+		return (req_finish(r, MKV_E_UNSUPPORTED, MKV_REASON_NONE));
+	if (q->value_bytes > r->e->sb.extent_bytes)
+		return (req_finish(r, MKV_E_TOOBIG, MKV_REASON_NONE));
+	q->flags &= (uint16_t)~MKV_DRV_F_MANIFEST;
+	r->units = (uint32_t)MKV_DIV_UP(q->value_bytes, r->e->sb.unit_bytes);
+	r->state = RQ_SPACE;
+	return (MKV_NEXT_AGAIN);
+}
+
 enum mkv_next
 reserve_step(struct mkv_req *r)
 {
-	struct mkv_drv_req *q = &r->q;
-
 	switch (r->state) {
 	case RQ_START:
-		if (!r->e->o.media->shared)
-			return (req_finish(r, MKV_E_UNSUPPORTED, MKV_REASON_NONE));
-		if (q->value_bytes > r->e->sb.extent_bytes)
-			return (req_finish(r, MKV_E_TOOBIG, MKV_REASON_NONE));
-		q->flags &= (uint16_t)~MKV_DRV_F_MANIFEST;
-		r->units = (uint32_t)MKV_DIV_UP(q->value_bytes, r->e->sb.unit_bytes);
-		r->state = RQ_SPACE;
-		return (MKV_NEXT_AGAIN);
+		return (reserve_start(r));
 	case RQ_SPACE:
+		if (!r->e->o.media->shared)
+			return (req_finish(r, 0, MKV_REASON_NONE));
 		return (put_space_step(r, RQ_COMMIT));
 	case RQ_COMMIT:
-		return (reserve_done(r));
+		return (r->same ? put_commit(r) : reserve_done(r));
 	default:
-		MKV_ASSERT(!"a state of reserve");
+		return (put_step(r));
 	}
-	return (MKV_NEXT_DONE);
 }
 
 enum mkv_next

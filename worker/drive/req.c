@@ -92,7 +92,7 @@ req_end(struct mkv_req *r)
 		e->bounce_of = NULL;
 		req_wake_list(&e->bounce_wait, 1);
 	}
-	poolmap_note(e, &r->q);
+	poolmap_note(e, r);
 	e->scrub.busy_ns = eng_now(e);
 	mkv_metric_time(e->o.metrics, MKV_M_drive_request_seconds, e->scrub.busy_ns - r->begin_ns);
 	if (!r->gone)

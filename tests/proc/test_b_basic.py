@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 import mkv
+import transport
 from harness import FULL, MIB, Server, cli, content
 
 SIZES = [0, 1, 4095, 4096, 65535, 65536, 65537, 4 * MIB, 4 * MIB + 1, 64 * MIB]
@@ -149,6 +150,31 @@ def test_overwrite_if_absent_ttl(server_factory):
         with pytest.raises(mkv.Miss) as e:
             c.get(b"t", 100)
         assert e.value.reason == 3
+
+
+@pytest.mark.over_rdma
+@pytest.mark.parametrize("mode", ["file", "memory"])
+def test_what_is_there_is_not_stored_again(server_factory, mode):
+    """A put of the same bytes: by TCP they are received and checked, by RDMA they stay where they are, and nothing is written; unless the put says otherwise."""
+    s = server_factory(mode=mode)
+    n = 3 * MIB
+    data = content(b"same", 1, n)
+    names = ["drive_writes_total", "drive_puts_total", "drive_touches_total", "front_received_bytes_total", "front_put_same_total", "front_put_unread_total"]
+
+    def grown(since):
+        return [int(s.metric_sum("memkv_" + k)) - v for k, v in zip(names, since)]
+
+    with mkv.Client(s.addr) as c:
+        assert c.put(b"same", data).same == 0
+        at = grown([0] * len(names))
+        for _ in range(3):
+            assert c.put(b"same", data).same == 1
+        assert grown(at) == ([0, 0, 3, 0, 3, 3] if transport.OVER_RDMA else [0, 0, 3, 3 * n, 3, 0])
+        at = grown([0] * len(names))
+        assert c.put(b"same", data, flags=mkv.OVERWRITE).same == 0
+        assert c.put(b"same", content(b"same", 2, n)).same == 0
+        assert grown(at)[1:] == [2, 0, 2 * n, 0, 0]
+        assert c.get(b"same", n) == content(b"same", 2, n)
 
 
 @pytest.mark.over_rdma

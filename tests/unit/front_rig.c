@@ -63,6 +63,7 @@ object_from(struct rig_object *o, const struct mkv_drv_req *q)
 	memcpy(o->key, q->key, q->key_bytes);
 	o->key_bytes = q->key_bytes;
 	o->flags = q->flags & (MKV_DRV_F_MANIFEST | MKV_DRV_F_PIECE);
+	o->verified = (q->flags & MKV_DRV_F_VERIFIED) != 0;
 	o->bytes = q->value_bytes;
 	o->put_id = q->put_id;
 	o->set = q->set;
@@ -180,11 +181,30 @@ do_get(struct rig_drive *d, const struct mkv_drv_req *q, struct mkv_drv_rep *rep
 	return (0);
 }
 
+/* Verified, with this size and these CRCs. */
+static int
+drive_has(struct rig_drive *d, const struct mkv_drv_req *q)
+{
+	const struct rig_object *o = drive_find(d, q->digest);
+
+	assert_int_equal(q->flags & (MKV_DRV_F_IF_ABSENT | MKV_DRV_F_OVERWRITE | MKV_DRV_F_PIECE | MKV_DRV_F_MANIFEST), 0);
+	assert_true(q->key_bytes != 0 && q->n_crcs == mkv_crc_chunks(q->value_bytes));
+	return (o != NULL && o->verified && (o->flags & MKV_DRV_F_MANIFEST) == 0 && o->bytes == q->value_bytes &&
+	    memcmp(o->crcs, q->crcs, q->n_crcs * sizeof(q->crcs[0])) == 0);
+}
+
 static int
 do_reserve(struct rig_drive *d, const struct mkv_drv_req *q, struct mkv_drv_rep *rep)
 {
 	uint64_t half = MKV_MIN(q->value_bytes, 100000u);
 
+	assert_int_equal(q->n_bufs, 0);
+	if (q->flags & MKV_DRV_F_IF_SAME) {
+		rep->same = (uint16_t)drive_has(d, q);
+		if (rep->same || !d->rig->conf.memory_mode)
+			return (0);
+	}
+	assert_int_equal(d->rig->conf.memory_mode, 1);
 	if (d->arena_at + q->value_bytes > RIG_ARENA)
 		d->arena_at = 0;
 	rep->txn = d->arena_at + 1;

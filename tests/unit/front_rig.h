@@ -21,7 +21,7 @@
 struct rig;
 
 struct rig_object {
-	int		used;
+	int		used, verified;
 	struct mkv_digest digest;
 	uint8_t		key[MKV_DRV_KEY_MAX];
 	uint16_t	key_bytes, flags;

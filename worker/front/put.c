@@ -4,8 +4,11 @@
  * At most REQ_PARTS parts are in flight; then the connection is not read, so memory stays bounded whatever the value's size.
  *
  *   part: WAIT (set id, buffers) -> [RESERVE] -> RECV -> FULL -> DRIVE -> free
+ *                                       \-> it is there already: FULL -> free
  *
  * Memory mode: the drive reserves a run of its arena first and the bytes are received there; COMMIT publishes them, ABORT gives the run back.
+ * A value that would have to be READ from its client is asked for first, in every mode: where its home has it with the CRCs that the client gives, that is the put,
+ * and nothing is READ, and no buffer taken.
  * What fails: bytes that do not match the client's CRCs (CORRUPT, the connection stays), a drive's answer (passed on), a drive's death with the bytes
  * in its hands (RETRY: the client sends them again). Pieces of a put that fails are dropped by ABORT; those of a drive that died by their epoch.
  */
@@ -288,22 +291,35 @@ put_fill_part(struct mkv_req *r, const struct mkv_part *p, struct mkv_drv_req *q
 	return (drive);
 }
 
+/* Is it worth asking its home before the bytes are fetched? Of a value in parts no more than one part is known, and what has no CRCs yet is not known at all. */
+static int
+put_may_be_there(const struct mkv_req *r, const struct mkv_part *p)
+{
+	return (r->channel != 0 && !r->u.put.multi && !p->crc_make && (r->u.put.drv_flags & (MKV_DRV_F_IF_ABSENT | MKV_DRV_F_OVERWRITE)) == 0);
+}
+
 /* 1: pushed; 0: parked. */
 static int
 put_push_part(struct mkv_req *r, struct mkv_part *p, unsigned op)
 {
 	struct mkv_drv_req *q;
+	int drive;
 
 	if (p->dop == NULL && (p->dop = mkv_dop_take(r->f, r)) == NULL)
 		return (0);
 	q = mkv_dop_req(r->f, p->dop);
+	drive = put_fill_part(r, p, q);
 	if (op == MKV_DRV_COMMIT) {
-		(void)put_fill_part(r, p, q);
 		q->txn = p->txn;
 		mkv_part_push(r, p, p->drive, op);
 		mkv_spare_refill(r->f, p->drive);
-	} else
-		mkv_part_push(r, p, put_fill_part(r, p, q), op);
+		return (1);
+	}
+	if (op == MKV_DRV_RESERVE && put_may_be_there(r, p)) {
+		q->flags |= MKV_DRV_F_IF_SAME;
+		r->u.put.asked_version = r->f->map_version;
+	}
+	mkv_part_push(r, p, drive, op);
 	return (1);
 }
 
@@ -411,10 +427,46 @@ put_begin_recv(struct mkv_req *r, struct mkv_part *p)
 		mkv_conn_payload(r->c);
 }
 
-/* Bytes are in. 0: parked, or the request has ended. */
+static void
+put_done(struct mkv_req *r, const struct mkv_drv_rep *rep)
+{
+	struct mkv_wire_object o = {
+		.value_bytes = r->u.put.value_bytes,
+		.put_wall_ms = rep->put_wall_ms,
+		.expires_wall_ms = rep->expires_wall_ms,
+		.put_id = r->u.put.put_id,
+		.flags = (rep->same ? MKV_WIRE_PUT_SAME : 0) | (r->u.put.wire_flags & MKV_WIRE_PUT_PIN),
+	};
+
+	mkv_metric_add(r->f->m, rep->same ? MKV_M_front_put_same_total : MKV_M_front_put_total, 0, 1);
+	mkv_req_end(r, 0, MKV_REASON_NONE, &o, sizeof(o));
+}
+
+/* Its home has it. 0: parked, or the request has ended; 1: the map is another one meanwhile, and so may its home be: that one is asked. */
+static int
+put_touched(struct mkv_req *r, struct mkv_part *p)
+{
+	struct mkv_put *u = &r->u.put;
+
+	if (u->asked_version != r->f->map_version) {
+		p->asked = p->same = 0;
+		p->state = PART_WAIT;
+		return (1);
+	}
+	if (!put_clear_former(r))
+		return (0);
+	mkv_chan_part_done(p);
+	mkv_metric_add(r->f->m, MKV_M_front_put_unread_total, 0, 1);
+	put_done(r, &(struct mkv_drv_rep){ .same = 1 });
+	return (0);
+}
+
+/* Bytes are in, or need not come. 0: parked, or the request has ended. */
 static int
 put_full(struct mkv_req *r, struct mkv_part *p)
 {
+	if (p->same)
+		return (put_touched(r, p));
 	if (p->unread) {
 		mkv_req_end(r, MKV_E_CLOSED, MKV_REASON_NONE, NULL, 0);
 		return (0);
@@ -438,6 +490,8 @@ put_full(struct mkv_req *r, struct mkv_part *p)
 static int
 put_wait(struct mkv_req *r, struct mkv_part *p)
 {
+	if (put_may_be_there(r, p) && !p->asked)
+		return (put_push_part(r, p, MKV_DRV_RESERVE));
 	if (r->f->conf.memory_mode && r->u.put.multi && !r->u.put.set_known)
 		return (1);
 	if (r->f->conf.memory_mode && !mkv_spare_take(r, p, put_part_drive(r, p)))
@@ -474,24 +528,24 @@ put_step(struct mkv_req *r)
 	return (r->ending ? MKV_NEXT_AGAIN : MKV_NEXT_PARK);
 }
 
+/* The answer to "is it there?" that names no memory. The slot goes: whoever waits for buffers must not hold one. */
 static void
-put_done(struct mkv_req *r, const struct mkv_drv_rep *rep)
+put_on_asked(struct mkv_req *r, struct mkv_part *p, const struct mkv_drv_rep *rep)
 {
-	struct mkv_wire_object o = {
-		.value_bytes = r->u.put.value_bytes,
-		.put_wall_ms = rep->put_wall_ms,
-		.expires_wall_ms = rep->expires_wall_ms,
-		.put_id = r->u.put.put_id,
-		.flags = (rep->same ? MKV_WIRE_PUT_SAME : 0) | (r->u.put.wire_flags & MKV_WIRE_PUT_PIN),
-	};
-
-	mkv_metric_add(r->f->m, rep->same ? MKV_M_front_put_same_total : MKV_M_front_put_total, 0, 1);
-	mkv_req_end(r, 0, MKV_REASON_NONE, &o, sizeof(o));
+	p->asked = 1;
+	p->same = rep->same != 0;
+	p->state = p->same ? PART_FULL : PART_WAIT;
+	if (rep->n_runs != 0 || (rep->same && !put_may_be_there(r, p)))
+		mkv_req_end(r, MKV_E_PEER, MKV_REASON_NONE, NULL, 0);
 }
 
 static void
 put_on_reserve(struct mkv_req *r, struct mkv_part *p, struct mkv_dop *d, const struct mkv_drv_rep *rep)
 {
+	if (rep->same || !r->f->conf.memory_mode) {
+		put_on_asked(r, p, rep);
+		return;
+	}
 	p->has_txn = 1;
 	p->txn = rep->txn;
 	p->epoch = d->epoch;
@@ -524,8 +578,8 @@ put_on_part(struct mkv_req *r, struct mkv_part *p, struct mkv_dop *d, const stru
 		p->has_txn = 0;
 	if (r->ending)
 		return;
-	/* Refused before it was given away: the bytes are still ours, and the map knows another drive. */
-	if (rep == NULL && !reserve && !p->has_txn && (p->bytes == 0 || p->n_buf != 0) && mkv_req_again(r, status))
+	/* Refused before it was given away: the bytes are still ours, or still the client's, and the map knows another drive. */
+	if (rep == NULL && !p->has_txn && (reserve ? r->channel != 0 : p->bytes == 0 || p->n_buf != 0) && mkv_req_again(r, status))
 		return;
 	if (reserve && rep != NULL)
 		mkv_spare_short(r->f, d->drive);

@@ -63,7 +63,7 @@ struct mkv_out {
 enum mkv_part_state {
 	PART_FREE,
 	PART_WAIT,		/* park (buffers, slots) or the set id moves it on */
-	PART_RESERVE,		/* drive (memory mode) */
+	PART_RESERVE,		/* drive (memory mode; a value that may be there: any) */
 	PART_RECV,		/* socket */
 	PART_FULL,		/* step: bytes are in (put), or drive's answer is (get) */
 	PART_DRIVE,		/* drive */
@@ -76,6 +76,7 @@ struct mkv_part {			/* of a value, up to one extent */
 	uint8_t		crc_bad, crc_make, has_txn, has_hold, drive, try_no, drop;
 	uint8_t		check;		/* put: its CRCs are made of what came */
 	uint8_t		ack, unread;	/* put by a channel: the client waits for a word before it goes on; the bytes did not come */
+	uint8_t		asked, same;	/* the same: its home has said whether it is there; it is */
 	uint32_t	no;
 	uint32_t	bytes;
 	uint32_t	skip;		/* get: first byte in the buffers */
@@ -124,6 +125,7 @@ struct mkv_put {
 	uint8_t		renewing;		/* ctl tells the home of a later deadline */
 	uint64_t	set_until_ns;		/* the deadline that it knows */
 	uint64_t	clear_version;		/* map by which nothing is left there; 0: not asked yet */
+	uint64_t	asked_version;		/* map by which it was asked whether the value is there */
 	int		home;
 	uint32_t	next_no;
 	uint32_t	wire_flags;

@@ -1,0 +1,135 @@
+/*
+ * Puts by a channel of bytes that their home has, where messages go by datagrams or by the tether: nothing is READ, not even a byte that would bring the answer
+ * behind others, and what is sent again has one answer. On the fake fabric, by RC and by DC.
+ */
+#include "config.h"
+
+#include "tests/unit/front_ctl_up.h"
+
+#define BYTES	200001u
+#define READS	5u		/* of them, as they lie in segments and pieces */
+
+static unsigned
+reads(void)
+{
+	static struct fv_wr w[FV_LOG];
+	unsigned n = 0;
+
+	for (unsigned i = fv_log(w, FV_LOG); i-- > 0;)
+		n += w[i].opcode == IBV_WR_RDMA_READ;
+	return (n);
+}
+
+static unsigned
+count(const struct t *t, unsigned op)
+{
+	return (t->r.drive[0].count[op] + t->r.drive[1].count[op]);
+}
+
+static const struct t_msg *
+hear(struct t *t, const struct t_ask *a, unsigned same)
+{
+	const struct t_msg *m = t_next(t);
+
+	assert_non_null(m);
+	assert_int_equal(m->h.request_id, a->id);
+	assert_int_equal(m->h.status, 0);
+	assert_int_equal((((const struct mkv_wire_object *)(const void *)m->body)->flags & MKV_WIRE_PUT_SAME) != 0, same);
+	return (m);
+}
+
+static void
+each_carrier(void (*fn)(struct t *t))
+{
+	static const uint16_t controls[] = { MKV_WIRE_CONTROL_TCP, MKV_WIRE_CONTROL_UDP };
+
+	for (unsigned i = 0; i < 4; i++) {
+		struct t *t = calloc(1, sizeof(*t));
+
+		assert_non_null(t);
+		t_num_dcis = i / 2 == 0 ? 0 : 8;
+		t_open(t, controls[i % 2]);
+		rig_fill(t->mem, BYTES, 3);
+		fn(t);
+		t_close(t);
+		free(t);
+	}
+	t_num_dcis = 0;
+}
+
+static void
+not_read(struct t *t)
+{
+	struct t_ask a;
+	unsigned before = reads();
+
+	t_make_put(t, &a, "key", 0, BYTES);
+	t_say(t, &a, 0);
+	(void)hear(t, &a, 0);
+	assert_int_equal(reads() - before, READS);
+	for (unsigned n = 0; n < 100; n++) {
+		t_make_put(t, &a, "key", 0, BYTES);
+		t->acked = a.id;
+		t_say(t, &a, 0);
+		assert_int_equal(hear(t, &a, 1)->by_tether, t->control == MKV_WIRE_CONTROL_TCP);
+	}
+	assert_int_equal(reads() - before, READS);
+	assert_int_equal(count(t, MKV_DRV_PUT), 1);
+	assert_int_equal(t_count(t, MKV_M_front_put_unread_total), 100);
+	t->mem[5] ^= 1;
+	t_make_put(t, &a, "key", 0, BYTES);
+	t_say(t, &a, 0);
+	(void)hear(t, &a, 0);
+	assert_int_equal(reads() - before, 2 * READS);
+}
+
+static void
+the_same_is_not_read(void **state)
+{
+	(void)state;
+	each_carrier(not_read);
+}
+
+/* A datagram that comes again: while its home is asked, and when it has been answered. */
+static void
+sent_again(struct t *t)
+{
+	struct t_ask a;
+	unsigned before, asked;
+
+	if (t->control != MKV_WIRE_CONTROL_UDP)
+		return;
+	t_make_put(t, &a, "key", 0, BYTES);
+	t_say(t, &a, 0);
+	(void)hear(t, &a, 0);
+	before = reads();
+	asked = count(t, MKV_DRV_RESERVE);
+	t_drives(t, 1);
+	t_make_put(t, &a, "key", 0, BYTES);
+	for (unsigned i = 0; i < 3; i++) {
+		t_say(t, &a, i == 0 ? 0 : MKV_WIRE_F_RESEND);
+		t_silence(t);
+	}
+	t_drives(t, 0);
+	(void)hear(t, &a, 1);
+	t_silence(t);
+	t_say(t, &a, MKV_WIRE_F_RESEND);
+	(void)hear(t, &a, 1);
+	assert_int_equal(count(t, MKV_DRV_RESERVE), asked + 1);
+	assert_int_equal(reads(), before);
+}
+
+static void
+what_is_sent_again(void **state)
+{
+	(void)state;
+	each_carrier(sent_again);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(the_same_is_not_read), cmocka_unit_test(what_is_sent_again) };
+
+	return (cmocka_run_group_tests(tests, NULL, NULL));
+}

@@ -140,6 +140,79 @@ who_asks_again_and_does_not_read(void **state)
 	free(t);
 }
 
+static struct ctl_msg *others[CTL_MSGS];
+
+/* The memory of messages is all in use by others. */
+static unsigned
+take_all(struct t *t)
+{
+	unsigned n = 0;
+
+	while ((others[n] = ctl_msg_take(t->rail)) != NULL)
+		n++;
+	assert_true(n > 0);
+	return (n);
+}
+
+static void
+give_back(struct t *t, unsigned n)
+{
+	while (n > 0)
+		ctl_msg_back(t->rail, others[--n]);
+}
+
+/* A put in parts goes on: the word that a part is here does not wait for that memory, and is not lost. */
+static void
+a_part_is_here_without_memory(void **state)
+{
+	const uint32_t n = PART + 1000;
+	struct t *t = calloc(1, sizeof(*t));
+	struct t_msg *m;
+	unsigned taken;
+
+	(void)state;
+	t_open(t, MKV_WIRE_CONTROL_TCP);
+	rig_fill(t->mem, n, 5);
+	fv_hold(1);
+	t_part(t, 900, 0, n);
+	t_silence(t);
+	assert_true(fv_held() > 0);
+	taken = take_all(t);
+	fv_hold(0);
+	assert_non_null(m = t_next(t));
+	assert_true(m->h.request_id == 900 && m->h.status == 0 && (m->h.flags & MKV_WIRE_F_MORE) != 0);
+	give_back(t, taken);
+	t_part(t, 900, PART, n);
+	assert_non_null(m = t_next(t));
+	assert_true(m->h.request_id == 900 && m->h.status == 0 && (m->h.flags & MKV_WIRE_F_MORE) == 0);
+	t_close(t);
+	free(t);
+}
+
+/* What is asked for once more by the tether, which is done once, waits for memory as a new request does. */
+static void
+asked_again_without_memory(void **state)
+{
+	struct t *t = calloc(1, sizeof(*t));
+	struct t_ask get;
+	struct t_msg *m;
+	unsigned taken;
+
+	(void)state;
+	t_open(t, MKV_WIRE_CONTROL_UDP);
+	t_store(t, "k", 5000);
+	t_make_get(t, &get, "k", 0, 1 << 20, 5000);
+	assert_int_equal(t_call(t, &get)->h.status, 0);
+	taken = take_all(t);
+	t_by_tether(t, get.op, get.flags | MKV_WIRE_F_RESEND, get.id, get.body, get.bytes, 0);
+	t_silence(t);
+	give_back(t, taken);
+	assert_non_null(m = t_next(t));
+	assert_true(m->h.request_id == get.id && m->h.status == 0 && m->by_tether);
+	t_close(t);
+	free(t);
+}
+
 /* The first byte of all memory, which nobody has: its client loses the channel. */
 static void
 a_byte_at_nothing(void **state)
@@ -171,6 +244,8 @@ main(void)
 		cmocka_unit_test(a_part_comes_late),
 		cmocka_unit_test(a_put_of_the_stream_has_no_memory),
 		cmocka_unit_test(who_asks_again_and_does_not_read),
+		cmocka_unit_test(a_part_is_here_without_memory),
+		cmocka_unit_test(asked_again_without_memory),
 		cmocka_unit_test(a_byte_at_nothing),
 	};
 

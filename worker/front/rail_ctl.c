@@ -121,9 +121,16 @@ mkv_rail_readable(struct mkv_rail *r)
 
 /* ---- Memory of messages ---------------------------------------------------------------------------------------------------- */
 
-static struct ctl_msg *
-msg_take(struct mkv_ctl *k)
+static int
+msgs_are_left(const struct mkv_ctl *k)
 {
+	return (!mkv_list_empty(&k->free) || k->n_used < CTL_MSGS);
+}
+
+struct ctl_msg *
+ctl_msg_take(struct mkv_rail *r)
+{
+	struct mkv_ctl *k = r->ctl;
 	struct mkv_list *l = mkv_list_pop(&k->free);
 
 	if (l != NULL)
@@ -394,7 +401,7 @@ ctl_say(struct mkv_chan *ch, uint8_t carrier, const struct mkv_hdr *h, const voi
 		ctl_datagram_out(ch, h, body);
 		return;
 	}
-	if (ch->n_notes == CHAN_NOTES_MAX || (m = msg_take(ch->rail->ctl)) == NULL)
+	if (ch->n_notes == CHAN_NOTES_MAX || (m = ctl_msg_take(ch->rail)) == NULL)
 		return;
 	ch->n_notes++;
 	m->rail = ch->rail;
@@ -568,7 +575,7 @@ ctl_datagram(struct mkv_rail *rail, const struct mkv_udp_msg *m)
 		mkv_metric_add(rail->f->m, MKV_M_front_datagrams_repeated_total, 0, 1);
 		return;
 	}
-	if (ch->n_held == CHAN_HELD_MAX || ch->msg_bytes + m->bytes > CHAN_MSG_BYTES_MAX || (keep = msg_take(rail->ctl)) == NULL) {
+	if (ch->n_held == CHAN_HELD_MAX || ch->msg_bytes + m->bytes > CHAN_MSG_BYTES_MAX || (keep = ctl_msg_take(rail)) == NULL) {
 		mkv_metric_add(rail->f->m, MKV_M_front_datagrams_crowded_total, 0, 1);
 		return;
 	}
@@ -639,13 +646,15 @@ mkv_chan_frame(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body)
 		return (frame_without_channel(c, h, body));
 	if (ch->control == MKV_WIRE_CONTROL_RDMA)
 		return (MKV_TAKE_BREAK);
-	if (ch->control == MKV_WIRE_CONTROL_UDP && ctl_came_before(ch, MKV_WIRE_CONTROL_TCP, h, body))
-		return (MKV_TAKE_DONE);
-	if ((remote.msg = msg_take(rail->ctl)) == NULL) {
+	/* Also for the answer to one that came before: it comes by the tether for the last time. */
+	if (!msgs_are_left(rail->ctl)) {
 		if (mkv_list_empty(&c->wait_link))
 			mkv_list_push_tail(&rail->ctl->wait, &c->wait_link);
 		return (MKV_TAKE_HOLD);
 	}
+	if (ch->control == MKV_WIRE_CONTROL_UDP && ctl_came_before(ch, MKV_WIRE_CONTROL_TCP, h, body))
+		return (MKV_TAKE_DONE);
+	remote.msg = ctl_msg_take(rail);
 	remote.msg->rail = rail;
 	c->remote = &remote;
 	c->remote_channel = ch->number;

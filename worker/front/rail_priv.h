@@ -242,6 +242,7 @@ void		ctl_out_soon(struct mkv_chan *ch, struct mkv_out *o);
 void		ctl_ack(struct mkv_chan *ch, const struct mkv_req *r);		/* a part of its put is here */
 void		ctl_say_cancelled(struct mkv_chan *ch, const struct chan_held *m);	/* a datagram's request that has not begun */
 void		ctl_over(struct mkv_chan *ch, uint64_t id);			/* a request that came or not is over: it will not begin any more */
+struct ctl_msg *ctl_msg_take(struct mkv_rail *r);		/* NULL: all are in use */
 void		ctl_msg_back(struct mkv_rail *r, struct ctl_msg *m);
 void		ctl_msg_segs(struct ctl_msg *m, struct mkv_remote *to);		/* segments that lie in a frame are kept in m */
 

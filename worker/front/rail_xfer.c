@@ -423,9 +423,11 @@ xfer_ack(struct mkv_line *line, struct mkv_xfer *x)
 {
 	struct mkv_part *p = xfer_part(x);
 
-	if (p->req->carrier != MKV_WIRE_CONTROL_RDMA)
+	/* The word finds memory where the part's message lay. */
+	if (p->req->carrier != MKV_WIRE_CONTROL_RDMA) {
+		mkv_chan_part_done(p);
 		ctl_ack(line->ch, p->req);
-	else if (line_word(line, p->req->op, p->req->id, MKV_WIRE_F_MORE, 0, MKV_REASON_NONE) != 0)
+	} else if (line_word(line, p->req->op, p->req->id, MKV_WIRE_F_MORE, 0, MKV_REASON_NONE) != 0)
 		return (0);
 	xfer_over_run(p);
 	return (1);

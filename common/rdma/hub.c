@@ -381,8 +381,9 @@ mkv_rdma_hub_flush(struct mkv_rdma_hub *h)
 {
 	MKV_CHECK_OBJ(h, HUB_MAGIC);
 	hub_post_back(h);
-	MKV_LIST_FOREACH_SAFE(it, tmp, &h->dirty)
-		qp_post(MKV_CONTAINER_OF(it, struct mkv_rdma_qp, dirty));
+	/* Posting takes one off. A device that refuses may be found to have lost its completion queue, too: then all the others are off as well. */
+	while (!mkv_list_empty(&h->dirty))
+		qp_post(MKV_CONTAINER_OF(h->dirty.next, struct mkv_rdma_qp, dirty));
 }
 
 /* Leave in the stash what is of others. */

@@ -581,6 +581,34 @@ the_completion_queue_fails(void **state)
 	up_none(&a, &b);
 }
 
+/* The same is found out while requests of two queue pairs are posted: the first is refused, and its state cannot be changed either. */
+static void
+the_completion_queue_fails_in_a_flush(void **state)
+{
+	struct up a, b, a2, b2;
+
+	(void)state;
+	up_both(&a, &b);
+	a2 = a;
+	b2 = b;
+	up_pair(&a, &b);
+	up_pair(&a2, &b2);
+	up_write(&a, &b, 0, 64, 0);
+	up_write(&a2, &b2, 0, 64, 0);
+	fv_fail(FV_POST_SEND, 1, EIO);
+	fv_fail(FV_MODIFY_QP, 1, EIO);
+	fv_fail(FV_POLL_CQ, 1, EIO);
+	mkv_rdma_hub_flush(a.hub);
+	up_rest(&a);
+	up_rest(&a2);
+	assert_int_equal(a.brokens, 1);
+	assert_int_equal(a2.brokens, 1);
+	assert_int_equal(a.closed + a2.closed, 2);
+	up_end(&a, &b);
+	up_end(&a2, &b2);
+	up_none(&a, &b);
+}
+
 static void
 posts_to_a_broken_one(void *arg)
 {
@@ -694,6 +722,7 @@ main(void)
 		cmocka_unit_test(late_completions_meet_nobody),
 		cmocka_unit_test(completions_after_destruction),
 		cmocka_unit_test(the_completion_queue_fails),
+		cmocka_unit_test(the_completion_queue_fails_in_a_flush),
 		cmocka_unit_test(states_are_kept),
 		cmocka_unit_test(whatever_happens),
 		cmocka_unit_test(every_status_has_words),

@@ -15,8 +15,6 @@
 #include "common/base/err.h"
 #include "common/rdma/hub_priv.h"
 
-_Static_assert(MKV_RDMA_RETRIES <= 6 && MKV_RDMA_RNR_RETRIES <= 6 && MKV_RDMA_TIMEOUT >= 1, "a dead target must not hold an initiator for ever");
-
 static const uint8_t dc_nowhere[16];
 
 int

@@ -23,7 +23,9 @@ struct mkv_rdma_rx {				/* a receive that came */
 };
 
 struct mkv_rdma_count {
-	uint64_t	wrs, doorbells, completions, empty_polls, events, recvs, bad_recvs;
+	uint64_t	wrs, doorbells, completions;
+	uint64_t	empty_polls, events;	/* turns without a completion; wake-ups of the channel */
+	uint64_t	recvs, bad_recvs;	/* that came; of them failed */
 };
 
 /* 0; MKV_E_NOMEM; MKV_E_SYSTEM; MKV_E_CONFIG: more than the device has. why as in dev.h. */

@@ -16,6 +16,9 @@
 #define MKV_RDMA_RETRIES	6u
 #define MKV_RDMA_RNR_RETRIES	6u
 #define MKV_RDMA_RNR_TIMER	12u
+/* 7 is "for ever" in the specification for receives, and with some devices for the other count and a timeout of 0 as well. */
+_Static_assert(MKV_RDMA_RETRIES <= 6 && MKV_RDMA_RNR_RETRIES <= 6 && MKV_RDMA_TIMEOUT >= 1 && MKV_RDMA_TIMEOUT <= 31, "a lost peer is noticed");
+_Static_assert(MKV_RDMA_RNR_TIMER >= 1 && MKV_RDMA_RNR_TIMER <= 31, "five bits; 0 is the longest");
 
 enum { MKV_RDMA_SIGNAL = 1, MKV_RDMA_FENCE = 2 };	/* flags of a request: its completion is wanted soon; it waits for the READs before it */
 

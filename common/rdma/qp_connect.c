@@ -15,10 +15,6 @@
 
 #define CONNECT_HOPS	64u
 
-/* 7 is "for ever" in the specification for receives, and with some devices for the other count and a timeout of 0 as well. */
-_Static_assert(MKV_RDMA_RETRIES <= 6 && MKV_RDMA_RNR_RETRIES <= 6 && MKV_RDMA_TIMEOUT >= 1 && MKV_RDMA_TIMEOUT <= 31, "a lost peer is noticed");
-_Static_assert(MKV_RDMA_RNR_TIMER >= 1 && MKV_RDMA_RNR_TIMER <= 31, "five bits; 0 is the longest");
-
 int
 qp_address_fits(const struct mkv_rdma_dev *d, const uint8_t gid[16], uint16_t lid)
 {

@@ -79,6 +79,8 @@ real_post_send(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **b
 
 #ifdef HAVE_MLX5DV
 
+#define DC_INLINE_PIECES	4u		/* of inline data; common/rdma has one */
+
 static int
 real_dc_supported(struct ibv_device *d)
 {
@@ -119,11 +121,11 @@ real_dc_create_target(struct ibv_context *c, const struct mkv_verbs_dc *a)
 	return (mlx5dv_create_qp(c, &x, &dv));
 }
 
-/* Inline data is copied by the setter, up to the four pieces that a message of ours has. */
+/* Inline data is copied by the setter. */
 static void
 real_dc_set_data(struct ibv_qp_ex *x, const struct mkv_verbs_dc_wr *w)
 {
-	struct ibv_data_buf buf[4];
+	struct ibv_data_buf buf[DC_INLINE_PIECES];
 
 	if ((w->flags & IBV_SEND_INLINE) == 0) {
 		ibv_wr_set_sge_list(x, w->n_sge, w->sge);
@@ -140,7 +142,7 @@ static int
 real_dc_fits(const struct mkv_verbs_dc_wr *w)
 {
 	return ((w->opcode == IBV_WR_RDMA_READ || w->opcode == IBV_WR_RDMA_WRITE || w->opcode == IBV_WR_SEND) &&
-	    ((w->flags & IBV_SEND_INLINE) == 0 || w->n_sge <= 4));
+	    ((w->flags & IBV_SEND_INLINE) == 0 || w->n_sge <= DC_INLINE_PIECES));
 }
 
 static int

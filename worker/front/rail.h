@@ -1,5 +1,5 @@
 /*
- * memkv-front, loop thread: RDMA behind a session. What the rest of the front calls; rail_dev.c, rail.c and rail_xfer.c are behind it, or rail_none.c in a build without.
+ * memkv-front, loop thread: RDMA behind a session. What the rest of the front calls; rail_priv.h says which files are behind it, in a build without RDMA rail_none.c.
  *
  * A rail is the front's device, one a process, made by main.c before the jail. A channel is what a session has beside its connection, the tether, which
  * serves whatever comes by it as any connection does. Requests that come by the channel are the same requests; what differs is where payload
@@ -62,7 +62,6 @@ struct mkv_xfer {
 	uint32_t	left, pos;		/* bytes not posted yet; where they begin in the part */
 	unsigned	seg_i;			/* the same in the segments */
 	uint32_t	seg_off;
-	uint32_t	crc, crc_fill, crc_at;	/* READ: of what has come */
 	uint64_t	begin_ns;
 };
 

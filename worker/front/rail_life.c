@@ -26,6 +26,7 @@
 #define LIFE_LEAVE_NS	MKV_NS_PER_SEC
 
 static struct {
+	struct mkv_worker *w;
 	struct mkv_rail	*rail;
 	struct mkv_front *f;
 	int		leaving;
@@ -34,7 +35,6 @@ static struct {
 	struct mkv_io	io, event_io, nodes_io;
 	int		udp_file;		/* datagrams; below 0: none */
 	struct mkv_io	udp_io;
-	uint64_t	looked_ns;
 } life = { .nodes = -1, .udp_file = -1 };
 
 static void
@@ -98,7 +98,7 @@ mkv_rail_begin(struct mkv_worker *w, struct mkv_front *f, struct mkv_wire_rail *
 	if ((v = mkv_verbs_load(why, sizeof(why))) == NULL)
 		return (mkv_worker_fail(w, 1, "%s", why));
 	life_conf(w, &c);
-	/* Before there is a device: one that is deleted right after it was opened is not missed. */
+	/* Before there is a device: one that is deleted right after it was opened is not missed. Without it none is: in the jail there is no file system to look at. */
 	life.nodes = mkv_os_watch_dir("/dev/infiniband");
 	r = mkv_rail_open(&life.rail, f, v, &c, why, sizeof(why));
 	if (r == MKV_E_UNSUPPORTED)
@@ -136,8 +136,6 @@ life_on_datagrams(struct mkv_io *io MKV_UNUSED, int res)
 		mkv_rail_readable(life.rail);
 }
 
-static struct mkv_worker *life_worker;
-
 static void
 life_on_event(struct mkv_io *io MKV_UNUSED, int res)
 {
@@ -151,10 +149,10 @@ life_on_event(struct mkv_io *io MKV_UNUSED, int res)
 		mkv_rail_describe(life.rail, &row);
 		mkv_rail_message(&m, &row);
 		(void)mkv_front_rail(life.f, &row, -1);
-		mkv_worker_report_rail(life_worker, &m, row.state ? "port is active" : "port is down: look at the cable, the switch and `ip link`");
+		mkv_worker_report_rail(life.w, &m, row.state ? "port is active" : "port is down: look at the cable, the switch and `ip link`");
 		break;
 	case 2:
-		life_leave(life_worker, "the device fails or is being removed");
+		life_leave(life.w, "the device fails or is being removed");
 		break;
 	}
 }
@@ -163,7 +161,7 @@ static void
 life_on_nodes(struct mkv_io *io MKV_UNUSED, int res)
 {
 	if (res >= 0 && mkv_os_watch_left(life.nodes, mkv_rail_node(life.rail)))
-		life_leave(life_worker, "the device is being removed");
+		life_leave(life.w, "the device is being removed");
 }
 
 unsigned
@@ -175,7 +173,7 @@ mkv_rail_may(void)
 void
 mkv_rail_watch(struct mkv_worker *w)
 {
-	life_worker = w;
+	life.w = w;
 	life.io.done = life_on_completions;
 	life.event_io.done = life_on_event;
 	life.nodes_io.done = life_on_nodes;

@@ -1,6 +1,6 @@
 /*
- * Inside the rail: rail_dev.c (the device), rail.c (ATTACH, messages in), rail_dc.c (what is DC's: pool, target, leases) and rail_xfer.c (pieces, answers out, completions).
- * One loop thread.
+ * Inside the rail: rail_dev.c (the device), rail.c (ATTACH, messages in), rail_dc.c (what is DC's: pool, target, leases), rail_xfer.c (pieces, answers out,
+ * completions) and rail_ctl.c (messages by datagrams and by the tether). One loop thread.
  */
 #ifndef MKV_WORKER_FRONT_RAIL_PRIV_H
 #define MKV_WORKER_FRONT_RAIL_PRIV_H

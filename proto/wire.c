@@ -41,7 +41,7 @@ wire_payload_ok(const struct mkv_hdr *h, const struct mkv_wire_op_row *row, int 
 int
 mkv_wire_hdr_check(const struct mkv_hdr *h, int is_reply, int in_session)
 {
-	static const uint8_t magic[4] = { 'M', 'K', 'V', 1 };
+	static const uint8_t magic[4] = MKV_WIRE_MAGIC;
 	const struct mkv_wire_op_row *row = mkv_wire_op_row(h->op);
 	uint32_t body_max;
 

@@ -36,6 +36,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define MKV_WIRE_MAGIC		{ 'M', 'K', 'V', 1 }	/* mkv_hdr.magic */
 #define MKV_WIRE_VERSION	1
 #define MKV_WIRE_HDR_BYTES	96u
 #define MKV_WIRE_SIGNED_BYTES	64u		/* of the header */

@@ -16,14 +16,8 @@
 void
 mkv_conn_header(struct mkv_hdr *h, uint8_t op, uint64_t id, uint64_t deadline_us)
 {
-	static const uint8_t magic[4] = { 'M', 'K', 'V', 1 };
-
-	memset(h, 0, sizeof(*h));
-	memcpy(h->magic, magic, sizeof(magic));
-	h->version = MKV_WIRE_VERSION;
-	h->op = op;
-	h->request_id = id;
-	h->deadline_us = (uint32_t)MKV_MAX(1, MKV_MIN(deadline_us, MKV_WIRE_DEADLINE_MAX_US));
+	*h = (struct mkv_hdr){ .magic = MKV_WIRE_MAGIC, .version = MKV_WIRE_VERSION, .op = op, .request_id = id,
+		.deadline_us = (uint32_t)MKV_MAX(1, MKV_MIN(deadline_us, MKV_WIRE_DEADLINE_MAX_US)) };
 }
 
 static uint64_t

@@ -424,10 +424,9 @@ ctl_say(struct mkv_chan *ch, uint8_t carrier, const struct mkv_hdr *h, const voi
 void
 ctl_ack(struct mkv_chan *ch, const struct mkv_req *r)
 {
-	static const uint8_t magic[4] = { 'M', 'K', 'V', 1 };
-	struct mkv_hdr h = { .version = MKV_WIRE_VERSION, .op = r->op, .flags = MKV_WIRE_F_REPLY | MKV_WIRE_F_MORE, .request_id = r->id };
+	const struct mkv_hdr h = { .magic = MKV_WIRE_MAGIC, .version = MKV_WIRE_VERSION, .op = r->op, .flags = MKV_WIRE_F_REPLY | MKV_WIRE_F_MORE,
+		.request_id = r->id };
 
-	memcpy(h.magic, magic, sizeof(magic));
 	ctl_say(ch, r->carrier, &h, NULL);
 }
 

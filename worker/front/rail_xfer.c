@@ -75,11 +75,9 @@ line_send(struct mkv_line *line, struct mkv_hdr *h, const void *body, struct mkv
 int
 line_word(struct mkv_line *line, uint8_t op, uint64_t id, unsigned flags, int status, unsigned reason)
 {
-	static const uint8_t magic[4] = { 'M', 'K', 'V', 1 };
-	struct mkv_hdr h = { .version = MKV_WIRE_VERSION, .op = op, .flags = (uint16_t)(MKV_WIRE_F_REPLY | flags), .request_id = id,
+	struct mkv_hdr h = { .magic = MKV_WIRE_MAGIC, .version = MKV_WIRE_VERSION, .op = op, .flags = (uint16_t)(MKV_WIRE_F_REPLY | flags), .request_id = id,
 		.status = (uint16_t)-status, .reason = (uint16_t)reason };
 
-	memcpy(h.magic, magic, sizeof(magic));
 	return (line_send(line, &h, NULL, NULL));
 }
 

@@ -224,22 +224,12 @@ req_out_done(struct mkv_out *o, int res)
 void
 mkv_req_reply(struct mkv_req *r, struct mkv_out *o, unsigned flags, int status, unsigned reason, const void *body, uint32_t body_bytes)
 {
-	static const uint8_t magic[4] = { 'M', 'K', 'V', 1 };
-	struct mkv_hdr *h = &o->hdr;
-
 	MKV_ASSERT(!o->busy && body_bytes % 8 == 0);
-	memset(h, 0, sizeof(*h));
-	memcpy(h->magic, magic, sizeof(magic));
-	h->version = MKV_WIRE_VERSION;
-	h->op = r->op;
-	h->flags = (uint16_t)(MKV_WIRE_F_REPLY | flags | (o->pay_bytes != 0 ? MKV_WIRE_F_PAYLOAD : 0));
-	h->request_id = r->id;
-	h->body_bytes = body_bytes;
-	h->payload_bytes = o->pay_bytes;
-	h->status = (uint16_t)-status;
-	h->reason = (uint16_t)reason;
+	o->hdr = (struct mkv_hdr){ .magic = MKV_WIRE_MAGIC, .version = MKV_WIRE_VERSION, .op = r->op,
+		.flags = (uint16_t)(MKV_WIRE_F_REPLY | flags | (o->pay_bytes != 0 ? MKV_WIRE_F_PAYLOAD : 0)), .request_id = r->id, .body_bytes = body_bytes,
+		.payload_bytes = o->pay_bytes, .status = (uint16_t)-status, .reason = (uint16_t)reason };
 	if (mkv_err_retry(status))
-		h->deadline_us = 10000;		/* when to come again */
+		o->hdr.deadline_us = 10000;	/* when to come again */
 	o->body = body;
 	o->until_ns = r->deadline_ns;
 	if (r->c == NULL || !mkv_conn_alive(r->c) || (r->channel == 0 && r->c->state == CONN_LOOSE))

@@ -33,17 +33,8 @@ session_last_sent(struct mkv_out *o, int res)
 static void
 session_header(struct mkv_conn *c, struct mkv_hdr *out, uint8_t op, uint32_t body_bytes, int status)
 {
-	static const uint8_t magic[4] = { 'M', 'K', 'V', 1 };
-
-	memset(out, 0, sizeof(*out));
-	memcpy(out->magic, magic, sizeof(magic));
-	out->version = MKV_WIRE_VERSION;
-	out->op = op;
-	out->flags = MKV_WIRE_F_REPLY;
-	out->request_id = c->hdr.request_id;
-	out->body_bytes = body_bytes;
-	out->key_id = c->hdr.key_id;
-	out->status = (uint16_t)-status;
+	*out = (struct mkv_hdr){ .magic = MKV_WIRE_MAGIC, .version = MKV_WIRE_VERSION, .op = op, .flags = MKV_WIRE_F_REPLY, .request_id = c->hdr.request_id,
+		.body_bytes = body_bytes, .key_id = c->hdr.key_id, .status = (uint16_t)-status };
 }
 
 /* A last word in clear, then the end. The client takes it for a closed connection with a reason. */

@@ -25,7 +25,7 @@
 #include "common/base/clock.h"
 
 #define COPY_BYTES	(size_t)MKV_WIRE_RDMA_BYTES
-#define ANSWER_BYTES	1280u			/* no answer by datagram is longer */
+#define ANSWER_BYTES	MKV_ALIGN_UP(MKV_UDP_SAFE, 64u)	/* no answer by datagram is longer than UDP_SAFE */
 #define AGAIN_LEAST_NS	MKV_NS_PER_MS
 #define AGAIN_FIRST_NS	(20 * MKV_NS_PER_MS)	/* before anything was measured */
 #define AGAIN_TIMES	2u			/* then the tether */
@@ -109,18 +109,27 @@ mkv_ctl_forget(struct rail *r, struct rail_slot *s)
 
 /* ---- the socket ---- */
 
+/* Of a path's MTU what is left for one datagram; 0: nothing. */
+static uint32_t
+ctl_room(const struct rail *r, uint32_t mtu)
+{
+	const uint32_t over = r->c->sa.ss_family == AF_INET6 ? MKV_UDP_OVERHEAD6 : MKV_UDP_OVERHEAD;
+
+	return (mtu > over ? mtu - over : 0);
+}
+
 /* What one datagram may have: of the path that the tether goes. */
 static uint32_t
 ctl_most(const struct rail *r)
 {
-	const uint32_t over = r->c->sa.ss_family == AF_INET6 ? MKV_UDP_OVERHEAD + 20 : MKV_UDP_OVERHEAD;
 	struct tcp_info ti;
 	socklen_t n = sizeof(ti);
+	uint32_t room;
 
 	memset(&ti, 0, sizeof(ti));
-	if (getsockopt(r->c->fd, IPPROTO_TCP, TCP_INFO, &ti, &n) != 0 || ti.tcpi_pmtu <= over)
+	if (getsockopt(r->c->fd, IPPROTO_TCP, TCP_INFO, &ti, &n) != 0 || (room = ctl_room(r, ti.tcpi_pmtu)) == 0)
 		return (MKV_UDP_SAFE);
-	return (MKV_MIN(ti.tcpi_pmtu - over, MKV_UDP_MOST));
+	return (room);
 }
 
 static void
@@ -300,10 +309,11 @@ ctl_shrink(struct rail *r, uint32_t bytes)
 	const int v6 = r->c->sa.ss_family == AF_INET6;
 	int mtu = 0;
 	socklen_t n = sizeof(mtu);
+	uint32_t room;
 
 	r->ctl.most = MKV_MIN(r->ctl.most, bytes - 1);
-	if (getsockopt(r->ctl.fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_MTU : IP_MTU, &mtu, &n) == 0 && mtu > (int)MKV_UDP_OVERHEAD + 20)
-		r->ctl.most = MKV_MIN(r->ctl.most, (uint32_t)mtu - MKV_UDP_OVERHEAD - (v6 ? 20 : 0));
+	if (getsockopt(r->ctl.fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_MTU : IP_MTU, &mtu, &n) == 0 && mtu > 0 && (room = ctl_room(r, (uint32_t)mtu)) != 0)
+		r->ctl.most = MKV_MIN(r->ctl.most, room);
 	if (r->alone)
 		((struct pool *)r->c->srv->pool)->rail[r->c->rail_idx].loose_most = r->ctl.most;	/* it costs the rail, but once */
 }

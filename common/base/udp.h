@@ -12,8 +12,8 @@
 #include <sys/uio.h>
 
 #define MKV_UDP_BATCH	32u
-#define MKV_UDP_OVERHEAD 28u		/* IPv4 and UDP header; IPv6 adds 20 */
-#define MKV_UDP_MOST	8900u		/* of one datagram, on paths with jumbo frames */
+#define MKV_UDP_OVERHEAD 28u		/* IPv4 and UDP header */
+#define MKV_UDP_OVERHEAD6 48u		/* IPv6 and UDP header */
 #define MKV_UDP_SAFE	1232u		/* where nothing is known of the path: what every IPv6 path carries */
 
 struct mkv_addr {

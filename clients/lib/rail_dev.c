@@ -9,7 +9,6 @@
 #include "config.h"
 
 #include <net/if.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -227,45 +226,25 @@ is_zero(const uint8_t a[16])
 	return (memcmp(a, zero, sizeof(zero)) == 0);
 }
 
-static socklen_t
-address_make(struct sockaddr_storage *ss, const uint8_t a[16], uint16_t port)
-{
-	struct sockaddr_in *v4 = (struct sockaddr_in *)ss;
-	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)ss;
-
-	memset(ss, 0, sizeof(*ss));
-	if (is_ipv4(a)) {
-		v4->sin_family = AF_INET;
-		v4->sin_port = htons(port);
-		memcpy(&v4->sin_addr, a + 12, 4);
-		return (sizeof(*v4));
-	}
-	v6->sin6_family = AF_INET6;
-	v6->sin6_port = htons(port);
-	memcpy(&v6->sin6_addr, a, 16);
-	return (sizeof(*v6));
-}
-
 /* Does a datagram from this device's address leave by its own interface? 2: surely; 1: cannot be told; 0: no. Nothing is sent. */
 static int
 route_fits(const struct mkv_rdma_dev *d, const struct mkv_wire_rail *w)
 {
-	struct sockaddr_storage to, from;
+	struct mkv_addr to, from;
 	char name[IF_NAMESIZE];
-	socklen_t to_bytes, from_bytes;
 	int fd, fits = 1;
 
 	if (is_zero(w->address) || is_zero(d->address))
 		return (1);
-	to_bytes = address_make(&to, w->address, DISCARD_PORT);
-	from_bytes = address_make(&from, d->address, 0);
-	if (from.ss_family != to.ss_family || (fd = socket(to.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0)) < 0)
-		return (from.ss_family == to.ss_family);
+	mkv_addr_make(&to, w->address, DISCARD_PORT);
+	mkv_addr_make(&from, d->address, 0);
+	if (from.ss.ss_family != to.ss.ss_family || (fd = socket(to.ss.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0)) < 0)
+		return (from.ss.ss_family == to.ss.ss_family);
 	/* Without the right to bind to the interface the address alone must tell. */
 	if (d->ifindex != 0 && if_indextoname(d->ifindex, name) != NULL)
 		(void)setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name, (socklen_t)strlen(name));
-	if (bind(fd, (struct sockaddr *)&from, from_bytes) == 0)
-		fits = connect(fd, (struct sockaddr *)&to, to_bytes) == 0 ? 2 : 0;
+	if (bind(fd, (struct sockaddr *)&from.ss, from.bytes) == 0)
+		fits = mkv_udp_connect(fd, &to) == 0 ? 2 : 0;
 	(void)close(fd);
 	return (fits);
 }

@@ -46,8 +46,8 @@ mkv_addr_set_port(struct mkv_addr *a, uint16_t port)
 		((struct sockaddr_in6 *)&a->ss)->sin6_port = htons(port);
 }
 
-uint16_t
-mkv_addr_port(const struct mkv_addr *a)
+static uint16_t
+addr_port(const struct mkv_addr *a)
 {
 	if (a->ss.ss_family == AF_INET)
 		return (ntohs(((const struct sockaddr_in *)&a->ss)->sin_port));
@@ -77,7 +77,7 @@ mkv_addr_is(const struct mkv_addr *a, const struct mkv_addr *b)
 {
 	uint8_t ip_a[16], ip_b[16];
 
-	return (addr_ip(a, ip_a) && addr_ip(b, ip_b) && memcmp(ip_a, ip_b, sizeof(ip_a)) == 0 && mkv_addr_port(a) == mkv_addr_port(b));
+	return (addr_ip(a, ip_a) && addr_ip(b, ip_b) && memcmp(ip_a, ip_b, sizeof(ip_a)) == 0 && addr_port(a) == addr_port(b));
 }
 
 /* ---- Sockets --------------------------------------------------------------------------------------------------------------- */
@@ -112,7 +112,7 @@ mkv_udp_port(int fd)
 
 	if (getsockname(fd, (struct sockaddr *)&own.ss, &own.bytes) != 0)
 		return (mkv_err_from_errno(errno));
-	return (mkv_addr_port(&own));
+	return (addr_port(&own));
 }
 
 int

@@ -30,7 +30,6 @@ struct mkv_udp_msg {
 /* ip: IPv6, or IPv4 mapped. */
 void	mkv_addr_make(struct mkv_addr *a, const uint8_t ip[16], uint16_t port);
 void	mkv_addr_set_port(struct mkv_addr *a, uint16_t port);
-uint16_t mkv_addr_port(const struct mkv_addr *a);
 int	mkv_addr_is(const struct mkv_addr *a, const struct mkv_addr *b);	/* 1: the same address and port; IPv4 mapped is IPv4 */
 
 /* Bound to own. The descriptor; MKV_E_BUSY the port is taken, MKV_E_UNREACHABLE no such address here, MKV_E_SYSTEM. */

@@ -445,7 +445,6 @@ struct mkv_client {
 	pthread_cond_t	rails_changed;
 	struct op	*pool;
 	struct mkv_list	free;
-	unsigned	n_free;
 	struct mkv_list	done;
 	int		bell_wait, bell_ring, bell_rung;	/* -1 until somebody asks */
 	struct mkv_list	regions;

@@ -364,7 +364,7 @@ mkv_gpu_dmabuf(struct mkv_gpu_lane *l, int device, void *p, size_t bytes, char *
 }
 
 int
-mkv_gpu_must_flush(struct mkv_gpu_lane *l MKV_UNUSED, int device, char *why)
+mkv_gpu_must_flush(int device, char *why)
 {
 	int ordering, options, r;
 

@@ -53,7 +53,7 @@ void	mkv_gpu_unpin(struct mkv_gpu_lane *l, int device, void *p);
 /* A dma-buf descriptor of [p, p + bytes), both multiples of the page size, to be closed; or MKV_E_UNSUPPORTED, MKV_E_IO with a sentence. */
 int	mkv_gpu_dmabuf(struct mkv_gpu_lane *l, int device, void *p, size_t bytes, char *why);
 /* 1: what a NIC has written must be flushed before this device's kernels may read it; 0: ordered by the platform; or MKV_E_*. */
-int	mkv_gpu_must_flush(struct mkv_gpu_lane *l, int device, char *why);
+int	mkv_gpu_must_flush(int device, char *why);
 int	mkv_gpu_flush(struct mkv_gpu_lane *l, int device, char *why);
 
 #endif

@@ -40,7 +40,7 @@ gpu_add(struct mkv_rdma_mem **out, struct mkv_rdma_dev *d, struct mkv_region *r,
 
 	if (r->c->gpu_lane == NULL && (r->c->gpu_lane = calloc(1, sizeof(*r->c->gpu_lane))) == NULL)
 		return (MKV_E_NOMEM);
-	if ((e = mkv_gpu_must_flush(r->c->gpu_lane, device, dmabuf)) < 0) {
+	if ((e = mkv_gpu_must_flush(device, dmabuf)) < 0) {
 		(void)snprintf(why, why_bytes, "%s", dmabuf);
 		return (MKV_E_UNSUPPORTED);
 	}

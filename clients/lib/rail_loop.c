@@ -84,7 +84,7 @@ hub_free(struct rail_hub *h)
 	h->bounce_buf = h->frame = NULL;
 	h->dev = NULL;
 	h->armed = h->leaving = 0;
-	h->out = h->owed = 0;
+	h->owed = 0;
 	mkv_fabric_leave(h->rails->l->c->fabric, h->idx);
 }
 

@@ -104,7 +104,6 @@ struct rail_hub {
 	struct mkv_rdma_dev *dev;
 	struct mkv_rdma_hub *hub;		/* NULL: not open */
 	struct mkv_list	list;			/* rails that have a queue pair, by link */
-	unsigned	out;			/* messages without an answer, of all of them */
 	unsigned	owed;			/* answers that may come: never more than receives */
 	unsigned	news;			/* as of the device when the hub was opened */
 	int		armed, leaving;
@@ -243,7 +242,6 @@ int	mkv_rail_mem_fits(const struct op *o, const struct leg *l, uint32_t part_byt
 unsigned mkv_rail_mem_segs(struct rail *r, struct rail_slot *s, uint64_t off, uint64_t bytes, struct mkv_wire_seg *seg, unsigned max);	/* 0: too many */
 void	mkv_rail_mem_fill(struct rail_slot *s, uint64_t bytes);	/* bounce: put's bytes into it */
 /* rail_tx.c */
-struct rail_slot *mkv_rail_slot_take(struct rail *r, struct leg *l, uint8_t op);
 struct rail_slot *mkv_rail_slot(struct rail *r, uint64_t id);
 struct leg *mkv_rail_slot_free(struct rail *r, struct rail_slot *s);	/* memory back; its leg, if any */
 void	mkv_rail_answered(struct rail *r, struct rail_slot *s, unsigned msgs);

@@ -23,8 +23,8 @@ rail_loop(const struct rail *r)
 	return (r->c->srv->loop);
 }
 
-struct rail_slot *
-mkv_rail_slot_take(struct rail *r, struct leg *l, uint8_t op)
+static struct rail_slot *
+slot_take(struct rail *r, struct leg *l, uint8_t op)
 {
 	struct mkv_list *n = mkv_list_pop(&r->free);
 	struct rail_slot *s;
@@ -59,12 +59,11 @@ mkv_rail_answered(struct rail *r, struct rail_slot *s, unsigned msgs)
 {
 	unsigned owed = msgs == s->unanswered ? s->owed : MKV_MIN(msgs, s->owed);
 
-	MKV_ASSERT(msgs <= s->unanswered && r->n_msgs >= msgs && r->hub->out >= msgs && r->hub->owed >= owed);
+	MKV_ASSERT(msgs <= s->unanswered && r->n_msgs >= msgs && r->hub->owed >= owed);
 	s->unanswered -= msgs;
 	s->owed -= owed;
 	r->n_msgs -= msgs;
 	r->n_ours -= s->op == MKV_WIRE_PING || s->op == MKV_WIRE_CANCEL ? msgs : 0;
-	r->hub->out -= msgs;
 	r->hub->owed -= owed;
 }
 
@@ -94,18 +93,12 @@ mkv_rail_slot_free(struct rail *r, struct rail_slot *s)
 
 /* ---- sending ---- */
 
-/* When something has to be done about s, at the latest. */
-static void
-tx_arm(struct rail *r, uint64_t at_ns)
-{
-	if (r->state == RAIL_LIVE && (r->timer.heap_idx == 0 || r->timer.at_ns > at_ns))
-		mkv_timer_arm(&rail_loop(r)->timers, &r->timer, at_ns);
-}
-
+/* The timer of a live rail, no later than that. */
 void
 mkv_rail_due(struct rail *r, uint64_t at_ns)
 {
-	tx_arm(r, at_ns);
+	if (r->state == RAIL_LIVE && (r->timer.heap_idx == 0 || r->timer.at_ns > at_ns))
+		mkv_timer_arm(&rail_loop(r)->timers, &r->timer, at_ns);
 }
 
 uint32_t
@@ -144,10 +137,9 @@ tx_message(struct rail *r, struct rail_slot *s, struct mkv_hdr *h, unsigned owed
 	s->unanswered++;
 	s->owed += owed;
 	r->n_msgs++;
-	r->hub->out++;
 	r->hub->owed += owed;
 	rail_loop(r)->dirty = 1;			/* the doorbell */
-	tx_arm(r, s->sent_ns + RAIL_QUIET_NS);
+	mkv_rail_due(r, s->sent_ns + RAIL_QUIET_NS);
 }
 
 static int
@@ -166,7 +158,7 @@ tx_ours(struct rail *r, uint8_t op, uint64_t about)
 	struct mkv_wire_cancel *w = (struct mkv_wire_cancel *)(h + 1);
 	struct rail_slot *s;
 
-	if (r->n_ours >= OURS_MOST || mkv_rdma_qp_send_room(r->qp) == 0 || !mkv_ctl_has_room(r) || (s = mkv_rail_slot_take(r, NULL, op)) == NULL)
+	if (r->n_ours >= OURS_MOST || mkv_rdma_qp_send_room(r->qp) == 0 || !mkv_ctl_has_room(r) || (s = slot_take(r, NULL, op)) == NULL)
 		return (0);
 	s->ours_for = about;
 	mkv_conn_header(h, op, s->id, RAIL_OURS_US);
@@ -261,7 +253,7 @@ tx_deadline(struct rail *r, struct rail_slot *s)
 	uint64_t margin = MKV_MAX(MKV_MAX(RAIL_MARGIN_NS, 2 * r->srtt_ns), mkv_ctl_margin(r)), left = o->deadline_ns - MKV_MIN(o->deadline_ns, rail_loop(r)->now_ns);
 
 	s->cancel_ns = o->deadline_ns - MKV_MIN(margin, left / 4);
-	tx_arm(r, s->cancel_ns);
+	mkv_rail_due(r, s->cancel_ns);
 }
 
 static void
@@ -365,7 +357,7 @@ mkv_rail_tx(struct rail *r)
 	if (!r->alone && mkv_ctl_may_drop(r)) {
 		r->alone = 1;
 		mkv_conn_drop(r->c);
-		tx_arm(r, rail_loop(r)->now_ns + RAIL_ALIVE_NS);
+		mkv_rail_due(r, rail_loop(r)->now_ns + RAIL_ALIVE_NS);
 	}
 	while ((n = r->cancels.next) != &r->cancels) {
 		s = MKV_CONTAINER_OF(n, struct rail_slot, cancel);
@@ -389,7 +381,7 @@ mkv_rail_send(struct conn *c, struct leg *l)
 	struct rail *r = c->rail;
 
 	l->conn = c;
-	l->rslot = mkv_rail_slot_take(r, l, l->wire_op);
+	l->rslot = slot_take(r, l, l->wire_op);
 	MKV_ASSERT(l->rslot != NULL && r->state == RAIL_LIVE);
 	mkv_leg_set_state(l, LEG_QUEUED);
 	mkv_list_push_tail(&r->txq, &l->link);
@@ -425,7 +417,7 @@ detach_leave(struct rail *r, struct rail_slot *s)
 	s->ended_ns = rail_loop(r)->now_ns;
 	mkv_ctl_forget(r, s);
 	mkv_rail_cancel(r, s);
-	tx_arm(r, s->ended_ns + RAIL_LIMIT_NS);
+	mkv_rail_due(r, s->ended_ns + RAIL_LIMIT_NS);
 	return (1);
 }
 
@@ -449,6 +441,6 @@ mkv_rail_detach(struct leg *l)
 	mkv_list_remove(&l->link);
 	s->fence_ns = MKV_MIN(l->op->deadline_ns, now + RAIL_CANCEL_NS);
 	mkv_rail_cancel(r, s);
-	tx_arm(r, s->fence_ns);
+	mkv_rail_due(r, s->fence_ns);
 	return (0);
 }

@@ -51,7 +51,6 @@ mkv_slot_take(struct conn *c, struct leg *l)
 	s->attach = 0;
 	s->large = l != NULL && l->wire_op == MKV_WIRE_GET && mkv_get_room(l->op) >= RX_LARGE_BYTES;
 	c->n_large += (unsigned)s->large;
-	c->n_ended += l == NULL;
 	c->n_out++;
 	mkv_list_push_tail(&c->out, &s->link);
 	return (s);
@@ -76,7 +75,6 @@ mkv_slot_release(struct conn *c, struct slot *s)
 	mkv_list_push_tail(&c->slot_free, &s->link);
 	c->n_out--;
 	c->n_large -= (unsigned)s->large;
-	c->n_ended -= l == NULL;
 	s->id = 0;
 	s->leg = NULL;
 	s->large = 0;
@@ -91,7 +89,6 @@ mkv_conn_ended(struct conn *c, struct slot *s)
 	MKV_ASSERT(s->leg != NULL);
 	s->leg = NULL;
 	s->ended_ns = c->srv->loop->now_ns;
-	c->n_ended++;
 	if (c->timer.heap_idx == 0)
 		mkv_timer_arm(&c->srv->loop->timers, &c->timer, s->ended_ns + SILENCE_NS);
 }

@@ -74,7 +74,7 @@ struct conn {
 	/* requests */
 	struct slot	slot[CONN_SLOTS];
 	struct mkv_list	slot_free, out, notices;
-	unsigned	n_out, n_large, n_ended;
+	unsigned	n_out, n_large;
 	uint64_t	sequence;
 	/* send: one at a time */
 	struct mkv_list	txq;		/* legs in LEG_QUEUED */

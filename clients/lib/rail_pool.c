@@ -119,7 +119,7 @@ mkv_rails_told(struct conn *c, const void *rails, unsigned n)
 	p->n_rails = n;
 	for (unsigned i = 0; i < n; i++) {
 		memcpy(&p->rail[i].wire, (const uint8_t *)rails + i * sizeof(p->rail[i].wire), sizeof(p->rail[i].wire));
-		p->rail[i].no_dc = 0;
+		p->rail[i].no_dc = p->rail[i].no_udp = p->rail[i].no_loose = 0;
 		p->rail[i].loose_most = 0;
 	}
 	atomic_store_explicit(&state_of(c->srv)->n_rails, n, memory_order_relaxed);

@@ -108,10 +108,11 @@ struct conn {
 struct rail_known {			/* a rail as the server told of it */
 	struct mkv_wire_rail wire;
 	uint64_t	backoff_ns, not_before_ns;	/* after failures */
-	int		no_dc;		/* it lists DC, and does not take it from us; until the server tells of its rails anew */
-	int		no_udp;			/* it has refused control by datagrams */
-	int		no_loose;		/* it has refused to go on without a tether */
-	uint32_t	loose_most;	/* without one the path took no longer datagram, said the kernel; 0: it has not; until the server tells of its rails anew */
+	/* Until the server tells of its rails anew: */
+	int		no_dc;		/* it lists DC, and does not take it from us */
+	int		no_udp;		/* it has refused control by datagrams */
+	int		no_loose;	/* it has refused to go on without a tether */
+	uint32_t	loose_most;	/* without one the path took no longer datagram, said the kernel; 0: it has not */
 };
 
 struct pool {

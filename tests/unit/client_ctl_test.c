@@ -237,7 +237,30 @@ test_server_without_datagrams(void **state)
 	free(copy);
 }
 
-/* rdma_tether drop: a server that does not want that is asked for datagrams with the tether, once and for all; by RC nobody is asked. */
+/* It begins anew, and has them now: it is asked again. */
+static void
+test_server_has_datagrams_later(void **state)
+{
+	uint8_t *value = fix_bytes(PART, 7), *copy = malloc(PART);
+	struct mkv_client *c = client("udp");
+
+	(void)state;
+	f.udp_refuse = 1;
+	round_trip(c, "k", value, copy, 5000);
+	assert_int_equal(f.udp_messages, 0);
+	f.udp_refuse = 0;
+	fake_drop_all(&f);
+	for (unsigned i = 0; i < 1000 && f.udp_messages == 0; i++) {
+		round_trip(c, "k", value, copy, 5000);
+		(void)usleep(10000);
+	}
+	assert_true(f.udp_messages > 0);
+	mkv_client_close(c);
+	free(value);
+	free(copy);
+}
+
+/* rdma_tether drop: a server that does not want that is asked for datagrams with the tether, and not again while it lasts; by RC nobody is asked. */
 static void
 test_server_that_keeps_its_tether(void **state)
 {
@@ -453,8 +476,8 @@ main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(test_values_by_tether), T(test_values_by_datagrams), T(test_regions), T(test_network_that_loses), T(test_no_datagram_arrives),
-		T(test_server_without_datagrams), T(test_server_that_keeps_its_tether), T(test_longer_than_the_path), T(test_deadline), T(test_deadline_fence), T(test_lost),
-		T(test_close_with_requests_out),
+		T(test_server_without_datagrams), T(test_server_has_datagrams_later), T(test_server_that_keeps_its_tether), T(test_longer_than_the_path),
+		T(test_deadline), T(test_deadline_fence), T(test_lost), T(test_close_with_requests_out),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

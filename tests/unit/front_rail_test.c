@@ -4,6 +4,10 @@
  */
 #include "config.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "common/base/log.h"
 #include "tests/unit/front_rail_up.h"
 #include "worker/front/rail_priv.h"
 
@@ -551,6 +555,36 @@ few_receives_are_counted(void **state)
 	free(t);
 }
 
+/* The log has the device, and what mends it. */
+static void
+an_arena_that_is_not_taken(void **state)
+{
+	struct t *t = calloc(1, sizeof(*t));
+	static uint8_t arena[65536];
+	char text[1024];
+	ssize_t n;
+	int fd[2];
+
+	(void)state;
+	t_open(t);
+	assert_int_equal(pipe2(fd, O_NONBLOCK), 0);
+	mkv_log_set_fd(fd[1]);
+	fv_fail(FV_REG_MR, 1, ENOMEM);
+	assert_int_equal(mkv_rail_arena(t->rail, 1, arena, sizeof(arena)), MKV_E_NOMEM);
+	mkv_log_set_fd(STDERR_FILENO);
+	n = read(fd[0], text, sizeof(text) - 1);
+	assert_true(n > 0);
+	text[n] = '\0';
+	assert_non_null(strstr(text, "event=rail_memory"));
+	assert_non_null(strstr(text, "65536 bytes cannot be locked for RDMA device fake0"));
+	assert_non_null(strstr(text, "LimitMEMLOCK="));
+	close(fd[0]);
+	close(fd[1]);
+	assert_int_equal(mkv_rail_arena(t->rail, 1, arena, sizeof(arena)), 0);
+	t_close(t);
+	free(t);
+}
+
 int
 main(void)
 {
@@ -570,6 +604,7 @@ main(void)
 		cmocka_unit_test(segments_that_make_no_sense),
 		cmocka_unit_test(keys_that_are_not_the_clients),
 		cmocka_unit_test(more_than_was_granted), cmocka_unit_test(few_receives_are_counted),
+		cmocka_unit_test(an_arena_that_is_not_taken),
 		cmocka_unit_test(a_port_that_goes_down_is_told),
 	};
 

@@ -176,9 +176,12 @@ int
 mkv_rail_arena(struct mkv_rail *r, unsigned drive, void *base, uint64_t bytes)
 {
 	char why[256];
+	int e;
 
 	mkv_rdma_mem_drop(&r->arena[drive]);
-	return (mkv_rdma_mem_add(&r->arena[drive], r->dev, base, bytes, MKV_RDMA_LOCAL, why, sizeof(why)));
+	if ((e = mkv_rdma_mem_add(&r->arena[drive], r->dev, base, bytes, MKV_RDMA_LOCAL, why, sizeof(why))) != 0)
+		mkv_log(MKV_EV_RAIL_MEMORY, "device=%s drive=%u why=%s", r->dev->name, drive, why);
+	return (e);
 }
 
 void

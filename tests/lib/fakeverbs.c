@@ -63,7 +63,7 @@ fv_leave(void)
 }
 
 /* For what returns a pointer. */
-static void *
+void *
 fv_refuse(int e)
 {
 	fv_leave();

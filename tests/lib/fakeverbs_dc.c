@@ -14,19 +14,10 @@
 #include "common/base/assert.h"
 #include "tests/lib/fakeverbs_priv.h"
 
-static void *
-dc_refuse(int e)
-{
-	fv_leave();
-	errno = e;
-	return (NULL);
-}
-
 /* ---- address handles ---- */
 
-/* Who answers for this GID now. */
-static const struct fv_dev *
-gid_owner(const union ibv_gid *g)
+const struct fv_dev *
+fv_gid_owner(const union ibv_gid *g)
 {
 	for (unsigned i = 0; i < fv.n; i++)
 		if (fv_has_gid(&fv.dev[i], g))
@@ -37,7 +28,7 @@ gid_owner(const union ibv_gid *g)
 struct ibv_ah *
 fv_create_ah(struct ibv_pd *pd, struct ibv_ah_attr *a)
 {
-	const struct fv_dev *d = fv_dev_of(pd->context), *far = gid_owner(&a->grh.dgid);
+	const struct fv_dev *d = fv_dev_of(pd->context), *far = fv_gid_owner(&a->grh.dgid);
 	int e = fv_enter(FV_CREATE_AH, d);
 	struct fv_ah *ah;
 
@@ -46,7 +37,7 @@ fv_create_ah(struct ibv_pd *pd, struct ibv_ah_attr *a)
 	if (e == 0 && far == NULL)
 		e = ETIMEDOUT;
 	if (e != 0)
-		return (dc_refuse(e));
+		return (fv_refuse(e));
 	ah = fv_calloc(1, sizeof(*ah));
 	fv.alive++;
 	ah->ah = (struct ibv_ah){ .context = pd->context, .pd = pd };
@@ -104,7 +95,7 @@ fv_dc_create_initiator(struct ibv_context *c, const struct mkv_verbs_dc *a)
 	    a->max_send_wr > (uint32_t)d->conf.attr.max_qp_wr || a->max_send_sge == 0 || a->max_send_sge > 4 || a->max_inline > d->conf.max_inline))
 		e = EINVAL;
 	if (e != 0)
-		return (dc_refuse(e));
+		return (fv_refuse(e));
 	q = fv_qp_new(a->pd, FV_DCI, &x);
 	q->qp.qp_num = fv_new_number();
 	fv_leave();
@@ -124,7 +115,7 @@ fv_dc_create_target(struct ibv_context *c, const struct mkv_verbs_dc *a)
 	if (e == 0 && (a->pd == NULL || a->send_cq == NULL || a->recv_cq == NULL || a->srq == NULL || a->max_send_wr != 0))
 		e = EINVAL;
 	if (e != 0)
-		return (dc_refuse(e));
+		return (fv_refuse(e));
 	q = fv_qp_new(a->pd, FV_DCT, &x);
 	q->dc_key = a->access_key;
 	fv_leave();
@@ -138,43 +129,6 @@ fv_dc_create_target(struct ibv_context *c, const struct mkv_verbs_dc *a)
 #define DCI_RTS		(IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC | IBV_QP_SQ_PSN)
 #define DCT_INIT	(IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS)
 #define DCT_RTR		(IBV_QP_STATE | IBV_QP_PATH_MTU | IBV_QP_MIN_RNR_TIMER | IBV_QP_AV)
-
-static int
-dc_port(struct fv_qp *q, const struct ibv_qp_attr *a)
-{
-	if (a->port_num < 1 || a->port_num > fv_dev_of(q->qp.context)->conf.attr.phys_port_cnt)
-		return (EINVAL);
-	q->attr.port_num = a->port_num;
-	return (0);
-}
-
-static int
-dc_path(struct fv_qp *q, const struct ibv_qp_attr *a, int with_av)
-{
-	const struct fv_dev *d = fv_dev_of(q->qp.context);
-
-	if (a->path_mtu < IBV_MTU_256 || a->path_mtu > d->conf.port[q->attr.port_num - 1].active_mtu || (with_av && !fv_has_path(d, &a->ah_attr)))
-		return (EINVAL);
-	q->attr.path_mtu = a->path_mtu;
-	if (with_av)
-		q->attr.ah_attr = a->ah_attr;
-	return (0);
-}
-
-static int
-dci_rts(struct fv_qp *q, const struct ibv_qp_attr *a)
-{
-	if (a->retry_cnt > 6 || a->rnr_retry > 6 || a->timeout == 0)
-		FV_DIE("retry_cnt %u, rnr_retry %u, timeout %u: a lost target would never be noticed", a->retry_cnt, a->rnr_retry, a->timeout);
-	if (a->sq_psn > 0xffffff || a->max_rd_atomic > fv_dev_of(q->qp.context)->conf.attr.max_qp_init_rd_atom)
-		return (EINVAL);
-	q->attr.sq_psn = a->sq_psn;
-	q->attr.max_rd_atomic = a->max_rd_atomic;
-	q->attr.timeout = a->timeout;
-	q->attr.retry_cnt = a->retry_cnt;
-	q->attr.rnr_retry = a->rnr_retry;
-	return (0);
-}
 
 static void
 dci_reset(struct fv_qp *q)
@@ -197,11 +151,11 @@ dci_change(struct fv_qp *q, const struct ibv_qp_attr *a, int mask)
 		return (0);
 	}
 	if (a->qp_state == IBV_QPS_INIT && from == IBV_QPS_RESET && mask == DCI_INIT)
-		return (dc_port(q, a));
+		return (fv_to_init(q, a, mask));
 	if (a->qp_state == IBV_QPS_RTR && from == IBV_QPS_INIT && (mask & ~(IBV_QP_AV | IBV_QP_PKEY_INDEX)) == DCI_RTR)
-		return (dc_path(q, a, (mask & IBV_QP_AV) != 0));
+		return (fv_to_path(q, a, mask));
 	if (a->qp_state == IBV_QPS_RTS && from == IBV_QPS_RTR && (mask & ~IBV_QP_MIN_RNR_TIMER) == DCI_RTS)
-		return (dci_rts(q, a));
+		return (fv_to_rts(q, a));
 	return (EINVAL);
 }
 
@@ -211,9 +165,9 @@ dct_change(struct fv_qp *q, const struct ibv_qp_attr *a, int mask)
 	enum ibv_qp_state from = q->attr.qp_state;
 	int e = EINVAL;
 
-	if (a->qp_state == IBV_QPS_INIT && from == IBV_QPS_RESET && mask == DCT_INIT && (e = dc_port(q, a)) == 0)
-		q->attr.qp_access_flags = a->qp_access_flags;
-	else if (a->qp_state == IBV_QPS_RTR && from == IBV_QPS_INIT && mask == DCT_RTR && (e = dc_path(q, a, 1)) == 0) {
+	if (a->qp_state == IBV_QPS_INIT && from == IBV_QPS_RESET && mask == DCT_INIT)
+		return (fv_to_init(q, a, mask));
+	if (a->qp_state == IBV_QPS_RTR && from == IBV_QPS_INIT && mask == DCT_RTR && (e = fv_to_path(q, a, mask)) == 0) {
 		q->attr.min_rnr_timer = a->min_rnr_timer;
 		q->qp.qp_num = fv_new_number();
 	}

@@ -113,6 +113,7 @@ void *		fv_calloc(size_t n, size_t bytes);
 /* Begin of a verb that can fail: takes the lock. An errno value if it is to fail. End with fv_leave(). */
 int		fv_enter(enum fv_verb verb, const struct fv_dev *d);
 void		fv_leave(void);
+void *		fv_refuse(int e);	/* the same, of one that fails: NULL and errno */
 struct fv_dev *	fv_dev_of(struct ibv_context *c);
 struct fv_ctx *	fv_ctx_of(struct ibv_context *c);
 void		fv_push_event(struct fv_dev *d, enum ibv_event_type type, unsigned port, struct ibv_qp *qp);
@@ -134,6 +135,11 @@ struct fv_qp *	fv_qp_new(struct ibv_pd *pd, enum fv_kind kind, const struct ibv_
 uint32_t	fv_new_number(void);
 int		fv_has_gid(const struct fv_dev *d, const union ibv_gid *g);
 int		fv_has_path(const struct fv_dev *d, const struct ibv_ah_attr *a);	/* it may send with this: a GID and a port of its own */
+const struct fv_dev *fv_gid_owner(const union ibv_gid *g);	/* who answers for it now; NULL: nobody */
+/* What a change of state brings, where queue pairs of all kinds have the same: 0 or an errno value. */
+int		fv_to_init(struct fv_qp *q, const struct ibv_qp_attr *a, int mask);
+int		fv_to_path(struct fv_qp *q, const struct ibv_qp_attr *a, int mask);	/* RTR: path MTU, and the address if it has one */
+int		fv_to_rts(struct fv_qp *q, const struct ibv_qp_attr *a);
 /* Into the queue: 0 or an errno value. dc: its address, for an initiator. */
 int		fv_take(struct fv_qp *q, const struct ibv_send_wr *w, const struct mkv_verbs_dc_wr *dc);
 void		fv_posted(struct fv_qp *q);	/* what follows a call that posts */

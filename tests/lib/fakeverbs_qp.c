@@ -427,14 +427,6 @@ fv_refuse_wr(unsigned n)
 
 /* ---- the table's members ---- */
 
-static void *
-qp_refuse(int e)
-{
-	fv_leave();
-	errno = e;
-	return (NULL);
-}
-
 uint32_t
 fv_new_number(void)
 {
@@ -475,7 +467,7 @@ fv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *a)
 	    a->cap.max_send_sge > 4 || a->cap.max_inline_data > d->conf.max_inline || a->send_cq == NULL || a->recv_cq == NULL))
 		e = EINVAL;
 	if (e != 0)
-		return (qp_refuse(e));
+		return (fv_refuse(e));
 	q = fv_qp_new(pd, FV_RC, a);
 	q->qp.qp_num = fv_new_number();
 	fv_leave();
@@ -520,29 +512,33 @@ fv_has_path(const struct fv_dev *d, const struct ibv_ah_attr *a)
 	return (0);
 }
 
-static int
-qp_to_rtr(struct fv_qp *q, const struct ibv_qp_attr *a)
+int
+fv_to_init(struct fv_qp *q, const struct ibv_qp_attr *a, int mask)
 {
-	const struct fv_dev *d = fv_dev_of(q->qp.context);
-
-	if (!fv_has_path(d, &a->ah_attr) || a->path_mtu > d->conf.port[q->attr.port_num - 1].active_mtu || a->path_mtu < IBV_MTU_256 ||
-	    a->rq_psn > 0xffffff || a->dest_qp_num > 0xffffff || a->max_dest_rd_atomic > d->conf.attr.max_qp_rd_atom)
+	if (a->port_num < 1 || a->port_num > fv_dev_of(q->qp.context)->conf.attr.phys_port_cnt)
 		return (EINVAL);
-	for (unsigned i = 0; i < fv.n; i++)
-		if (fv_has_gid(&fv.dev[i], &a->ah_attr.grh.dgid)) {
-			q->attr.ah_attr = a->ah_attr;
-			q->attr.path_mtu = a->path_mtu;
-			q->attr.dest_qp_num = a->dest_qp_num;
-			q->attr.rq_psn = a->rq_psn;
-			q->attr.max_dest_rd_atomic = a->max_dest_rd_atomic;
-			q->attr.min_rnr_timer = a->min_rnr_timer;
-			return (0);
-		}
-	return (ENETUNREACH);
+	q->attr.port_num = a->port_num;
+	if ((mask & IBV_QP_ACCESS_FLAGS) != 0)
+		q->attr.qp_access_flags = a->qp_access_flags;
+	return (0);
 }
 
-static int
-qp_to_rts(struct fv_qp *q, const struct ibv_qp_attr *a)
+int
+fv_to_path(struct fv_qp *q, const struct ibv_qp_attr *a, int mask)
+{
+	const struct fv_dev *d = fv_dev_of(q->qp.context);
+	int has_av = (mask & IBV_QP_AV) != 0;
+
+	if (a->path_mtu < IBV_MTU_256 || a->path_mtu > d->conf.port[q->attr.port_num - 1].active_mtu || (has_av && !fv_has_path(d, &a->ah_attr)))
+		return (EINVAL);
+	q->attr.path_mtu = a->path_mtu;
+	if (has_av)
+		q->attr.ah_attr = a->ah_attr;
+	return (0);
+}
+
+int
+fv_to_rts(struct fv_qp *q, const struct ibv_qp_attr *a)
 {
 	if (a->retry_cnt > 6 || a->rnr_retry > 6 || a->timeout == 0)
 		FV_DIE("retry_cnt %u, rnr_retry %u, timeout %u: a lost peer would never be noticed", a->retry_cnt, a->rnr_retry, a->timeout);
@@ -553,6 +549,21 @@ qp_to_rts(struct fv_qp *q, const struct ibv_qp_attr *a)
 	q->attr.timeout = a->timeout;
 	q->attr.retry_cnt = a->retry_cnt;
 	q->attr.rnr_retry = a->rnr_retry;
+	return (0);
+}
+
+static int
+qp_to_rtr(struct fv_qp *q, const struct ibv_qp_attr *a)
+{
+	if (a->rq_psn > 0xffffff || a->dest_qp_num > 0xffffff || a->max_dest_rd_atomic > fv_dev_of(q->qp.context)->conf.attr.max_qp_rd_atom ||
+	    fv_to_path(q, a, MASK_RTR) != 0)
+		return (EINVAL);
+	if (fv_gid_owner(&a->ah_attr.grh.dgid) == NULL)
+		return (ENETUNREACH);
+	q->attr.dest_qp_num = a->dest_qp_num;
+	q->attr.rq_psn = a->rq_psn;
+	q->attr.max_dest_rd_atomic = a->max_dest_rd_atomic;
+	q->attr.min_rnr_timer = a->min_rnr_timer;
 	return (0);
 }
 
@@ -570,16 +581,12 @@ qp_change(struct fv_qp *q, const struct ibv_qp_attr *a, int mask)
 	}
 	if (q->kind == FV_DCI)
 		return (fv_dc_change(q, a, mask));
-	if (a->qp_state == IBV_QPS_INIT && from == IBV_QPS_RESET && mask == MASK_INIT && a->port_num >= 1 &&
-	    a->port_num <= fv_dev_of(q->qp.context)->conf.attr.phys_port_cnt) {
-		q->attr.port_num = a->port_num;
-		q->attr.qp_access_flags = a->qp_access_flags;
-		e = 0;
-	} else if (a->qp_state == IBV_QPS_RTR && from == IBV_QPS_INIT && mask == MASK_RTR) {
+	if (a->qp_state == IBV_QPS_INIT && from == IBV_QPS_RESET && mask == MASK_INIT)
+		e = fv_to_init(q, a, mask);
+	else if (a->qp_state == IBV_QPS_RTR && from == IBV_QPS_INIT && mask == MASK_RTR)
 		e = qp_to_rtr(q, a);
-	} else if (a->qp_state == IBV_QPS_RTS && from == IBV_QPS_RTR && mask == MASK_RTS) {
-		e = qp_to_rts(q, a);
-	}
+	else if (a->qp_state == IBV_QPS_RTS && from == IBV_QPS_RTR && mask == MASK_RTS)
+		e = fv_to_rts(q, a);
 	if (e == 0)
 		q->attr.qp_state = a->qp_state;
 	return (e);

@@ -10,92 +10,30 @@
 #include "common/base/assert.h"
 #include "common/rdma/dev_priv.h"
 #include "tests/lib/death.h"
-#include "tests/lib/rnd.h"
-#include "tests/unit/rdma_up.h"
+#include "tests/unit/rdma_break_up.h"
 
-/* One that goes wrong between ten that would not: what came before it may be reported either way, but in order; what comes behind is closed. */
 static void
-breaks_at(struct up *a, struct up *b, void (*wrong)(struct up *a, struct up *b), const char *word)
+breaks(struct up *a, struct up *b, const struct mistake *m)
 {
-	unsigned before = fv_count().doorbells;
-
-	for (unsigned i = 0; i < 5; i++)
-		up_write(a, b, i * 64, 64, i == 2 ? MKV_RDMA_SIGNAL : 0);
-	wrong(a, b);
-	for (unsigned i = 0; i < 5; i++)
-		up_write(a, b, i * 64, 64, 0);
-	up_turn(a, b);
-	up_rest(a);
-	assert_int_equal(fv_count().doorbells, before + 1);
-	assert_int_equal(a->brokens, 1);
-	assert_int_equal(a->good, 3);
-	assert_int_equal(a->closed, 8);
-	if (strstr(a->why, word) == NULL)
-		fail_msg("'%s' lacks '%s'", a->why, word);
+	up_pair(a, b);
+	make_mistake(a, b, m);
 	assert_false(mkv_rdma_qp_ready(a->qp));
-	assert_int_equal(fv_qp_state(mkv_rdma_qp_number(a->qp)), IBV_QPS_ERR);
 	up_end(a, b);
-}
-
-static void
-wrong_rkey(struct up *a, struct up *b)
-{
-	b->rkey ^= 0x5500;
-	up_write(a, b, 0, 64, 0);
-	b->rkey ^= 0x5500;
-}
-
-static void
-past_the_end(struct up *a, struct up *b)
-{
-	mkv_rdma_qp_write(a->qp, a->area, a->lkey, (uintptr_t)b->area + UP_AREA - 32, b->rkey, 64, 0, (void *)(uintptr_t)a->next_cookie++);
-}
-
-static void
-before_the_begin(struct up *a, struct up *b)
-{
-	mkv_rdma_qp_read(a->qp, a->area, a->lkey, (uintptr_t)b->area - 1, b->rkey, 64, 0, (void *)(uintptr_t)a->next_cookie++);
-}
-
-static void
-wrong_lkey(struct up *a, struct up *b)
-{
-	a->lkey ^= 0x5500;
-	up_write(a, b, 0, 64, 0);
-	a->lkey ^= 0x5500;
-}
-
-static void
-too_long_a_message(struct up *a, struct up *b)
-{
-	char text[UP_LONGEST] = "";
-
-	(void)b;
-	up_say(a, text, sizeof(text), 0);
 }
 
 static void
 every_mistake_has_its_words(void **state)
 {
-	struct up a, b, small;
-	struct mkv_rdma_hub_conf hc = { .recvs = UP_RECVS, .recv_bytes = 64, .sends_max = UP_SENDS };
-	char why[512];
+	struct mkv_rdma_hub *was;
+	struct up a, b;
 
 	(void)state;
 	up_both(&a, &b);
-	up_pair(&a, &b);
-	breaks_at(&a, &b, wrong_rkey, "does not let us at that memory");
-	up_pair(&a, &b);
-	breaks_at(&a, &b, past_the_end, "does not let us at that memory");
-	up_pair(&a, &b);
-	breaks_at(&a, &b, before_the_begin, "does not let us at that memory");
-	up_pair(&a, &b);
-	breaks_at(&a, &b, wrong_lkey, "memory of ours is not registered");
-	/* A device that flushes at once leaves nothing better to say. */
+	for (unsigned i = 0; i < MKV_ARRAY_LEN(mistakes); i++)
+		breaks(&a, &b, &mistakes[i]);
 	fv_quirks(FV_FLUSH_FIRST);
-	up_pair(&a, &b);
-	breaks_at(&a, &b, wrong_lkey, "had already broken");
-	/* But it waits for it. */
+	breaks(&a, &b, &flushed_mistake);
+	/* But it waits for something better to say. */
 	up_pair(&a, &b);
 	for (unsigned i = 0; i < 5; i++)
 		wrong_lkey(&a, &b);
@@ -108,14 +46,9 @@ every_mistake_has_its_words(void **state)
 	up_rest(&a);
 	up_end(&a, &b);
 	fv_quirks(0);
-	memset(&small, 0, sizeof(small));
-	small.dev = b.dev;
-	small.area = b.area;
-	small.rkey = b.rkey;
-	assert_int_equal(mkv_rdma_hub_open(&small.hub, b.dev, &hc, why, sizeof(why)), 0);
-	up_pair(&a, &small);
-	breaks_at(&a, &small, too_long_a_message, "longer than its receive");
-	mkv_rdma_hub_close(&small.hub);
+	was = short_receives(&b, UP_RECVS);
+	breaks(&a, &b, &long_mistake);
+	short_receives_end(&b, was);
 	up_none(&a, &b);
 }
 
@@ -123,27 +56,22 @@ every_mistake_has_its_words(void **state)
 static void
 the_far_end_breaks_too(void **state)
 {
-	char text[UP_LONGEST] = "";
-	struct mkv_rdma_hub_conf hc = { .recvs = 2, .recv_bytes = 64, .sends_max = UP_SENDS };
 	struct mkv_rdma_hub *was;
 	struct up a, b;
-	char why[512];
 
 	(void)state;
 	up_both(&a, &b);
-	was = b.hub;
-	assert_int_equal(mkv_rdma_hub_open(&b.hub, b.dev, &hc, why, sizeof(why)), 0);
+	was = short_receives(&b, 2);
 	for (unsigned i = 0; i < 6; i++) {		/* more often than it has receives: none is lost */
 		up_pair(&a, &b);
-		up_say(&a, text, sizeof(text), 0);
+		too_long_a_message(&a, &b);
 		up_turn(&a, &b);
 		up_rest(&b);
 		assert_int_equal(b.brokens, 1);
 		assert_non_null(strstr(b.why, "receive"));
 		up_end(&a, &b);
 	}
-	mkv_rdma_hub_close(&b.hub);
-	b.hub = was;
+	short_receives_end(&b, was);
 	up_none(&a, &b);
 }
 
@@ -209,7 +137,6 @@ no_receives_are_left(void **state)
 	up_none(&a, &b);
 }
 
-/* The owner of the memory shuts his end in the middle of a WRITE: the rest does not arrive. */
 static void
 the_fence_holds(void **state)
 {
@@ -218,31 +145,11 @@ the_fence_holds(void **state)
 	(void)state;
 	up_both(&a, &b);
 	up_pair(&a, &b);
-	fv_hold(1);
-	memset(a.area, 0x77, UP_AREA);
-	for (unsigned i = 0; i < 8; i++)
-		up_write(&a, &b, i * 4096, 4096, 0);
-	mkv_rdma_hub_flush(a.hub);
-	assert_int_equal(fv_step(2), 2);
-	assert_int_equal(fv_part(1000), 1);
-	assert_int_equal(b.area[8191], 0x77);
-	assert_int_equal(b.area[8192 + 999], 0x77);
-	mkv_rdma_qp_fail(b.qp);
-	assert_int_equal(fv_qp_state(mkv_rdma_qp_number(b.qp)), IBV_QPS_ERR);
-	assert_true(mkv_rdma_qp_idle(b.qp));		/* nothing of its own was out */
-	assert_int_equal(fv_part(2000), 0);
-	fv_hold(0);
-	for (unsigned i = 8192 + 1000; i < UP_AREA; i++)
-		assert_int_equal(b.area[i], 0);
-	up_turn(&a, &b);
-	up_rest(&a);
-	assert_int_equal(a.closed, 8);		/* the first two had no completion of their own: nobody knows */
-	assert_int_equal(b.brokens, 0);
+	fence_in_the_middle(&a, &b, NULL, IBV_QPS_ERR);
 	up_end(&a, &b);
 	up_none(&a, &b);
 }
 
-/* fail() with requests out: they come back closed, without broken(); what was only queued as well. */
 static void
 what_is_out_comes_back(void **state)
 {
@@ -250,27 +157,9 @@ what_is_out_comes_back(void **state)
 
 	(void)state;
 	up_both(&a, &b);
-	for (unsigned round = 0; round < 4; round++) {
+	for (unsigned how = 0; how < 4; how++) {
 		up_pair(&a, &b);
-		fv_hold(1);
-		for (unsigned i = 0; i < 20; i++)
-			up_write(&a, &b, i * 64, 64, 0);
-		if (round > 0)
-			mkv_rdma_hub_flush(a.hub);
-		if (round > 1)
-			fv_step(17);
-		if (round > 2)
-			for (unsigned i = 0; i < 7; i++)
-				up_write(&a, &b, i * 64, 64, 0);
-		mkv_rdma_qp_fail(a.qp);
-		assert_false(mkv_rdma_qp_idle(a.qp));
-		assert_int_equal(a.dones, 0);			/* never from inside of another call */
-		mkv_rdma_qp_fail(a.qp);
-		up_rest(&a);
-		assert_int_equal(a.good, round > 1 ? 16 : 0);
-		assert_int_equal(a.closed, a.next_cookie - a.good);
-		assert_int_equal(a.brokens, 0);
-		fv_hold(0);
+		fail_with_requests_out(&a, &b, how);
 		up_end(&a, &b);
 	}
 	up_none(&a, &b);
@@ -662,28 +551,7 @@ whatever_happens(void **state)
 		for (unsigned i = 0; i < 60; i++) {
 			struct up *u = rnd_below(&r, 2) ? &a : &b;
 
-			switch (rnd_below(&r, 9)) {
-			case 0: case 1: case 2:
-				if (mkv_rdma_qp_room(u->qp) > 0)
-					up_write(u, u->far, rnd_below(&r, 100) * 64, 64, rnd_below(&r, 4) == 0);
-				break;
-			case 3:
-				if (mkv_rdma_qp_room(u->qp) > 0)
-					up_read(u, u->far, 8192 + rnd_below(&r, 100) * 64, 64, 0);
-				break;
-			case 4:
-				if (mkv_rdma_qp_send_room(u->qp) > 0)
-					up_say(u, (char *)u->area, 1 + rnd_below(&r, UP_LONGEST - 1), 0);
-				break;
-			case 5: fv_step(rnd_below(&r, 10)); break;
-			case 6: mkv_rdma_hub_flush(u->hub); break;
-			case 7: mkv_rdma_hub_poll(u->hub, rnd_below(&r, 20)); break;
-			default:
-				if (rnd_below(&r, 20) == 0)
-					fv_qp_break(mkv_rdma_qp_number(u->qp));
-				else if (rnd_below(&r, 20) == 0)
-					mkv_rdma_qp_fail(u->qp);
-			}
+			something_happens(&r, u, u->far, 64);
 		}
 		fv_hold(0);
 		up_end(&a, &b);

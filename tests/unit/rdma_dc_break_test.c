@@ -8,7 +8,7 @@
 #include <errno.h>
 
 #include "common/base/assert.h"
-#include "tests/lib/rnd.h"
+#include "tests/unit/rdma_break_up.h"
 #include "tests/unit/rdma_dc_up.h"
 
 /* Another initiator of a's device, aimed at the same target: it goes on whatever the first one does. */
@@ -44,20 +44,14 @@ other_close(struct up *o)
 	mkv_rdma_qp_destroy(&o->qp);
 }
 
-/* a's initiator broke for this reason; made anew it carries a full ring, with the number it had. */
+/* a's initiator is made anew, with the number that it had, and carries a full ring. */
 static void
-broke_and_is_mended(struct up *a, struct up *b, const char *word, enum mkv_rdma_fault fault)
+mend(struct up *a, struct up *b)
 {
 	uint32_t number = mkv_rdma_qp_number(a->qp);
 	struct mkv_rdma_dct to = dc_target(b);
 
 	up_rest(a);
-	assert_int_equal(a->brokens, 1);
-	if (strstr(a->why, word) == NULL)
-		fail_msg("'%s' lacks '%s'", a->why, word);
-	assert_int_equal(mkv_rdma_qp_fault(a->qp), fault);
-	assert_int_equal(fv_qp_state(number), IBV_QPS_ERR);
-	assert_int_equal(mkv_rdma_qp_room(a->qp), 0);
 	assert_int_equal(mkv_rdma_initiator_reset(a->qp), 0);
 	assert_false(mkv_rdma_qp_ready(a->qp) || mkv_rdma_qp_idle(a->qp));
 	assert_int_equal(mkv_rdma_qp_fault(a->qp), MKV_RDMA_FAULT_NONE);
@@ -73,53 +67,22 @@ broke_and_is_mended(struct up *a, struct up *b, const char *word, enum mkv_rdma_
 	up_fresh(a);
 }
 
-/* One request that goes wrong between ten that would not: what comes behind it is closed. */
 static void
-breaks_at(struct up *a, struct up *b, struct up *o, void (*wrong)(struct up *a, struct up *b), const char *word, enum mkv_rdma_fault fault)
+broke_and_is_mended(struct up *a, struct up *b, const char *word, enum mkv_rdma_fault fault)
 {
-	for (unsigned i = 0; i < 5; i++)
-		up_write(a, b, i * 64, 64, i == 2 ? MKV_RDMA_SIGNAL : 0);
-	wrong(a, b);
-	for (unsigned i = 0; i < 5; i++)
-		up_write(a, b, i * 64, 64, 0);
-	up_turn(a, b);
 	up_rest(a);
-	assert_int_equal(a->good, 3);
-	assert_int_equal(a->closed, 8);
+	assert_broke(a, word, fault);
+	mend(a, b);
+}
+
+/* a's initiator breaks; the target and the other one go on. */
+static void
+breaks(struct up *a, struct up *b, struct up *o, const struct mistake *m)
+{
+	make_mistake(a, b, m);
 	assert_true(mkv_rdma_qp_ready(b->qp));
 	other_works(o, b);
-	broke_and_is_mended(a, b, word, fault);
-}
-
-static void
-wrong_rkey(struct up *a, struct up *b)
-{
-	b->rkey ^= 0x5500;
-	up_write(a, b, 0, 64, 0);
-	b->rkey ^= 0x5500;
-}
-
-static void
-past_the_end(struct up *a, struct up *b)
-{
-	mkv_rdma_qp_read(a->qp, a->area, a->lkey, (uintptr_t)b->area + UP_AREA - 32, b->rkey, 64, 0, (void *)(uintptr_t)a->next_cookie++);
-}
-
-static void
-wrong_lkey(struct up *a, struct up *b)
-{
-	a->lkey ^= 0x5500;
-	up_write(a, b, 0, 64, 0);
-	a->lkey ^= 0x5500;
-}
-
-static void
-a_long_message(struct up *a, struct up *b)
-{
-	char text[UP_LONGEST] = "";
-
-	(void)b;
-	up_say(a, text, sizeof(text), 0);
+	mend(a, b);
 }
 
 static void
@@ -132,18 +95,17 @@ a_message(struct up *a, struct up *b)
 static void
 a_mistake_breaks_its_initiator_alone(void **state)
 {
+	static const struct mistake unheard = { a_message, "posts no receives", MKV_RDMA_FAULT_RNR };
 	struct up a, b, o;
 
 	(void)state;
 	dc_both(&a, &b);
 	dc_pair(&a, &b);
 	other_open(&o, &a, &b);
-	breaks_at(&a, &b, &o, wrong_rkey, "does not let us at that memory", MKV_RDMA_FAULT_ACCESS);
-	breaks_at(&a, &b, &o, past_the_end, "does not let us at that memory", MKV_RDMA_FAULT_ACCESS);
-	breaks_at(&a, &b, &o, wrong_lkey, "memory of ours is not registered", MKV_RDMA_FAULT_OTHER);
-	/* A device that flushes at once leaves nothing better to say. */
+	for (unsigned i = 0; i < MKV_ARRAY_LEN(mistakes); i++)
+		breaks(&a, &b, &o, &mistakes[i]);
 	fv_quirks(FV_FLUSH_FIRST);
-	breaks_at(&a, &b, &o, wrong_lkey, "had already broken", MKV_RDMA_FAULT_OTHER);
+	breaks(&a, &b, &o, &flushed_mistake);
 	/* No receives: a message finds that out, a WRITE needs none. */
 	fv_quirks(FV_RNR_AT_ONCE);
 	b.keep = UP_RECVS;
@@ -151,7 +113,7 @@ a_mistake_breaks_its_initiator_alone(void **state)
 		up_say(&o, "kept", 5, 0);
 	up_turn(&o, &b);
 	assert_int_equal(b.n_kept, UP_RECVS);
-	breaks_at(&a, &b, &o, a_message, "posts no receives", MKV_RDMA_FAULT_RNR);
+	breaks(&a, &b, &o, &unheard);
 	while (b.n_kept > 0)
 		mkv_rdma_rx_back(b.hub, b.kept[--b.n_kept]);
 	other_close(&o);
@@ -229,19 +191,16 @@ an_invalid_request_is_refused(void **state)
 static void
 a_long_message_harms_its_sender(void **state)
 {
-	struct mkv_rdma_hub_conf hc = { .recvs = 2, .recv_bytes = 64, .sends_max = UP_SENDS };
 	struct mkv_rdma_hub *was;
 	struct up a, b, o;
-	char why[512];
 
 	(void)state;
 	dc_both(&a, &b);
-	was = b.hub;
-	assert_int_equal(mkv_rdma_hub_open(&b.hub, b.dev, &hc, why, sizeof(why)), 0);
+	was = short_receives(&b, 2);
 	dc_pair(&a, &b);
 	other_open(&o, &a, &b);
 	for (unsigned i = 0; i < 6; i++) {
-		breaks_at(&a, &b, &o, a_long_message, "longer than its receive", MKV_RDMA_FAULT_OTHER);
+		breaks(&a, &b, &o, &long_mistake);
 		assert_int_equal(mkv_rdma_hub_count(b.hub)->bad_recvs, i + 1);
 		a_message(&o, &b);
 		up_turn(&o, &b);
@@ -250,8 +209,7 @@ a_long_message_harms_its_sender(void **state)
 	assert_int_equal(b.brokens, 0);
 	other_close(&o);
 	up_end(&a, &b);
-	mkv_rdma_hub_close(&b.hub);
-	b.hub = was;
+	short_receives_end(&b, was);
 	up_none(&a, &b);
 }
 
@@ -303,43 +261,18 @@ false_targets(void **state)
 	up_none(&a, &b);
 }
 
-/* The owner of the memory destroys his target in the middle of a WRITE: nothing arrives after the call returned, by no initiator. */
+/* By no initiator. */
 static void
 the_fence_holds(void **state)
 {
 	struct up a, b, o;
-	uint32_t number;
 
 	(void)state;
 	dc_both(&a, &b);
 	dc_pair(&a, &b);
 	other_open(&o, &a, &b);
-	number = mkv_rdma_qp_number(b.qp);
-	fv_hold(1);
-	memset(a.area, 0x77, UP_AREA);
-	for (unsigned i = 0; i < 8; i++)
-		up_write(&a, &b, i * 4096, 4096, 0);
-	up_say(&a, "late", 5, 0);
-	mkv_rdma_hub_flush(a.hub);
-	up_write(&o, &b, 32768, 4096, 0);
-	mkv_rdma_hub_flush(a.hub);
-	assert_int_equal(fv_step(2), 2);
-	assert_int_equal(fv_part(1000), 1);
-	assert_int_equal(b.area[8191], 0x77);
-	assert_int_equal(b.area[8192 + 999], 0x77);
-	mkv_rdma_qp_fail(b.qp);
-	assert_true(mkv_rdma_qp_idle(b.qp));
-	assert_int_equal(fv_qp_state(number), IBV_QPS_UNKNOWN);
-	assert_int_equal(fv_part(2000), 0);
-	fv_hold(0);
-	for (unsigned i = 8192 + 1000; i < UP_AREA; i++)
-		assert_int_equal(b.area[i], 0);
-	up_turn(&a, &b);
-	up_rest(&a);
-	up_rest(&o);
-	assert_int_equal(a.closed, 9);
+	fence_in_the_middle(&a, &b, &o, IBV_QPS_UNKNOWN);
 	assert_int_equal(o.closed, 1);
-	assert_int_equal(b.msgs + b.brokens, 0);
 	other_close(&o);
 	up_end(&a, &b);
 	up_none(&a, &b);
@@ -510,7 +443,7 @@ late_messages_meet_nobody(void **state)
 	up_none(&a, &b);
 }
 
-/* fail() with requests out: they come back closed, without broken(), and the initiator can be made anew. */
+/* And the initiator can be made anew. */
 static void
 what_is_out_comes_back(void **state)
 {
@@ -522,25 +455,7 @@ what_is_out_comes_back(void **state)
 	dc_pair(&a, &b);
 	to = dc_target(&b);
 	for (unsigned round = 0; round < 20; round++) {
-		fv_hold(1);
-		for (unsigned i = 0; i < 20; i++)
-			up_write(&a, &b, i * 64, 64, 0);
-		if (round % 4 > 0)
-			mkv_rdma_hub_flush(a.hub);
-		if (round % 4 > 1)
-			fv_step(17);
-		if (round % 4 > 2)
-			for (unsigned i = 0; i < 7; i++)
-				up_say(&a, (char *)a.area, 700, 0);
-		mkv_rdma_qp_fail(a.qp);
-		assert_false(mkv_rdma_qp_idle(a.qp));
-		assert_int_equal(a.dones, 0);
-		up_rest(&a);
-		assert_int_equal(a.good, round % 4 > 1 ? 16 : 0);
-		assert_int_equal(a.closed, a.next_cookie - a.good);
-		assert_int_equal(a.brokens, 0);
-		assert_int_equal(mkv_rdma_qp_fault(a.qp), MKV_RDMA_FAULT_NONE);
-		fv_hold(0);
+		fail_with_requests_out(&a, &b, round % 4);
 		assert_int_equal(mkv_rdma_initiator_reset(a.qp), 0);
 		assert_int_equal(mkv_rdma_initiator_aim(a.qp, &to), 0);
 		assert_int_equal(mkv_rdma_qp_send_room(a.qp), UP_SENDS);
@@ -672,23 +587,8 @@ whatever_happens(void **state)
 			struct mkv_rdma_dct to = dc_target(&b);
 
 			switch (rnd_below(&r, 12)) {
-			case 0: case 1: case 2:
-				if (mkv_rdma_qp_room(u->qp) > 0)
-					up_write(u, &b, rnd_below(&r, 100) * 64, 64, rnd_below(&r, 4) == 0);
-				break;
-			case 3:
-				if (mkv_rdma_qp_room(u->qp) > 0)
-					up_read(u, &b, 8192 + rnd_below(&r, 100) * 64, rnd_below(&r, 9) == 0 ? UP_AREA : 64, 0);
-				break;
-			case 4:
-				if (mkv_rdma_qp_send_room(u->qp) > 0)
-					up_say(u, (char *)u->area, 1 + rnd_below(&r, UP_LONGEST - 1), 0);
-				break;
-			case 5: fv_step(rnd_below(&r, 10)); break;
-			case 6: mkv_rdma_hub_flush(u->hub); break;
-			case 7: mkv_rdma_hub_poll(u->hub, rnd_below(&r, 20)); break;
-			case 8: mkv_rdma_hub_poll(b.hub, rnd_below(&r, 20)); break;
-			case 9:
+			case 0: mkv_rdma_hub_poll(b.hub, rnd_below(&r, 20)); break;
+			case 1:
 				if (mkv_rdma_qp_idle(u->qp) && mkv_rdma_initiator_reset(u->qp) == 0) {
 					up_fresh(u);
 					assert_int_equal(mkv_rdma_initiator_aim(u->qp, &to), 0);
@@ -697,7 +597,7 @@ whatever_happens(void **state)
 					assert_int_equal(mkv_rdma_initiator_aim(u->qp, &to), 0);
 				}
 				break;
-			case 10:
+			case 2:
 				if (rnd_below(&r, 10) == 0) {
 					mkv_rdma_qp_fail(b.qp);
 					assert_true(mkv_rdma_qp_idle(b.qp));
@@ -705,11 +605,7 @@ whatever_happens(void **state)
 					dc_listen(&b);
 				}
 				break;
-			default:
-				if (rnd_below(&r, 10) == 0)
-					fv_qp_break(mkv_rdma_qp_number(u->qp));
-				else if (rnd_below(&r, 10) == 0)
-					mkv_rdma_qp_fail(u->qp);
+			default: something_happens(&r, u, &b, UP_AREA);
 			}
 		}
 		fv_hold(0);

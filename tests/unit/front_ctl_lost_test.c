@@ -6,8 +6,6 @@
 #include "tests/unit/front_ctl_up.h"
 #include "worker/front/rail_priv.h"
 
-#define PART	(1u << 20)		/* of a value, in the rig */
-
 static struct mkv_chan *
 t_chan(struct t *t)
 {
@@ -28,60 +26,31 @@ t_break(struct t *t)
 	assert_int_equal(ch->state, CHAN_NONE);
 }
 
-/* Part at `at` of value "long" of n bytes by its memory. */
-static void
-t_part(struct t *t, uint64_t id, uint32_t at, uint32_t n)
-{
-	const uint32_t step = MKV_MIN(PART, n - at);
-	const int more = at + step < n;
-	_Alignas(8) uint8_t body[4000];
-	size_t b = rig_put_body(body, "long", at == 0 ? 4 : 0, t->mem + at, step, at, more ? MKV_WIRE_SIZE_UNKNOWN : n, 0);
-
-	b = t_segs(t, body, b, at, step, 100000);
-	t_by_tether(t, MKV_WIRE_PUT, MKV_WIRE_F_REMOTE | (more ? MKV_WIRE_F_MORE : 0), id, body, b, step);
-}
-
-static int
-t_tether_answers(struct t *t)
-{
-	uint64_t id = rig_send(&t->c, MKV_WIRE_PING, 0, 0, NULL, 0, NULL, 0);
-	struct t_msg *m;
-
-	while ((m = t_next(t)) != NULL)
-		if (m->h.request_id == id)
-			return (m->h.status == 0);
-	return (0);
-}
-
 /* A put in parts ended with its channel, and a drive is at work with it still: its client had the next part on its way, and keeps its tether. */
 static void
 a_part_comes_late(void **state)
 {
-	const uint32_t n = 2 * PART + 1000;
-	struct t *t = calloc(1, sizeof(*t));
+	const uint32_t n = 2 * T_PART + 1000;
+	struct t *t = ctl_opened(&t_tether);
 	struct t_msg *m;
 
 	(void)state;
-	t_open(t, MKV_WIRE_CONTROL_TCP);
 	rig_fill(t->mem, n, 5);
 	t_drives(t, 1);
-	t_part(t, 900, 0, n);
-	assert_non_null(m = t_next(t));
-	assert_true(m->h.request_id == 900 && m->h.status == 0 && (m->h.flags & MKV_WIRE_F_MORE) != 0);
+	t_part(t, 900, 0, 0, n);
+	m = t_answer(t, 900);
+	assert_true(m->h.status == 0 && (m->h.flags & MKV_WIRE_F_MORE) != 0);
 	t_break(t);
-	assert_non_null(m = t_next(t));
-	assert_int_equal(m->h.request_id, 900);
-	assert_int_equal(-(int)m->h.status, MKV_E_CLOSED);
+	assert_int_equal(-(int)t_answer(t, 900)->h.status, MKV_E_CLOSED);
 	assert_int_equal(t->r.f->n_reqs, 1);
-	t_part(t, 900, PART, n);
+	t_part(t, 900, 0, T_PART, n);
 	assert_true(t_tether_answers(t));
 	t_drives(t, 0);
 	assert_true(t_tether_answers(t));
 	assert_int_equal(t->r.f->n_reqs, 0);
-	t_part(t, 900, 2 * PART, n);
+	t_part(t, 900, 0, 2 * T_PART, n);
 	assert_true(t_tether_answers(t));
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* A put by the stream, and a part of it that says where its bytes lie: they never come, and what lies in the server's buffers is not the client's. */
@@ -89,39 +58,36 @@ static void
 a_put_of_the_stream_has_no_memory(void **state)
 {
 	static struct rig_client d;
-	const uint32_t n = PART + 1000;
+	const uint32_t n = T_PART + 1000;
 	_Alignas(8) uint8_t body[4000];
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = ctl_opened(&t_tether);
 	uint8_t *got = malloc(n);
 	size_t have;
 
 	(void)state;
-	t_open(t, MKV_WIRE_CONTROL_TCP);
 	rig_fill(t->mem, n, 5);
 	t_break(t);
-	rig_send(&t->c, MKV_WIRE_PUT, MKV_WIRE_F_MORE, 900, body, rig_put_body(body, "long", 4, t->mem, PART, 0, MKV_WIRE_SIZE_UNKNOWN, 0), t->mem, PART);
-	t_part(t, 900, PART, n);
+	rig_send(&t->c, MKV_WIRE_PUT, MKV_WIRE_F_MORE, 900, body, rig_put_body(body, "long", 4, t->mem, T_PART, 0, MKV_WIRE_SIZE_UNKNOWN, 0), t->mem, T_PART);
+	t_part(t, 900, 0, T_PART, n);
 	assert_int_equal(rig_recv(&t->c, RIG_PATIENCE_MS), -1);
 	rig_client_open(&t->r, &d);
 	d.rail = 1;
 	rig_client_handshake(&d);
 	assert_int_equal(rig_get(&d, "long", 0, n, got, &have), MKV_E_MISS);
 	rig_client_close(&d);
-	t_close(t);
+	closed(t);
 	free(got);
-	free(t);
 }
 
 /* One session asks by the tether for what it has heard, again and again, and reads nothing: its answers are bounded, and there when it reads. */
 static void
 who_asks_again_and_does_not_read(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = ctl_opened(&t_datagrams);
 	const int little = 1;
 	struct t_ask get;
 
 	(void)state;
-	t_open(t, MKV_WIRE_CONTROL_UDP);
 	t_store(t, "k", 5000);
 	t_make_get(t, &get, "k", 0, 1 << 20, 5000);
 	assert_int_equal(t_call(t, &get)->h.status, 0);
@@ -136,8 +102,7 @@ who_asks_again_and_does_not_read(void **state)
 	t->c.deaf = 0;
 	assert_true(t_tether_answers(t));
 	assert_int_equal(t_chan(t)->n_notes, 0);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 static struct ctl_msg *others[CTL_MSGS];
@@ -165,16 +130,15 @@ give_back(struct t *t, unsigned n)
 static void
 a_part_is_here_without_memory(void **state)
 {
-	const uint32_t n = PART + 1000;
-	struct t *t = calloc(1, sizeof(*t));
+	const uint32_t n = T_PART + 1000;
+	struct t *t = ctl_opened(&t_tether);
 	struct t_msg *m;
 	unsigned taken;
 
 	(void)state;
-	t_open(t, MKV_WIRE_CONTROL_TCP);
 	rig_fill(t->mem, n, 5);
 	fv_hold(1);
-	t_part(t, 900, 0, n);
+	t_part(t, 900, 0, 0, n);
 	t_silence(t);
 	assert_true(fv_held() > 0);
 	taken = take_all(t);
@@ -182,24 +146,22 @@ a_part_is_here_without_memory(void **state)
 	assert_non_null(m = t_next(t));
 	assert_true(m->h.request_id == 900 && m->h.status == 0 && (m->h.flags & MKV_WIRE_F_MORE) != 0);
 	give_back(t, taken);
-	t_part(t, 900, PART, n);
+	t_part(t, 900, 0, T_PART, n);
 	assert_non_null(m = t_next(t));
 	assert_true(m->h.request_id == 900 && m->h.status == 0 && (m->h.flags & MKV_WIRE_F_MORE) == 0);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* What is asked for once more by the tether, which is done once, waits for memory as a new request does. */
 static void
 asked_again_without_memory(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = ctl_opened(&t_datagrams);
 	struct t_ask get;
 	struct t_msg *m;
 	unsigned taken;
 
 	(void)state;
-	t_open(t, MKV_WIRE_CONTROL_UDP);
 	t_store(t, "k", 5000);
 	t_make_get(t, &get, "k", 0, 1 << 20, 5000);
 	assert_int_equal(t_call(t, &get)->h.status, 0);
@@ -209,8 +171,7 @@ asked_again_without_memory(void **state)
 	give_back(t, taken);
 	assert_non_null(m = t_next(t));
 	assert_true(m->h.request_id == get.id && m->h.status == 0 && m->by_tether);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* The first byte of all memory, which nobody has: its client loses the channel. */
@@ -218,23 +179,18 @@ static void
 a_byte_at_nothing(void **state)
 {
 	const struct mkv_wire_seg nothing = { .addr = 0, .bytes = 1, .rkey = 0xdeadbeef };
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = ctl_opened(&t_tether);
 	struct t_ask get = { .op = MKV_WIRE_GET, .flags = MKV_WIRE_F_REMOTE, .id = 900 };
-	struct t_msg *m;
 
 	(void)state;
-	t_open(t, MKV_WIRE_CONTROL_TCP);
 	t_store(t, "k", 5000);
 	get.bytes = rig_get_body(get.body, "k", 1, 0, 1);
 	memcpy(get.body + get.bytes, &nothing, sizeof(nothing));
 	get.bytes += sizeof(nothing);
 	t_say(t, &get, 0);
-	assert_non_null(m = t_next(t));
-	assert_int_equal(m->h.request_id, get.id);
-	assert_int_equal(-(int)m->h.status, MKV_E_CLOSED);
+	assert_int_equal(-(int)t_answer(t, get.id)->h.status, MKV_E_CLOSED);
 	assert_true(t_tether_answers(t));
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 int

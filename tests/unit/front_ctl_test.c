@@ -5,8 +5,6 @@
 
 #include "tests/unit/front_ctl_up.h"
 
-static const uint16_t both[] = { MKV_WIRE_CONTROL_TCP, MKV_WIRE_CONTROL_UDP };
-
 /* ---- Tests ----------------------------------------------------------------------------------------------------------------- */
 
 static void
@@ -16,16 +14,14 @@ round_trips(void **state)
 
 	(void)state;
 	for (unsigned k = 0; k < 2; k++) {
-		struct t *t = calloc(1, sizeof(*t));
+		struct t *t = ctl_opened(t_both[k]);
 
-		t_open(t, both[k]);
 		for (unsigned i = 0; i < MKV_ARRAY_LEN(sizes); i++)
 			t_put_get(t, "key", sizes[i], i);
 		assert_int_equal(t_count(t, MKV_M_front_datagrams_received_total), k == 0 ? 0 : 2 * MKV_ARRAY_LEN(sizes));
 		assert_int_equal(t_count(t, MKV_M_front_datagrams_sent_total), k == 0 ? 0 : 2 * MKV_ARRAY_LEN(sizes));
 		assert_int_equal(t->u.brokens, 0);
-		t_close(t);
-		free(t);
+		closed(t);
 	}
 }
 
@@ -33,33 +29,19 @@ round_trips(void **state)
 static void
 values_in_parts(void **state)
 {
-	const uint32_t part = 1 << 20, n = 2 * part + 54321;
+	const uint32_t n = (2 << 20) + 54321;
 	uint8_t *want = malloc(n);
 	uint64_t got = 0;
 
 	(void)state;
 	rig_fill(want, n, 5);
 	for (unsigned k = 0; k < 2; k++) {
-		struct t *t = calloc(1, sizeof(*t));
+		struct t *t = ctl_opened(t_both[k]);
 		struct t_msg *m;
 		struct t_ask a;
 
-		t_open(t, both[k]);
 		memcpy(t->mem, want, n);
-		for (uint32_t at = 0; at < n; at += part) {
-			const uint32_t step = MKV_MIN(part, n - at);
-			const int more = at + step < n;
-			_Alignas(8) uint8_t body[4000];
-			size_t b = rig_put_body(body, "long", at == 0 ? 4 : 0, t->mem + at, step, at, more ? MKV_WIRE_SIZE_UNKNOWN : n, 0);
-
-			b = t_segs(t, body, b, at, step, 100000);
-			t_by_tether(t, MKV_WIRE_PUT, MKV_WIRE_F_REMOTE | (more ? MKV_WIRE_F_MORE : 0), 7000, body, b, step);
-			assert_non_null(m = t_next(t));
-			assert_int_equal(m->h.request_id, 7000);
-			assert_int_equal(m->h.status, 0);
-			assert_int_equal((m->h.flags & MKV_WIRE_F_MORE) != 0, more);
-			assert_true(m->by_tether);
-		}
+		t_put_parts(t, 7000, 0, n, NULL);
 		memset(t->mem, T_POISON, T_BYTES);
 		t_make_get(t, &a, "long", 0, 3, n);
 		t_by_tether(t, a.op, a.flags, a.id, a.body, a.bytes, 0);
@@ -70,8 +52,7 @@ values_in_parts(void **state)
 			assert_memory_equal(t->mem + 3 + got, want + got, m->h.payload_bytes);	/* it is there when its answer is */
 		}
 		assert_false(m->h.flags & MKV_WIRE_F_MORE);
-		t_close(t);
-		free(t);
+		closed(t);
 	}
 	free(want);
 }
@@ -82,28 +63,24 @@ an_answer_waits_for_its_data(void **state)
 {
 	(void)state;
 	for (unsigned k = 0; k < 2; k++) {
-		struct t *t = calloc(1, sizeof(*t));
+		struct t *t = ctl_opened(t_both[k]);
 		struct fv_wr w[FV_LOG];
-		struct t_msg *m;
 		struct t_ask a;
 		unsigned n;
 
-		t_open(t, both[k]);
 		t_store(t, "k", 300000);
 		fv_hold(1);
 		t_make_get(t, &a, "k", 0, 1 << 20, 300000);
 		t_say(t, &a, 0);
 		t_silence(t);
 		fv_hold(0);
-		assert_non_null(m = t_next(t));
-		assert_int_equal(m->h.request_id, a.id);
+		(void)t_answer(t, a.id);
 		assert_memory_equal(t->mem, t->mem + (1 << 20), 300000);
 		n = fv_log(w, FV_LOG);
 		assert_int_equal(w[n - 1].opcode, IBV_WR_RDMA_READ);
 		assert_int_equal(w[n - 1].bytes, 1);
 		assert_int_equal(w[n - 2].opcode, IBV_WR_RDMA_WRITE);
-		t_close(t);
-		free(t);
+		closed(t);
 	}
 }
 
@@ -113,11 +90,9 @@ cancelled_behind_its_data(void **state)
 {
 	(void)state;
 	for (unsigned k = 0; k < 2; k++) {
-		struct t *t = calloc(1, sizeof(*t));
+		struct t *t = ctl_opened(t_both[k]);
 		struct t_ask get, cancel;
-		struct t_msg *m;
 
-		t_open(t, both[k]);
 		t_store(t, "k", 1 << 20);
 		fv_hold(1);
 		t_make_get(t, &get, "k", 0, 2 << 20, 1 << 20);	/* four pieces of two segments are out, the window is full */
@@ -127,18 +102,13 @@ cancelled_behind_its_data(void **state)
 		t_say(t, &cancel, 0);
 		t_silence(t);
 		fv_hold(0);
-		assert_non_null(m = t_next(t));
-		assert_int_equal(m->h.request_id, get.id);
-		assert_int_equal(-(int)m->h.status, MKV_E_CANCELLED);
+		assert_int_equal(-(int)t_answer(t, get.id)->h.status, MKV_E_CANCELLED);
 		assert_memory_equal(t->mem, t->mem + (2 << 20), 200000);
 		assert_int_equal(t->mem[(2 << 20) + 200000], T_POISON);
-		assert_non_null(m = t_next(t));
-		assert_int_equal(m->h.request_id, cancel.id);
-		assert_int_equal(m->h.status, 0);
+		assert_int_equal(t_answer(t, cancel.id)->h.status, 0);
 		t_silence(t);
 		t_put_get(t, "k2", 1000, 9);
-		t_close(t);
-		free(t);
+		closed(t);
 	}
 }
 
@@ -148,11 +118,10 @@ a_broken_channel_is_told(void **state)
 {
 	(void)state;
 	for (unsigned k = 0; k < 2; k++) {
-		struct t *t = calloc(1, sizeof(*t));
+		struct t *t = ctl_opened(t_both[k]);
 		struct t_msg *m;
 		struct t_ask a;
 
-		t_open(t, both[k]);
 		t_store(t, "k", 100000);
 		fv_hold(1);
 		t_make_get(t, &a, "k", 0, 1 << 20, 100000);
@@ -160,16 +129,14 @@ a_broken_channel_is_told(void **state)
 		t_silence(t);
 		mkv_rdma_qp_fail(t->u.qp);
 		fv_hold(0);
-		assert_non_null(m = t_next(t));
-		assert_int_equal(m->h.request_id, a.id);
+		m = t_answer(t, a.id);
 		assert_int_equal(-(int)m->h.status, MKV_E_CLOSED);
 		assert_true(m->by_tether);
 		t_make_get(t, &a, "k", 0, 1 << 20, 100000);
 		t_by_tether(t, a.op, a.flags, a.id, a.body, a.bytes, 0);
 		assert_non_null(m = t_next(t));
 		assert_int_equal(-(int)m->h.status, MKV_E_CLOSED);
-		t_close(t);
-		free(t);
+		closed(t);
 	}
 }
 
@@ -177,13 +144,12 @@ a_broken_channel_is_told(void **state)
 static void
 a_network_that_loses(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = ctl_opened(&t_datagrams);
 	unsigned puts = 0;
 	char key[16];
 
 	(void)state;
-	t_open(t, MKV_WIRE_CONTROL_UDP);
-	t->lose = t->repeat = t->turn = 250;
+	t->net->lose = t->net->repeat = t->net->turn = 250;
 	for (unsigned i = 0; i < 60; i++) {
 		snprintf(key, sizeof(key), "k%u", i % 7);
 		t_put_get(t, key, 1 + i * 3000, i);
@@ -195,9 +161,8 @@ a_network_that_loses(void **state)
 	assert_true(t_count(t, MKV_M_front_datagrams_replayed_total) > 0);
 	assert_int_equal(mkv_metric_get(t->r.m, MKV_M_front_requests_total, MKV_WIRE_GET), 60);
 	assert_int_equal(mkv_metric_get(t->r.m, MKV_M_front_requests_total, MKV_WIRE_PUT), 60);
-	t->lose = t->repeat = t->turn = 0;
-	t_close(t);
-	free(t);
+	t->net->lose = t->net->repeat = t->net->turn = 0;
+	closed(t);
 }
 
 /* Who is not known gets no byte, and changes nothing. */
@@ -207,7 +172,7 @@ strangers_hear_nothing(void **state)
 	static const enum mkv_metric counts[] = { MKV_M_front_datagrams_malformed_total, MKV_M_front_datagrams_malformed_total,
 		MKV_M_front_datagrams_unknown_total, MKV_M_front_datagrams_unknown_total, MKV_M_front_datagrams_forged_total,
 		MKV_M_front_datagrams_forged_total, MKV_M_front_datagrams_foreign_total, MKV_M_front_datagrams_malformed_total };
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = ctl_opened(&t_datagrams);
 	_Alignas(8) uint8_t buf[4096];
 	struct mkv_hdr *h = (struct mkv_hdr *)(void *)buf;
 	struct mkv_addr own;
@@ -215,13 +180,12 @@ strangers_hear_nothing(void **state)
 	int other;
 
 	(void)state;
-	t_open(t, MKV_WIRE_CONTROL_UDP);
-	own = t->server;
+	own = t->net->server;
 	mkv_addr_set_port(&own, 0);
 	assert_true((other = mkv_udp_bind(&own)) >= 0);
 	for (unsigned i = 0; i < MKV_ARRAY_LEN(counts); i++) {
 		const uint64_t before = t_count(t, counts[i]);
-		int from = t->udp;
+		int from = t->net->udp;
 
 		bytes = t_datagram(t, buf, MKV_WIRE_PING, 0, 500 + i, NULL, 0, 0);
 		switch (i) {
@@ -234,53 +198,49 @@ strangers_hear_nothing(void **state)
 		case 6: from = other; break;
 		case 7: bytes = sizeof(buf); h->body_bytes = 8; break;
 		}
-		assert_int_equal(sendto(from, buf, bytes, 0, (struct sockaddr *)&t->server.ss, t->server.bytes), bytes);
+		assert_int_equal(sendto(from, buf, bytes, 0, (struct sockaddr *)&t->net->server.ss, t->net->server.bytes), bytes);
 		t_silence(t);
 		assert_int_equal(t_count(t, counts[i]), before + 1);
 	}
-	assert_int_equal(sendto(t->udp, buf, 0, 0, (struct sockaddr *)&t->server.ss, t->server.bytes), 0);
+	assert_int_equal(sendto(t->net->udp, buf, 0, 0, (struct sockaddr *)&t->net->server.ss, t->net->server.bytes), 0);
 	t_silence(t);
 	assert_int_equal(recv(other, buf, sizeof(buf), MSG_DONTWAIT), -1);
-	assert_int_equal(t->came, 0);
+	assert_int_equal(t->net->came, 0);
 	assert_int_equal(t_count(t, MKV_M_front_datagrams_sent_total), 0);
 	close(other);
 	t_put_get(t, "k", 1000, 1);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* The same bytes once more: not a second time, whatever they ask for. */
 static void
 a_replay_is_dropped(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = ctl_opened(&t_datagrams);
 	_Alignas(8) uint8_t buf[4096];
 	uint32_t bytes;
 
 	(void)state;
-	t_open(t, MKV_WIRE_CONTROL_UDP);
 	bytes = t_datagram(t, buf, MKV_WIRE_PING, 0, 500, NULL, 0, 0);
-	net_in(t, &t->there, buf, bytes);
+	net_in(t->net, &t->net->there, buf, bytes);
 	assert_non_null(t_next(t));
 	for (unsigned i = 0; i < 3; i++)
-		net_in(t, &t->there, buf, bytes);
+		net_in(t->net, &t->net->there, buf, bytes);
 	t_silence(t);
 	assert_int_equal(t_count(t, MKV_M_front_datagrams_replayed_total), 3);
 	assert_int_equal(mkv_metric_get(t->r.m, MKV_M_front_requests_total, MKV_WIRE_PING), 1);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* Again while it is at work: silence. Again when it is done: the same answer. Again when its client has that: silence. */
 static void
 a_request_comes_again(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = ctl_opened(&t_datagrams);
 	struct t_ask put, ping;
 	struct t_msg *m;
 
 	(void)state;
-	t_open(t, MKV_WIRE_CONTROL_UDP);
 	rig_fill(t->mem, 5000, 4);
 	t_drives(t, 1);
 	t_make_put(t, &put, "k", 0, 5000);
@@ -294,8 +254,7 @@ a_request_comes_again(void **state)
 	assert_int_equal(m->h.status, 0);
 	t_silence(t);
 	t_say(t, &put, MKV_WIRE_F_RESEND);
-	assert_non_null(m = t_next(t));
-	assert_int_equal(m->h.request_id, put.id);
+	m = t_answer(t, put.id);
 	assert_int_equal(m->h.status, 0);
 	assert_int_equal(m->h.body_bytes, sizeof(struct mkv_wire_object));
 	ping = (struct t_ask){ .op = MKV_WIRE_PING, .id = t->next_id++ };
@@ -306,20 +265,18 @@ a_request_comes_again(void **state)
 	t_silence(t);
 	assert_int_equal(t->r.drive[0].count[MKV_DRV_PUT] + t->r.drive[1].count[MKV_DRV_PUT], 1);
 	assert_int_equal(t_count(t, MKV_M_front_datagrams_repeated_total), 5);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* Again by the tether: it is the same request, and that is where its answer goes; one that is new begins there. */
 static void
 the_tether_takes_over(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = ctl_opened(&t_datagrams);
 	struct t_ask get;
 	struct t_msg *m;
 
 	(void)state;
-	t_open(t, MKV_WIRE_CONTROL_UDP);
 	t_store(t, "k", 5000);
 	t_drives(t, 1);
 	t_make_get(t, &get, "k", 0, 1 << 20, 5000);
@@ -347,24 +304,21 @@ the_tether_takes_over(void **state)
 	assert_true(m->by_tether && m->h.request_id == get.id && m->h.payload_bytes == 5000);
 	memset(t->mem + (3 << 20), T_POISON, 5000);
 	t_say(t, &get, 0);
-	assert_non_null(m = t_next(t));
-	assert_int_equal(m->h.request_id, get.id);
+	(void)t_answer(t, get.id);
 	assert_int_equal(t->mem[3 << 20], T_POISON);
 	assert_int_equal(mkv_metric_get(t->r.m, MKV_M_front_requests_total, MKV_WIRE_GET), 3);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* CANCEL overtakes what it cancels: that does not begin any more, and nothing is written. */
 static void
 cancel_comes_first(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = ctl_opened(&t_datagrams);
 	struct t_ask get, cancel;
 	struct t_msg *m;
 
 	(void)state;
-	t_open(t, MKV_WIRE_CONTROL_UDP);
 	t_store(t, "k", 5000);
 	t_make_get(t, &get, "k", 0, 1 << 20, 5000);
 	t_make_cancel(t, &cancel, get.id);
@@ -372,25 +326,21 @@ cancel_comes_first(void **state)
 	assert_non_null(m = t_next(t));
 	assert_int_equal(m->h.status, 0);
 	t_say(t, &get, 0);
-	assert_non_null(m = t_next(t));
-	assert_int_equal(m->h.request_id, get.id);
-	assert_int_equal(-(int)m->h.status, MKV_E_RETRY);
+	assert_int_equal(-(int)t_answer(t, get.id)->h.status, MKV_E_RETRY);
 	assert_int_equal(t->mem[1 << 20], T_POISON);
 	assert_int_equal(mkv_metric_get(t->r.m, MKV_M_front_requests_total, MKV_WIRE_GET), 0);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* A message waits for a request context when it is cancelled: it does not begin afterwards, on any carrier. */
 static void
 a_held_message_is_cancelled(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = ctl_opened(&t_datagrams);
 	struct t_ask one, get, cancel, again;
 	struct t_msg *m;
 
 	(void)state;
-	t_open(t, MKV_WIRE_CONTROL_UDP);
 	t->r.f->conf.inflight_max = 1;
 	rig_fill(t->mem, 5000, 4);
 	t_drives(t, 1);
@@ -412,15 +362,13 @@ a_held_message_is_cancelled(void **state)
 	}
 	assert_int_equal(m->h.request_id, cancel.id);
 	t_drives(t, 0);
-	assert_non_null(m = t_next(t));
-	assert_int_equal(m->h.request_id, one.id);
+	(void)t_answer(t, one.id);
 	t_silence(t);
 	assert_int_equal(t->mem[1 << 20], T_POISON);
 	again = get;
 	again.id = t->next_id++;
 	assert_int_equal(t_call(t, &again)->h.payload_bytes, 5000);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 int

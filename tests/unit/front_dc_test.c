@@ -8,8 +8,6 @@
 #include "tests/unit/front_rail_up.h"
 #include "worker/front/rail_priv.h"
 
-#define M(name)	mkv_metric_get(t->r.m, MKV_M_front_##name, 0)
-
 static uint32_t
 free_dcis(struct t *t)
 {
@@ -39,23 +37,6 @@ answer_to(struct t *t, uint64_t id)
 		continue;
 	assert_non_null(m);
 	return (m);
-}
-
-static struct t *
-opened(uint32_t num_dcis)
-{
-	struct t *t = calloc(1, sizeof(*t));
-
-	t_open_by(t, num_dcis);
-	rig_fill(t->mem, T_BYTES, 2);
-	return (t);
-}
-
-static void
-closed(struct t *t)
-{
-	t_close(t);
-	free(t);
 }
 
 /* ---- What is agreed on ----------------------------------------------------------------------------------------------------- */
@@ -246,7 +227,7 @@ requests_wait_for_an_initiator(void **state)
 			snprintf(key, sizeof(key), "k%u", i);
 			(void)t_put_part(t, key, 0, i * n, n, 0, n, 0, n);
 		}
-		t->r.drive[0].hold = t->r.drive[1].hold = 1;
+		t_drives(t, 1);
 		t_pump(t);
 		assert_int_equal(free_dcis(t), dcis - 1);
 		assert_true(M(dci_waits_total) > 0);
@@ -255,9 +236,7 @@ requests_wait_for_an_initiator(void **state)
 			assert_non_null(m = t_next(t));
 			assert_int_equal(m->h.request_id, ping);
 		}
-		t->r.drive[0].hold = t->r.drive[1].hold = 0;
-		rig_drive_answer_held(&t->r.drive[0]);
-		rig_drive_answer_held(&t->r.drive[1]);
+		t_drives(t, 0);
 		while (got < 10 + (dcis == 1)) {
 			assert_non_null(m = t_next(t));
 			assert_int_equal(m->h.status, 0);
@@ -359,7 +338,7 @@ sessions_take_turns(void **state)
 	assert_int_equal(t_put(t, "k", 0, 1000, 1000), 0);
 	guest_open(t, &g);
 	ch = &t->rail->chans[g.conn->idx];
-	t->r.drive[0].hold = t->r.drive[1].hold = 1;
+	t_drives(t, 1);
 	for (unsigned i = 0; i < 12; i++)
 		(void)t_ask_get(t, "k", 0, 0, 1000, 1000);
 	t_pump(t);
@@ -367,15 +346,13 @@ sessions_take_turns(void **state)
 	t_pump(t);
 	assert_int_equal(ch->n_held, 1);
 	for (; before < 12 && ch->n_held == 1; before++) {
-		rig_drive_answer_held(&t->r.drive[0]);
-		rig_drive_answer_held(&t->r.drive[1]);
-		t->r.drive[0].hold = t->r.drive[1].hold = 1;
+		t_drives(t, 0);
+		t_drives(t, 1);
 		for (unsigned i = 0; i < 4; i++)
 			rig_pump(&t->r);
 	}
 	assert_in_range(before, 1, 3);
-	rig_drive_answer_held(&t->r.drive[0]);
-	rig_drive_answer_held(&t->r.drive[1]);
+	t_drives(t, 0);
 	guest_close(&g);
 	closed(t);
 }

@@ -6,35 +6,6 @@
 #include "tests/unit/front_rail_up.h"
 #include "worker/front/rail_priv.h"
 
-#define M(name)	mkv_metric_get(t->r.m, MKV_M_front_##name, 0)
-
-static struct t *
-opened(uint32_t num_dcis)
-{
-	struct t *t = calloc(1, sizeof(*t));
-
-	t_open_by(t, num_dcis);
-	rig_fill(t->mem, T_BYTES, 2);
-	return (t);
-}
-
-static void
-closed(struct t *t)
-{
-	t_close(t);
-	free(t);
-}
-
-static void
-t_drives(struct t *t, int hold)
-{
-	for (unsigned i = 0; i < 2; i++) {
-		t->r.drive[i].hold = hold;
-		if (!hold)
-			rig_drive_answer_held(&t->r.drive[i]);
-	}
-}
-
 /* A put has the only initiator that requests may have. */
 static uint64_t
 t_busy(struct t *t)

@@ -43,21 +43,11 @@ later(struct t *t, unsigned seconds)
 	rig_pump_ms(&t->r, 5);
 }
 
-static struct t *
-loose_open(void)
-{
-	struct t *t = calloc(1, sizeof(*t));
-
-	t_open(t, MKV_WIRE_CONTROL_UDP);
-	return (t);
-}
-
 static void
 loose_close(struct t *t)
 {
 	later(t, LOOSE_S + 2);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* Values of every size go both ways with no connection, also where the network loses, repeats and turns around. */
@@ -65,17 +55,17 @@ static void
 it_goes_on(void **state)
 {
 	static const uint32_t sizes[] = { 1, 7, 4096, 65537, 200001, 1 << 20 };
-	struct t *t = loose_open();
+	struct t *t = ctl_opened(&t_datagrams);
 
 	(void)state;
 	t_put_get(t, "before", 5000, 1);
 	drop_tether(t);
 	for (unsigned i = 0; i < MKV_ARRAY_LEN(sizes); i++)
 		t_put_get(t, "key", sizes[i], i);
-	t->lose = t->repeat = t->turn = 250;
+	t->net->lose = t->net->repeat = t->net->turn = 250;
 	for (unsigned i = 0; i < 30; i++)
 		t_put_get(t, "rough", 1 + i * 3000, i);
-	t->lose = t->repeat = t->turn = 0;
+	t->net->lose = t->net->repeat = t->net->turn = 0;
 	assert_int_equal(t->r.f->n_sessions, 1);
 	assert_int_equal(t->r.f->n_conns, 1);			/* it counts among network.max_connections */
 	loose_close(t);
@@ -85,7 +75,7 @@ it_goes_on(void **state)
 static void
 requests_at_work_go_on(void **state)
 {
-	struct t *t = loose_open();
+	struct t *t = ctl_opened(&t_datagrams);
 	struct t_ask one, two;
 	unsigned seen = 0;
 	struct t_msg *m;
@@ -112,8 +102,7 @@ requests_at_work_go_on(void **state)
 	assert_memory_equal(t->mem, t->mem + (1 << 20), 5000);
 	assert_memory_equal(t->mem, t->mem + (2 << 20), 5000);
 	t_say(t, &two, MKV_WIRE_F_RESEND);			/* that answer was lost: the same once more */
-	assert_non_null(m = t_next(t));
-	assert_int_equal(m->h.request_id, two.id);
+	(void)t_answer(t, two.id);
 	assert_int_equal(mkv_metric_get(t->r.m, MKV_M_front_requests_total, MKV_WIRE_GET), 2);
 	loose_close(t);
 }
@@ -122,7 +111,7 @@ requests_at_work_go_on(void **state)
 static void
 the_stream_ends(void **state)
 {
-	struct t *t = loose_open();
+	struct t *t = ctl_opened(&t_datagrams);
 	uint8_t *value = calloc(1, 1 << 20);
 	_Alignas(8) uint8_t body[1024];
 	struct mkv_hdr h;
@@ -152,7 +141,7 @@ the_stream_ends(void **state)
 static void
 parts_end_with_the_stream(void **state)
 {
-	struct t *t = loose_open();
+	struct t *t = ctl_opened(&t_datagrams);
 	const uint32_t n = 1 << 20;
 	uint8_t *value = calloc(1, n);
 	_Alignas(8) uint8_t body[1024];
@@ -183,7 +172,7 @@ parts_end_with_the_stream(void **state)
 static void
 silence_ends_it(void **state)
 {
-	struct t *t = loose_open();
+	struct t *t = ctl_opened(&t_datagrams);
 	_Alignas(8) uint8_t buf[4096];
 	struct t_ask ping = { .op = MKV_WIRE_PING };
 	uint32_t bytes;
@@ -201,21 +190,20 @@ silence_ends_it(void **state)
 		rig_pump_ms(&t->r, 100);
 		bytes = t_datagram(t, buf, MKV_WIRE_PING, 0, 500, NULL, 0, 0);
 		buf[sizeof(struct mkv_hdr) - 1] ^= 1;
-		net_in(t, &t->there, buf, bytes);
+		net_in(t->net, &t->net->there, buf, bytes);
 		t_pump(t);
 	}
 	assert_int_equal(t->r.f->n_sessions, 0);
 	assert_int_equal(loose(t), 0);
 	assert_int_equal(t_count(t, MKV_M_front_sessions_loose_expired_total), 1);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* By default that is a minute: after 59 s it is there. */
 static void
 a_minute(void **state)
 {
-	struct t *t = loose_open();
+	struct t *t = ctl_opened(&t_datagrams);
 
 	(void)state;
 	assert_int_equal(t->r.f->conf.loose_ns, LOOSE_S * MKV_NS_PER_SEC);
@@ -224,15 +212,14 @@ a_minute(void **state)
 	assert_int_equal(t->r.f->n_sessions, 1);
 	later(t, LOOSE_S + 1);
 	assert_int_equal(t->r.f->n_sessions, 0);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* The front stops: so does the session, and what is at work in it. */
 static void
 the_front_stops(void **state)
 {
-	struct t *t = loose_open();
+	struct t *t = ctl_opened(&t_datagrams);
 	struct t_ask a;
 
 	(void)state;
@@ -248,15 +235,14 @@ the_front_stops(void **state)
 		t_pump(t);
 	assert_int_equal(t->r.f->n_sessions, 0);
 	assert_int_equal(loose(t), 0);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* Two failures of the path in a row break the channel: without a tether there is nothing left of the session. */
 static void
 a_broken_channel_ends_it(void **state)
 {
-	struct t *t = loose_open();
+	struct t *t = ctl_opened(&t_datagrams);
 	struct t_ask a;
 
 	(void)state;
@@ -270,15 +256,14 @@ a_broken_channel_ends_it(void **state)
 	}
 	assert_int_equal(t->r.f->n_sessions, 0);
 	assert_int_equal(t_count(t, MKV_M_front_channels_broken_total), 1);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* A few KiB: the connection's context and the channel; of the receive buffer only what shares a page with others is still there. */
 static void
 it_costs_little(void **state)
 {
-	struct t *t = loose_open();
+	struct t *t = ctl_opened(&t_datagrams);
 	const uint8_t *from, *to;
 	unsigned char page[CONN_RX_BYTES / 4096 + 2];
 
@@ -303,7 +288,7 @@ it_costs_little(void **state)
 static void
 its_place_is_taken(void **state)
 {
-	struct t *t = loose_open();
+	struct t *t = ctl_opened(&t_datagrams);
 	struct rig_client c;
 	uint32_t idx;
 
@@ -324,8 +309,7 @@ its_place_is_taken(void **state)
 		rig_pump_ms(&t->r, 1);
 	assert_int_equal(t->r.f->n_sessions, 0);
 	rig_client_close(&c);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* Only with datagrams, only by DC. */
@@ -336,19 +320,16 @@ who_may(void **state)
 		{ MKV_FEATURE_RDMA_RC, MKV_WIRE_CONTROL_UDP, MKV_E_UNSUPPORTED }, { MKV_FEATURE_RDMA_DC, MKV_WIRE_CONTROL_TCP, MKV_E_UNSUPPORTED },
 		{ MKV_FEATURE_RDMA_DC, MKV_WIRE_CONTROL_RDMA, MKV_E_UNSUPPORTED }, { MKV_FEATURE_RDMA_DC, 3, MKV_E_PROTO },
 	};
-	struct t *t = loose_open();
+	struct t *t = ctl_opened(&t_datagrams);
 
 	(void)state;
 	for (unsigned i = 0; i < MKV_ARRAY_LEN(row); i++) {
-		struct mkv_wire_attach w = { .transport = row[i].transport, .channel = 2, .recv_bytes = UP_RECV_BYTES, .qpn = 5, .mtu_bytes = t->u.dev->mtu_bytes,
-			.rd_atomic_in = t->u.dev->rd_atomic_in,
-			.control = row[i].control | MKV_WIRE_CONTROL_LOOSE };
+		struct mkv_wire_attach w = t_want(t, 2);
 
-		if (row[i].control == MKV_WIRE_CONTROL_UDP)
-			w.udp_port = (uint16_t)mkv_udp_port(t->udp);
-		rig_send(&t->c, MKV_WIRE_ATTACH, 0, 0, &w, sizeof(w), NULL, 0);
-		assert_int_equal(rig_recv(&t->c, RIG_PATIENCE_MS), 1);
-		assert_int_equal(-(int)t->c.f.hdr.status, row[i].status);
+		w.transport = row[i].transport;
+		w.control = row[i].control | MKV_WIRE_CONTROL_LOOSE;
+		w.udp_port = row[i].control == MKV_WIRE_CONTROL_UDP ? t->udp_port : 0;
+		assert_int_equal(t_ask_for(&t->c, &w), row[i].status);
 	}
 	t_put_get(t, "k", 1000, 1);				/* the channel that there is has not suffered */
 	drop_tether(t);
@@ -363,14 +344,13 @@ who_has_not_said_it(void **state)
 
 	(void)state;
 	t_loose = 0;
-	t = loose_open();
+	t = ctl_opened(&t_datagrams);
 	t_put_get(t, "k", 1000, 1);
 	assert_int_equal(shutdown(t->c.fd, SHUT_RDWR), 0);
 	for (unsigned i = 0; i < RIG_PATIENCE_MS && t->r.f->n_sessions != 0; i++)
 		rig_pump_ms(&t->r, 1);
 	assert_int_equal(loose(t), 0);
-	t_close(t);
-	free(t);
+	closed(t);
 	t_loose = MKV_WIRE_CONTROL_LOOSE;
 }
 

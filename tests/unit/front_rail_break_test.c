@@ -36,7 +36,7 @@ static void
 a_part_waits_for_memory(void **state)
 {
 	static struct mkv_buf b[4096];
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = opened(num_dcis);
 	struct mkv_line *line;
 	struct mkv_req *r;
 	uint32_t sends;
@@ -44,7 +44,6 @@ a_part_waits_for_memory(void **state)
 	uint64_t id;
 
 	(void)state;
-	t_open_by(t, num_dcis);
 	rig_fill(t->mem, PART, 1);
 	fv_hold(1);
 	id = t_put_part(t, "long", 0, 0, PART, 0, 2 * PART, 1, PART);
@@ -72,8 +71,7 @@ a_part_waits_for_memory(void **state)
 	fv_hold(0);
 	t_assert_broken(t);
 	assert_int_equal(t->r.f->n_reqs, 0);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 int

@@ -52,10 +52,9 @@ t_looks(struct t *t)
 static void
 memory_comes_back(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = opened(num_dcis);
 
 	(void)state;
-	t_open_by(t, num_dcis);
 	t->r.f->conf.stall_ns = STALL_NS;
 	t_begin(t);
 	t_line(t)->moved_ns -= STALL_NS;
@@ -63,19 +62,17 @@ memory_comes_back(void **state)
 	assert_int_equal(t->r.f->n_reqs, 0);
 	assert_int_equal(mkv_metric_get(t->r.m, MKV_M_front_channels_broken_total, 0), 1);
 	t_assert_broken(t);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* Slow is not stalled: a piece each 20 seconds. */
 static void
 what_moves_goes_on(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = opened(num_dcis);
 	struct t_msg *m;
 
 	(void)state;
-	t_open_by(t, num_dcis);
 	t->r.f->conf.stall_ns = STALL_NS;
 	t_begin(t);
 	for (unsigned i = 0; i < 2; i++) {
@@ -90,18 +87,16 @@ what_moves_goes_on(void **state)
 	assert_non_null(m = t_next(t));
 	assert_int_equal(m->h.status, 0);
 	assert_int_equal(mkv_metric_get(t->r.m, MKV_M_front_channels_broken_total, 0), 0);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* Of many requests one comes back each 20 seconds, and there is always something out. By DC each has a line of its own. */
 static void
 one_of_many_moves(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = opened(0);
 
 	(void)state;
-	t_open_by(t, 0);
 	t->r.f->conf.stall_ns = STALL_NS;
 	t->deadline_us = MKV_WIRE_DEADLINE_MAX_US;
 	fv_hold(1);
@@ -120,19 +115,17 @@ one_of_many_moves(void **state)
 	fv_hold(0);
 	for (unsigned i = 0; i < 4; i++)
 		assert_int_equal(t_next(t)->h.status, 0);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* One that answers no READ at all would keep them for ever with some devices: it is refused. */
 static void
 a_client_that_answers_no_read(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = opened(num_dcis);
 	struct mkv_wire_attach a;
 
 	(void)state;
-	t_open_by(t, num_dcis);
 	t_detach(t);
 	t_qp(t);
 	a = t_want(t, 2);
@@ -142,8 +135,7 @@ a_client_that_answers_no_read(void **state)
 	t_attach(t, 2);
 	rig_fill(t->mem, BYTES, 1);
 	assert_int_equal(t_put(t, "k", 0, BYTES, BYTES), 0);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 int

@@ -19,10 +19,9 @@ round_trips(void **state)
 	static const uint32_t sizes[] = { 1, 7, 4096, 65536, 65537, 200001, 1 << 20 };
 	static const uint32_t cuts[] = { UINT32_MAX, 70000, 33333 };
 	struct fv_wr w[FV_LOG];
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = opened(0);
 
 	(void)state;
-	t_open(t);
 	for (size_t i = 0; i < MKV_ARRAY_LEN(sizes); i++)
 		for (size_t k = 0; k < MKV_ARRAY_LEN(cuts); k++) {
 			uint32_t n = sizes[i], off = 4097 + (uint32_t)i;
@@ -44,21 +43,19 @@ round_trips(void **state)
 		assert_true(w[i].bytes <= T_PIECE);
 		assert_int_equal(fv_access(w[i].lkey) & ~(IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_RELAXED_ORDERING), 0);	/* nobody far reaches ours */
 	}
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 static void
 values_in_parts(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = opened(0);
 	uint32_t part = 1 << 20, n = 2 * part + 54321, off = 100;
 	uint8_t *want = malloc(n);
 	struct t_msg *m;
 	uint64_t id;
 
 	(void)state;
-	t_open(t);
 	rig_fill(want, n, 5);
 	memcpy(t->mem + off, want, n);
 	id = t_put_part(t, "long", 0, off, part, 0, n, 1, 300000);
@@ -83,22 +80,20 @@ values_in_parts(void **state)
 	assert_int_equal(t_get(t, "long", part - 10, 3, 100000, 7777), 100000);
 	assert_memory_equal(t->mem + 3, want + part - 10, 100000);
 	assert_true(t_poison_but(t, 3, 100000));
-	t_close(t);
+	closed(t);
 	free(want);
-	free(t);
 }
 
 /* A get waits for a request context, which a put gives back when its next part, that came later, has been taken. */
 static void
 a_part_passes_what_waits(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = opened(0);
 	uint32_t part = 1 << 20, n = part + 1000;
 	uint64_t put, get;
 	struct t_msg *m;
 
 	(void)state;
-	t_open(t);
 	rig_fill(t->mem, n, 3);
 	t->r.f->conf.inflight_max = 1;
 	put = t_put_part(t, "long", 0, 0, part, 0, n, 1, 300000);
@@ -112,19 +107,17 @@ a_part_passes_what_waits(void **state)
 	assert_non_null(m);
 	assert_int_equal(m->h.request_id, get);
 	assert_int_equal(-(int)m->h.status, MKV_E_MISS);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 static void
 answers_without_payload(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = opened(0);
 	uint8_t body[1024];
 	struct t_msg *m;
 
 	(void)state;
-	t_open(t);
 	assert_int_equal(t_get(t, "nothing", 0, 0, 1000, 1000), MKV_E_MISS);
 	(void)t_send(t, MKV_WIRE_PING, 0, 0, NULL, 0, 0);
 	assert_non_null(m = t_next(t));
@@ -136,17 +129,15 @@ answers_without_payload(void **state)
 	assert_non_null(m = t_next(t));
 	assert_int_equal(((const struct mkv_wire_object *)(const void *)m->body)->value_bytes, 500);
 	assert_int_equal(t_get(t, "k", 500, 0, 1000, 1000), 0);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 static void
 wrong_bytes_are_refused(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = opened(0);
 
 	(void)state;
-	t_open(t);
 	rig_fill(t->mem, 200000, 1);
 	fv_hold(1);
 	(void)t_put_part(t, "bad", 0, 0, 200000, 0, 200000, 0, 200000);
@@ -156,21 +147,19 @@ wrong_bytes_are_refused(void **state)
 	assert_int_equal(-(int)t_next(t)->h.status, MKV_E_CORRUPT);
 	assert_int_equal(t_get(t, "bad", 0, 0, 1000, 1000), MKV_E_MISS);
 	assert_int_equal(mkv_metric_get(t->r.m, MKV_M_front_crc_failures_total, 0), 1);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* CANCEL while pieces are out: what is out comes first, nothing comes behind the answer. */
 static void
 cancelled_in_the_middle(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = opened(0);
 	uint32_t n = 1 << 20;
 	struct t_msg *m;
 	uint64_t id;
 
 	(void)state;
-	t_open(t);
 	rig_fill(t->mem, n, 2);
 	assert_int_equal(t_put(t, "k", 0, n, n), 0);
 	for (int put = 0; put < 2; put++) {
@@ -196,19 +185,17 @@ cancelled_in_the_middle(void **state)
 		t_pump(t);
 		assert_true(t_poison_but(t, 0, 0));
 	}
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* Every piece that was posted is in front of the answers, and none is posted behind them. */
 static void
 nothing_comes_behind_cancelled(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = opened(0);
 	uint32_t n = 1 << 20;
 
 	(void)state;
-	t_open(t);
 	rig_fill(t->mem, n, 2);
 	assert_int_equal(t_put(t, "k", 0, n, n), 0);
 	for (int put = 0; put < 2; put++) {
@@ -233,19 +220,17 @@ nothing_comes_behind_cancelled(void **state)
 		assert_non_null(m = t_next(t));
 		assert_int_equal(m->h.op, MKV_WIRE_CANCEL);
 	}
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* The window is all that is out, and a deadline that passes meanwhile ends the request when that came back. */
 static void
 window_and_deadline(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = opened(0);
 	uint32_t n = 1 << 20;
 
 	(void)state;
-	t_open(t);
 	rig_fill(t->mem, n, 2);
 	assert_int_equal(t_put(t, "k", 0, n, n), 0);
 	for (int put = 0; put < 2; put++) {
@@ -266,8 +251,7 @@ window_and_deadline(void **state)
 	}
 	t->deadline_us = RIG_PATIENCE_MS * 1000;
 	assert_int_equal(t_get(t, "k", 0, 0, n, n), n);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 static void
@@ -275,10 +259,9 @@ ends_that_break_in_the_middle(void **state)
 {
 	(void)state;
 	for (int what = 0; what < 6; what++) {
-		struct t *t = calloc(1, sizeof(*t));
+		struct t *t = opened(0);
 		uint32_t n = 1 << 20;
 
-		t_open(t);
 		rig_fill(t->mem, n, 2);
 		assert_int_equal(t_put(t, "k", 0, n, n), 0);
 		(void)(what % 2 ? t_put_part(t, "k2", 0, 0, n, 0, n, 0, n) : t_ask_get(t, "k", 0, 0, n, n));
@@ -300,18 +283,16 @@ ends_that_break_in_the_middle(void **state)
 			fv_hold(0);
 			t_assert_broken(t);
 		}
-		t_close(t);
-		free(t);
+		closed(t);
 	}
 }
 
 static void
 another_channel_after_the_first(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = opened(0);
 
 	(void)state;
-	t_open(t);
 	rig_fill(t->mem, 1000, 9);
 	assert_int_equal(t_put(t, "k", 0, 1000, 1000), 0);
 	t_detach(t);
@@ -335,44 +316,39 @@ another_channel_after_the_first(void **state)
 	}
 	assert_non_null(t->u.qp);
 	assert_true(t_tether_answers(t));
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* Another carrier of messages than the queue pair: only one that there is, and only where it is served. */
 static void
 carriers_of_messages(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = opened(0);
 
 	(void)state;
-	t_open(t);
 	assert_int_equal(t_ask_control(t, 2, 3, 0), MKV_E_PROTO);
 	assert_int_equal(t_ask_control(t, 2, MKV_WIRE_CONTROL_RDMA, 9), MKV_E_PROTO);
 	assert_int_equal(t_ask_control(t, 2, MKV_WIRE_CONTROL_UDP, 0), MKV_E_PROTO);
 	assert_int_equal(t_ask_control(t, 2, MKV_WIRE_CONTROL_UDP, 9), MKV_E_UNSUPPORTED);	/* this rail has no socket */
 	rig_fill(t->mem, 1000, 9);
 	assert_int_equal(t_put(t, "k", 0, 1000, 1000), 0);	/* the channel that it has lives on */
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* A session outlives its key, but gets no further channel by it. */
 static void
 a_key_that_was_revoked(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = opened(0);
 
 	(void)state;
-	t_open(t);
 	t_detach(t);
 	assert_int_equal(mkv_front_key(t->r.f, RIG_KEY_ID, t->r.key, 0, 1), 0);
 	t_qp(t);
 	assert_int_equal(t_ask(t, 2), MKV_E_AUTH);
 	assert_true(t_tether_answers(t));
 	t_drop_qps(t);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* What a client must not send ends its channel, and nothing else. */
@@ -381,11 +357,10 @@ messages_that_break_the_rules(void **state)
 {
 	(void)state;
 	for (int what = 0; what < 9; what++) {
-		struct t *t = calloc(1, sizeof(*t));
+		struct t *t = opened(0);
 		_Alignas(8) uint8_t body[4000];
 		size_t b;
 
-		t_open(t);
 		memset(t->mem, 1, 1000);
 		b = rig_put_body(body, "k", 1, t->mem, 1000, 0, 1000, 0);
 		switch (what) {
@@ -427,8 +402,7 @@ messages_that_break_the_rules(void **state)
 		}
 		t_assert_broken(t);
 		assert_int_equal(mkv_metric_get(t->r.m, MKV_M_front_channels_broken_total, 0), 1);
-		t_close(t);
-		free(t);
+		closed(t);
 	}
 }
 
@@ -436,10 +410,9 @@ messages_that_break_the_rules(void **state)
 static void
 segments_that_make_no_sense(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = opened(0);
 
 	(void)state;
-	t_open(t);
 	rig_fill(t->mem, 1000, 1);
 	for (int what = 0; what < 4; what++) {
 		_Alignas(8) uint8_t body[4000];
@@ -460,8 +433,7 @@ segments_that_make_no_sense(void **state)
 	/* By the tether there is no such thing. */
 	rig_send(&t->c, MKV_WIRE_GET, MKV_WIRE_F_REMOTE, 0, t->mem, 0, NULL, 0);
 	assert_int_equal(rig_recv(&t->c, RIG_PATIENCE_MS), -1);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* A wrong key breaks the channel: the NIC at the far end says no. */
@@ -470,12 +442,11 @@ keys_that_are_not_the_clients(void **state)
 {
 	(void)state;
 	for (int put = 0; put < 2; put++) {
-		struct t *t = calloc(1, sizeof(*t));
+		struct t *t = opened(0);
 		_Alignas(8) uint8_t body[4000];
 		struct mkv_wire_seg s = { .bytes = 1000, .rkey = 0xdeadbeef };
 		size_t b;
 
-		t_open(t);
 		rig_fill(t->mem, 1000, 1);
 		assert_int_equal(t_put(t, "k", 0, 1000, 1000), 0);
 		s.addr = (uintptr_t)t->mem;
@@ -483,8 +454,7 @@ keys_that_are_not_the_clients(void **state)
 		memcpy(body + b, &s, sizeof(s));
 		(void)t_send(t, put ? MKV_WIRE_PUT : MKV_WIRE_GET, MKV_WIRE_F_REMOTE, 0, body, b + sizeof(s), put ? 1000 : 0);
 		t_assert_broken(t);
-		t_close(t);
-		free(t);
+		closed(t);
 	}
 }
 
@@ -492,12 +462,11 @@ keys_that_are_not_the_clients(void **state)
 static void
 more_than_was_granted(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = opened(0);
 
 	(void)state;
-	t_open(t);
 	rig_fill(t->mem, 1000, 1);
-	t->r.drive[0].hold = t->r.drive[1].hold = 1;
+	t_drives(t, 1);
 	for (unsigned i = 0; i < 200 && mkv_metric_get(t->r.m, MKV_M_front_channels_broken_total, 0) == 0; i++) {
 		if (!mkv_rdma_qp_ready(t->u.qp) || mkv_rdma_qp_room(t->u.qp) == 0)
 			break;
@@ -508,18 +477,16 @@ more_than_was_granted(void **state)
 	t_assert_broken(t);
 	rig_drive_kill(&t->r, 0);		/* their answers would not fit the rings of the rig at once */
 	rig_drive_kill(&t->r, 1);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 static void
 a_port_that_goes_down_is_told(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = opened(0);
 	struct mkv_wire_rail row;
 
 	(void)state;
-	t_open(t);
 	mkv_rail_describe(t->rail, &row);
 	assert_int_equal(row.state, 1);
 	assert_string_equal(row.device, "fake0");
@@ -532,18 +499,16 @@ a_port_that_goes_down_is_told(void **state)
 	assert_int_equal(mkv_rail_event(t->rail), 0);
 	fv_event(0, IBV_EVENT_DEVICE_FATAL, 0);
 	assert_int_equal(mkv_rail_event(t->rail), 2);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* Counted, and asked for again by the next look at the gauges. */
 static void
 few_receives_are_counted(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = opened(0);
 
 	(void)state;
-	t_open(t);
 	assert_true(t->rail->alarm_set);
 	fv_event(0, IBV_EVENT_SRQ_LIMIT_REACHED, 0);
 	assert_int_equal(mkv_rail_event(t->rail), 0);
@@ -551,8 +516,7 @@ few_receives_are_counted(void **state)
 	assert_false(t->rail->alarm_set);
 	mkv_rail_gauges(t->rail);
 	assert_true(t->rail->alarm_set);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 /* The log has the device, and what mends it. */

@@ -1,5 +1,6 @@
 /*
- * A front's rail and a client of it on the fake fabric, as the tests of the rail use them: a client by hand beside the front, its messages and its memory.
+ * A front's rail and a client of it on the fake fabric, as the tests of the rail use them: a client by hand beside the front, its messages and its memory. What
+ * carries its messages is a row of struct t_carrier: here the queue pair; the tether and datagrams are in front_ctl_up.h.
  */
 #ifndef MKV_TESTS_FRONT_RAIL_UP_H
 #define MKV_TESTS_FRONT_RAIL_UP_H
@@ -14,11 +15,25 @@
 #define T_BYTES		(6u << 20)
 #define T_PIECE		(64u << 10)
 #define T_POISON	0xa5
-#define T_MSGS		64u
+#define T_MSGS		512u
+#define T_ROUNDS	500u			/* so long an answer is waited for */
+
+#define M(name)		mkv_metric_get(t->r.m, MKV_M_front_##name, 0)
+
+struct t;
+
+struct t_carrier {
+	uint16_t	control;		/* MKV_WIRE_CONTROL_* */
+	void		(*open)(struct t *t);	/* before ATTACH; NULL: nothing to be done */
+	void		(*send)(struct t *t, unsigned op, unsigned flags, uint64_t id, const void *body, size_t body_bytes, size_t pay_bytes);
+	void		(*pump)(struct t *t);	/* NULL: messages come by the queue pair, and only then may any */
+	void		(*close)(struct t *t);	/* NULL: nothing to be done */
+};
 
 struct t_msg {
 	struct mkv_hdr	h;
 	_Alignas(8) uint8_t body[1024];
+	int		by_tether;
 };
 
 struct t {
@@ -26,13 +41,16 @@ struct t {
 	struct rig_client c;			/* the tether */
 	struct mkv_rail	*rail;
 	uint32_t	num_dcis;		/* 0: RC */
+	const struct t_carrier *by;
+	struct t_net	*net;			/* datagrams: front_ctl_up.h */
+	uint16_t	loose, udp_port;	/* of ATTACH: MKV_WIRE_CONTROL_LOOSE, the tether will be closed; datagrams */
 	struct up	u;			/* the client's device, hub, queue pair or target */
 	struct mkv_rdma_qp *tx;			/* what it sends by: the same, or its initiator */
-	struct mkv_window seen;			/* DC: counters of answers */
+	struct mkv_window seen;			/* DC, datagrams: counters of answers */
 	uint8_t		*mem;
 	struct mkv_rdma_mem *reg;
 	uint16_t	channel, credits;
-	uint64_t	counter, counter_in, next_id;
+	uint64_t	counter, counter_in, next_id, acked;
 	struct mkv_mac	*out, *in;
 	struct t_msg	msg[T_MSGS];
 	unsigned	n_msg, at_msg;
@@ -44,22 +62,36 @@ struct t {
 
 static struct t *now;
 
+/* A signed message, put where the next one is to be; it counts when n_msg does. */
+static inline struct t_msg *
+t_take(struct t *t, const uint8_t *buf, uint32_t bytes)
+{
+	struct t_msg *m = &t->msg[t->n_msg % T_MSGS];
+
+	assert_true(bytes >= sizeof(m->h) && bytes <= sizeof(m->h) + sizeof(m->body));
+	memcpy(&m->h, buf, sizeof(m->h));
+	memcpy(m->body, buf + sizeof(m->h), bytes - sizeof(m->h));
+	assert_int_equal(mkv_mac_check(t->in, &m->h, MKV_WIRE_SIGNED_BYTES, m->body, m->h.body_bytes, m->h.mac), 0);
+	assert_int_equal(m->h.channel, t->channel);
+	m->by_tether = 0;
+	return (m);
+}
+
 static inline void
 t_recv(struct mkv_rdma_qp *qp, struct mkv_rdma_rx *rx)
 {
 	struct t *t = now;
-	struct t_msg *m = &t->msg[t->n_msg++ % T_MSGS];
+	const struct t_msg *m;
 
 	(void)qp;
-	assert_true(rx->bytes >= sizeof(m->h) && rx->bytes <= sizeof(*m));
-	memcpy(&m->h, rx->buf, sizeof(m->h));
-	memcpy(m->body, rx->buf + sizeof(m->h), rx->bytes - sizeof(m->h));
-	assert_int_equal(mkv_mac_check(t->in, &m->h, MKV_WIRE_SIGNED_BYTES, m->body, m->h.body_bytes, m->h.mac), 0);
+	if (t->by->pump != NULL)
+		fail_msg("an answer by the queue pair");
+	m = t_take(t, rx->buf, rx->bytes);
 	if (t->num_dcis != 0)
 		assert_int_equal(mkv_window_take(&t->seen, m->h.counter), 1);
 	else
 		assert_int_equal(m->h.counter, ++t->counter_in);
-	assert_int_equal(m->h.channel, t->channel);
+	t->n_msg++;
 	if (t->keep_rx)
 		t->kept[t->n_kept++] = rx;
 	else
@@ -96,22 +128,30 @@ static inline void
 t_pump(struct t *t)
 {
 	for (unsigned i = 0; i < 8; i++) {
+		if (t->by->pump != NULL)
+			t->by->pump(t);
 		mkv_rdma_hub_flush(t->u.hub);
 		rig_pump(&t->r);
 		(void)mkv_rdma_hub_poll(t->u.hub, 64);
 	}
 }
 
-/* The next message of the front; NULL: it says nothing. */
+/* The next message of the front within so many rounds; NULL: it says nothing. */
 static inline struct t_msg *
-t_next(struct t *t)
+t_next_in(struct t *t, unsigned rounds)
 {
-	for (unsigned i = 0; i < 200 && t->at_msg == t->n_msg; i++) {
+	for (unsigned i = 0; i < rounds && t->at_msg == t->n_msg; i++) {
 		t_pump(t);
 		if (t->at_msg == t->n_msg)
 			rig_pump_ms(&t->r, 1);
 	}
 	return (t->at_msg == t->n_msg ? NULL : &t->msg[t->at_msg++ % T_MSGS]);
+}
+
+static inline struct t_msg *
+t_next(struct t *t)
+{
+	return (t_next_in(t, T_ROUNDS));
 }
 
 static inline void
@@ -178,7 +218,7 @@ t_ask_control(struct t *t, uint16_t channel, uint16_t control, uint16_t port)
 static inline int
 t_ask(struct t *t, uint16_t channel)
 {
-	return (t_ask_control(t, channel, MKV_WIRE_CONTROL_RDMA, 0));
+	return (t_ask_control(t, channel, t->by->control | t->loose, t->udp_port));
 }
 
 static inline void
@@ -198,7 +238,6 @@ static inline void
 t_attach(struct t *t, uint16_t channel)
 {
 	const struct mkv_wire_attach *a = (const void *)t->c.f.body;
-
 	int e = MKV_E_BUSY;			/* for a moment: its former one is not gone */
 
 	t_qp(t);
@@ -207,6 +246,8 @@ t_attach(struct t *t, uint16_t channel)
 	assert_int_equal(e, 0);
 	assert_int_equal(a->channel, channel);
 	assert_true(a->credits >= 4 && a->recv_bytes == MKV_WIRE_RDMA_BYTES);
+	assert_int_equal(a->control, t->by->control | t->loose);
+	assert_true((a->udp_port != 0) == (t->by->control == MKV_WIRE_CONTROL_UDP));
 	t_connect(t, a);
 	t->channel = channel;
 	t->credits = a->credits;
@@ -241,14 +282,13 @@ t_detach(struct t *t)
 	mkv_mac_destroy(&t->in);
 }
 
-/* Front, client and its channel; num_dcis 0: by RC. */
+/* Front and client; the channel is t_attach()'s. num_dcis 0: by RC. */
 static inline void
-t_open_by(struct t *t, uint32_t num_dcis)
+t_open_rail(struct t *t, uint32_t num_dcis, const struct t_carrier *by)
 {
 	struct rig_conf rc = { .drives = 2, .rail = 1, .stage_bytes = 16 << 20 };
 	struct mkv_rail_conf c = { .rail = 1, .device = "fake0", .gid_index = -1, .traffic_class = -1, .service_level = -1, .piece_bytes = T_PIECE,
-		.window_bytes = 4 * T_PIECE, .srq_depth = 256,
-		.num_dcis = num_dcis };
+		.window_bytes = 4 * T_PIECE, .srq_depth = 256, .num_dcis = num_dcis };
 	struct mkv_rdma_conf d = { .device = "fake1", .gid_index = -1, .traffic_class = -1, .service_level = -1 };
 	struct mkv_rdma_hub_conf h = { .recvs = 64, .recv_bytes = UP_RECV_BYTES, .sends_max = 2 * UP_SENDS };
 	char why[512] = "";
@@ -256,6 +296,7 @@ t_open_by(struct t *t, uint32_t num_dcis)
 	memset(t, 0, sizeof(*t));
 	now = t;
 	t->num_dcis = num_dcis;
+	t->by = by;
 	t->deadline_us = RIG_PATIENCE_MS * 1000;
 	fv_start(2);
 	if (num_dcis != 0)
@@ -269,17 +310,37 @@ t_open_by(struct t *t, uint32_t num_dcis)
 	assert_non_null(t->mem);
 	memset(t->mem, T_POISON, T_BYTES);
 	assert_int_equal(mkv_rdma_mem_add(&t->reg, t->u.dev, t->mem, T_BYTES, MKV_RDMA_READABLE | MKV_RDMA_WRITABLE, why, sizeof(why)), 0);
+	if (by->open != NULL)
+		by->open(t);
 	rig_client_open(&t->r, &t->c);
 	t->c.rail = 1;
 	rig_client_handshake(&t->c);
-	t_attach(t, 1);
+}
+
+/* Of a message of the channel, signed. */
+static inline struct mkv_hdr
+t_header(struct t *t, unsigned op, unsigned flags, uint64_t id, const void *body, size_t body_bytes, size_t pay_bytes)
+{
+	struct mkv_hdr h = { .magic = "MKV\1", .version = MKV_WIRE_VERSION, .op = (uint8_t)op, .flags = (uint16_t)flags, .session_id = t->c.session,
+		.counter = ++t->counter, .request_id = id, .body_bytes = (uint32_t)body_bytes, .deadline_us = t->deadline_us, .payload_bytes = pay_bytes,
+		.channel = t->channel, .ack_below = (uint32_t)t->acked };
+
+	if (pay_bytes != 0)
+		h.flags |= MKV_WIRE_F_PAYLOAD;
+	assert_int_equal(mkv_mac_sign(t->out, &h, MKV_WIRE_SIGNED_BYTES, body, body_bytes, h.mac), 0);
+	return (h);
 }
 
 static inline void
-t_open(struct t *t)
+t_send_rdma(struct t *t, unsigned op, unsigned flags, uint64_t id, const void *body, size_t body_bytes, size_t pay_bytes)
 {
-	t_open_by(t, 0);
+	struct mkv_hdr h = t_header(t, op, flags, id, body, body_bytes, pay_bytes);
+	struct iovec v[2] = { { &h, sizeof(h) }, { (void *)(uintptr_t)body, body_bytes } };
+
+	mkv_rdma_qp_send(t->tx, v, body_bytes != 0 ? 2 : 1, MKV_RDMA_SIGNAL, NULL);
 }
+
+static const struct t_carrier t_by_rdma = { .control = MKV_WIRE_CONTROL_RDMA, .send = t_send_rdma };
 
 static inline void
 t_close(struct t *t)
@@ -295,8 +356,40 @@ t_close(struct t *t)
 	mkv_rdma_mem_drop(&t->reg);
 	mkv_rdma_hub_close(&t->u.hub);
 	mkv_rdma_dev_close(&t->u.dev);
+	if (t->by->close != NULL)
+		t->by->close(t);
 	free(t->mem);
 	assert_int_equal(fv_alive(), 0);
+}
+
+/* With its channel, by the queue pair. */
+static inline struct t *
+opened(uint32_t num_dcis)
+{
+	struct t *t = calloc(1, sizeof(*t));
+
+	t_open_rail(t, num_dcis, &t_by_rdma);
+	t_attach(t, 1);
+	rig_fill(t->mem, T_BYTES, 2);
+	return (t);
+}
+
+static inline void
+closed(struct t *t)
+{
+	t_close(t);
+	free(t);
+}
+
+/* Drives that keep what they are asked, and then answer it. */
+static inline void
+t_drives(struct t *t, int hold)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		t->r.drive[i].hold = hold;
+		if (!hold)
+			rig_drive_answer_held(&t->r.drive[i]);
+	}
 }
 
 /* ---- Messages -------------------------------------------------------------------------------------------------------------- */
@@ -304,17 +397,10 @@ t_close(struct t *t)
 static inline uint64_t
 t_send(struct t *t, unsigned op, unsigned flags, uint64_t id, const void *body, size_t body_bytes, size_t pay_bytes)
 {
-	struct mkv_hdr h = { .version = MKV_WIRE_VERSION, .op = (uint8_t)op, .flags = (uint16_t)flags, .session_id = t->c.session, .counter = ++t->counter,
-		.request_id = id != 0 ? id : ++t->next_id + 1000000, .body_bytes = (uint32_t)body_bytes, .deadline_us = t->deadline_us,
-		.payload_bytes = pay_bytes, .channel = t->channel };
-	struct iovec v[2] = { { &h, sizeof(h) }, { (void *)(uintptr_t)body, body_bytes } };
-
-	memcpy(h.magic, "MKV\1", 4);
-	if (pay_bytes != 0)
-		h.flags |= MKV_WIRE_F_PAYLOAD;
-	assert_int_equal(mkv_mac_sign(t->out, &h, MKV_WIRE_SIGNED_BYTES, body, body_bytes, h.mac), 0);
-	mkv_rdma_qp_send(t->tx, v, body_bytes != 0 ? 2 : 1, MKV_RDMA_SIGNAL, NULL);
-	return (h.request_id);
+	if (id == 0)
+		id = ++t->next_id + 1000000;
+	t->by->send(t, op, flags, id, body, body_bytes, pay_bytes);
+	return (id);
 }
 
 /* [off, off + n) of the client's memory as segments of at most `cut` bytes, behind a body. */
@@ -336,13 +422,27 @@ t_segs(struct t *t, uint8_t *body, size_t at, uint32_t off, uint32_t n, uint32_t
 	return (at);
 }
 
+/* [part_off, part_off + n) of a value, which lies at `off`. */
+static inline size_t
+t_put_body(struct t *t, uint8_t *body, const char *key, uint32_t off, uint32_t n, uint64_t part_off, uint64_t total, int more, uint32_t cut)
+{
+	size_t b = rig_put_body(body, key, part_off == 0 ? strlen(key) : 0, t->mem + off, n, part_off, more ? MKV_WIRE_SIZE_UNKNOWN : total, 0);
+
+	return (t_segs(t, body, b, off, n, cut));
+}
+
+static inline size_t
+t_get_body(struct t *t, uint8_t *body, const char *key, uint64_t at, uint32_t off, uint32_t room, uint32_t cut)
+{
+	return (t_segs(t, body, rig_get_body(body, key, strlen(key), at, room), off, room, cut));
+}
+
 static inline uint64_t
 t_put_part(struct t *t, const char *key, uint64_t id, uint32_t off, uint32_t n, uint64_t part_off, uint64_t total, int more, uint32_t cut)
 {
 	_Alignas(8) uint8_t body[4000];
-	size_t b = rig_put_body(body, key, part_off == 0 ? strlen(key) : 0, t->mem + off, n, part_off, more ? MKV_WIRE_SIZE_UNKNOWN : total, 0);
+	size_t b = t_put_body(t, body, key, off, n, part_off, total, more, cut);
 
-	b = t_segs(t, body, b, off, n, cut);
 	return (t_send(t, MKV_WIRE_PUT, MKV_WIRE_F_REMOTE | (more ? MKV_WIRE_F_MORE : 0), id, body, b, n));
 }
 
@@ -361,9 +461,8 @@ static inline uint64_t
 t_ask_get(struct t *t, const char *key, uint64_t at, uint32_t off, uint32_t room, uint32_t cut)
 {
 	_Alignas(8) uint8_t body[4000];
-	size_t b = rig_get_body(body, key, strlen(key), at, room);
+	size_t b = t_get_body(t, body, key, at, off, room, cut);
 
-	b = t_segs(t, body, b, off, room, cut);
 	return (t_send(t, MKV_WIRE_GET, MKV_WIRE_F_REMOTE, 0, body, b, 0));
 }
 
@@ -415,8 +514,14 @@ static inline int
 t_tether_answers(struct t *t)
 {
 	uint64_t id = rig_send(&t->c, MKV_WIRE_PING, 0, 0, NULL, 0, NULL, 0);
+	const struct t_msg *m;
 
-	return (rig_recv(&t->c, RIG_PATIENCE_MS) == 1 && t->c.f.hdr.request_id == id && t->c.f.hdr.status == 0);
+	if (t->by->pump == NULL)
+		return (rig_recv(&t->c, RIG_PATIENCE_MS) == 1 && t->c.f.hdr.request_id == id && t->c.f.hdr.status == 0);
+	while ((m = t_next(t)) != NULL)
+		if (m->h.request_id == id)
+			return (m->h.status == 0);
+	return (0);
 }
 
 /* The channel is over, the session goes on. */

@@ -44,19 +44,11 @@ reads(void)
 static struct t *
 t_new(uint32_t num_dcis)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = opened(num_dcis);
 
-	assert_non_null(t);
-	t_open_by(t, num_dcis);
+	memset(t->mem, T_POISON, T_BYTES);
 	rig_fill(t->mem, BYTES, 3);
 	return (t);
-}
-
-static void
-t_end(struct t *t)
-{
-	t_close(t);
-	free(t);
 }
 
 static uint64_t
@@ -138,7 +130,7 @@ the_same_is_not_read(void **state)
 		assert_value(t, "key");
 		for (n = 0; n < 200; n++)
 			assert_int_equal(put(t, "key", n, 0), 1);
-		t_end(t);
+		closed(t);
 	}
 }
 
@@ -171,7 +163,7 @@ no_buffer_while_it_is_asked(void **state)
 			assert_int_equal(reads() - before, same ? 0 : READS);
 			assert_int_equal(staged(t), 0);
 			assert_value(t, "key");
-			t_end(t);
+			closed(t);
 		}
 }
 
@@ -200,7 +192,7 @@ what_is_not_asked(void **state)
 		assert_int_equal(metric(t, MKV_M_front_put_unread_total), 0);
 		assert_int_equal(put(t, "key", 5, 0), 1);
 		assert_value(t, "key");
-		t_end(t);
+		closed(t);
 	}
 }
 
@@ -227,7 +219,7 @@ values_in_parts_are_not_asked(void **state)
 		assert_true(reads() - before >= n / T_PIECE);
 	}
 	assert_int_equal(count(t, MKV_DRV_RESERVE), 0);
-	t_end(t);
+	closed(t);
 }
 
 /* Nobody has looked at what is there: it is stored once more. */
@@ -248,7 +240,7 @@ what_nobody_checked_is_read(void **state)
 	assert_int_equal(put(t, "key", 3, 0), 0);
 	t->r.f->conf.verify_put = 0;
 	assert_int_equal(put(t, "key", 4, 0), 1);		/* what is there has been checked, that is enough */
-	t_end(t);
+	closed(t);
 }
 
 /* ---- What it meets --------------------------------------------------------------------------------------------------------- */
@@ -319,7 +311,7 @@ ends_while_it_is_asked(void **state)
 				assert_int_equal(reads(), before);
 				assert_int_equal(staged(t), 0);
 			}
-			t_end(t);
+			closed(t);
 		}
 }
 
@@ -345,7 +337,7 @@ its_drive_dies(void **state)
 				rig_drive_up(&t->r, i, 20);
 			assert_int_equal(hear_put(t, id), same);
 			assert_value(t, "key");
-			t_end(t);
+			closed(t);
 		}
 }
 
@@ -369,7 +361,7 @@ its_home_moves(void **state)
 		assert_int_equal(hear_put(t, id), 0);
 		assert_int_equal(reads() - before, READS);
 		assert_int_equal(t->r.drive[!home].count[MKV_DRV_PUT], 1);
-		t_end(t);
+		closed(t);
 	}
 }
 
@@ -403,7 +395,7 @@ a_drive_that_lies(void **state)
 	assert_int_equal(put(t, "key", 1, 0), MKV_E_PEER);
 	(void)rep_has_runs(0);
 	assert_int_equal(put(t, "key", 1, 0), 1);		/* nobody can tell */
-	t_end(t);
+	closed(t);
 }
 
 /* ---- Homes before ---------------------------------------------------------------------------------------------------------- */
@@ -439,7 +431,7 @@ what_lies_at_the_former_home_goes(void **state)
 		}
 		assert_in_range(touched, 4, 20);
 		assert_int_equal(metric(t, MKV_M_front_put_unread_total), 24);
-		t_end(t);
+		closed(t);
 	}
 }
 
@@ -474,7 +466,7 @@ the_map_changes_meanwhile(void **state)
 	assert_int_equal(t->r.drive[0].count[MKV_DRV_PUT], 1);
 	assert_int_equal(t->r.drive[1].count[MKV_DRV_DELETE], 1);
 	assert_value(t, "key");
-	t_end(t);
+	closed(t);
 }
 
 /* ---- Memory mode ----------------------------------------------------------------------------------------------------------- */
@@ -510,7 +502,7 @@ into_the_arena(void **state)
 		assert_int_equal(count(t, MKV_DRV_COMMIT), 2);
 		assert_int_equal(count(t, MKV_DRV_ABORT), 0);
 		assert_value(t, "key");
-		t_end(t);
+		closed(t);
 	}
 }
 

@@ -3,12 +3,9 @@
  * which the server loses or hears twice.
  */
 #include "config.h"
-#include "tests/unit/client_fix.h"
-
-#include <pthread.h>
+#include "tests/unit/client_rail_fix.h"
 
 #include "common/base/udp.h"
-#include "tests/lib/fakeverbs.h"
 
 /* Datagrams longer than this the path does not take: as the kernel says it. */
 static _Atomic unsigned path_most = UINT32_MAX;
@@ -27,77 +24,19 @@ path_send(int fd, const void *buf, uint32_t bytes)
 #include "clients/lib/rail_ctl.c"
 #undef mkv_udp_send
 
-#define PART		(256u * 1024)
-#define LATE_US		(2 * SEC)
-
-static struct fake f;
-
 static struct mkv_client *
-client(const char *control)
+live_by(const char *control)
 {
-	struct mkv_client_opts o = { .size = sizeof(o), .transport = "rdma", .rdma_devices = "fake0", .connections = 1, .rdma_control = control };
-
-	return (fix_client_opts(&o, &f, 1));
-}
-
-static unsigned long
-counter(struct mkv_client *c, const char *name)
-{
-	static char text[256 * 1024];
-	char line[128];
-	const char *at;
-
-	assert_true(mkv_client_metrics(c, text, sizeof(text)) < sizeof(text));
-	(void)snprintf(line, sizeof(line), "\nmemkv_client_%s ", name);
-	assert_non_null(at = strstr(text, line));
-	return (strtoul(at + strlen(line), NULL, 10));
-}
-
-static struct mkv_client *
-live(const char *control)
-{
-	struct mkv_server_info si = { .size = sizeof(si) };
-	struct mkv_client *c = client(control);
-	int r = mkv_warm(c, 10 * SEC);
-
-	assert_int_equal(mkv_server_info(c, 0, 5 * SEC, &si), 0);
-	if (r != 0 || strcmp(si.transport, "rdma") != 0)
-		fail_msg("%d, %s: %s", r, si.transport, si.transport_why);
-	return (c);
+	by_control = control;
+	return (live("rdma"));
 }
 
 static int
-setup(void **state)
+setup_ctl(void **state)
 {
-	struct fake_opts o = { .part_bytes = PART };
-
-	(void)state;
 	path_most = UINT32_MAX;
 	too_long = 0;
-	fv_start(2);
-	mkv_client_verbs = fv_verbs();
-	fakerail_use();
-	assert_int_equal(fake_open(&f, &o), 0);
-	f.rails = 1;
-	return (0);
-}
-
-static int
-teardown(void **state)
-{
-	(void)state;
-	fake_close(&f);
-	assert_int_equal(fv_alive(), 0);
-	return (0);
-}
-
-static void
-round_trip(struct mkv_client *c, const char *key, uint8_t *value, uint8_t *copy, size_t n)
-{
-	memset(copy, 0x5a, n);
-	assert_int_equal(mkv_put(c, K(key), value, n, NULL, 20 * SEC, NULL), 0);
-	assert_int_equal(mkv_get(c, K(key), copy, n, 20 * SEC, NULL), n);
-	assert_memory_equal(value, copy, n);
+	return (setup(state));
 }
 
 /* Every size, and what carried it: one message and one answer go by datagram, the rest by the tether; the first PING by the queue pair. */
@@ -106,7 +45,7 @@ values(const char *control, unsigned datagrams, unsigned frames)
 {
 	static const size_t sizes[] = { 1, 5000, 16385, PART, PART + 1, 3 * PART - 3 };
 	uint8_t *value = fix_bytes(3 * PART, 7), *copy = malloc(3 * PART);
-	struct mkv_client *c = live(control);
+	struct mkv_client *c = live_by(control);
 	char key[32];
 
 	for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
@@ -143,7 +82,7 @@ test_values_by_datagrams(void **state)
 static void
 test_regions(void **state)
 {
-	struct mkv_client *c = live("udp");
+	struct mkv_client *c = live_by("udp");
 	struct mkv_region *a, *b;
 
 	(void)state;
@@ -170,7 +109,7 @@ static void
 test_network_that_loses(void **state)
 {
 	uint8_t *value = fix_bytes(PART, 7), *copy = malloc(PART);
-	struct mkv_client *c = live("udp");
+	struct mkv_client *c = live_by("udp");
 	char key[32];
 
 	(void)state;
@@ -198,7 +137,7 @@ static void
 test_no_datagram_arrives(void **state)
 {
 	uint8_t *value = fix_bytes(PART, 7), *copy = malloc(PART);
-	struct mkv_client *c = live("udp");
+	struct mkv_client *c = live_by("udp");
 	unsigned long sent;
 
 	(void)state;
@@ -225,10 +164,11 @@ static void
 test_server_without_datagrams(void **state)
 {
 	uint8_t *value = fix_bytes(PART, 7), *copy = malloc(PART);
-	struct mkv_client *c = client("udp");
+	struct mkv_client *c;
 
 	(void)state;
 	f.udp_refuse = 1;
+	c = live_by("udp");
 	round_trip(c, "k", value, copy, 5000);
 	assert_int_equal(f.udp_messages, 0);
 	assert_int_equal(f.tether_messages, 2);
@@ -295,7 +235,7 @@ static void
 test_longer_than_the_path(void **state)
 {
 	uint8_t *value = fix_bytes(300000, 7), *copy = malloc(300000);
-	struct mkv_client *c = live("udp");
+	struct mkv_client *c = live_by("udp");
 	struct iovec iov[50];
 
 	(void)state;
@@ -316,51 +256,16 @@ test_longer_than_the_path(void **state)
 	free(copy);
 }
 
-struct getter {
-	struct mkv_client *c;
-	pthread_t	thread;
-	uint8_t		to[PART];
-	uint64_t	deadline_us, took_us;
-	int64_t		result;
-};
-
-static void *
-getter_main(void *arg)
-{
-	struct getter *g = arg;
-	uint64_t began = mkv_now_ns();
-
-	g->result = mkv_get(g->c, K("value"), g->to, PART, g->deadline_us, NULL);
-	g->took_us = (mkv_now_ns() - began) / 1000;
-	return (NULL);
-}
-
-static struct getter *
-getter_start(struct mkv_client *c, uint64_t deadline_us)
-{
-	unsigned seen = f.rail_requests[MKV_WIRE_GET];
-	struct getter *g = calloc(1, sizeof(*g));
-
-	g->c = c;
-	g->deadline_us = deadline_us;
-	memset(g->to, 0x77, PART);
-	assert_int_equal(pthread_create(&g->thread, NULL, getter_main, g), 0);
-	assert_true(fix_until(&f.rail_requests[MKV_WIRE_GET], seen + 1));
-	return (g);
-}
-
 /* 1: the get of the value that is not answered ended without a fence. It ends in time in any case. */
 static int
-get_in_vain(struct mkv_client *c, struct getter **out)
+get_in_vain(struct mkv_client *c, struct getter *g)
 {
 	unsigned long fences = counter(c, "fences_total");
-	struct getter *g = *out = getter_start(c, SEC);
 
-	assert_int_equal(pthread_join(g->thread, NULL), 0);
-	assert_int_equal(g->result, MKV_ERR_TIMEOUT);
+	getter_start(g, c, PART, SEC);
+	assert_int_equal(getter_end(g), MKV_ERR_TIMEOUT);
 	assert_true(g->took_us >= SEC / 2 && g->took_us < SEC + LATE_US);
-	for (unsigned i = 0; i < PART; i++)
-		assert_int_equal(g->to[i], 0x77);
+	assert_true(all_are(g->to, PART, 0x77));
 	return (counter(c, "fences_total") == fences);
 }
 
@@ -368,17 +273,17 @@ get_in_vain(struct mkv_client *c, struct getter **out)
 static void
 deadline(const char *control, int mute)
 {
-	struct mkv_client *c = live(control);
+	struct mkv_client *c = live_by(control);
 	uint8_t *value = fix_bytes(PART, 3);
 	unsigned long sent;
-	struct getter *g;
+	struct getter g;
 	int quiet;
 
 	fake_store(&f, "", K("value"), value, PART);
 	f.rail_mute = mute;
 	quiet = get_in_vain(c, &g);
 	for (unsigned i = 0; i < 10 && mute == 2 && !quiet; i++) {
-		free(g);
+		free(g.to);
 		quiet = get_in_vain(c, &g);
 	}
 	assert_int_equal(quiet, mute == 2);
@@ -386,10 +291,10 @@ deadline(const char *control, int mute)
 	sent = counter(c, "datagrams_repeated_total");
 	(void)usleep(100000);
 	assert_int_equal(counter(c, "datagrams_repeated_total"), sent);
-	assert_int_equal(mkv_get(c, K("value"), g->to, PART, 20 * SEC, NULL), PART);
-	assert_memory_equal(g->to, value, PART);
+	assert_int_equal(mkv_get(c, K("value"), g.to, PART, 20 * SEC, NULL), PART);
+	assert_memory_equal(g.to, value, PART);
 	mkv_client_close(c);
-	free(g);
+	free(g.to);
 	free(value);
 }
 
@@ -413,29 +318,15 @@ test_deadline_fence(void **state)
 static void
 lost_under_a_get(const char *control, int tether)
 {
-	struct mkv_client *c = live(control);
+	struct mkv_client *c = live_by(control);
 	uint8_t *value = fix_bytes(PART, 3);
-	struct getter *g;
+	struct getter g;
 
 	fake_store(&f, "", K("value"), value, PART);
-	f.rail_hold = 1;
-	g = getter_start(c, 20 * SEC);
-	while (fv_held() == 0)
-		(void)usleep(1000);
-	f.rail_hold = 0;
-	if (tether) {
-		fake_drop_all(&f);
-	} else {
-		struct fv_wr w[FV_LOG];
-
-		fv_qp_break(w[fv_log(w, FV_LOG) - 1].qpn);	/* of the WRITE */
-	}
-	fv_hold(0);
-	assert_int_equal(pthread_join(g->thread, NULL), 0);
-	assert_int_equal(g->result, PART);
-	assert_memory_equal(g->to, value, PART);
+	getter_held(&g, c, PART, 20 * SEC);
+	lose_under(&g, tether, value);			/* the WRITE's */
 	mkv_client_close(c);
-	free(g);
+	free(g.to);
 	free(value);
 }
 
@@ -449,31 +340,17 @@ test_lost(void **state)
 		lost_under_a_get(control[i / 2], (int)(i % 2));
 }
 
-/* All end, nothing of the fabric and no socket is left. */
 static void
 test_close_with_requests_out(void **state)
 {
-	struct mkv_client *c = live("udp");
-	uint8_t *to = malloc(PART);
-	struct mkv_key key = { "value", 5 };
-	struct iovec iov = { to, PART };
-	struct mkv_request q = { .size = sizeof(q), .op = MKV_OP_GET, .keys = &key, .n_keys = 1, .iov = &iov, .n_iov = 1, .len = MEMKV_SIZE_ANY,
-		.deadline_us = 100 * SEC };
-	uint64_t id;
-
 	(void)state;
-	f.rail_mute = 1;
-	for (unsigned i = 0; i < 20; i++)
-		assert_int_equal(mkv_submit(c, &q, &id), 0);
-	assert_true(fix_until(&f.rail_requests[MKV_WIRE_GET], 10));
-	mkv_client_close(c);
-	free(to);
+	close_with_requests_out(live_by("udp"));
 }
 
 int
 main(void)
 {
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, setup_ctl, teardown)
 	const struct CMUnitTest tests[] = {
 		T(test_values_by_tether), T(test_values_by_datagrams), T(test_regions), T(test_network_that_loses), T(test_no_datagram_arrives),
 		T(test_server_without_datagrams), T(test_server_has_datagrams_later), T(test_server_that_keeps_its_tether), T(test_longer_than_the_path),

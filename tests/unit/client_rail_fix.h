@@ -17,11 +17,13 @@
 
 static struct fake f;
 static int by_dc;				/* both ends have it */
+static const char *by_control;			/* rdma_control; NULL: the queue pair */
 
 static inline struct mkv_client *
 client(const char *transport)
 {
-	struct mkv_client_opts o = { .size = sizeof(o), .transport = transport, .rdma_devices = "fake0", .connections = 1 };
+	struct mkv_client_opts o = { .size = sizeof(o), .transport = transport, .rdma_devices = "fake0", .connections = 1,
+		.rdma_control = by_control };
 
 	return (fix_client_opts(&o, &f, 1));
 }
@@ -127,8 +129,8 @@ round_trip(struct mkv_client *c, const char *key, uint8_t *value, uint8_t *copy,
 	struct mkv_object obj = { .size = sizeof(obj) };
 
 	memset(copy, 0x5a, n);
-	assert_int_equal(mkv_put(c, K(key), value, n, NULL, 10 * SEC, NULL), 0);
-	assert_int_equal(mkv_get(c, K(key), copy, n, 10 * SEC, &obj), n);
+	assert_int_equal(mkv_put(c, K(key), value, n, NULL, 20 * SEC, NULL), 0);
+	assert_int_equal(mkv_get(c, K(key), copy, n, 20 * SEC, &obj), n);
 	assert_int_equal(obj.value_bytes, n);
 	assert_memory_equal(value, copy, n);
 }
@@ -185,6 +187,93 @@ all_are(const uint8_t *p, size_t n, uint8_t what)
 		if (p[i] != what)
 			return (0);
 	return (1);
+}
+
+/* A get whose bytes are at the server's NIC and stay there: fv_part(), fv_hold(0). */
+static inline void
+getter_held(struct getter *g, struct mkv_client *c, size_t bytes, uint64_t deadline_us)
+{
+	f.rail_hold = 1;
+	getter_start(g, c, bytes, deadline_us);
+	while (fv_held() == 0)
+		(void)usleep(1000);
+	f.rail_hold = 0;
+}
+
+/* What is still on its way to the memory of a get that is over does not come there. */
+static inline void
+nothing_lands(struct getter *g)
+{
+	memset(g->to, 0x66, g->bytes);
+	fv_hold(0);
+	(void)usleep(50000);
+	assert_true(all_are(g->to, g->bytes, 0x66));
+}
+
+/* The WRITE is in its middle when the deadline passes: the fence, and nothing more of it lands when the call has returned. */
+static inline void
+fence_in_the_middle(struct mkv_client *c, struct getter *g, const uint8_t *value)
+{
+	getter_held(g, c, PART, SEC / 2);
+	assert_int_equal(fv_part(10000), 1);
+	assert_int_equal(getter_end(g), MKV_ERR_TIMEOUT);
+	assert_memory_equal(g->to, value, 10000);
+	assert_true(all_are(g->to + 10000, PART - 10000, 0x77));
+	assert_int_equal(counter(c, "fences_total"), 1);
+	nothing_lands(g);
+}
+
+/* The queue pair that was posted to last breaks under a get, or the tether ends: it is asked again, and nobody hears of it. */
+static inline void
+lose_under(struct getter *g, int tether, const uint8_t *value)
+{
+	struct fv_wr w[FV_LOG];
+
+	if (tether)
+		fake_drop_all(&f);
+	else
+		fv_qp_break(w[fv_log(w, FV_LOG) - 1].qpn);
+	fv_hold(0);
+	assert_int_equal(getter_end(g), PART);
+	assert_memory_equal(g->to, value, PART);
+}
+
+/* A get that nobody waits for; to stays until its completion is drained, or the handle closed. */
+static inline uint64_t
+submit_get(struct mkv_client *c, uint8_t *to, size_t n)
+{
+	struct mkv_key key = { "value", 5 };
+	struct iovec iov = { to, n };
+	struct mkv_request q = { .size = sizeof(q), .op = MKV_OP_GET, .keys = &key, .n_keys = 1, .iov = &iov, .n_iov = 1, .len = MEMKV_SIZE_ANY,
+		.deadline_us = 100 * SEC };
+	uint64_t id;
+
+	assert_int_equal(mkv_submit(c, &q, &id), 0);
+	return (id);
+}
+
+static inline int64_t
+next_result(struct mkv_client *c)
+{
+	struct mkv_completion done = { .size = sizeof(done) };
+
+	assert_int_equal(mkv_wait(c, 50 * SEC), 1);
+	assert_int_equal(mkv_drain(c, &done, 1), 1);
+	return (done.result);
+}
+
+/* All end; teardown() looks that nothing of the fabric is left. */
+static inline void
+close_with_requests_out(struct mkv_client *c)
+{
+	uint8_t *to = malloc(PART);
+
+	f.rail_mute = 1;
+	for (unsigned i = 0; i < 20; i++)
+		(void)submit_get(c, to, PART);
+	assert_true(fix_until(&f.rail_requests[MKV_WIRE_GET], 10));
+	mkv_client_close(c);
+	free(to);
 }
 
 #endif

@@ -311,16 +311,7 @@ lost_under_a_get(int tether)
 	f.rail_mute = 1;
 	getter_start(&g, c, PART, 10 * SEC);
 	f.rail_mute = 0;
-	if (tether) {
-		fake_drop_all(&f);
-	} else {
-		struct fv_wr w[FV_LOG];
-		unsigned n = fv_log(w, FV_LOG);
-
-		fv_qp_break(w[n - 1].qpn);
-	}
-	assert_int_equal(getter_end(&g), PART);
-	assert_memory_equal(g.to, value, PART);
+	lose_under(&g, tether, value);
 	assert_int_equal(counter(c, "fences_total"), 0);
 	mkv_client_close(c);
 	free(g.to);
@@ -439,7 +430,7 @@ test_deadline_fence(void **state)
 	free(value);
 }
 
-/* Its WRITE is on the way when the deadline passes, part of it has landed: nothing more does when the call has returned. */
+/* The same while its WRITE is on the way. */
 static void
 test_write_on_its_way(void **state)
 {
@@ -449,20 +440,7 @@ test_write_on_its_way(void **state)
 
 	(void)state;
 	fake_store(&f, "", K("value"), value, PART);
-	f.rail_hold = 1;
-	getter_start(&g, c, PART, SEC / 2);
-	while (fv_held() == 0)
-		(void)usleep(1000);
-	f.rail_hold = 0;
-	assert_int_equal(fv_part(10000), 1);
-	assert_int_equal(getter_end(&g), MKV_ERR_TIMEOUT);
-	assert_memory_equal(g.to, value, 10000);
-	assert_true(all_are(g.to + 10000, PART - 10000, 0x77));
-	assert_int_equal(counter(c, "fences_total"), 1);
-	memset(g.to, 0x66, PART);
-	fv_hold(0);
-	(void)usleep(50000);
-	assert_true(all_are(g.to, PART, 0x66));
+	fence_in_the_middle(c, &g, value);
 	mkv_client_close(c);
 	free(g.to);
 	free(value);
@@ -495,11 +473,6 @@ test_cancel(void **state)
 {
 	struct mkv_client *c = live("rdma");
 	uint8_t *value = fix_bytes(PART, 3), *to = malloc(PART);
-	struct mkv_key key = { "value", 5 };
-	struct iovec iov = { to, PART };
-	struct mkv_request q = { .size = sizeof(q), .op = MKV_OP_GET, .keys = &key, .n_keys = 1, .iov = &iov, .n_iov = 1, .len = MEMKV_SIZE_ANY,
-		.deadline_us = 100 * SEC };
-	struct mkv_completion done = { .size = sizeof(done) };
 	uint64_t id;
 
 	(void)state;
@@ -508,12 +481,10 @@ test_cancel(void **state)
 		unsigned seen = f.rail_requests[MKV_WIRE_GET];
 
 		f.rail_mute = mute == 2 && by_dc ? 3 : mute;
-		assert_int_equal(mkv_submit(c, &q, &id), 0);
+		id = submit_get(c, to, PART);
 		assert_true(fix_until(&f.rail_requests[MKV_WIRE_GET], seen + 1));
 		assert_int_equal(mkv_cancel(c, id), 0);
-		assert_int_equal(mkv_wait(c, 10 * SEC), 1);
-		assert_int_equal(mkv_drain(c, &done, 1), 1);
-		assert_int_equal(done.result, MKV_ERR_CANCELLED);
+		assert_int_equal(next_result(c), MKV_ERR_CANCELLED);
 	}
 	f.rail_mute = 0;
 	mkv_client_close(c);
@@ -521,25 +492,11 @@ test_cancel(void **state)
 	free(value);
 }
 
-/* Closing with requests out: all end, nothing of the fabric is left (teardown looks). */
 static void
 test_close(void **state)
 {
-	struct mkv_client *c = live("auto");
-	uint8_t *to = malloc(PART);
-	struct mkv_key key = { "value", 5 };
-	struct iovec iov = { to, PART };
-	struct mkv_request q = { .size = sizeof(q), .op = MKV_OP_GET, .keys = &key, .n_keys = 1, .iov = &iov, .n_iov = 1, .len = MEMKV_SIZE_ANY,
-		.deadline_us = 100 * SEC };
-	uint64_t id;
-
 	(void)state;
-	f.rail_mute = 1;
-	for (unsigned i = 0; i < 20; i++)
-		assert_int_equal(mkv_submit(c, &q, &id), 0);
-	assert_true(fix_until(&f.rail_requests[MKV_WIRE_GET], 10));
-	mkv_client_close(c);
-	free(to);
+	close_with_requests_out(live("auto"));
 }
 
 /* The client's port goes down and up again; then its device goes away. */

@@ -13,6 +13,7 @@ from test_d_life import ctl, drive, fill, read_all, states, wait_states
 from test_d_offline import memkv
 
 N = 120
+WIDE = 8                # values in pieces: no drive of three is home of none of them
 
 
 def files(s, *names):
@@ -120,8 +121,27 @@ def test_plugged_in_again_elsewhere(three):
     assert media(s)[1] == "new" and read_all(s, N, versions=(1, 2))[0] == N
 
 
+def wait_pid(s, i, was):
+    end = time.monotonic() + 20
+    while time.monotonic() < end and s.status_rows()[f"drive:{i}"]["pid"] in (was, 0):
+        time.sleep(0.02)
+
+
+def look_again(s):
+    """A drive without data comes and goes: the others look at all pieces that they have, and ask about those of other homes."""
+    drive(s, "add", os.path.join(s.data, "guest"), "--size", "64MiB")
+    guest = [i for i, m in media(s).items() if m == "guest"][0]
+    wait_states(s, {guest: "online"})
+    drive(s, "remove", str(guest), "--now")
+    wait_states(s, {guest: "removed"})
+    time.sleep(2)           # they begin a second after they hear it
+
+
 def test_a_removed_drive_comes_back_elsewhere(three):
-    """Under its own number, empty; and what is put on it then does not go when others hear again that it was removed once."""
+    """
+    Under its own number, empty. What is put on it then does not go: not when those who freed what it had look at their pieces again, and not when others hear again
+    that it was removed once.
+    """
     s = three
     b, new = files(s, "b", "new")
     s.start()
@@ -136,14 +156,17 @@ def test_a_removed_drive_comes_back_elsewhere(three):
     read_all(s, N, versions=(1, 2))
     fill(s, N, version=3)
     with mkv.Client(s.addr) as c:
-        for i in range(4):
+        for i in range(WIDE):
             c.put(b"wide%d" % i, content(b"wide%d" % i, 1, 9 * MIB), 20)
+    look_again(s)
     for i in (0, 2):
-        os.kill(s.status_rows()[f"drive:{i}"]["pid"], signal.SIGKILL)
+        pid = s.status_rows()[f"drive:{i}"]["pid"]
+        os.kill(pid, signal.SIGKILL)
+        wait_pid(s, i, pid)
         wait_states(s, {0: "online", 1: "online", 2: "online"})
     assert read_all(s, N, versions=(3,))[0] == N
     with mkv.Client(s.addr) as c:
-        for i in range(4):
+        for i in range(WIDE):
             assert c.get(b"wide%d" % i, 9 * MIB, 20) == content(b"wide%d" % i, 1, 9 * MIB)
 
 

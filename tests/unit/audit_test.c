@@ -123,6 +123,54 @@ test_removed_home(void **state)
 	rig_destroy(&r);
 }
 
+/* Added again it is a home like any: what it has put since stays, and what is left of its former life is for it to say. Then it may be removed once more. */
+static void
+test_removed_home_comes_back(void **state)
+{
+	struct rig *r = up();
+	uint8_t uuid[16] = { 42 }, other[16] = { 43 };
+	struct mkv_set_id a = { 7, mkv_block_tag(uuid) }, b = { 8, mkv_block_tag(other) };
+	unsigned from;
+
+	(void)state;
+	mkv_engine_home_removed(r->e, other);
+	mkv_engine_home_removed(r->e, uuid);
+	turns(r, 5);
+	put_pieces(r, a, 0, 2);
+	put_pieces(r, b, 0, 3);
+	from = r->peers;
+	mkv_engine_home_back(r->e, uuid);
+	turns(r, 5);
+	assert_int_equal(used(r), 2 * 8192);
+	assert_non_null(said(r, from, MKV_DRV_SET_ASK));
+	assert_int_equal(said(r, from, MKV_DRV_SET_ASK)->arg[1], a.hi);
+	mkv_engine_home_removed(r->e, uuid);
+	turns(r, 5);
+	assert_int_equal(used(r), 0);
+	rig_destroy(&r);
+}
+
+/* No more are remembered than there can be drives: of those that were removed the last. */
+static void
+test_many_removed_homes(void **state)
+{
+	struct rig *r = up();
+	uint8_t uuid[16] = { 0 };
+
+	(void)state;
+	for (unsigned i = 0; i <= 64; i++) {
+		uuid[0] = (uint8_t)i;
+		put_pieces(r, (struct mkv_set_id){ i + 1, mkv_block_tag(uuid) }, 0, 1);
+	}
+	for (unsigned i = 0; i <= 64; i++) {
+		uuid[0] = (uint8_t)i;
+		mkv_engine_home_removed(r->e, uuid);
+	}
+	turns(r, 5);
+	assert_int_equal(used(r), 8192);		/* the first one's */
+	rig_destroy(&r);
+}
+
 /* At the home: SET_COMMITTED that was lost is said again; not before it is true for good; what is gone is free; what is going is left to it. */
 static void
 test_home_answers(void **state)
@@ -292,7 +340,8 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_open_set), cmocka_unit_test(test_renewed_set), cmocka_unit_test(test_damaged_start), cmocka_unit_test(test_restart), cmocka_unit_test(test_foreign_home),
-		cmocka_unit_test(test_removed_home), cmocka_unit_test(test_home_answers),
+		cmocka_unit_test(test_removed_home), cmocka_unit_test(test_removed_home_comes_back), cmocka_unit_test(test_many_removed_homes),
+		cmocka_unit_test(test_home_answers),
 		cmocka_unit_test(test_reader), cmocka_unit_test(test_readers_many),
 	};
 

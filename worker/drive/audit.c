@@ -222,15 +222,34 @@ audit_tell(struct mkv_engine *e)
 void
 mkv_engine_home_removed(struct mkv_engine *e, const uint8_t uuid[16])
 {
+	struct set_audit *a = &e->audit;
+
 	MKV_CHECK_OBJ(e, MKV_ENGINE_MAGIC);
-	e->audit.removed[e->audit.removed_count++ % AUDIT_REMOVED_MAX] = mkv_block_tag(uuid);
+	if (a->removed_count == AUDIT_REMOVED_MAX)
+		memmove(a->removed, a->removed + 1, --a->removed_count * sizeof(a->removed[0]));
+	a->removed[a->removed_count++] = mkv_block_tag(uuid);
+	audit_on_audit(e);
+}
+
+/* From here on its pieces are asked for like any home's: those of its former life it knows nothing of. */
+void
+mkv_engine_home_back(struct mkv_engine *e, const uint8_t uuid[16])
+{
+	struct set_audit *a = &e->audit;
+	uint32_t keep = 0;
+
+	MKV_CHECK_OBJ(e, MKV_ENGINE_MAGIC);
+	for (uint32_t i = 0; i < a->removed_count; i++)
+		if (a->removed[i] != mkv_block_tag(uuid))
+			a->removed[keep++] = a->removed[i];
+	a->removed_count = keep;
 	audit_on_audit(e);
 }
 
 static int
 audit_is_removed(const struct mkv_engine *e, uint64_t tag)
 {
-	for (uint32_t i = 0; i < MKV_MIN(e->audit.removed_count, AUDIT_REMOVED_MAX); i++) {
+	for (uint32_t i = 0; i < e->audit.removed_count; i++) {
 		if (e->audit.removed[i] == tag && tag != e->tag)
 			return (1);
 	}

@@ -142,8 +142,9 @@ void	mkv_engine_release(struct mkv_engine *e, uint32_t client, uint64_t hold, ui
 void	mkv_engine_unreserve(struct mkv_engine *e, uint32_t client, uint64_t txn);
 /* From another drive. */
 void	mkv_engine_peer(struct mkv_engine *e, uint32_t drive, const struct mkv_desc *d);
-/* A drive of the pool is gone for good: pieces of values homed there are freed. */
+/* A drive of the pool was removed: pieces of values homed there are freed, whenever they come, until it is added again. */
 void	mkv_engine_home_removed(struct mkv_engine *e, const uint8_t uuid[16]);
+void	mkv_engine_home_back(struct mkv_engine *e, const uint8_t uuid[16]);
 /* A client is gone: parked requests end, holds and transactions are given back, no more replies; ops->client_done follows (maybe at once). */
 void	mkv_engine_client_gone(struct mkv_engine *e, uint32_t client);
 

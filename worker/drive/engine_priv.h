@@ -272,7 +272,7 @@ struct set_audit {
 	int		walking, walk_all, all;	/* under way; this one, the next one looks at all pieces */
 	unsigned	tell;		/* so often SET_AUDIT is still to be said */
 	struct asked	asked[AUDIT_ASKED];	/* in this walk */
-	uint64_t	removed[AUDIT_REMOVED_MAX];	/* tags of homes that are gone for good */
+	uint64_t	removed[AUDIT_REMOVED_MAX];	/* tags of homes that were removed, the oldest first */
 	uint32_t	removed_count;
 	struct openset	*open;
 	uint32_t	*head;		/* set id -> side record + 1 of its manifest */

@@ -21,18 +21,25 @@
 #define POOL_LOG_PART	2048u			/* digests of one message */
 #define POOL_SPACES_PART	256u			/* rows of one message */
 
-/* The last map heard is the engine's. A drive that is gone for good takes the values with it that it was home of; their pieces here are freed. */
+/*
+ * The last map heard is the engine's. A drive that was removed takes the values with it that it was home of; their pieces here are freed. If it is added again it is
+ * the home of others, and may be removed once more.
+ */
 static void
 pool_tell_engine(struct drive *d)
 {
 	mkv_engine_map(d->e, &d->map);
 	for (uint32_t i = 0; i < d->map.n; i++) {
 		const struct mkv_map_row *row = &d->map.row[i];
+		int removed = row->state == MKV_DRIVE_REMOVED;
 
-		if (row->state != MKV_DRIVE_REMOVED || !row->known || (d->removed_told >> i & 1) != 0)
+		if (!row->known || removed == (int)(d->removed_told >> i & 1))
 			continue;
-		d->removed_told |= 1ull << i;
-		mkv_engine_home_removed(d->e, row->uuid);
+		d->removed_told ^= 1ull << i;
+		if (removed)
+			mkv_engine_home_removed(d->e, row->uuid);
+		else
+			mkv_engine_home_back(d->e, row->uuid);
 	}
 }
 

@@ -22,7 +22,7 @@
  * mkv_wire_seg of the client's memory. PUT: the server
  * READs them and answers each part but the last with MORE and no body once it has the bytes. GET: the server WRITEs each part to where it belongs in the
  * segments and then sends the part's reply (flags as on TCP, REMOTE instead of bytes behind it) on the same queue pair. What does not fit a message goes by the
- * tether; so does everything when there is no queue pair.
+ * tether, or another connection; so does everything when there is no queue pair.
  *
  * Control (mkv_wire_attach.control). Messages of a channel may go by datagrams or by the tether instead, payload goes by its queue pair all the same; a message by
  * the tether that belongs to the channel has REMOTE and counts among the tether's. Such an answer leaves when a READ behind its WRITEs has come back. Datagrams have the

@@ -523,14 +523,13 @@ few_receives_are_counted(void **state)
 static void
 an_arena_that_is_not_taken(void **state)
 {
-	struct t *t = calloc(1, sizeof(*t));
+	struct t *t = opened(0);
 	static uint8_t arena[65536];
 	char text[1024];
 	ssize_t n;
 	int fd[2];
 
 	(void)state;
-	t_open(t);
 	assert_int_equal(pipe2(fd, O_NONBLOCK), 0);
 	mkv_log_set_fd(fd[1]);
 	fv_fail(FV_REG_MR, 1, ENOMEM);
@@ -545,8 +544,7 @@ an_arena_that_is_not_taken(void **state)
 	close(fd[0]);
 	close(fd[1]);
 	assert_int_equal(mkv_rail_arena(t->rail, 1, arena, sizeof(arena)), 0);
-	t_close(t);
-	free(t);
+	closed(t);
 }
 
 int

@@ -167,6 +167,37 @@ no_buffer_while_it_is_asked(void **state)
 		}
 }
 
+/* It is not there, and no buffer is free: what waits for one holds no slot, which those that have buffers may wait for. */
+static void
+no_slot_while_it_waits(void **state)
+{
+	struct t *t = t_new(0);
+	struct mkv_buf all[64];
+	struct mkv_stage_stat st;
+	unsigned n = 0;
+	uint64_t id;
+
+	(void)state;
+	for (uint32_t bytes = 1u << 20; bytes >= MKV_STAGE_UNIT; bytes /= 2)
+		while (n < MKV_ARRAY_LEN(all) && mkv_buf_take(t->r.stage, bytes, &all[n]) == 0)
+			n++;
+	assert_true(n < MKV_ARRAY_LEN(all));
+	id = send_put(t, "key", 1, 0);
+	for (unsigned i = 0; i < 200 && count(t, MKV_DRV_RESERVE) == 0; i++)
+		t_pump(t);
+	t_pump(t);
+	assert_int_equal(count(t, MKV_DRV_RESERVE), 1);
+	mkv_stage_stat(t->r.stage, &st);
+	assert_int_equal(st.slots_free, st.slots_total);
+	assert_int_equal(reads(), 0);
+	while (n > 0)
+		mkv_buf_drop(t->r.stage, &all[--n]);
+	t->r.f->park_bufs.wake = 1;
+	assert_int_equal(hear_put(t, id), 0);
+	assert_value(t, "key");
+	t_end(t);
+}
+
 /* ---- What keeps it from being one ------------------------------------------------------------------------------------------ */
 
 static void
@@ -544,7 +575,8 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(the_same_is_not_read), cmocka_unit_test(no_buffer_while_it_is_asked), cmocka_unit_test(what_is_not_asked),
+		cmocka_unit_test(the_same_is_not_read), cmocka_unit_test(no_buffer_while_it_is_asked), cmocka_unit_test(no_slot_while_it_waits),
+		cmocka_unit_test(what_is_not_asked),
 		cmocka_unit_test(values_in_parts_are_not_asked), cmocka_unit_test(what_nobody_checked_is_read), cmocka_unit_test(ends_while_it_is_asked),
 		cmocka_unit_test(its_drive_dies), cmocka_unit_test(its_home_moves), cmocka_unit_test(a_drive_that_lies),
 		cmocka_unit_test(what_lies_at_the_former_home_goes), cmocka_unit_test(the_map_changes_meanwhile), cmocka_unit_test(into_the_arena), cmocka_unit_test(by_the_socket),

@@ -66,6 +66,7 @@ both_up(struct both *b)
 	rdma.door = fds[0];
 	rig_open(&b->tcp, &tcp);
 	rig_open(&b->rdma, &rdma);
+	b->rdma.f->conf.verify_put = 1;
 	assert_int_equal(mkv_rail_open(&b->rail, b->rdma.f, fv_verbs(), &c, why, sizeof(why)), 0);
 	assert_true(mkv_rail_listen(b->rail, loopback, 0) >= 0);
 	mkv_rail_describe(b->rail, &row);

@@ -110,6 +110,33 @@ values_go_both_ways(void **state)
 	both_close(b);
 }
 
+/* Put again, and once more with OVERWRITE. */
+static void
+what_is_there_is_not_read(void **state)
+{
+	struct mkv_put_opts always = { .size = sizeof(always), .flags = MKV_PUT_OVERWRITE };
+	struct mkv_object obj = { .size = sizeof(obj) };
+	struct both *b = both_open(num_dcis);
+	uint8_t *value = malloc(VALUE);
+	struct mkv_client *c;
+
+	(void)state;
+	c = handle(b, drop ? "auto" : "rdma");
+	fill(value, VALUE, 1);
+	for (unsigned i = 0; i < 4; i++) {
+		assert_int_equal(mkv_put(c, K("key"), value, VALUE, NULL, 20 * SEC, &obj), 0);
+		assert_int_equal(obj.same, i > 0);
+	}
+	assert_int_equal(both_count(b, MKV_M_front_put_unread_total), 3);
+	assert_int_equal(both_count(b, MKV_M_front_received_bytes_total), VALUE);
+	assert_int_equal(mkv_put(c, K("key"), value, VALUE, &always, 20 * SEC, &obj), 0);
+	assert_int_equal(obj.same, 0);
+	assert_int_equal(both_count(b, MKV_M_front_received_bytes_total), 2 * VALUE);
+	mkv_client_close(c);
+	both_close(b);
+	free(value);
+}
+
 struct worker {
 	pthread_t	thread;
 	struct mkv_client *c;
@@ -220,7 +247,7 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(values_go_both_ways),
+		cmocka_unit_test(values_go_both_ways), cmocka_unit_test(what_is_there_is_not_read),
 		cmocka_unit_test(many_at_once),
 		cmocka_unit_test(ends_that_break),
 	};

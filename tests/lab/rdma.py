@@ -104,6 +104,22 @@ def link(what, state):
     lab.sh("ip", "link", "set", what, state)
 
 
+class LinkDown:
+    """Of a NIC (nic1) or of the port at its far end (port1). Taking it down takes routes with it."""
+
+    def __init__(self, what):
+        self.what = what
+
+    def __enter__(self):
+        link(self.what, "down")
+
+    def __exit__(self, *_):
+        link(self.what, "up")
+        n = int(self.what[-1])
+        for route in (["10.77.0.0/24", "dev", f"nic{n}", "src", ADDRESSES[n]], ["local", ADDRESSES[n], "dev", f"nic{n}"]):
+            lab.sh("ip", "route", "replace", *route, "table", 1000 + n)
+
+
 def scratch():
     return tempfile.mkdtemp(prefix="memkv-lab-", dir="/tmp")
 
@@ -114,16 +130,16 @@ def run(*args, env=None, timeout=120):
     return subprocess.run([str(a) for a in args], capture_output=True, text=True, timeout=timeout, env=e, stdin=subprocess.DEVNULL)
 
 
-def wait_rails(s, n=1, timeout=60):
-    """Until so many rails of it serve."""
+def wait_rails(s, n=1, timeout=120):
+    """Until so many rails of it serve. Each look is a process, which would take the emulated processors from those that are to come up."""
     def up():
         rows = [r for name, r in s.status().items() if name.startswith("front:rdma:")]
         return len([r for r in rows if r["state"] == "RUNNING"]) >= n
-    lab.wait_for(up, timeout)
+    until(up, timeout, 0.5)
 
 
-def until(what, timeout=30):
+def until(what, timeout=30, pause=0.1):
     end = time.monotonic() + timeout
     while not what():
         assert time.monotonic() < end, "it did not come"
-        time.sleep(0.1)
+        time.sleep(pause)

@@ -412,6 +412,16 @@ rails_verdict(const struct pool *p)
 	return (rails_hope(p) ? MKV_E_AGAIN : MKV_E_UNREACHABLE);
 }
 
+/* A put in parts goes by a connection; where values must go by RDMA, it begins only where others could. */
+static int
+rails_let_stream(const struct pool *p)
+{
+	for (unsigned i = p->n_plain; i < p->n; i++)
+		if (p->conn[i].rail->state == RAIL_LIVE)
+			return (0);
+	return (rails_verdict(p));
+}
+
 struct conn *
 mkv_rails_choose(struct server *s, const struct leg *l, int *err)
 {
@@ -420,8 +430,11 @@ mkv_rails_choose(struct server *s, const struct leg *l, int *err)
 	struct conn *c;
 
 	*err = 0;
-	if (p->n == p->n_plain || !leg_has_payload(l))
+	if (p->n == p->n_plain || !leg_has_payload(l)) {
+		if (exact && l->op->kind == OPK_STREAM)
+			*err = rails_let_stream(p);
 		return (NULL);
+	}
 	if (!mkv_rail_mem_fits(l->op, l, s->part_bytes)) {
 		*err = exact ? MKV_E_UNSUPPORTED : 0;
 		return (NULL);

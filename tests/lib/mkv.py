@@ -62,6 +62,11 @@ def _load():
     lib.mkv_match.argtypes = [p, C.POINTER(Key), C.c_uint, C.c_uint, C.c_uint, u64, C.POINTER(C.c_uint)]
     lib.mkv_exists_batch.argtypes = [p, C.POINTER(Key), C.c_uint, C.c_uint, u64, p, p]
     lib.mkv_delete_batch.argtypes = [p, C.POINTER(Key), C.c_uint, u64, p, p]
+    lib.mkv_put_begin.argtypes = [p, C.c_char_p, z, C.POINTER(PutOpts), u64, C.POINTER(p)]
+    lib.mkv_put_part.argtypes = [p, C.c_char_p, z, u64]
+    lib.mkv_put_commit.argtypes = [p, u64, C.POINTER(Object)]
+    lib.mkv_put_abort.argtypes = [p]
+    lib.mkv_put_abort.restype = None
     lib.mkv_server_of.argtypes = [p, C.c_char_p, z]
     lib.mkv_server_info.argtypes = [p, C.c_uint, u64, C.POINTER(ServerInfo)]
     lib.mkv_client_metrics.argtypes = [p, C.c_char_p, z]
@@ -108,6 +113,9 @@ class Client:
         if r != 0:
             raise Miss(r, obj.reason)
         return obj
+
+    def put_stream(self, key, deadline=10.0, flags=0):
+        return Stream(self, key, deadline, flags)
 
     def get(self, key, room, deadline=10.0):
         buf = C.create_string_buffer(room) if room else C.create_string_buffer(1)
@@ -173,3 +181,32 @@ class Client:
         if r != 0:
             raise Miss(r)
         return out
+
+
+class Stream:
+    """A put in parts. commit() ends it, and so does leaving the `with` without one."""
+
+    def __init__(self, client, key, deadline, flags):
+        o = PutOpts(size=C.sizeof(PutOpts), flags=flags)
+        self.p = C.c_void_p()
+        self.said(LIB.mkv_put_begin(client.p, key, len(key), C.byref(o), int(deadline * SEC), C.byref(self.p)))
+
+    @staticmethod
+    def said(r, reason=0):
+        if r != 0:
+            raise Miss(r, reason)
+
+    def part(self, data, deadline=10.0):
+        self.said(LIB.mkv_put_part(self.p, data, len(data), int(deadline * SEC)))
+
+    def commit(self, deadline=10.0):
+        p, self.p = self.p, C.c_void_p()
+        obj = Object(size=C.sizeof(Object))
+        self.said(LIB.mkv_put_commit(p, int(deadline * SEC), C.byref(obj)), obj.reason)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        p, self.p = self.p, C.c_void_p()
+        LIB.mkv_put_abort(p)

@@ -209,7 +209,7 @@ def test_port_is_free_when_the_supervisor_died(server_factory):
 
 
 class Throttle:
-    """The processes of a server in a cgroup whose writes to the disk of `path` are limited. cgroup v1 or v2; None where there is neither."""
+    """The processes of a server in a cgroup whose writes to the disk of `path`, or reads from it, are limited. cgroup v1 or v2; None where there is neither."""
 
     def __init__(self, path, bytes_per_s):
         dev = os.stat(path).st_dev
@@ -229,8 +229,8 @@ class Throttle:
             except OSError:
                 self.remove()
 
-    def limit(self, rate):
-        text = f"{self.dev} {rate or 0}" if "blkio" in self.knob else f"{self.dev} wbps={rate or 'max'}"
+    def limit(self, rate, reads=0):
+        text = f"{self.dev} {rate or 0}" if "blkio" in self.knob else f"{self.dev} wbps={rate or 'max'} rbps={reads or 'max'}"
         with open(os.path.join(self.dir, self.knob), "w") as f:
             f.write(text)
 

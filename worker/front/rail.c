@@ -278,12 +278,14 @@ attach_start(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
 	return (0);
 }
 
-/* What one session gets of what is left; 0: nothing to give. */
+/* What one session gets of what is left: less where there is little; 0: nothing to give. */
 static uint32_t
 attach_share(uint32_t left, uint32_t all, uint32_t most, uint32_t least)
 {
 	uint32_t n = left > all / 2 ? most : left > all / 4 ? MKV_MAX(most / 4, least) : least;
 
+	while (left < n + CHAN_CREDITS_MORE && n > least)
+		n = MKV_MAX(n / 4, least);
 	return (left >= n + CHAN_CREDITS_MORE ? n : 0);
 }
 

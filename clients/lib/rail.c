@@ -100,8 +100,6 @@ rail_ask(struct rail *r)
 	struct slot *s;
 	int e;
 
-	if (r->channel == UINT16_MAX)
-		return (MKV_E_AGAIN);			/* numbers are used up: a new tether begins anew */
 	if ((s = mkv_slot_take(r->c, NULL)) == NULL)
 		return (MKV_E_AGAIN);
 	if ((e = mkv_rail_qp_make(r, &rail_ops)) != 0) {
@@ -123,6 +121,10 @@ rail_attach(struct rail *r)
 	int dev, e;
 
 	r->soon = r->again = 0;
+	if (r->channel == UINT16_MAX) {
+		mkv_conn_fail(r->c, MKV_E_CLOSED);	/* numbers are used up: a new tether begins anew */
+		return;
+	}
 	mkv_rails_trying(r, 1);
 	dev = mkv_fabric_choose(l->c->fabric, &p->rail[r->c->rail_idx].wire, l->idx + r->c->idx, why);
 	if (dev < 0 || (r->hub = mkv_rail_hub(l, (unsigned)dev, why)) == NULL) {

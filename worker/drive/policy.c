@@ -167,16 +167,16 @@ hit_nothing(struct mkv_policy *p, uint32_t i, uint32_t parent)
 	(void)parent;
 }
 
-/* The oldest on probation: it goes, or it has been read and moves up. */
+/* The oldest of a queue: it goes, or it has been read, and has another turn in the main one: all: with none of its references left, else with one less. */
 static uint32_t
-victim_small(struct mkv_policy *p)
+victim_of(struct mkv_policy *p, int q, int all)
 {
-	uint32_t i = q_oldest(p, MKV_PQ_SMALL);
+	uint32_t i = q_oldest(p, q);
 	struct mkv_ent *en = &p->ix->ent[i];
 
 	if (ref_get(en) == 0)
 		return (i);
-	ref_set(en, 0);
+	ref_set(en, all ? 0 : ref_get(en) - 1);
 	q_to_young(p, MKV_PQ_MAIN, i);
 	return (MKV_ENT_NIL);
 }
@@ -185,22 +185,13 @@ victim_small(struct mkv_policy *p)
 static uint32_t
 victim_clock(struct mkv_policy *p, unsigned *look)
 {
-	while (mkv_policy_count(p) > 0 && *look > 0) {
-		uint32_t i;
+	uint32_t i = MKV_ENT_NIL;
 
+	while (i == MKV_ENT_NIL && mkv_policy_count(p) > 0 && *look > 0) {
 		--*look;
-		if (p->q[MKV_PQ_SMALL].count > 0) {
-			if ((i = victim_small(p)) != MKV_ENT_NIL)
-				return (i);
-			continue;
-		}
-		i = q_oldest(p, MKV_PQ_MAIN);
-		if (ref_get(&p->ix->ent[i]) == 0)
-			return (i);
-		ref_set(&p->ix->ent[i], 0);
-		q_to_young(p, MKV_PQ_MAIN, i);
+		i = victim_of(p, p->q[MKV_PQ_SMALL].count > 0 ? MKV_PQ_SMALL : MKV_PQ_MAIN, 1);
 	}
-	return (MKV_ENT_NIL);
+	return (i);
 }
 
 static uint32_t
@@ -210,7 +201,7 @@ victim_oldest(struct mkv_policy *p, unsigned *look)
 
 	while (p->q[MKV_PQ_SMALL].count > 0 && *look > 0) {
 		--*look;
-		if ((i = victim_small(p)) != MKV_ENT_NIL)
+		if ((i = victim_of(p, MKV_PQ_SMALL, 1)) != MKV_ENT_NIL)
 			return (i);
 	}
 	if (*look == 0)
@@ -222,22 +213,16 @@ victim_oldest(struct mkv_policy *p, unsigned *look)
 static uint32_t
 victim_s3fifo(struct mkv_policy *p, unsigned *look)
 {
-	while (mkv_policy_count(p) > 0 && *look > 0) {
-		uint32_t i, small = p->q[MKV_PQ_SMALL].count;
+	uint32_t i = MKV_ENT_NIL;
+
+	while (i == MKV_ENT_NIL && mkv_policy_count(p) > 0 && *look > 0) {
+		uint32_t small = p->q[MKV_PQ_SMALL].count;
+		int probation = small > 0 && (small > mkv_policy_count(p) / S3_SMALL_PART || p->q[MKV_PQ_MAIN].count == 0);
 
 		--*look;
-		if (small > 0 && (small > mkv_policy_count(p) / S3_SMALL_PART || p->q[MKV_PQ_MAIN].count == 0)) {
-			if ((i = victim_small(p)) != MKV_ENT_NIL)
-				return (i);
-			continue;
-		}
-		i = q_oldest(p, MKV_PQ_MAIN);
-		if (ref_get(&p->ix->ent[i]) == 0)
-			return (i);
-		ref_set(&p->ix->ent[i], ref_get(&p->ix->ent[i]) - 1);
-		q_to_young(p, MKV_PQ_MAIN, i);
+		i = victim_of(p, probation ? MKV_PQ_SMALL : MKV_PQ_MAIN, probation);
 	}
-	return (MKV_ENT_NIL);
+	return (i);
 }
 
 static uint32_t

@@ -195,7 +195,7 @@ no_slot_while_it_waits(void **state)
 	t->r.f->park_bufs.wake = 1;
 	assert_int_equal(hear_put(t, id), 0);
 	assert_value(t, "key");
-	t_end(t);
+	closed(t);
 }
 
 /* ---- What keeps it from being one ------------------------------------------------------------------------------------------ */

@@ -24,6 +24,7 @@ MEMKV = os.path.join(STAGE, "bin", "memkv")
 MEMKVCTL = os.path.join(STAGE, "bin", "memkvctl")
 FULL = os.environ.get("MEMKV_TEST_FULL") == "1"
 MIB = 1 << 20
+START_LIMIT = 180 if os.environ.get("LAB") == "1" else 60     # a processor of the lab is emulated
 
 
 def content(key, version, size):
@@ -90,7 +91,7 @@ class Server:
         self.proc = None
         self.log = os.path.join(self.data, "log.txt")
 
-    def start(self, timeout=60, expect_fail=False):
+    def start(self, timeout=START_LIMIT, expect_fail=False):
         r, w = os.pipe()
         args = self.wrap + [MEMKV, "start", "--ready-fd", str(w)]
         if self.config:

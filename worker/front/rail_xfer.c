@@ -556,6 +556,9 @@ xfer_done(struct mkv_rdma_qp *qp, void *cookie MKV_UNUSED, int status)
 	MKV_ASSERT(line_out(line) > 0);
 	rec = line->rec[line->rec_head++ % LINE_SENDS_MAX];
 	line->moved_ns = mkv_now_ns();
+	/* The path is there, whatever came back by it; that the client has receives only a message says. */
+	if (status == 0)
+		line->ch->n_path = 0;
 	switch ((enum line_rec_kind)rec.kind) {
 	case REC_READ:
 		done_read(line, &rec, status);
@@ -565,7 +568,7 @@ xfer_done(struct mkv_rdma_qp *qp, void *cookie MKV_UNUSED, int status)
 		break;
 	case REC_SEND:
 		if (status == 0)
-			line->ch->n_rnr = line->ch->n_path = 0;
+			line->ch->n_rnr = 0;
 		if (rec.o != NULL)
 			out_end(rec.o, status);
 		break;

@@ -5,7 +5,7 @@
 #include "config.h"
 
 #include "tests/lib/rnd.h"
-#include "tests/unit/front_rail_up.h"
+#include "tests/unit/front_guest.h"
 #include "worker/front/rail_priv.h"
 
 static uint32_t
@@ -277,52 +277,6 @@ parts_pass_those_who_wait(void **state)
 	assert_int_equal(-(int)answer_to(t, get)->h.status, MKV_E_MISS);
 	assert_all_free(t, 1);
 	closed(t);
-}
-
-/* A session beside the first, whose messages t's initiator carries. */
-struct guest {
-	struct rig_client c;
-	struct mkv_conn	*conn;
-	struct mkv_mac	*out;
-};
-
-static void
-guest_open(struct t *t, struct guest *g)
-{
-	struct mkv_wire_attach a = t_want(t, 1);
-	const struct mkv_session *s;
-	uint8_t k[MKV_KEY_BYTES];
-
-	memset(g, 0, sizeof(*g));
-	rig_client_open(&t->r, &g->c);
-	g->c.rail = 1;
-	rig_client_handshake(&g->c);
-	g->conn = MKV_CONTAINER_OF(t->r.f->conn_used.prev, struct mkv_conn, link);
-	s = &g->conn->s;
-	assert_int_equal(t_ask_for(&g->c, &a), 0);
-	assert_int_equal(mkv_key_session(t->r.key, s->nonce_c, s->nonce_s, MKV_DIR_C2S, 1, t->r.f->conf.front_id, s->transcript, k), 0);
-	assert_int_equal(mkv_mac_create(&g->out, k), 0);
-}
-
-static void
-guest_ask_get(struct t *t, struct guest *g, const char *key)
-{
-	struct mkv_mac *out = t->out;
-	uint64_t session = t->c.session, counter = t->counter;
-
-	t->out = g->out;
-	t->c.session = g->c.session;
-	(void)t_ask_get(t, key, 0, 0, 1000, 1000);
-	t->out = out;
-	t->c.session = session;
-	t->counter = counter;
-}
-
-static void
-guest_close(struct guest *g)
-{
-	rig_client_close(&g->c);
-	mkv_mac_destroy(&g->out);
 }
 
 /* Two sessions that wait take turns: the one with much to ask does not keep the other from its one request. */

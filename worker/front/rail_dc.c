@@ -8,7 +8,8 @@
  *	line	free --a request begins--> leased --the request is gone and nothing is out--> over --next turn--> free
  *				leased --an error--> broken --all that was out came back--> over --reset--> free, or out of service
  *
- * No line is free: the message is held, and its channel waits in rail.wait; who waits is woken in turn. The last few lines are for PING and CANCEL.
+ * No line is free: the message is held, and its channel waits in rail.wait; who waits is woken in turn. The last few lines are for PING and CANCEL. Where there are
+ * several channels, one of them gets a further line only while it has fewer than are free: the last one goes to a channel that has none.
  *
  * What fails: an initiator, and with it the request that has it (and no other). The client is told why by another line, since it may have to make its memory
  * safe: bytes of a get may be under way still unless its own NIC refused them. If it cannot be told, its channel breaks, so that no later CANCEL is answered. Two
@@ -157,6 +158,7 @@ line_lease(struct mkv_chan *ch, uint32_t keep, struct mkv_line **out)
 		return (e);
 	mkv_list_remove(&line->link);
 	mkv_list_push_tail(&ch->lines, &line->link);
+	ch->n_lines++;
 	line->ch = ch;
 	line->broken = line->vital = 0;
 	line->users = 0;
@@ -190,6 +192,7 @@ line_back(struct mkv_line *line)
 		mkv_metric_add(r->f->m, MKV_M_front_dci_resets_total, 0, 1);
 	mkv_list_remove(&line->dirty);
 	mkv_list_remove(&line->link);
+	line->ch->n_lines--;
 	mkv_rdma_pool_back(r->pool, &line->qp);
 	line->ch = NULL;
 	mkv_list_push_tail(&r->line_free, &line->link);
@@ -243,14 +246,25 @@ mkv_chan_req_gone(struct mkv_req *r)
 
 /* ---- Waiting for one ------------------------------------------------------------------------------------------------------- */
 
+/* How many it must leave to others: those that are kept, and as many as it has. */
+static uint32_t
+chan_leaves(const struct mkv_chan *ch, int last)
+{
+	return (last ? 0 : rail_dc_keep(ch->rail) + (ch->rail->n_dc > 1 ? ch->n_lines : 0));
+}
+
 /* What may have one of the last stands in front. */
 static void
 chan_wait(struct mkv_chan *ch, int last)
 {
+	const uint32_t n = mkv_rdma_pool_free(ch->rail->pool);
+
 	if (!last && !mkv_list_empty(&ch->wait))
 		return;
-	if (mkv_list_empty(&ch->wait))
+	if (mkv_list_empty(&ch->wait)) {
 		mkv_metric_add(ch->rail->f->m, MKV_M_front_dci_waits_total, 0, 1);
+		mkv_metric_add(ch->rail->f->m, MKV_M_front_dci_shares_total, 0, n > rail_dc_keep(ch->rail) && n <= chan_leaves(ch, last));
+	}
 	mkv_list_remove(&ch->wait);
 	if (last) {
 		ch->wants_last = 1;
@@ -259,24 +273,35 @@ chan_wait(struct mkv_chan *ch, int last)
 		mkv_list_push_tail(&ch->rail->wait, &ch->wait);
 }
 
+/* The first of those who wait that may have one while n are free; NULL: none. Who is passed over has at least one: they are never more than there are lines. */
+static struct mkv_chan *
+wait_next(const struct mkv_rail *r, uint32_t n)
+{
+	if (n == 0)
+		return (NULL);
+	MKV_LIST_FOREACH(it, &r->wait) {
+		struct mkv_chan *ch = MKV_CONTAINER_OF(it, struct mkv_chan, wait);
+
+		if (n > chan_leaves(ch, ch->wants_last))
+			return (ch);
+		if (n <= rail_dc_keep(r))		/* what wants one of the last stands in front */
+			return (NULL);
+	}
+	return (NULL);
+}
+
 /* By how many are free, not by what came back: one that was woken may need none any more. */
 void
 mkv_rail_wake(struct mkv_rail *r)
 {
-	uint32_t n, keep;
+	struct mkv_chan *ch;
+	uint32_t n;
 
 	if (r->pool == NULL)
 		return;
 	rail_lines_back(r);
-	n = mkv_rdma_pool_free(r->pool);
-	keep = rail_dc_keep(r);
-	MKV_LIST_FOREACH_SAFE(it, tmp, &r->wait) {
-		struct mkv_chan *ch = MKV_CONTAINER_OF(it, struct mkv_chan, wait);
-
-		if (n == 0 || (n <= keep && !ch->wants_last))
-			break;
-		n--;
-		mkv_list_remove(it);
+	for (n = mkv_rdma_pool_free(r->pool); (ch = wait_next(r, n)) != NULL; n--) {
+		mkv_list_remove(&ch->wait);
 		ch->woken = 1;
 		ch->wants_last = 0;
 		mkv_conn_kick(ch->c);
@@ -287,7 +312,7 @@ mkv_rail_wake(struct mkv_rail *r)
 int
 rail_dc_is_due(const struct mkv_rail *r)
 {
-	return (!mkv_list_empty(&r->over) || (!mkv_list_empty(&r->wait) && mkv_rdma_pool_free(r->pool) > rail_dc_keep(r)));
+	return (!mkv_list_empty(&r->over) || (!mkv_list_empty(&r->wait) && wait_next(r, mkv_rdma_pool_free(r->pool)) != NULL));
 }
 
 /* Of the request that it ends, so that its answer comes behind all that was out; behind the word that such a request has failed. NULL: of its own. */
@@ -325,8 +350,8 @@ mkv_chan_lease(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body)
 	if (c->remote_carrier != MKV_WIRE_CONTROL_RDMA && h->op != MKV_WIRE_PUT && h->op != MKV_WIRE_GET)
 		return (0);
 	/* Others were here before. */
-	if (last || ch->woken || mkv_list_empty(&ch->rail->wait))
-		e = line_lease(ch, last ? 0 : rail_dc_keep(ch->rail), &c->remote->line);
+	if (last || ch->woken || wait_next(ch->rail, mkv_rdma_pool_free(ch->rail->pool)) == NULL)
+		e = line_lease(ch, chan_leaves(ch, last), &c->remote->line);
 	if (!last)
 		ch->woken = 0;
 	if (e == MKV_E_AGAIN)

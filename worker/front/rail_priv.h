@@ -122,6 +122,7 @@ struct mkv_chan {
 	struct mkv_chan	*next;		/* of those that hash like it: datagrams and DC are found by their session */
 	/* rail_dc.c */
 	struct mkv_list	lines;		/* that it has */
+	uint32_t	n_lines;
 	struct mkv_line	*obit;		/* the one by which the client hears of requests that failed, while such a word is out */
 	struct mkv_list	wait;		/* rail.wait */
 	struct mkv_rdma_dct dct;	/* the client's target */

@@ -28,7 +28,9 @@
  * the tether that belongs to the channel has REMOTE and counts among the tether's. Such an answer leaves when a READ behind its WRITEs has come back. Datagrams have the
  * channel's keys; counters of a channel with datagrams have no order (window of 1,024). A client sends a request again until it is answered: same id, new counter, RESEND;
  * at last by the tether, where its answer then comes. Only requests of one message and one answer go by datagram. Where both ends have said LOOSE the client may
- * close the tether at any time: the session goes on, all that it hears are the channel's messages, and it ends when none has come for 60 s.
+ * close the tether at any time: the session goes on, all that it hears are the channel's messages, and it ends when none has come for 60 s. DETACH, by datagram
+ * alone, ends the channel, and with it a session that has no tether; it is answered if the channel is there, and what comes afterwards is of no channel. The client
+ * has made its memory safe before it says so.
  */
 #ifndef MKV_PROTO_WIRE_H
 #define MKV_PROTO_WIRE_H

@@ -190,9 +190,9 @@ rail_connect(struct rail *r, const struct mkv_wire_attach *w)
 
 	if (w->channel != r->channel || w->credits < 2 || w->recv_bytes < 1024)
 		return (MKV_E_PEER);
+	r->session_id = r->c->session_id;
 	if ((e = mkv_ctl_attached(r, w)) != 0 || (e = rail_keys(r)) != 0 || (e = mkv_rail_qp_connect(r, w)) != 0)
 		return (e);
-	r->session_id = r->c->session_id;
 	r->credits = w->credits;
 	r->peer_bytes = MKV_MIN(w->recv_bytes, MKV_WIRE_RDMA_BYTES);
 	r->tx_counter = r->rx_counter = 0;
@@ -308,6 +308,7 @@ mkv_rail_break(struct rail *r, int err, const char *why)
 	r->state = RAIL_BREAKING;
 	mkv_timer_disarm(&rail_loop(r)->timers, &r->timer);
 	rail_loop(r)->dirty = 1;
+	mkv_ctl_bye(r);
 	if (was_live) {
 		rail_ended_live(r);
 		mkv_rails_failed(r, err, why);
@@ -353,7 +354,8 @@ mkv_rail_tether_down(struct conn *c, int err)
 	}
 	mkv_rail_break(r, err, "its connection ended");
 	mkv_ctl_tether_down(r);
-	mkv_timer_disarm(&rail_loop(r)->timers, &r->timer);
+	if (!mkv_ctl_says_bye(r))
+		mkv_timer_disarm(&rail_loop(r)->timers, &r->timer);
 	r->soon = 0;
 }
 
@@ -405,6 +407,7 @@ rail_on_timer(struct mkv_timer *t, uint64_t now_ns MKV_UNUSED)
 		mkv_rail_watch(r);
 		return;
 	case RAIL_BREAKING:
+		mkv_ctl_bye_due(r);
 		return;
 	}
 }

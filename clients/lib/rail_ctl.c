@@ -6,7 +6,8 @@
  *
  * rdma_tether drop: where the server agrees (LOOSE in ATTACH: DC alone) the tether is closed as soon as a datagram was answered and nothing is on it. Then a
  * message goes again by datagram until it is answered, what does not fit goes by another connection, and a PING each 20 s says that we are here; one that
- * is not answered breaks the rail, which begins anew with a tether.
+ * is not answered breaks the rail, which begins anew with a tether. When such a rail ends, for whatever reason, it fences and then says DETACH, three times at most:
+ * the server would keep the session for a minute.
  *
  * The loop's thread. Owns the socket, which is the tether's for its life, and the copies of messages: of a datagram until its request is answered, of a frame
  * until the tether has it. A request that is sent again has the same id and a new counter; the server does it once.
@@ -32,6 +33,7 @@
 #define AGAIN_MOST_NS	(200 * MKV_NS_PER_MS)	/* without a tether, between two of them */
 #define MARGIN_NS	(5 * MKV_NS_PER_MS)
 #define DUMB_NS		MKV_NS_PER_SEC		/* so long all goes by the tether when nobody answered */
+#define BYE_TIMES	3u
 
 static struct loop *
 rail_loop(const struct rail *r)
@@ -246,6 +248,8 @@ mkv_ctl_tether_down(struct rail *r)
 {
 	struct rail_ctl *k = &r->ctl;
 
+	if ((k->down = mkv_ctl_says_bye(r)) != 0)
+		return;
 	k->ready = 0;
 	if (k->waits) {
 		k->leaving = 1;
@@ -253,6 +257,73 @@ mkv_ctl_tether_down(struct rail *r)
 	} else {
 		ctl_close(k);
 	}
+}
+
+/* ---- the end ---- */
+
+int
+mkv_ctl_says_bye(const struct rail *r)
+{
+	return (r->ctl.bye_id != 0);
+}
+
+static void
+bye_end(struct rail *r)
+{
+	r->ctl.bye_id = 0;
+	rail_loop(r)->dirty = 1;
+	mkv_timer_disarm(&rail_loop(r)->timers, &r->timer);
+	if (r->ctl.down)
+		mkv_ctl_tether_down(r);
+}
+
+/* How long its answer takes is not worth knowing better: what is lost costs the server a minute of one session. */
+static void
+bye_say(struct rail *r)
+{
+	struct rail_ctl *k = &r->ctl;
+	struct mkv_hdr h;
+	int e;
+
+	mkv_conn_header(&h, MKV_WIRE_DETACH, k->bye_id, RAIL_OURS_US);
+	h.session_id = r->session_id;
+	h.channel = r->channel;
+	h.counter = ++r->tx_counter;
+	h.ack_below = (uint32_t)k->bye_id;
+	e = mkv_mac_sign(r->mac_tx, &h, MKV_WIRE_SIGNED_BYTES, NULL, 0, h.mac);
+	if (e != 0 || ((e = mkv_udp_send(k->fd, &h, sizeof(h))) != 0 && e != MKV_E_AGAIN)) {
+		bye_end(r);
+		return;
+	}
+	client_count(rail_loop(r)->c, CC_datagrams_sent_total, 1);
+	k->bye_tries++;
+	k->bye_ns = rail_loop(r)->now_ns + AGAIN_FIRST_NS;
+	mkv_timer_arm(&rail_loop(r)->timers, &r->timer, k->bye_ns);
+}
+
+/* Also where the tether has not gone yet: where LOOSE was agreed on, its end alone ends nothing. */
+void
+mkv_ctl_bye(struct rail *r)
+{
+	struct rail_ctl *k = &r->ctl;
+
+	if (!k->loose || k->fd < 0 || k->leaving || r->mac_rx == NULL)
+		return;
+	k->bye_id = ++r->c->sequence << 8;
+	k->bye_tries = 0;
+	k->down = 0;
+	bye_say(r);
+}
+
+void
+mkv_ctl_bye_due(struct rail *r)
+{
+	if (!mkv_ctl_says_bye(r) || r->ctl.bye_ns > rail_loop(r)->now_ns)
+		return;
+	if (r->ctl.bye_tries == BYE_TIMES)
+		bye_end(r);
+	else
+		bye_say(r);
 }
 
 /* ---- out ---- */
@@ -470,6 +541,14 @@ ctl_is_closed(struct rail *r, const struct mkv_hdr *h)
 	return (h->status == (uint16_t)-MKV_E_CLOSED && h->reason == MKV_REASON_NONE && mkv_rail_slot(r, h->request_id) != NULL);
 }
 
+/* A rail that is given up waits for one answer. */
+static void
+ctl_take_bye(struct rail *r, const struct mkv_hdr *h)
+{
+	if (mkv_ctl_says_bye(r) && h->op == MKV_WIRE_DETACH && h->request_id == r->ctl.bye_id)
+		bye_end(r);
+}
+
 static void
 ctl_take(struct rail *r, const uint8_t *buf, uint32_t bytes)
 {
@@ -484,6 +563,10 @@ ctl_take(struct rail *r, const uint8_t *buf, uint32_t bytes)
 		return;
 	}
 	client_count(l->c, CC_datagrams_received_total, 1);
+	if (r->state == RAIL_BREAKING) {
+		ctl_take_bye(r, h);
+		return;
+	}
 	r->ctl.heard_ns = l->now_ns;
 	ctl_measure(r, h->request_id);
 	if (ctl_is_closed(r, h))
@@ -503,12 +586,14 @@ mkv_ctl_poll(struct rail *r)
 	struct rail_ctl *k = &r->ctl;
 	int n;
 
+	mkv_ctl_bye_due(r);
+	k->ready |= mkv_ctl_says_bye(r);			/* a loop that ends is not woken any more */
 	while (k->ready && !k->leaving) {
 		for (unsigned i = 0; i < MKV_UDP_BATCH; i++)
 			m[i].buf = k->slab + RAIL_COPIES * COPY_BYTES + (size_t)i * ANSWER_BYTES;
 		n = mkv_udp_recv(k->fd, m, MKV_UDP_BATCH, ANSWER_BYTES);
 		k->ready = n == (int)MKV_UDP_BATCH;
-		for (int i = 0; i < n && (r->state == RAIL_LIVE || r->state == RAIL_PROVING); i++)
+		for (int i = 0; i < n && (r->state == RAIL_LIVE || r->state == RAIL_PROVING || mkv_ctl_says_bye(r)); i++)
 			ctl_take(r, m[i].buf, m[i].bytes);
 		rail_loop(r)->dirty |= n > 0;
 	}

@@ -176,7 +176,7 @@ hub_reap(struct rail_hub *h)
 	MKV_LIST_FOREACH_SAFE(it, next, &h->list) {
 		struct rail *r = MKV_CONTAINER_OF(it, struct rail, link);
 
-		if (r->state == RAIL_BREAKING && mkv_rail_qp_idle(r))
+		if (r->state == RAIL_BREAKING && mkv_rail_qp_idle(r) && !mkv_ctl_says_bye(r))
 			mkv_rail_idle(r);
 	}
 }
@@ -255,7 +255,7 @@ hub_must_reap(const struct rail_hub *h)
 	MKV_LIST_FOREACH(it, &h->list) {
 		const struct rail *r = MKV_CONTAINER_OF(it, struct rail, link);
 
-		if (h->leaving || (r->state == RAIL_BREAKING && mkv_rail_qp_idle(r)))
+		if (h->leaving || (r->state == RAIL_BREAKING && mkv_rail_qp_idle(r) && !mkv_ctl_says_bye(r)))
 			return (1);
 	}
 	return (0);

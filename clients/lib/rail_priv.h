@@ -14,7 +14,7 @@
  *
  *     OFF --timer--> ATTACHING --reply--> PROVING --PING's answer--> LIVE
  *      ^                 |                   |                        |
- *      '----- idle ------+---- BREAKING <----+----- error, fence -----'
+ *      '-- idle, bye ----+---- BREAKING <----+----- error, fence -----'
  *
  * Memory. Of a request in LEG_SENT (or between its parts) the far end may read or write what its segments name: its slot is `lent`, its op OP_LENT. It comes
  * back when the last answer has come, CANCEL's answer has (RC), or after the fence: mkv_rail_qp_fence(), which costs the others on that rail a repetition.
@@ -132,7 +132,7 @@ enum rail_state {			/* who moves it on */
 	RAIL_ATTACHING,			/* ATTACH's reply, or the timer */
 	RAIL_PROVING,			/* PING's answer, or the timer */
 	RAIL_LIVE,
-	RAIL_BREAKING			/* mkv_rails_poll(): its work requests come back */
+	RAIL_BREAKING			/* mkv_rails_poll(): its work requests come back, and DETACH is over */
 };
 
 struct rail_slot {			/* what is out on a queue pair */
@@ -180,6 +180,10 @@ struct rail_ctl {
 	struct rail_copy copy[RAIL_COPIES];
 	uint8_t		*slab;		/* of copies and of one batch of answers; NULL until it is wanted */
 	struct mkv_list	free, frames;	/* copies; those that wait for the tether */
+	uint64_t	bye_id;		/* of a DETACH that has no answer; 0: none is out */
+	uint64_t	bye_ns;		/* when it is sent once more, or given up */
+	unsigned	bye_tries;
+	int		down;		/* the socket is closed when that is over */
 };
 
 struct rail {
@@ -260,6 +264,9 @@ void	mkv_ctl_ask(struct rail *r, struct mkv_wire_attach *w);	/* its fields of an
 int	mkv_ctl_refused(struct rail *r, int err);			/* 1: that may be for the datagrams; it is not asked for them again */
 int	mkv_ctl_attached(struct rail *r, const struct mkv_wire_attach *w);	/* 0; MKV_E_PEER */
 void	mkv_ctl_tether_down(struct rail *r);
+void	mkv_ctl_bye(struct rail *r);				/* the channel is given up, and fenced: the server is told, if it would not find out */
+int	mkv_ctl_says_bye(const struct rail *r);			/* 1: that is not over */
+void	mkv_ctl_bye_due(struct rail *r);			/* perhaps */
 int	mkv_ctl_is_off(const struct rail *r);			/* 1: nothing of its socket is with the queue */
 int	mkv_ctl_has_room(const struct rail *r);			/* 1: for one more message */
 void	mkv_ctl_send(struct rail *r, struct rail_slot *s, const struct mkv_hdr *h);	/* and its body */

@@ -29,6 +29,7 @@
 
 /* Of 1,000 datagrams of the client so many do not leave. */
 static _Atomic unsigned lose;
+static _Atomic unsigned lose_next;		/* so many do not, whatever they are */
 static _Atomic unsigned path_most = UINT32_MAX;
 
 static int
@@ -38,6 +39,10 @@ net_send(int fd, const void *buf, uint32_t bytes)
 
 	if (bytes > path_most)
 		return (MKV_E_TOOBIG);
+	if (lose_next > 0) {
+		lose_next--;
+		return (0);
+	}
 	luck = luck * 1664525u + 1013904223u;
 	return ((luck >> 8) % 1000 < lose ? 0 : mkv_udp_send(fd, buf, bytes));
 }
@@ -264,6 +269,72 @@ long_requests(void **state)
 	free(copy);
 }
 
+/* The front has no session without a tether any more, and none of them was silent for a minute. */
+static void
+none_left(const struct both *b)
+{
+	for (unsigned i = 0; i < 20000 && (both_count(b, MKV_M_front_sessions_loose) != 0 || both_count(b, MKV_M_front_channels) != 0); i++)
+		(void)usleep(1000);
+	assert_int_equal(both_count(b, MKV_M_front_sessions_loose), 0);
+	assert_int_equal(both_count(b, MKV_M_front_channels), 0);
+	assert_int_equal(both_count(b, MKV_M_front_sessions_loose_expired_total), 0);
+}
+
+/* A client that is closed leaves no session behind, also if the network loses some of what it says; if it loses all, closing takes no longer for that. */
+static void
+closed(void **state)
+{
+	struct both *b = both_open(3);
+	struct mkv_client *c;
+	uint64_t began;
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) {
+		c = alone(b);
+		round_trip(c, "key", 5000, 1);
+		mkv_client_close(c);
+		none_left(b);
+	}
+	c = alone(b);
+	lose_next = 2;
+	mkv_client_close(c);
+	none_left(b);
+	c = alone(b);
+	lose = 1000;
+	began = mkv_now_ns();
+	mkv_client_close(c);
+	assert_true(mkv_now_ns() - began < MKV_NS_PER_SEC);
+	lose = 0;
+	assert_int_equal(both_count(b, MKV_M_front_sessions_loose), 1);
+	both_close(b);
+}
+
+/* A rail that breaks begins anew, and its former session ends. */
+static void
+begun_anew(void **state)
+{
+	struct both *b = both_open(3);
+	struct mkv_client *c = alone(b);
+	uint8_t *value = calloc(1, VALUE);
+	struct iovec iov[60];
+
+	(void)state;
+	for (unsigned i = 0; i < 60; i++)
+		iov[i] = (struct iovec){ value + i * 10000, 9000 };
+	path_most = 500;				/* the one that learns it breaks the rail */
+	assert_int_equal(mkv_putv(c, K("pieces"), iov, 60, NULL, 20 * SEC, NULL), 0);
+	for (unsigned i = 0; i < 60000 && counter(c, "tethers_dropped_total") < 2; i++)
+		(void)usleep(1000);
+	path_most = UINT32_MAX;
+	assert_int_equal(counter(c, "tethers_dropped_total"), 2);
+	until(b, MKV_M_front_sessions_closed_total, 1);
+	assert_int_equal(both_count(b, MKV_M_front_sessions_loose_expired_total), 0);
+	mkv_client_close(c);
+	none_left(b);
+	both_close(b);
+	free(value);
+}
+
 /* No datagram is heard: the tether stays, and carries them. */
 static void
 no_datagram_arrives(void **state)
@@ -311,6 +382,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(network_that_loses), cmocka_unit_test(idle), cmocka_unit_test(a_lost_session), cmocka_unit_test(lost_under_a_get),
 		cmocka_unit_test(deadline), cmocka_unit_test(long_requests), cmocka_unit_test(no_datagram_arrives), cmocka_unit_test(transport_rdma_keeps_it),
+		cmocka_unit_test(closed), cmocka_unit_test(begun_anew),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -238,6 +238,104 @@ the_front_stops(void **state)
 	closed(t);
 }
 
+static void
+goodbye(struct t *t, struct t_ask *bye)
+{
+	*bye = (struct t_ask){ .op = MKV_WIRE_DETACH, .id = t->next_id++ };
+	assert_int_equal(t_call(t, bye)->h.status, 0);
+	for (unsigned i = 0; i < 10; i++)
+		rig_pump_ms(&t->r, 1);
+}
+
+/* Its client says so: the session ends at once, and what is at work in it moves nothing any more. Said once more it is nobody's. */
+static void
+its_client_says_goodbye(void **state)
+{
+	struct t *t = ctl_opened(&t_datagrams);
+	struct t_ask get, bye;
+
+	(void)state;
+	t_store(t, "k", 5000);
+	memset(t->mem, T_POISON, T_BYTES);
+	drop_tether(t);
+	t_drives(t, 1);
+	t_make_get(t, &get, "k", 0, 1 << 20, 5000);
+	t_say(t, &get, 0);
+	t_silence(t);
+	goodbye(t, &bye);
+	assert_int_equal(t->r.f->n_sessions, 0);
+	assert_int_equal(t->r.f->n_conns, 0);
+	assert_int_equal(loose(t), 0);
+	t_drives(t, 0);
+	t_say(t, &bye, MKV_WIRE_F_RESEND);
+	t_silence(t);
+	assert_int_equal(t_count(t, MKV_M_front_datagrams_unknown_total), 1);
+	for (uint32_t i = 0; i < T_BYTES; i++)
+		assert_int_equal(t->mem[i], T_POISON);
+	assert_int_equal(t_count(t, MKV_M_front_channels_broken_total), 0);
+	assert_int_equal(t_count(t, MKV_M_front_sessions_loose_expired_total), 0);
+	closed(t);
+}
+
+/* With pieces under way: they end before its memory serves another request (rig_close() looks that nothing is left). */
+static void
+goodbye_in_the_middle(void **state)
+{
+	struct t *t = ctl_opened(&t_datagrams);
+	struct t_ask get, bye;
+
+	(void)state;
+	t_store(t, "k", 1 << 20);
+	drop_tether(t);
+	fv_hold(1);
+	t_make_get(t, &get, "k", 0, 1 << 20, 1 << 20);
+	t_say(t, &get, 0);
+	t_silence(t);
+	assert_int_equal(fv_held(), 4);
+	goodbye(t, &bye);
+	fv_hold(0);
+	for (unsigned i = 0; i < RIG_PATIENCE_MS && t->r.f->n_conns != 0; i++)
+		rig_pump_ms(&t->r, 1);
+	assert_int_equal(t->r.f->n_conns, 0);
+	closed(t);
+}
+
+/* The tether is still there: it goes on without the channel, and its end is the session's. */
+static void
+goodbye_with_a_tether(void **state)
+{
+	struct t *t = ctl_opened(&t_datagrams);
+	struct t_ask bye;
+
+	(void)state;
+	t_put_get(t, "k", 1000, 1);
+	goodbye(t, &bye);
+	assert_true(mkv_rail_quiet(t->rail));
+	rig_put_get(&t->c, "stream", 100000);
+	assert_int_equal(shutdown(t->c.fd, SHUT_RDWR), 0);
+	for (unsigned i = 0; i < RIG_PATIENCE_MS && t->r.f->n_conns != 0; i++)
+		rig_pump_ms(&t->r, 1);
+	assert_int_equal(t->r.f->n_sessions, 0);
+	closed(t);
+}
+
+/* By the stream it is nothing that a client may say. */
+static void
+goodbye_by_the_stream(void **state)
+{
+	(void)state;
+	for (unsigned flags = 0; flags <= MKV_WIRE_F_REMOTE; flags += MKV_WIRE_F_REMOTE) {
+		struct t *t = ctl_opened(&t_datagrams);
+
+		rig_send(&t->c, MKV_WIRE_DETACH, flags, 900, NULL, 0, NULL, 0);
+		for (unsigned i = 0; i < RIG_PATIENCE_MS && t->r.f->n_conns != 0; i++)
+			rig_pump_ms(&t->r, 1);
+		assert_int_equal(t->r.f->n_sessions, 0);
+		assert_int_equal(t_count(t, MKV_M_front_bad_frames_total), 1);
+		closed(t);
+	}
+}
+
 /* Two failures of the path in a row break the channel: without a tether there is nothing left of the session. */
 static void
 a_broken_channel_ends_it(void **state)
@@ -363,6 +461,8 @@ main(void)
 		cmocka_unit_test(silence_ends_it), cmocka_unit_test(a_minute), cmocka_unit_test(the_front_stops),
 		cmocka_unit_test(a_broken_channel_ends_it), cmocka_unit_test(it_costs_little), cmocka_unit_test(its_place_is_taken),
 		cmocka_unit_test(who_may), cmocka_unit_test(who_has_not_said_it),
+		cmocka_unit_test(its_client_says_goodbye), cmocka_unit_test(goodbye_in_the_middle), cmocka_unit_test(goodbye_with_a_tether),
+		cmocka_unit_test(goodbye_by_the_stream),
 	};
 
 	t_num_dcis = 8;

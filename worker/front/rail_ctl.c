@@ -556,6 +556,19 @@ ctl_check(struct mkv_rail *rail, const struct mkv_udp_msg *m, struct mkv_chan **
 	return (MKV_M_front_datagrams_received_total);
 }
 
+/*
+ * Its client has given the channel up, and without a tether that is the session's end. It needs no request, and so waits for nothing that others have; said twice, the
+ * second one is of no channel.
+ */
+static void
+ctl_goodbye(struct mkv_chan *ch, const struct mkv_hdr *q)
+{
+	const struct mkv_hdr h = ctl_end_of(q, 0);
+
+	ctl_datagram_out(ch, &h, NULL);
+	chan_break(ch, NULL);
+}
+
 static void
 ctl_datagram(struct mkv_rail *rail, const struct mkv_udp_msg *m)
 {
@@ -569,6 +582,10 @@ ctl_datagram(struct mkv_rail *rail, const struct mkv_udp_msg *m)
 		return;
 	ch->heard = 1;
 	ch->heard_ns = mkv_now_ns();
+	if (h->op == MKV_WIRE_DETACH) {
+		ctl_goodbye(ch, h);
+		return;
+	}
 	mkv_answers_ack(&ch->answers, &rail->ctl->answers, h->request_id, h->ack_below);
 	if (ctl_came_before(ch, MKV_WIRE_CONTROL_UDP, h, (const uint8_t *)(h + 1))) {
 		mkv_metric_add(rail->f->m, MKV_M_front_datagrams_repeated_total, 0, 1);

@@ -30,7 +30,7 @@
  * at last by the tether, where its answer then comes. Only requests of one message and one answer go by datagram. Where both ends have said LOOSE the client may
  * close the tether at any time: the session goes on, all that it hears are the channel's messages, and it ends when none has come for 60 s. DETACH, by datagram
  * alone, ends the channel, and with it a session that has no tether; it is answered if the channel is there, and what comes afterwards is of no channel. The client
- * has made its memory safe before it says so.
+ * has made its memory safe before it says so. A reply to no request (id 0) of that op, by the tether, or by datagram where that is gone: the server has given the channel up.
  */
 #ifndef MKV_PROTO_WIRE_H
 #define MKV_PROTO_WIRE_H

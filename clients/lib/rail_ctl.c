@@ -541,6 +541,13 @@ ctl_is_closed(struct rail *r, const struct mkv_hdr *h)
 	return (h->status == (uint16_t)-MKV_E_CLOSED && h->reason == MKV_REASON_NONE && mkv_rail_slot(r, h->request_id) != NULL);
 }
 
+/* Nothing that was asked for: the server has given the channel up, and says so at once. */
+static int
+ctl_is_over(const struct mkv_hdr *h)
+{
+	return (h->op == MKV_WIRE_DETACH && h->request_id == 0);
+}
+
 /* A rail that is given up waits for one answer. */
 static void
 ctl_take_bye(struct rail *r, const struct mkv_hdr *h)
@@ -569,7 +576,7 @@ ctl_take(struct rail *r, const uint8_t *buf, uint32_t bytes)
 	}
 	r->ctl.heard_ns = l->now_ns;
 	ctl_measure(r, h->request_id);
-	if (ctl_is_closed(r, h))
+	if (ctl_is_over(h) || ctl_is_closed(r, h))
 		e = MKV_E_CLOSED;
 	else
 		e = mkv_rail_answer(r, h, (const uint8_t *)(h + 1));
@@ -624,7 +631,12 @@ mkv_ctl_tether_frame(struct conn *c, const struct mkv_hdr *h, const uint8_t *bod
 	struct mkv_hdr as_channel = *h;
 	int e;
 
-	*taken = r != NULL && ((h->flags & MKV_WIRE_F_REMOTE) || mkv_rail_slot(r, h->request_id) != NULL);
+	*taken = r != NULL && (ctl_is_over(h) || (h->flags & MKV_WIRE_F_REMOTE) || mkv_rail_slot(r, h->request_id) != NULL);
+	/* Of the channel before this one it would have come before the answer to ATTACH. */
+	if (*taken && ctl_is_over(h) && (r->state == RAIL_LIVE || r->state == RAIL_PROVING)) {
+		mkv_rail_trouble(r, MKV_E_CLOSED, "the server has lost the queue pair");
+		return (0);
+	}
 	if (!*taken || r->state != RAIL_LIVE)
 		return (0);				/* of a channel that is given up */
 	as_channel.credits = 0;				/* the tether's */

@@ -98,6 +98,7 @@ struct rig_client {
 	struct rig	*rig;
 	int		fd;
 	int		closed;
+	unsigned	detached;		/* words of a channel's end; rig_recv() lets them go by */
 	uint64_t	session, counter, counter_in, next_id;
 	struct mkv_mac	*c2s, *s2c;
 	uint8_t		nonce[32];

@@ -168,16 +168,26 @@ client_take(struct rig_client *c)
 	return (1);
 }
 
+static int
+client_next(struct rig_client *c)
+{
+	int r;
+
+	while ((r = client_take(c)) && c->f.hdr.op == MKV_WIRE_DETACH && c->f.hdr.request_id == 0)
+		c->detached++;
+	return (r);
+}
+
 int
 rig_recv(struct rig_client *c, unsigned ms)
 {
 	uint64_t until = mkv_now_ns() + ms * MKV_NS_PER_MS;
 
 	for (;;) {
-		if (client_take(c))
+		if (client_next(c))
 			return (1);
 		rig_pump(c->rig);
-		if (client_take(c))
+		if (client_next(c))
 			return (1);
 		if (c->closed)
 			return (-1);

@@ -95,6 +95,7 @@ chan_break(struct mkv_chan *ch, const char *why)
 	if (why != NULL) {
 		mkv_metric_add(ch->rail->f->m, MKV_M_front_channels_broken_total, 0, 1);
 		mkv_log(MKV_EV_CHANNEL_BROKEN, "session=%" PRIx64 " channel=%u why=%s", ch->c->s.id, ch->number, why);
+		ctl_say_broken(ch);
 	}
 	chan_drop_held(ch);
 	ctl_detach(ch);

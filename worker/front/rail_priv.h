@@ -241,6 +241,7 @@ void		ctl_lost(struct mkv_chan *ch, struct mkv_out *o);		/* what was in front of
 int		ctl_tell(struct mkv_chan *ch, struct mkv_out *o);		/* by the tether, or where that is gone by a datagram; 1: o is under way */
 void		ctl_out_soon(struct mkv_chan *ch, struct mkv_out *o);
 void		ctl_ack(struct mkv_chan *ch, const struct mkv_req *r);		/* a part of its put is here */
+void		ctl_say_broken(struct mkv_chan *ch);				/* the client hears that the channel is over */
 void		ctl_say_cancelled(struct mkv_chan *ch, const struct chan_held *m);	/* a datagram's request that has not begun */
 void		ctl_over(struct mkv_chan *ch, uint64_t id);			/* a request that came or not is over: it will not begin any more */
 struct ctl_msg *ctl_msg_take(struct mkv_rail *r);		/* NULL: all are in use */

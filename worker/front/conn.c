@@ -104,6 +104,7 @@ conn_try_free(struct mkv_conn *c)
 	mkv_list_remove(&c->run_link);
 	mkv_list_remove(&c->tx_link);
 	mkv_list_remove(&c->wait_link);
+	mkv_list_remove(&c->msg_link);
 	mkv_list_remove(&c->link);
 	mkv_list_push_tail(&f->conn_free, &c->link);
 	f->n_conns--;

@@ -79,6 +79,7 @@ front_conns_init(struct mkv_front *f)
 		mkv_list_init(&c->run_link);
 		mkv_list_init(&c->tx_link);
 		mkv_list_init(&c->wait_link);
+		mkv_list_init(&c->msg_link);
 		mkv_list_init(&c->reqs);
 		mkv_list_init(&c->txq);
 		mkv_list_init(&c->tx_flight);

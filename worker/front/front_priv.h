@@ -81,6 +81,7 @@ struct mkv_conn {
 	struct mkv_list	run_link;		/* front.run */
 	struct mkv_list	tx_link;		/* front.tx_dirty */
 	struct mkv_list	wait_link;		/* front.req_wait: no request context */
+	struct mkv_list	msg_link;		/* ctl.wait: its stream's frame has no memory for segments. A message of its channel may wait for the former meanwhile */
 	struct mkv_list	reqs;
 	uint32_t	n_reqs;
 	/* receive */

@@ -80,7 +80,7 @@ int		mkv_rail_event_fd(const struct mkv_rail *r);	/* readable: the device has ne
 int		mkv_rail_event(struct mkv_rail *r);
 /* Completions, then what they allow; how many. */
 unsigned	mkv_rail_turn(struct mkv_rail *r);
-void		mkv_rail_wake(struct mkv_rail *r);		/* channels that wait for an initiator */
+void		mkv_rail_wake(struct mkv_rail *r);		/* who waits for an initiator, or for memory of messages */
 /* End of a turn: doorbells. 1: nothing waits and the descriptor will wake us; 0: come back at once. */
 int		mkv_rail_flush(struct mkv_rail *r);
 void		mkv_rail_gauges(struct mkv_rail *r);

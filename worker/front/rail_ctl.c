@@ -37,7 +37,8 @@ struct mkv_ctl {
 	struct ctl_msg	*msgs;
 	uint32_t	n_used;			/* those from there on were never taken */
 	struct mkv_list	free;
-	struct mkv_list	wait;			/* connections that hold a frame until one is free, by wait_link */
+	uint32_t	n_out;			/* that are taken */
+	struct mkv_list	wait;			/* connections that hold a frame until one is free, by msg_link */
 	struct mkv_answer_pool answers;
 	struct ctl_batch in, out;
 	int		fd;			/* -1: no datagrams */
@@ -124,19 +125,20 @@ mkv_rail_readable(struct mkv_rail *r)
 static int
 msgs_are_left(const struct mkv_ctl *k)
 {
-	return (!mkv_list_empty(&k->free) || k->n_used < CTL_MSGS);
+	return (k->n_out < CTL_MSGS);
 }
 
 struct ctl_msg *
 ctl_msg_take(struct mkv_rail *r)
 {
 	struct mkv_ctl *k = r->ctl;
-	struct mkv_list *l = mkv_list_pop(&k->free);
+	struct mkv_list *l;
 
-	if (l != NULL)
-		return (MKV_CONTAINER_OF(l, struct ctl_msg, link));
-	if (k->n_used == CTL_MSGS)
+	if (!msgs_are_left(k))
 		return (NULL);
+	k->n_out++;
+	if ((l = mkv_list_pop(&k->free)) != NULL)
+		return (MKV_CONTAINER_OF(l, struct ctl_msg, link));
 	mkv_list_init(&k->msgs[k->n_used].link);
 	return (&k->msgs[k->n_used++]);
 }
@@ -144,16 +146,24 @@ ctl_msg_take(struct mkv_rail *r)
 void
 ctl_msg_back(struct mkv_rail *r, struct ctl_msg *m)
 {
-	struct mkv_list *l;
-
 	if (m->ch != NULL) {
 		MKV_ASSERT(m->ch->msg_bytes >= m->bytes);
 		m->ch->msg_bytes -= m->bytes;
 	}
 	m->ch = NULL;
 	mkv_list_push_head(&r->ctl->free, &m->link);
-	if ((l = mkv_list_pop(&r->ctl->wait)) != NULL)
-		mkv_conn_kick(MKV_CONTAINER_OF(l, struct mkv_conn, wait_link));
+	r->ctl->n_out--;
+}
+
+/* As many as there is memory for: one that was woken before may be gone, or have needed none. */
+void
+ctl_wake(struct mkv_rail *r)
+{
+	uint32_t n = CTL_MSGS - r->ctl->n_out;
+	struct mkv_list *l;
+
+	for (; n > 0 && (l = mkv_list_pop(&r->ctl->wait)) != NULL; n--)
+		mkv_conn_kick(MKV_CONTAINER_OF(l, struct mkv_conn, msg_link));
 }
 
 void
@@ -632,11 +642,11 @@ ctl_turn(struct mkv_rail *r)
 	return (sum);
 }
 
-/* 1: more may wait. */
+/* 1: more may wait, or somebody who waits need not any more. */
 int
 ctl_busy(const struct mkv_rail *r)
 {
-	return (r->ctl->ready);
+	return (r->ctl->ready || (!mkv_list_empty(&r->ctl->wait) && msgs_are_left(r->ctl)));
 }
 
 /* ---- Frames of the tether -------------------------------------------------------------------------------------------------- */
@@ -676,8 +686,8 @@ mkv_chan_frame(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body)
 		return (MKV_TAKE_BREAK);
 	/* Also for the answer to one that came before: it comes by the tether for the last time. */
 	if (!msgs_are_left(rail->ctl)) {
-		if (mkv_list_empty(&c->wait_link))
-			mkv_list_push_tail(&rail->ctl->wait, &c->wait_link);
+		if (mkv_list_empty(&c->msg_link))
+			mkv_list_push_tail(&rail->ctl->wait, &c->msg_link);
 		return (MKV_TAKE_HOLD);
 	}
 	if (ch->control == MKV_WIRE_CONTROL_UDP && ctl_came_before(ch, MKV_WIRE_CONTROL_TCP, h, body))

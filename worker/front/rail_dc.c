@@ -297,6 +297,7 @@ mkv_rail_wake(struct mkv_rail *r)
 	struct mkv_chan *ch;
 	uint32_t n;
 
+	ctl_wake(r);
 	if (r->pool == NULL)
 		return;
 	rail_lines_back(r);

@@ -233,7 +233,8 @@ void		ctl_attach(struct mkv_chan *ch, const struct mkv_wire_attach *w);	/* the c
 void		ctl_detach(struct mkv_chan *ch);	/* its answers end, and it is not found any more */
 uint16_t	ctl_port(const struct mkv_chan *ch);	/* for ATTACH's reply */
 unsigned	ctl_turn(struct mkv_rail *r);		/* datagrams that wait */
-int		ctl_busy(const struct mkv_rail *r);	/* 1: more do */
+int		ctl_busy(const struct mkv_rail *r);	/* 1: more do, or ctl_wake() has something to do */
+void		ctl_wake(struct mkv_rail *r);		/* connections whose frames waited for memory */
 void		ctl_pump(struct mkv_rail *r);		/* answers that wait for nothing */
 void		ctl_out(struct mkv_chan *ch, struct mkv_out *o);		/* now; ends it */
 void		ctl_keep(struct mkv_chan *ch, const struct mkv_out *o);		/* it leaves: should its request come once more, that is answered by it */

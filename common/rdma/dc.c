@@ -123,7 +123,7 @@ mkv_rdma_initiator_create(struct mkv_rdma_qp **out, struct mkv_rdma_hub *h, cons
 int
 mkv_rdma_initiator_aim(struct mkv_rdma_qp *qp, const struct mkv_rdma_dct *to)
 {
-	struct hub_ah *ah;
+	struct mkv_rdma_way *ah;
 	int e;
 
 	MKV_CHECK_OBJ(qp, QP_MAGIC);

@@ -41,6 +41,17 @@ int		mkv_rdma_initiator_aim(struct mkv_rdma_qp *qp, const struct mkv_rdma_dct *t
 /* IDLE -> NEW: after an error it is usable again. 0; MKV_E_SYSTEM: it stays IDLE, and there is nothing to be done with it but to destroy it. */
 int		mkv_rdma_initiator_reset(struct mkv_rdma_qp *qp);
 
+/*
+ * Of a hub with threads for it (conf.aside): the way to a far end's address, which the kernel may take a second to look up. It is kept by who takes it, and only who has
+ * one that is known may aim at that address, or lease for it (else MKV_E_BUSY). Where it may have changed it is looked up anew by itself, while the former one serves on.
+ * MKV_E_PEER: the address makes no sense; MKV_E_BUSY: too many are looked up; MKV_E_NOMEM.
+ */
+struct mkv_rdma_way;
+int		mkv_rdma_way_take(struct mkv_rdma_way **out, struct mkv_rdma_hub *h, const struct mkv_rdma_dct *to);
+/* 0; MKV_E_AGAIN: not yet, mkv_rdma_hub_poll() may change that; MKV_E_UNREACHABLE, MKV_E_NOMEM, MKV_E_SYSTEM: there is none. */
+int		mkv_rdma_way_known(const struct mkv_rdma_way *w);
+void		mkv_rdma_way_back(struct mkv_rdma_way **w);	/* accepts NULL, clears the pointer */
+
 struct mkv_rdma_pool;				/* initiators, lent out in turn: the one that was back first is the next */
 
 /* n of them, made as c says but for ops and owner, which come with a lease. 0; MKV_E_CONFIG: more than the hub was opened for; MKV_E_NOMEM, MKV_E_SYSTEM. */

@@ -157,7 +157,7 @@ mkv_rdma_hub_open(struct mkv_rdma_hub **out, struct mkv_rdma_dev *d, const struc
 	for (unsigned i = 0; i < HUB_BUCKETS; i++)
 		mkv_list_init(&h->by_number[i]);
 	hub_ah_init(h);
-	if ((e = hub_open_queues(h)) == 0)
+	if ((e = hub_aside_init(h) != 0 ? EMFILE : hub_open_queues(h)) == 0)
 		TAKE(*out, h);
 	else
 		e = rdma_why(e == ENOMEM ? MKV_E_NOMEM : MKV_E_SYSTEM, why, why_bytes, "RDMA device %s gives no queues for %" PRIu32 " receives of %" PRIu32
@@ -177,6 +177,7 @@ mkv_rdma_hub_close(struct mkv_rdma_hub **hp)
 	MKV_CHECK_OBJ(h, HUB_MAGIC);
 	MKV_ASSERT(h->qp_n == 0 && !h->in_poll);
 	*hp = NULL;
+	hub_aside_fini(h);
 	hub_ah_fini(h);
 	if (h->srq != NULL)
 		h->v->destroy_srq(h->srq);
@@ -342,6 +343,7 @@ mkv_rdma_hub_poll(struct mkv_rdma_hub *h, unsigned max)
 
 	MKV_CHECK_OBJ(h, HUB_MAGIC);
 	MKV_ASSERT(!h->in_poll);
+	hub_aside_turn(h);
 	h->in_poll = 1;
 	for (n = 0; n < max && (h->stash_n > 0 || hub_take(h) > 0); n++) {
 		wc = h->stash[h->stash_head];
@@ -364,7 +366,7 @@ mkv_rdma_hub_arm(struct mkv_rdma_hub *h)
 	void *arg;
 
 	MKV_CHECK_OBJ(h, HUB_MAGIC);
-	if (h->stash_n > 0 || !mkv_list_empty(&h->broken))
+	if (h->stash_n > 0 || !mkv_list_empty(&h->broken) || hub_aside_due(h))
 		return (0);
 	while (h->v->get_cq_event(h->ch, &cq, &arg) == 0)
 		events++;

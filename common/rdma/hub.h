@@ -15,6 +15,7 @@ struct mkv_rdma_hub_conf {
 	uint32_t	recvs;			/* receives that are posted */
 	uint32_t	recv_bytes;		/* of each */
 	uint32_t	sends_max;		/* work requests of all its queue pairs together: sizes the completion queue, which never overruns */
+	int		aside;			/* ways to far ends are looked up by threads of its own (mkv_rdma_way_take(), mkv_rdma_qp_connect_aside()), and by no other call */
 };
 
 struct mkv_rdma_rx {				/* a receive that came */
@@ -34,6 +35,8 @@ int		mkv_rdma_hub_open(struct mkv_rdma_hub **out, struct mkv_rdma_dev *d, const 
 void		mkv_rdma_hub_close(struct mkv_rdma_hub **h);
 /* Readable after mkv_rdma_hub_arm() when completions wait. */
 int		mkv_rdma_hub_fd(const struct mkv_rdma_hub *h);
+/* With conf.aside: readable when one of its threads is done with something; else -1. mkv_rdma_hub_poll() takes it back. */
+int		mkv_rdma_hub_aside_fd(const struct mkv_rdma_hub *h);
 /*
  * Take up to max completions and call the queue pairs' callbacks. Returns how many; 0: none waits. Callbacks may post, fail and connect queue pairs, not
  * destroy them.

@@ -7,6 +7,9 @@
 #ifndef MKV_RDMA_HUB_PRIV_H
 #define MKV_RDMA_HUB_PRIV_H
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 #include "common/base/clock.h"
 #include "common/rdma/dc.h"
 #include "common/rdma/dev_priv.h"
@@ -25,6 +28,8 @@
 #define QP_KILL_TRIES	3u
 #define QP_WHY_BYTES	192u
 #define WR_IS_RECV	(1ull << 63)
+#define ASIDE_THREADS	4u
+#define ASIDE_JOBS_MOST	64u			/* that are not done */
 
 struct hub_rx {
 	struct mkv_rdma_rx rx;
@@ -32,15 +37,45 @@ struct hub_rx {
 	int		is_out;			/* a callback has it */
 };
 
-/* An address handle of the hub's cache: what packets to one GID (and LID) need. One that turned out to be of no use is in no bucket, and goes with its last user. */
-struct hub_ah {
+/* A call that may sleep, and is made by another thread: aside.c. */
+struct hub_job {
+	struct mkv_list	link;
+	void		(*call)(struct hub_job *j);	/* there: looks at nothing that changes meanwhile */
+	void		(*done)(struct hub_job *j);	/* in the hub's thread; may free it */
+};
+
+struct hub_aside {
+	int		fd, ring_fd;		/* a bell; -1: none */
+	unsigned	out;			/* jobs; the hub's thread's own count */
+	_Atomic int	news;			/* 1: there is something in done */
+	pthread_mutex_t	mutex;			/* of what follows */
+	pthread_cond_t	more;
+	struct mkv_list	todo, done;
+	unsigned	n_threads, idle;
+	int		stop;
+	pthread_t	thread[ASIDE_THREADS];	/* the hub's thread's own */
+};
+
+/*
+ * An address handle of the hub's cache: what packets to one GID (and LID) need. One that turned out to be of no use is in no bucket, and goes with its last user. In a
+ * hub with threads for it: one whose handle is being made is found, but of no use yet; one that is to be renewed serves on until there is another.
+ */
+struct mkv_rdma_way {
 	struct mkv_list	link;			/* of its bucket */
 	struct mkv_list	idle;			/* nobody uses it: the longest first */
-	struct ibv_ah	*ah;
-	uint32_t	users;			/* initiators that are aimed there */
+	struct mkv_rdma_hub *hub;
+	struct ibv_ah	*ah;			/* NULL: being made, or err */
+	uint32_t	users;			/* initiators that are aimed there, and others who keep it */
 	uint8_t		gid[16];
 	uint16_t	lid;
 	int		is_old;
+	int		is_made;		/* by another thread, now */
+	int		err;			/* MKV_E_*: there is no way */
+	struct mkv_rdma_way *in_place;		/* of this one, if it can be made */
+	int		is_renewed;		/* one is being made in its place */
+	struct hub_job	job;
+	struct ibv_ah_attr attr;
+	int		errno_there;
 };
 
 struct mkv_rdma_hub {
@@ -67,6 +102,7 @@ struct mkv_rdma_hub {
 	int		in_poll, cq_failed;
 	struct mkv_list	ah[AH_BUCKETS], ah_idle;
 	uint32_t	ah_idle_n, ah_gids;	/* the device's count of changed GIDs when the handles were made */
+	struct hub_aside aside;
 	struct mkv_rdma_count count;
 };
 
@@ -76,7 +112,7 @@ struct qp_slot {
 };
 
 enum qp_kind { QP_RC, QP_INITIATOR, QP_TARGET };
-enum qp_state { QP_NEW, QP_READY, QP_BROKEN, QP_IDLE };
+enum qp_state { QP_NEW, QP_CONNECTING, QP_READY, QP_BROKEN, QP_IDLE };
 
 struct mkv_rdma_qp {
 	uint32_t	magic, id;
@@ -106,11 +142,13 @@ struct mkv_rdma_qp {
 	uint32_t	slab_n, slab_next, slab_out;
 	struct ibv_mr	*slab_mr;
 	struct mkv_list	by_number, dirty, broken;
-	struct hub_ah	*ah;			/* initiator: where it is aimed */
+	struct mkv_rdma_way *ah;		/* initiator: where it is aimed */
 	uint32_t	dctn;
 	uint64_t	dc_key;			/* the far end's; of a target its own */
 	struct mkv_rdma_pool *pool;		/* initiator: whose it is; NULL: nobody's */
 	struct mkv_list	lease;			/* of the pool's free ones */
+	struct qp_connect *connect;		/* a thread beside ours is at it: the ibv_qp is its until it is done */
+	int		connect_err;		/* MKV_E_*: what came of it */
 	char		why[QP_WHY_BYTES];
 	int		why_is_flush;		/* nothing better is known yet */
 };
@@ -143,9 +181,19 @@ int		dc_post(struct mkv_rdma_qp *qp, uint32_t n);	/* the first n of wr[]; all or
 
 void		hub_ah_init(struct mkv_rdma_hub *h);
 void		hub_ah_fini(struct mkv_rdma_hub *h);
-/* Found or made. 0; MKV_E_UNREACHABLE, MKV_E_NOMEM, MKV_E_SYSTEM. Given back by hub_ah_back(), which accepts NULL and clears the pointer. */
-int		hub_ah_take(struct mkv_rdma_hub *h, const uint8_t gid[16], uint16_t lid, struct hub_ah **out);
-void		hub_ah_back(struct mkv_rdma_hub *h, struct hub_ah **ah);
-void		hub_ah_forget(struct mkv_rdma_hub *h, struct hub_ah *ah);	/* the next who goes there gets another */
+/* Found or made; with conf.aside only found, else MKV_E_BUSY. 0; MKV_E_UNREACHABLE, MKV_E_NOMEM, MKV_E_SYSTEM. Given back by hub_ah_back(), which accepts NULL and clears the pointer. */
+int		hub_ah_take(struct mkv_rdma_hub *h, const uint8_t gid[16], uint16_t lid, struct mkv_rdma_way **out);
+void		hub_ah_back(struct mkv_rdma_hub *h, struct mkv_rdma_way **ah);
+void		hub_ah_forget(struct mkv_rdma_hub *h, struct mkv_rdma_way *ah);	/* the next who goes there gets another */
+
+int		hub_aside_init(struct mkv_rdma_hub *h);			/* 0; MKV_E_* */
+void		hub_aside_fini(struct mkv_rdma_hub *h);
+int		hub_aside_give(struct mkv_rdma_hub *h, struct hub_job *j);	/* 0; MKV_E_BUSY, MKV_E_NOMEM: not taken */
+void		hub_aside_turn(struct mkv_rdma_hub *h);			/* done() of those that are */
+static inline int
+hub_aside_due(const struct mkv_rdma_hub *h)
+{
+	return (atomic_load_explicit(&h->aside.news, memory_order_relaxed));	/* a hint: hub_aside_turn() orders */
+}
 
 #endif

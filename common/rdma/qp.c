@@ -234,7 +234,10 @@ mkv_rdma_qp_fail(struct mkv_rdma_qp *qp)
 {
 	MKV_CHECK_OBJ(qp, QP_MAGIC);
 	qp->say_broken = 0;
-	if (qp->state != QP_NEW && qp->state != QP_READY)
+	/* The other thread has it still: connect_done() goes on. */
+	if (qp->state == QP_CONNECTING && qp->connect != NULL)
+		qp->state = QP_BROKEN;
+	if (qp->state != QP_NEW && qp->state != QP_READY && qp->state != QP_CONNECTING)
 		return;
 	qp_shut(qp);
 	if (qp->tail == qp->head && !qp->is_open)

@@ -81,17 +81,44 @@ chan_end_requests(struct mkv_chan *ch)
 	}
 }
 
-void
-chan_break(struct mkv_chan *ch, const char *why)
+/* What it had set aside is there again; nothing comes by it any more. */
+static void
+chan_shut(struct mkv_chan *ch)
 {
-	if (ch->state != CHAN_OPEN)
-		return;
 	ch->state = CHAN_BROKEN;
 	if (!ch->dc)
 		mkv_rdma_qp_fail(ch->line->qp);
 	ch->rail->n_open--;
 	ch->rail->n_dc -= ch->dc;
 	ch->rail->credits_left += ch->receives;
+	mkv_list_push_tail(&ch->rail->broken, &ch->broken);
+}
+
+/* Nothing of it has been told the client. Its ATTACH ends, unless that is how it came here. */
+static void
+chan_give_up(struct mkv_chan *ch)
+{
+	struct mkv_req *r = ch->attach;
+
+	chan_shut(ch);
+	mkv_list_remove(&ch->opening);
+	ch->rail->n_opening--;
+	ch->attach = NULL;
+	if (r != NULL) {
+		mkv_req_end(r, ch->dc && ch->rail->dc_lost ? MKV_E_UNSUPPORTED : MKV_E_CLOSED, MKV_REASON_NONE, NULL, 0);
+		mkv_req_run(r);
+	}
+	mkv_conn_kick(ch->c);
+}
+
+void
+chan_break(struct mkv_chan *ch, const char *why)
+{
+	if (ch->state == CHAN_OPENING)
+		chan_give_up(ch);
+	if (ch->state != CHAN_OPEN)
+		return;
+	chan_shut(ch);
 	if (why != NULL) {
 		mkv_metric_add(ch->rail->f->m, MKV_M_front_channels_broken_total, 0, 1);
 		mkv_log(MKV_EV_CHANNEL_BROKEN, "session=%" PRIx64 " channel=%u why=%s", ch->c->s.id, ch->number, why);
@@ -105,7 +132,6 @@ chan_break(struct mkv_chan *ch, const char *why)
 		dc_break_lines(ch);
 	else
 		xfer_break(ch->line);
-	mkv_list_push_tail(&ch->rail->broken, &ch->broken);
 	mkv_conn_kick(ch->c);			/* without a tether there is nothing left of the session */
 }
 
@@ -169,6 +195,7 @@ static void
 chan_free(struct mkv_chan *ch)
 {
 	line_close(ch);
+	mkv_rdma_way_back(&ch->way);
 	mkv_mac_destroy(&ch->mac_in);
 	mkv_mac_destroy(&ch->mac_out);
 	ch->state = CHAN_NONE;
@@ -324,7 +351,7 @@ attach_connect(struct mkv_chan *ch, const struct mkv_wire_attach *w)
 	memcpy(p.gid, w->gid, sizeof(p.gid));
 	if ((e = mkv_rdma_qp_create(&ch->line->qp, ch->rail->hub, &q)) != 0)
 		return (e);
-	return (mkv_rdma_qp_connect(ch->line->qp, &p));
+	return (mkv_rdma_qp_connect_aside(ch->line->qp, &p));
 }
 
 static void
@@ -349,12 +376,13 @@ attach_undo(struct mkv_chan *ch)
 	if (ch->line != NULL && ch->line->qp != NULL)
 		mkv_rdma_qp_fail(ch->line->qp);
 	line_close(ch);
+	mkv_rdma_way_back(&ch->way);
 	mkv_mac_destroy(&ch->mac_in);
 	mkv_mac_destroy(&ch->mac_out);
 }
 
 static int
-attach(struct mkv_req *r, struct mkv_chan *ch, const struct mkv_wire_attach *w)
+attach_begin(struct mkv_req *r, struct mkv_chan *ch, const struct mkv_wire_attach *w)
 {
 	struct mkv_rail *rail = ch->rail;
 	int dc = w->transport == MKV_FEATURE_RDMA_DC, e;
@@ -373,7 +401,7 @@ attach(struct mkv_req *r, struct mkv_chan *ch, const struct mkv_wire_attach *w)
 		return (MKV_E_BUSY);
 	credits = attach_share(rail->credits_left, rail->credits_all, MKV_MIN(CHAN_CREDITS_MAX, r->f->conf.inflight_max), CHAN_CREDITS_MIN);
 	sends = attach_share(rail->sends_left, rail->sends_all, LINE_SENDS_MAX, LINE_SENDS_MIN);
-	if (credits == 0 || (sends == 0 && !dc) || !rail->up)
+	if (credits == 0 || (sends == 0 && !dc) || !rail->up || rail->n_opening == RAIL_OPENING_MOST)
 		return (MKV_E_BUSY);
 	ch->dc = dc != 0;
 	ch->c = r->c;
@@ -387,14 +415,37 @@ attach(struct mkv_req *r, struct mkv_chan *ch, const struct mkv_wire_attach *w)
 		attach_undo(ch);
 		return (e);
 	}
-	ctl_attach(ch, w);
 	rail->credits_left -= ch->receives;
 	rail->n_open++;
 	rail->n_dc += ch->dc;
-	ch->state = CHAN_OPEN;
+	rail->n_opening++;
 	if (rail->n_open == 1)
 		mkv_timer_arm(rail->f->timers, &rail->watch, mkv_now_ns() + RAIL_WATCH_NS);
-	mkv_metric_add(rail->f->m, MKV_M_front_channels_opened_total, 0, 1);
+	ch->state = CHAN_OPENING;
+	ch->attach = r;
+	r->u.attach = ch;
+	mkv_list_push_tail(&rail->opening, &ch->opening);
+	return (0);
+}
+
+/* 0; MKV_E_AGAIN: rail_openings() runs its request once more. */
+static int
+attach_end(struct mkv_chan *ch, const struct mkv_wire_attach *w)
+{
+	int e = ch->dc ? dc_attached(ch) : mkv_rdma_qp_connected(ch->line->qp);
+
+	if (e == MKV_E_AGAIN)
+		return (e);
+	ch->attach = NULL;
+	if (e != 0) {
+		chan_give_up(ch);
+		return (e);
+	}
+	mkv_list_remove(&ch->opening);
+	ch->rail->n_opening--;
+	ctl_attach(ch, w);
+	ch->state = CHAN_OPEN;
+	mkv_metric_add(ch->rail->f->m, MKV_M_front_channels_opened_total, 0, 1);
 	return (0);
 }
 
@@ -403,14 +454,41 @@ attach_step(struct mkv_req *r)
 {
 	struct mkv_chan *ch = chan_of(r->c);
 	struct mkv_wire_attach w;
-	int e;
+	int e = 0;
 
 	memcpy(&w, r->body, sizeof(w));
-	if ((e = attach(r, ch, &w)) != 0)
+	if ((r->u.attach == NULL && (e = attach_begin(r, ch, &w)) != 0) || (e = attach_end(ch, &w)) != 0) {
+		if (e == MKV_E_AGAIN)
+			return (MKV_NEXT_PARK);
 		mkv_req_end(r, e, MKV_REASON_NONE, NULL, 0);
-	else
+	} else
 		attach_reply(r, ch);
 	return (MKV_NEXT_AGAIN);
+}
+
+/* Its time is over, and the channel is not open. */
+static enum mkv_next
+attach_over(struct mkv_req *r)
+{
+	struct mkv_chan *ch = r->u.attach;
+
+	if (ch != NULL && ch->attach == r) {
+		ch->attach = NULL;
+		chan_give_up(ch);
+	}
+	return (MKV_NEXT_DONE);
+}
+
+/* What the hub's threads have found out. */
+static void
+rail_openings(struct mkv_rail *r)
+{
+	MKV_LIST_FOREACH_SAFE(it, tmp, &r->opening) {
+		struct mkv_chan *ch = MKV_CONTAINER_OF(it, struct mkv_chan, opening);
+
+		if ((ch->dc ? mkv_rdma_way_known(ch->way) : mkv_rdma_qp_connected(ch->line->qp)) != MKV_E_AGAIN)
+			mkv_req_run(ch->attach);
+	}
 }
 
 static void
@@ -419,7 +497,9 @@ attach_on_dop(struct mkv_req *r MKV_UNUSED, struct mkv_dop *d MKV_UNUSED, const 
 	MKV_ASSERT(!"asks no drive");
 }
 
-const struct mkv_req_ops mkv_attach_ops = { .op = MKV_WIRE_ATTACH, .start = attach_start, .step = attach_step, .on_dop = attach_on_dop };
+const struct mkv_req_ops mkv_attach_ops = {
+	.op = MKV_WIRE_ATTACH, .start = attach_start, .step = attach_step, .on_dop = attach_on_dop, .undo = attach_over,
+};
 
 /* ---- Messages -------------------------------------------------------------------------------------------------------------- */
 
@@ -684,6 +764,7 @@ mkv_rail_turn(struct mkv_rail *r)
 {
 	unsigned n = mkv_rdma_hub_poll(r->hub, RAIL_POLL_BATCH) + ctl_turn(r);
 
+	rail_openings(r);
 	rail_sweep(r);
 	return (n);
 }

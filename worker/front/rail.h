@@ -6,7 +6,8 @@
  * comes from (RDMA READ of the client's memory), where it goes (RDMA WRITE) and how answers leave (SEND behind the data, on the same queue pair).
  * That queue pair is the channel's (RC), or one of the rail's initiators, leased for the request (DC).
  *
- *	CHAN_NONE --ATTACH on the tether--> CHAN_OPEN --first error, end of the session--> CHAN_BROKEN --all that is out came back--> CHAN_NONE
+ *	CHAN_NONE --ATTACH on the tether--> CHAN_OPENING --the client's address is known--> CHAN_OPEN --first error, end of the session--> CHAN_BROKEN
+ *	CHAN_BROKEN --all that is out came back--> CHAN_NONE
  *
  * Memory: a message lies in a receive of the hub. It is given back when its request needs its segments no more, always before the request's last answer is
  * posted: so what is kept is covered by the credits that were granted, and those never exceed what is posted. Buffers and arena runs of a part under READ
@@ -75,6 +76,7 @@ const char *	mkv_rail_without_dc(const struct mkv_rail *r);	/* why; "" where it 
 const char *	mkv_rail_node(const struct mkv_rail *r);		/* of the device, below /dev/infiniband */
 int		mkv_rail_is_soft(const struct mkv_rail *r);	/* 1: it posts by write(), which wants the credentials that opened the device */
 int		mkv_rail_fd(const struct mkv_rail *r);		/* readable: completions wait */
+int		mkv_rail_aside_fd(const struct mkv_rail *r);	/* readable: something is known that a client's ATTACH waited for; the turn takes it */
 int		mkv_rail_event_fd(const struct mkv_rail *r);	/* readable: the device has news */
 /* 1: the description changed; 2: the device is going away: end. */
 int		mkv_rail_event(struct mkv_rail *r);

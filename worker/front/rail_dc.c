@@ -474,21 +474,31 @@ dc_can(const struct mkv_rail *r, const struct mkv_wire_attach *w)
 	return (r->target != NULL && !r->dc_lost && w->mtu_bytes >= r->dev->mtu_bytes && w->rd_atomic_in >= r->dev->rd_atomic_out);
 }
 
-/* Whether its target can be reached is tried, if an initiator is free for that. */
+/* Its address is looked up, and so long as the channel lives it stays known here: no lease waits for the kernel. */
 int
 dc_attach(struct mkv_chan *ch, const struct mkv_wire_attach *w)
 {
-	struct mkv_line *line;
-	int e;
-
 	ch->dct = (struct mkv_rdma_dct){ .lid = w->lid, .dctn = w->qpn, .key = w->dc_key };
 	memcpy(ch->dct.gid, w->gid, sizeof(ch->dct.gid));
 	ch->n_rnr = ch->n_path = ch->woken = ch->wants_last = 0;
 	ch->obit = NULL;
-	if ((e = line_lease(ch, 0, &line)) != 0 && e != MKV_E_AGAIN)
+	return (mkv_rdma_way_take(&ch->way, ch->rail->hub, &ch->dct));
+}
+
+/* Whether the target's numbers make sense is tried, if an initiator is free for that. The last of them may have gone meanwhile. */
+int
+dc_attached(struct mkv_chan *ch)
+{
+	struct mkv_line *line;
+	int e;
+
+	if ((e = mkv_rdma_way_known(ch->way)) != 0)
 		return (e);
-	if (e == 0)
-		line_rest(line);
+	if (ch->rail->dc_lost)
+		return (MKV_E_UNSUPPORTED);
+	if ((e = line_lease(ch, 0, &line)) != 0)
+		return (e == MKV_E_AGAIN ? 0 : e);
+	line_rest(line);
 	return (0);
 }
 

@@ -36,7 +36,7 @@ rail_memory(struct mkv_rail *r, char *why, size_t why_bytes)
 static int
 rail_hub(struct mkv_rail *r, char *why, size_t why_bytes)
 {
-	struct mkv_rdma_hub_conf h = { .recvs = r->conf.srq_depth, .recv_bytes = MKV_WIRE_RDMA_BYTES };
+	struct mkv_rdma_hub_conf h = { .recvs = r->conf.srq_depth, .recv_bytes = MKV_WIRE_RDMA_BYTES, .aside = 1 };
 	uint32_t cqe = (uint32_t)MKV_MAX(r->dev->attr.max_cqe, 0), most = r->f->conf.connections_max * LINE_SENDS_MAX;
 
 	h.recvs = MKV_MIN(h.recvs, MKV_MIN((uint32_t)MKV_MAX(r->dev->attr.max_srq_wr, 0), cqe / 4));
@@ -78,6 +78,7 @@ rail_chans(struct mkv_rail *r)
 		ch->magic = CHAN_MAGIC;
 		ch->rail = r;
 		mkv_list_init(&ch->broken);
+		mkv_list_init(&ch->opening);
 		mkv_list_init(&ch->held);
 		mkv_list_init(&ch->lines);
 		mkv_list_init(&ch->wait);
@@ -118,6 +119,7 @@ mkv_rail_open(struct mkv_rail **out, struct mkv_front *f, const struct mkv_verbs
 	r->conf = *c;
 	r->watch.fire = rail_watch;
 	mkv_list_init(&r->dirty);
+	mkv_list_init(&r->opening);
 	mkv_list_init(&r->broken);
 	mkv_list_init(&r->held_free);
 	mkv_list_init(&r->ctl_dirty);
@@ -226,6 +228,12 @@ int
 mkv_rail_fd(const struct mkv_rail *r)
 {
 	return (mkv_rdma_hub_fd(r->hub));
+}
+
+int
+mkv_rail_aside_fd(const struct mkv_rail *r)
+{
+	return (mkv_rdma_hub_aside_fd(r->hub));
 }
 
 int

@@ -31,8 +31,8 @@ static struct {
 	struct mkv_front *f;
 	int		leaving;
 	int		nodes;			/* tells of device nodes that come and go; -1: nothing does */
-	int		file, event_file, nodes_file;
-	struct mkv_io	io, event_io, nodes_io;
+	int		file, event_file, nodes_file, aside_file;
+	struct mkv_io	io, event_io, nodes_io, aside_io;
 	int		udp_file;		/* datagrams; below 0: none */
 	struct mkv_io	udp_io;
 } life = { .nodes = -1, .udp_file = -1 };
@@ -61,6 +61,8 @@ life_files(struct mkv_worker *w)
 {
 	if ((life.file = mkv_ioq_register_file(w->q, mkv_rail_fd(life.rail))) < 0)
 		return (life.file);
+	if ((life.aside_file = mkv_ioq_register_file(w->q, mkv_rail_aside_fd(life.rail))) < 0)
+		return (life.aside_file);
 	if ((life.event_file = mkv_ioq_register_file(w->q, mkv_rail_event_fd(life.rail))) < 0)
 		return (life.event_file);
 	if (life.nodes < 0)
@@ -175,9 +177,11 @@ mkv_rail_watch(struct mkv_worker *w)
 {
 	life.w = w;
 	life.io.done = life_on_completions;
+	life.aside_io.done = life_on_completions;
 	life.event_io.done = life_on_event;
 	life.nodes_io.done = life_on_nodes;
 	mkv_ioq_poll(w->q, &life.io, life.file, 1);
+	mkv_ioq_poll(w->q, &life.aside_io, life.aside_file, 1);
 	mkv_ioq_poll(w->q, &life.event_io, life.event_file, 1);
 	if (life.nodes >= 0)
 		mkv_ioq_poll(w->q, &life.nodes_io, life.nodes_file, 1);

@@ -30,11 +30,13 @@
 #define CHAN_MSG_BYTES_MAX	65536u		/* datagrams of a session whose requests are not done with them */
 #define RAIL_POLL_BATCH		64u
 #define RAIL_WATCH_NS		MKV_NS_PER_SEC	/* how often lines are looked at that nothing comes back of */
+#define RAIL_OPENING_MOST	32u		/* clients whose addresses are looked up at once: they may be addresses where nobody is */
 
 _Static_assert(REQ_BODY_BYTES <= PART_BODY_BYTES && LINE_SEND_BYTES <= MKV_WIRE_RDMA_BYTES, "every answer of a channel fits");
 
 enum chan_state {
 	CHAN_NONE,		/* ATTACH moves it on */
+	CHAN_OPENING,		/* a thread of the hub looks the client up: its word, or the end of the session or of ATTACH */
 	CHAN_OPEN,		/* its first error, or the end of the session */
 	CHAN_BROKEN,		/* the last completion of its lines */
 };
@@ -120,7 +122,10 @@ struct mkv_chan {
 	struct mkv_list	broken;		/* rail.broken */
 	struct mkv_list	held;		/* messages that cannot be taken now, in the order in which they came */
 	struct mkv_chan	*next;		/* of those that hash like it: datagrams and DC are found by their session */
+	struct mkv_req	*attach;	/* OPENING: who waits for it */
+	struct mkv_list	opening;	/* OPENING: rail.opening */
 	/* rail_dc.c */
+	struct mkv_rdma_way *way;	/* to the client's target */
 	struct mkv_list	lines;		/* that it has */
 	uint32_t	n_lines;
 	struct mkv_line	*obit;		/* the one by which the client hears of requests that failed, while such a word is out */
@@ -164,7 +169,9 @@ struct mkv_rail {
 	uint8_t		*sink;		/* where the byte of a flush lands */
 	struct mkv_rdma_mem *sink_mem;
 	uint32_t	recvs, credits_all, credits_left, sends_all, sends_left;
-	uint32_t	n_open;
+	struct mkv_list	opening;
+	uint32_t	n_opening;
+	uint32_t	n_open;		/* those that are opening, too */
 	int		up, alarm_set;	/* of the receives that are left */
 	struct mkv_timer watch;		/* while there are channels: lines that nothing comes back of */
 	struct mkv_rdma_count told;
@@ -211,7 +218,8 @@ void		rail_dc_close(struct mkv_rail *r);
 void		rail_lines_back(struct mkv_rail *r);
 int		rail_dc_is_due(const struct mkv_rail *r);		/* 1: there is something for rail_lines_back() and mkv_rail_wake() */
 int		dc_can(const struct mkv_rail *r, const struct mkv_wire_attach *w);
-int		dc_attach(struct mkv_chan *ch, const struct mkv_wire_attach *w);	/* 0; MKV_E_PEER, MKV_E_UNREACHABLE, MKV_E_NOMEM, MKV_E_SYSTEM */
+int		dc_attach(struct mkv_chan *ch, const struct mkv_wire_attach *w);	/* begin: 0; MKV_E_PEER, MKV_E_BUSY, MKV_E_NOMEM */
+int		dc_attached(struct mkv_chan *ch);			/* 0; MKV_E_AGAIN: the way is not known yet; else why not */
 void		dc_break_lines(struct mkv_chan *ch);
 void		dc_say_cancelled(const struct chan_held *m, const struct mkv_req *cancel);	/* the answer of one that waits */
 void		line_rest(struct mkv_line *line);			/* goes back soon, if nothing of it is left */

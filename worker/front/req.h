@@ -245,6 +245,7 @@ struct mkv_req {
 		struct mkv_get	get;
 		struct mkv_keys	keys;
 		struct mkv_misc	misc;
+		struct mkv_chan	*attach;	/* that it has begun */
 	} u;
 	struct mkv_part	part[REQ_PARTS];
 };

@@ -222,6 +222,24 @@ break_some(void)
 	}
 }
 
+/*
+ * A rail that is worth nothing any more counts as one until the client has noticed: what is put then goes by TCP to the other store, and what is got a moment later by
+ * RDMA is not there. When a value is found where it was put, that is over.
+ */
+static void
+is_back(struct mkv_client *c)
+{
+	char x;
+
+	for (unsigned i = 0; i < 100; i++) {
+		is_by_rdma(c);
+		assert_int_equal(mkv_put(c, K("found"), "x", 1, NULL, 20 * SEC, NULL), 0);
+		if (mkv_get(c, K("found"), &x, 1, 20 * SEC, NULL) == 1)
+			return;
+	}
+	fail_msg("what is put is not found");
+}
+
 /* Queue pairs and initiators of both ends break in the middle: values are right or are not delivered, and after it all goes on. */
 static void
 ends_that_break(void **state)
@@ -236,7 +254,7 @@ ends_that_break(void **state)
 	for (unsigned i = 0; i < 1000 && mkv_put(c, K("is it back"), "x", 1, NULL, SEC, NULL) != 0; i++)
 		(void)usleep(10000);
 	if (drop)
-		is_by_rdma(c);
+		is_back(c);
 	for (unsigned i = 0; i < 5; i++)
 		round_trip(c, "after", 100000 + i, i);
 	mkv_client_close(c);

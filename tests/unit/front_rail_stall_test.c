@@ -76,7 +76,6 @@ what_moves_goes_on(void **state)
 	t->r.f->conf.stall_ns = STALL_NS;
 	t_begin(t);
 	for (unsigned i = 0; i < 2; i++) {
-		t_line(t)->moved_ns -= STALL_NS * 2 / 3;
 		assert_int_equal(fv_step(4), 4);		/* of those that are out the last one is told of */
 		t_pump(t);
 		assert_non_null(t_line(t));

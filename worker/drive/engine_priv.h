@@ -724,7 +724,8 @@ int	journal_room(struct mkv_engine *e, uint32_t body_bytes, int internal);
 uint64_t journal_append(struct mkv_engine *e, enum mkv_jtype type, struct mkv_digest d, uint32_t page, uint16_t pos, uint32_t arg,
 	    const void *body, uint32_t body_bytes);
 void	journal_join(struct mkv_engine *e, struct mkv_req *r);	/* answer r with the group being gathered, at once */
-int	journal_sync_req(struct mkv_req *r);			/* 1: everything appended is durable; 0: r joined the group that will make it so */
+/* 1: everything appended is durable; 0: r joined the group that will make it so; MKV_E_READONLY: it never will be. */
+int	journal_sync_req(struct mkv_req *r);
 void	journal_urgent(struct mkv_engine *e);
 void	journal_readonly(struct mkv_engine *e);			/* what gathers will not be written: its requests are told */
 void	journal_step(struct mkv_engine *e, uint64_t now);

@@ -174,8 +174,10 @@ journal_sync_req(struct mkv_req *r)
 {
 	struct journal *j = &r->e->jn;
 
-	if (j->flushed >= j->last_record || r->e->readonly)
+	if (j->flushed >= j->last_record)
 		return (1);
+	if (r->e->readonly)
+		return (MKV_E_READONLY);
 	if (j->gather->records > 0) {
 		journal_join(r->e, r);
 		return (0);

@@ -156,8 +156,10 @@ lease_promise(struct mkv_req *r, uint32_t ms)
 	}
 	if (e->lease.seq <= e->jn.flushed)
 		return (0);
+	if ((err = journal_sync_req(r)) < 0)
+		return (err);
 	r->state = RQ_FLUSH;
-	return (journal_sync_req(r) ? 0 : MKV_E_AGAIN);
+	return (err == 1 ? 0 : MKV_E_AGAIN);
 }
 
 void

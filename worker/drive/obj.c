@@ -163,9 +163,13 @@ stat_step(struct mkv_req *r)
 static enum mkv_next
 delete_miss(struct mkv_req *r, unsigned reason)
 {
+	int durable = journal_sync_req(r);
+
+	if (durable < 0)
+		return (req_finish(r, durable, MKV_REASON_NONE));
 	r->scan_left = reason + 1;
 	r->state = RQ_FLUSH;
-	return (journal_sync_req(r) ? MKV_NEXT_AGAIN : MKV_NEXT_PARK);
+	return (durable ? MKV_NEXT_AGAIN : MKV_NEXT_PARK);
 }
 
 static enum mkv_next

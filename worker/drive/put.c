@@ -131,7 +131,11 @@ put_done_already(struct mkv_req *r)
 static enum mkv_next
 put_sync(struct mkv_req *r)
 {
-	if ((r->q.flags & MKV_DRV_F_ACCEPTED) || journal_sync_req(r))
+	int durable = r->q.flags & MKV_DRV_F_ACCEPTED ? 1 : journal_sync_req(r);
+
+	if (durable < 0)
+		return (req_finish(r, durable, MKV_REASON_NONE));
+	if (durable)
 		return (put_done_already(r));
 	r->same |= 2;
 	r->state = RQ_FLUSH;

@@ -44,12 +44,15 @@ static void
 test_delete_behind_a_failed_flush(void **state)
 {
 	struct rig *r = eng_up(RIG_SIM, 32 * MIB);
+	const uint64_t before = r->e->jn.last_record;
 	struct mkv_drv_req q;
 
 	(void)state;
 	r->sim->fail_flush = 1;
 	rig_put_req(r, &q, 0, "a", 100000, 1);
 	rig_submit(r, 0, &q);
+	while (r->e->jn.last_record == before)	/* from here on it has the lock */
+		rig_turn(r);
 	rig_req(&q, MKV_DRV_DELETE, "a");
 	rig_submit(r, 1, &q);
 	assert_int_equal(rig_wait(r, 0)->status, MKV_E_READONLY);

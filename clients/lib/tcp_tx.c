@@ -15,6 +15,7 @@
 #define FRAME_ROOM	(MKV_WIRE_HDR_BYTES + MKV_WIRE_BODY_MAX + TX_COPY_MAX)
 
 #define NOTICE_DEADLINE_US 1000000u
+#define ATTACH_DEADLINE_US 2000000u		/* the server's kernel may take a second to find our address; as long as the rail waits */
 
 static void	conn_on_sent(struct mkv_io *io, int res);
 
@@ -116,7 +117,7 @@ tx_add_attach(struct conn *c, struct slot *s, uint8_t *at)
 {
 	struct mkv_hdr *h = (struct mkv_hdr *)at;
 
-	mkv_conn_header(h, MKV_WIRE_ATTACH, s->id, NOTICE_DEADLINE_US);
+	mkv_conn_header(h, MKV_WIRE_ATTACH, s->id, ATTACH_DEADLINE_US);
 	h->body_bytes = sizeof(struct mkv_wire_attach);
 	mkv_rail_attach_body(c, h + 1);
 	mkv_conn_seal(c, h, (const uint8_t *)(h + 1));

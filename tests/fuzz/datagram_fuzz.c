@@ -23,11 +23,8 @@ fuzz_open(void)
 		free(fuzz_t);
 		fuzz_t = NULL;
 	}
-	if (fuzz_t == NULL) {
-		if ((fuzz_t = calloc(1, sizeof(*fuzz_t))) == NULL)
-			abort();
-		t_open(fuzz_t, MKV_WIRE_CONTROL_UDP);
-	}
+	if (fuzz_t == NULL)
+		fuzz_t = ctl_opened(&t_datagrams);
 	return (fuzz_t);
 }
 
@@ -60,7 +57,7 @@ fuzz_datagram(struct t *t, const uint8_t *data, size_t bytes, int *is_signed)
 		}
 	}
 	for (unsigned i = how & 8 ? 2 : 1; i > 0; i--)
-		if (sendto(t->udp, buf, n, 0, (struct sockaddr *)&t->server.ss, t->server.bytes) != (ssize_t)n)
+		if (sendto(t->net->udp, buf, n, 0, (struct sockaddr *)&t->net->server.ss, t->net->server.bytes) != (ssize_t)n)
 			abort();
 	return (1 + MKV_MIN(bytes - 1, (size_t)DATAGRAM_MOST));
 }
@@ -69,14 +66,14 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
 	struct t *t = fuzz_open();
-	unsigned came = t->came;
+	unsigned came = t->net->came;
 	int is_signed = 0;
 
 	for (size_t at = 0; at < bytes;)
 		at += fuzz_datagram(t, data + at, bytes - at, &is_signed);
 	for (unsigned i = 0; i < 4; i++)
 		t_pump(t);
-	if (!is_signed && t->came != came)
+	if (!is_signed && t->net->came != came)
 		abort();
 	t->n_msg = t->at_msg = 0;
 	return (0);

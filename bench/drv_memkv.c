@@ -46,11 +46,19 @@ memkv_close(struct bench_drv *base)
 	free(d);
 }
 
+/* A thread of the library. */
+static void
+memkv_warn(void *arg, const char *text)
+{
+	(void)arg;
+	fprintf(stderr, "memkv bench: %s\n", text);
+}
+
 static int
 memkv_open(struct bench_drv **out, const struct bench_drv_opts *o, char *why, size_t why_bytes)
 {
 	struct mkv_client_opts co = { .size = sizeof(co), .servers = o->servers, .transport = o->transport, .namespace_ = o->namespace_,
-		.config_file = o->config_file, .no_verify = o->no_crc, .connections = (unsigned)o->connections };
+		.config_file = o->config_file, .no_verify = o->no_crc, .connections = (unsigned)o->connections, .warn = memkv_warn };
 	struct memkv_drv *d = calloc(1, sizeof(*d));
 	int r;
 

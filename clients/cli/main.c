@@ -147,11 +147,20 @@ cmd_bench(struct cli *c MKV_UNUSED, int argc, char **argv)
 	return (mkv_bench_main(argc, argv));
 }
 
+/* A thread of the library. */
+static void
+main_warn(void *arg, const char *text)
+{
+	const struct cli *c = arg;
+
+	fprintf(stderr, "memkv %s: %s\n", c->cmd->name, text);
+}
+
 int
 cli_open(struct cli *c)
 {
 	struct mkv_client_opts co = { .size = sizeof(co), .config_file = c->o.config_file, .servers = c->o.servers, .transport = c->o.transport,
-		.namespace_ = c->o.namespace_ };
+		.namespace_ = c->o.namespace_, .warn = main_warn, .warn_arg = c };
 	char why[512] = "";
 	int r;
 

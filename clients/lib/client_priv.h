@@ -86,6 +86,8 @@ struct conf {
 	int		rdma_on_demand;
 	enum mkv_ioq_kind io;
 	uint64_t	connect_timeout_ns;
+	mkv_warn_fn	*warn;			/* NULL: nobody wants to hear */
+	void		*warn_arg;
 };
 
 /* 0; MKV_E_CONFIG, MKV_E_UNSUPPORTED, MKV_E_SYSTEM with a sentence in why[WHY_BYTES]. */
@@ -378,6 +380,7 @@ struct loop {
 	struct stage	*stage;			/* the same: what RDMA wrote to a GPU is checked here */
 	uint64_t	now_ns;			/* of this turn, of this completion */
 	int		dirty;			/* flush() has something to do */
+	int		ending;			/* the handle is being closed */
 	struct mkv_list	live;			/* ops in work, by op->link */
 	pthread_mutex_t	mutex;			/* what other threads hand in: */
 	struct mkv_list	inbox, pokes;
@@ -421,6 +424,7 @@ struct server_state {			/* what callers may see; written by loops */
 	_Atomic uint32_t rail_live[MKV_WIRE_RAILS_MAX][2];	/* each, by RC and by DC */
 	_Atomic uint32_t rail_tries;		/* on the way to one */
 	char		rail_why[WHY_BYTES];	/* why the last try failed; under c->mutex */
+	int		rail_warned;		/* that no rail is up, and not yet that one is again; under c->mutex */
 	int		known;			/* id is valid; under c->mutex */
 	uint8_t		id[16];
 };

@@ -232,6 +232,8 @@ conf_numbers(struct conf *cf, const struct conf_text *t, const struct mkv_client
 	cf->inflight_max = o->inflight_max == 0 ? INFLIGHT_DEFAULT : MKV_MIN(o->inflight_max, INFLIGHT_MAX);
 	cf->no_verify = o->no_verify;
 	cf->rdma_on_demand = o->rdma_on_demand;
+	cf->warn = o->warn;
+	cf->warn_arg = o->warn_arg;
 	cf->connect_timeout_ns = (o->connect_timeout_us == 0 ? CONNECT_TIMEOUT_US : MKV_MIN(o->connect_timeout_us, MKV_WIRE_DEADLINE_MAX_US)) *
 	    MKV_NS_PER_US;
 	return (0);

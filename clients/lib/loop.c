@@ -254,6 +254,7 @@ loop_end(struct loop *l)
 {
 	uint64_t until = mkv_now_ns() + STOP_NS;
 
+	l->ending = 1;
 	loop_abort_all(l, MKV_E_CLOSED);
 	for (unsigned i = 0; i < l->c->cf.n_servers; i++)
 		l->server[i].tr->stop(&l->server[i]);

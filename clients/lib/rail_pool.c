@@ -54,6 +54,30 @@ rails_tell(const struct server *s, const char *why)
 	(void)pthread_mutex_unlock(&c->mutex);
 }
 
+/* Whoever runs the program hears of each change once, and of nothing that its end brings. */
+static void
+rails_warn(const struct server *s, int down, const char *why)
+{
+	struct mkv_client *c = s->loop->c;
+	struct server_state *st = state_of(s);
+	char text[2 * WHY_BYTES];
+	int news;
+
+	(void)pthread_mutex_lock(&c->mutex);
+	news = st->rail_warned != down && !s->loop->ending;
+	if (news)
+		st->rail_warned = down;
+	(void)pthread_mutex_unlock(&c->mutex);
+	if (!news || c->cf.warn == NULL)
+		return;
+	if (!down)
+		(void)snprintf(text, sizeof(text), "server %s: values go by RDMA again", s->conf->name);
+	else
+		(void)snprintf(text, sizeof(text), "server %s: %s; %s", s->conf->name, c->cf.transport == MKV_TRANSPORT_RDMA ?
+		    "no rail is up, and by transport rdma its values go no other way" : "values go by TCP until a rail is up", why);
+	c->cf.warn(c->cf.warn_arg, text);
+}
+
 void
 mkv_rails_trying(struct rail *r, int on)
 {
@@ -81,6 +105,7 @@ mkv_rails_live(struct rail *r, int up)
 		if (atomic_fetch_add_explicit(&st->live, 1, memory_order_relaxed) == 0)
 			client_count(s->loop->c, CC_rdma_upgrades_total, 1);
 		rails_tell(s, "");
+		rails_warn(s, 0, "");
 	} else {
 		atomic_fetch_sub_explicit(&st->rail_live[r->c->rail_idx][mkv_rail_is_dc(r)], 1, memory_order_relaxed);
 		if (atomic_fetch_sub_explicit(&st->live, 1, memory_order_relaxed) == 1)
@@ -168,6 +193,8 @@ mkv_rails_failed(struct rail *r, int err, const char *why)
 	client_count(s->loop->c, CC_rdma_failures_total, 1);
 	(void)snprintf(text, sizeof(text), "rail %u: %s", mkv_rails_number(r->c), why[0] != '\0' ? why : mkv_err(err));
 	rails_tell(s, text);
+	if (atomic_load_explicit(&state_of(s)->live, memory_order_relaxed) == 0)
+		rails_warn(s, 1, text);
 }
 
 static void

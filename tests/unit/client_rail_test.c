@@ -520,6 +520,59 @@ test_port_and_device(void **state)
 	free(value);
 }
 
+/* ---- what the program hears ---- */
+
+struct heard {
+	_Atomic unsigned n;
+	char	text[8][512];
+};
+
+static void
+hear(void *arg, const char *text)
+{
+	struct heard *h = arg;
+
+	if (h->n < MKV_ARRAY_LEN(h->text))
+		(void)snprintf(h->text[h->n], sizeof(h->text[0]), "%s", text);
+	h->n++;
+}
+
+/* Each change once, whatever is tried meanwhile; the end of the handle is none. */
+static void
+test_each_change_is_told_once(void **state)
+{
+	static const char *transport[] = { "auto", "rdma" }, *way[] = { "go by TCP", "go no other way" };
+	struct heard h;
+
+	(void)state;
+	for (unsigned i = 0; i < MKV_ARRAY_LEN(transport); i++) {
+		struct mkv_client_opts o = { .size = sizeof(o), .transport = transport[i], .rdma_devices = "fake0", .connections = 2, .warn = hear,
+			.warn_arg = &h };
+		struct mkv_client *c;
+
+		memset(&h, 0, sizeof(h));
+		c = fix_client_opts(&o, &f, 1);
+		assert_int_equal(mkv_warm(c, 10 * SEC), 0);
+		until_rdma(c);
+		assert_int_equal(h.n, 0);
+		f.attach_status = MKV_E_BUSY;
+		fv_port(0, 1, 0);
+		until(c, "tcp");
+		fv_port(0, 1, 1);
+		(void)usleep(SEC / 2);			/* some tries, which are refused */
+		assert_int_equal(h.n, 1);
+		assert_non_null(strstr(h.text[0], "server s0: "));
+		assert_non_null(strstr(h.text[0], way[i]));
+		assert_non_null(strstr(h.text[0], "rail 1: "));
+		f.attach_status = 0;
+		until_rdma(c);
+		assert_int_equal(h.n, 2);
+		assert_non_null(strstr(h.text[1], "by RDMA again"));
+		mkv_client_close(c);
+		assert_int_equal(h.n, 2);
+	}
+}
+
 int
 main(void)
 {
@@ -531,6 +584,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_no_device, setup_absent, teardown), T(test_exact), T(test_comes_back), T(test_comes_up_later), T(test_rails_share_again),
 		T(test_queue_pair_breaks), T(test_tether_ends), T(test_lies), T(test_wrong_bytes),
 		T(test_deadline_cancel), T(test_deadline_fence), T(test_write_on_its_way), T(test_breaks_in_the_quiet), T(test_cancel), T(test_close), T(test_port_and_device),
+		T(test_each_change_is_told_once),
 	};
 
 	int r = cmocka_run_group_tests_name("rc", tests, NULL, NULL);

@@ -55,6 +55,12 @@ const char *	mkv_miss_text(unsigned reason);
 enum mkv_transport { MKV_TRANSPORT_AUTO, MKV_TRANSPORT_RDMA, MKV_TRANSPORT_TCP, MKV_TRANSPORT_LOCAL };
 
 /*
+ * Told once when a server's values begin to go another way than transport asks for, and once when they go by RDMA again. text: a sentence that names the server and
+ * why, valid inside the call. Comes from an I/O thread: it must not block, nor call this library.
+ */
+typedef void	mkv_warn_fn(void *arg, const char *text);
+
+/*
  * Options. NULL or 0 fields are taken from the environment (MEMKV_*), then the YAML file named by MEMKV_CONFIG, then the default.
  */
 struct mkv_client_opts {
@@ -74,6 +80,8 @@ struct mkv_client_opts {
 	int		rdma_on_demand;	/* 1: regions are not pinned where the RDMA device can page in */
 	const char	*rdma_control;	/* what carries the messages about values that go by RDMA: "auto" (rdma) "rdma" "udp" "tcp" */
 	const char	*rdma_tether;	/* a rail's TCP connection: "keep" (default) "drop" (with transport auto, rdma_control udp and DC: closed once datagrams are answered) */
+	mkv_warn_fn	*warn;		/* default: none; the library itself never prints */
+	void		*warn_arg;
 };
 
 /*

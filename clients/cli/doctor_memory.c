@@ -182,7 +182,7 @@ huge_say_shmem(struct doctor *d, const struct pool *small, const struct pool *la
 {
 	char text[DOCTOR_TEXT_BYTES + 512];
 
-	snprintf(text, sizeof(text), "%.500s; shmem_enabled: %s", saw, shmem);
+	snprintf(text, sizeof(text), "%.400s; shmem_enabled: %.255s", saw, shmem);
 	huge_say(d, DOCTOR_HUGEPAGES_SHMEM, small, large, text);
 }
 

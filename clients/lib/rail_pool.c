@@ -394,14 +394,16 @@ leg_is_single(const struct conn *c, const struct leg *l)
 	return (mkv_get_room(o) <= c->part_bytes - o->off % c->part_bytes);
 }
 
+/* Of those that have equally little to do they take turns: whoever asks for one value after the other has all rails. */
 static struct conn *
 rails_least(struct pool *p, const struct leg *l, int *full)
 {
+	unsigned n = p->n - p->n_plain;
 	struct conn *best = NULL;
 
 	*full = 0;
-	for (unsigned i = p->n_plain; i < p->n; i++) {
-		struct conn *c = &p->conn[i];
+	for (unsigned i = 0; i < n; i++) {
+		struct conn *c = &p->conn[p->n_plain + (p->turn + 1 + i) % n];
 
 		if (c->rail->state != RAIL_LIVE || c->leaving || (c->rail->ctl.loose && !leg_is_single(c, l)))
 			continue;
@@ -409,6 +411,8 @@ rails_least(struct pool *p, const struct leg *l, int *full)
 		if (!mkv_list_empty(&c->rail->free) && (best == NULL || c->rail->n_out < best->rail->n_out))
 			best = c;
 	}
+	if (best != NULL)
+		p->turn = (unsigned)(best - p->conn) - p->n_plain;
 	return (best);
 }
 

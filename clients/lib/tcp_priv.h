@@ -120,6 +120,7 @@ struct pool {
 	unsigned	n, n_plain;	/* of conn[]; the first n_plain go to TCP fronts, the others to rails */
 	int		told;		/* rail[] is what the server said */
 	unsigned	n_rails, next_rail;
+	unsigned	turn;		/* which of those for rails took a value last */
 	struct rail_known rail[MKV_WIRE_RAILS_MAX];
 	struct mkv_timer timer;		/* a rail may be tried again */
 	struct conn	conn[];

@@ -350,6 +350,8 @@ rail_serve(struct fakerail *r, struct mkv_hdr *q, const uint8_t *body)
 	uint32_t before;
 
 	f->rail_requests[q->op % 32]++;
+	if (q->op == MKV_WIRE_GET)
+		f->rail_turns += atomic_exchange(&f->rail_last, r) != r;
 	if (mute == 3 && q->op == MKV_WIRE_CANCEL && rail_say_cancelled(r, (const struct mkv_wire_cancel *)(const void *)body) != 0)
 		return (-1);
 	if ((mute && !(mute >= 2 && q->op == MKV_WIRE_CANCEL)) || (q->op == MKV_WIRE_PING && no_ping))

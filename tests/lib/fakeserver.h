@@ -54,6 +54,8 @@ struct fake {
 	_Atomic unsigned connections, sessions, requests[32], resends, aborts, parts;
 	_Atomic unsigned answered[32];		/* requests whose last byte of answer has been sent, on connections */
 	_Atomic unsigned rail_hellos, attached, rail_requests[32], acks;
+	_Atomic unsigned rail_turns;		/* gets that did not come by the session of the get before */
+	_Atomic(const void *) rail_last;
 	_Atomic unsigned dc_asked, dc_refused, dc_attached, dc_failed;	/* ATTACHes; see dc_fail */
 	_Atomic unsigned dc_targets[8];		/* numbers of the clients' targets, in the order of ATTACH */
 	_Atomic unsigned udp_messages, udp_again, tether_messages;	/* taken; of a request that had come before; frames of the tether that are a rail's */

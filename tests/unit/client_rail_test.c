@@ -299,6 +299,29 @@ test_rails_share_again(void **state)
 	free(value);
 }
 
+/* A caller that asks for one value after the other uses both rails in turn. */
+static void
+test_rails_take_turns(void **state)
+{
+	struct mkv_client_opts o = { .size = sizeof(o), .transport = "rdma", .rdma_devices = "fake0", .connections = 2 };
+	uint8_t copy[5000], *value = fix_bytes(sizeof(copy), 9);
+	struct mkv_client *c;
+
+	(void)state;
+	f.rails = 2;
+	c = fix_client_opts(&o, &f, 1);
+	assert_int_equal(mkv_warm(c, 10 * SEC), 0);
+	for (unsigned i = 0; i < 1000 && (sessions_of_rail(c, 1) != 1 || sessions_of_rail(c, 2) != 1); i++)
+		(void)usleep(10000);
+	fake_store(&f, "", K("k"), value, sizeof(copy));
+	f.rail_turns = 0;
+	for (unsigned i = 0; i < 20; i++)
+		assert_int_equal(mkv_get(c, K("k"), copy, sizeof(copy), 10 * SEC, NULL), sizeof(copy));
+	assert_true(f.rail_turns >= 19);
+	mkv_client_close(c);
+	free(value);
+}
+
 /* Its queue pair breaks, or its tether ends, under a request: asked again, and nobody hears of it. */
 static void
 lost_under_a_get(int tether)
@@ -581,7 +604,7 @@ main(void)
 		T(test_values), T(test_regions), T(test_pieces), T(test_too_many_pieces),
 		T(test_server_without_rails), T(test_rail_is_down), T(test_attach_is_refused), T(test_attach_is_not_answered),
 		T(test_attach_is_not_what_was_asked_for), T(test_path_does_not_work),
-		cmocka_unit_test_setup_teardown(test_no_device, setup_absent, teardown), T(test_exact), T(test_comes_back), T(test_comes_up_later), T(test_rails_share_again),
+		cmocka_unit_test_setup_teardown(test_no_device, setup_absent, teardown), T(test_exact), T(test_comes_back), T(test_comes_up_later), T(test_rails_share_again), T(test_rails_take_turns),
 		T(test_queue_pair_breaks), T(test_tether_ends), T(test_lies), T(test_wrong_bytes),
 		T(test_deadline_cancel), T(test_deadline_fence), T(test_write_on_its_way), T(test_breaks_in_the_quiet), T(test_cancel), T(test_close), T(test_port_and_device),
 		T(test_each_change_is_told_once),

@@ -104,6 +104,22 @@ def link(what, state):
     lab.sh("ip", "link", "set", what, state)
 
 
+class DeviceDeleted:
+    """`rdma link delete`, which returns when nobody has the device open any more; the same device again at the end."""
+
+    def __init__(self, device):
+        self.device = device
+
+    def __enter__(self):
+        shown = subprocess.run(["rdma", "link", "show", f"{self.device}/1"], capture_output=True, text=True, timeout=30, check=True).stdout
+        self.netdev = shown.split("netdev ")[1].split()[0]
+        subprocess.run(["rdma", "link", "delete", self.device], timeout=60, check=True)
+        return self
+
+    def __exit__(self, *_):
+        subprocess.run(["rdma", "link", "add", self.device, "type", "rxe", "netdev", self.netdev], timeout=60, check=True)
+
+
 class LinkDown:
     """Of a NIC (nic1) or of the port at its far end (port1). Taking it down takes routes with it."""
 

@@ -1,4 +1,5 @@
 """What fails under blocks that go by RDMA, and that nothing wrong comes of it. Runs in the guest of run-lab --nics 2."""
+import contextlib
 import os
 import random
 import signal
@@ -49,10 +50,10 @@ def child_of(s, transport="rdma"):
     return p
 
 
-def storm(s, transport="auto", sizes=(70000, MIB, 5 * MIB), deadline=20.0):
+def storm(s, transport="auto", sizes=(70000, MIB, 5 * MIB), deadline=20.0, devices=rdma.NICS[0] if rdma.NICS else ""):
     loads = [Load(s.addr, f"s{transport}{i}", keys=4, size=n, deadline=deadline) for i, n in enumerate(sizes)]
     for ld in loads:
-        ld.mkv = Dialer(s, transport)
+        ld.mkv = Dialer(s, transport, rdma_devices=devices)
         ld.start()
     rdma.until(lambda: all(ld.puts > 2 for ld in loads), 120)
     return loads
@@ -63,6 +64,12 @@ def moves_on(loads, more=3, timeout=120):
     rdma.until(lambda: all(ld.puts >= b + more for ld, b in zip(loads, before)), timeout)
 
 
+def none_failed(s, loads, errors=False):
+    for ld in loads:
+        assert not ld.broken and not ld.wrong and not ld.lost and ld.late == 0, (ld.broken, ld.wrong, ld.lost, ld.late, s.log_tail())
+        assert errors or (ld.put_errors == 0 and ld.misses == 0), (ld.statuses, s.log_tail())
+
+
 def all_good(s, loads, errors=False):
     for ld in loads:
         ld.finish()
@@ -71,9 +78,7 @@ def all_good(s, loads, errors=False):
             for k in ld.keys:
                 if ld.acked[k]:
                     ld.check(k, c.get(k, ld.size, 20), ld.acked[k], ld.tried[k])
-    for ld in loads:
-        assert not ld.broken and not ld.wrong and not ld.lost and ld.late == 0, (ld.broken, ld.wrong, ld.lost, ld.late, s.log_tail())
-        assert errors or (ld.put_errors == 0 and ld.misses == 0), (ld.statuses, s.log_tail())
+    none_failed(s, loads, errors)
 
 
 class Cut:
@@ -103,6 +108,7 @@ def test_auto_goes_down_and_up_again_without_an_error(served):
             up = [rdma.metric(ld.client, "memkv_client_rdma_upgrades_total") for ld in loads]    # before it is back: the next try may be at once
         rdma.until(lambda: all(rdma.metric(ld.client, "memkv_client_rdma_upgrades_total") > u for ld, u in zip(loads, up)), 90)
         moves_on(loads, 2)
+        none_failed(served, loads)
     all_good(served, loads)
 
 
@@ -157,46 +163,77 @@ def front_pid(s):
     return s.status()["front:rdma:" + rdma.NICS[1]]["pid"]
 
 
-def test_no_byte_after_the_call_has_returned(served):
-    """The front is stopped somewhere in the middle of a get: the call ends at its deadline, and when the front goes on nothing reaches the memory."""
+@contextlib.contextmanager
+def stopped(pid):
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def killed(pid):
+    os.kill(pid, signal.SIGKILL)
+    yield
+
+
+def cut_off(_pid):
+    return rdma.LinkDown("port1")
+
+
+# Deaths in a row make a front FATAL. A longer get, so that the cut comes in the middle of it.
+@pytest.mark.parametrize("how, rounds, size, deadline", [(stopped, 8, 8 * MIB, 0.5), (killed, 2, 8 * MIB, 0.5), (cut_off, 3, 40 * MIB, 4.0)], ids=["stopped", "killed", "cut_off"])
+def test_no_byte_after_the_call_has_returned(served, how, rounds, size, deadline):
+    """The front is stopped, killed or cut off somewhere in the middle of a get: the call ends at its deadline, and when the front goes on nothing reaches the memory."""
     rnd = random.Random(7)
     with rdma.client(served) as c:
-        region = rdma.Region(c, 10 * MIB)
-        c.put(b"big", content(b"big", 1, 8 * MIB), 30)
-        assert rdma.get_into(c, b"big", region, 4096, 8 * MIB, 30) == 8 * MIB
+        region = rdma.Region(c, size + 2 * MIB)
+        c.put(b"big", content(b"big", 1, size), 60)
+        assert rdma.get_into(c, b"big", region, 4096, size, 60) == size
         timed_out = 0
-        for _ in range(30 if FULL else 8):
+        for _ in range(4 * rounds if FULL and how is not killed else rounds):
             pid = front_pid(served)
             got = []
-            t = threading.Thread(target=lambda: got.append(attempt(c, region)))
+            t = threading.Thread(target=lambda: got.append(attempt(c, region, size, deadline)))
             t.start()
             time.sleep(rnd.uniform(0, 0.25))
-            os.kill(pid, signal.SIGSTOP)
-            t.join(30)
-            assert got and not t.is_alive()
-            region.poison()
-            os.kill(pid, signal.SIGCONT)
+            with how(pid):
+                t.join(30)
+                assert got and not t.is_alive()
+                region.poison()
             time.sleep(1.0)
             assert region.untouched(0, 0), "bytes landed after the call had returned"
             timed_out += got[0] < 0
-            rdma.until(lambda: works(c, region), 60)
+            rdma.until(lambda: works(c, region, size), 60)
         assert timed_out > 0, "no call was cut off: this test has shown nothing"
         region.free()
 
 
-def attempt(c, region):
+def attempt(c, region, size, deadline):
     try:
-        return rdma.get_into(c, b"big", region, 4096, 8 * MIB, 0.5)
+        return rdma.get_into(c, b"big", region, 4096, size, deadline)
     except mkv.Miss as e:
         return e.status
 
 
-def works(c, region):
+def works(c, region, size):
     try:
-        ok = rdma.get_into(c, b"big", region, 4096, 8 * MIB, 10) == 8 * MIB
-        return ok and region.view[4096:4096 + 8 * MIB] == content(b"big", 1, 8 * MIB)
+        ok = rdma.get_into(c, b"big", region, 4096, size, 20) == size
+        return ok and region.view[4096:4096 + size] == content(b"big", 1, size)
     except mkv.Miss:
         return False
+
+
+def test_its_device_is_deleted_under_load(served):
+    """The command returns, since the front notices, drains and ends; `auto` goes on by TCP without an error, and by RDMA when there is a device again."""
+    loads = storm(served)
+    with rdma.DeviceDeleted(rdma.NICS[1]):
+        moves_on(loads)
+    up = lambda ld: rdma.metric(ld.client, "memkv_client_rail_sessions") > 0    # noqa: E731
+    rdma.until(lambda: all(up(ld) for ld in loads), 120)
+    moves_on(loads)
+    all_good(served, loads)
 
 
 def test_a_killed_front_costs_a_reconnect(served):
@@ -206,3 +243,22 @@ def test_a_killed_front_costs_a_reconnect(served):
         moves_on(loads)
         rdma.wait_rails(served)
     all_good(served, loads)
+
+
+def test_of_two_rails_one_fails():
+    """Values are spread over both rails of a server; with one of them down the other has all, without an error, and both again when it is back."""
+    with rdma.server(nics=rdma.NICS) as s:
+        rdma.wait_rails(s, 2)
+        loads = storm(s, devices=",".join(rdma.NICS))
+        live = lambda n: all(rdma.metric(ld.client, "memkv_client_rail_sessions", rail=str(r)) > 0 for ld in loads for r in n)    # noqa: E731
+        sent = lambda nic: s.metric_sum("memkv_front_work_requests_total", process="front:rdma:" + nic)    # noqa: E731
+        rdma.until(lambda: live((1, 2)), 60)
+        before = [sent(nic) for nic in rdma.NICS]
+        moves_on(loads)
+        rdma.until(lambda: all(sent(nic) > b for nic, b in zip(rdma.NICS, before)), 30)
+        with rdma.LinkDown("nic0"):
+            rdma.until(lambda: all(rdma.metric(ld.client, "memkv_client_rail_sessions", rail="1") == 0 for ld in loads), 60)
+            moves_on(loads)
+            assert live((2,))
+        rdma.until(lambda: live((1, 2)), 120)
+        all_good(s, loads)

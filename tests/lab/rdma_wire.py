@@ -19,7 +19,7 @@ from wireclient import ATTACH, F_PAYLOAD, F_REMOTE, GET, PUT, Hdr, Wire
 PEER = os.path.join(os.path.dirname(os.environ.get("MEMKV_STAGE", "")), "tests", "lab", "rdma_peer")
 ATTACH_BODY = struct.Struct("<HHIIIIHHQ16sHHI")
 assert ATTACH_BODY.size == 56
-BUSY = 13
+BUSY, DETACH = 13, 6
 # enum ibv_wc_status
 SUCCESS, FLUSHED, INVALID_REQUEST, ACCESS, OPERATION, NO_ANSWER, NO_RECEIVE = 0, 5, 9, 10, 11, 12, 13
 
@@ -79,8 +79,17 @@ class Session(Wire):
         host, port = served.addr.rsplit(":", 1)
         super().__init__(host, int(port), key=bytes.fromhex(rdma.KEY), timeout=60)
         self.peer, self.channel = peer, 0
+        self.given_up = 0              # channels that the server has said it gave up
         assert self.hello(rail=rail).status == 0
         assert self.connect() == 0
+
+    def recv(self):
+        """The next answer: that a channel is over the server says without being asked."""
+        while True:
+            h, body, payload = super().recv()
+            if h.op != DETACH or h.request_id != 0:
+                return h, body, payload
+            self.given_up += 1
 
     def ask_attach(self, end):
         """A queue pair here for the next channel. The front's answer: (its header, its struct mkv_wire_attach)."""

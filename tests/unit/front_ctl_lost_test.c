@@ -105,7 +105,7 @@ who_asks_again_and_does_not_read(void **state)
 	closed(t);
 }
 
-static struct ctl_msg *others[CTL_MSGS];
+static struct ctl_msg *others[CTL_MSGS + 1];	/* and the one that there is not */
 
 /* The memory of messages is all in use by others. */
 static unsigned

@@ -326,6 +326,7 @@ test_retry_statuses(void **state)
 	struct mkv_object obj = { .size = sizeof(obj) };
 	char buf[8];
 	uint64_t t;
+	int r = 0;
 
 	(void)state;
 	fake_store(&fake, "", K("k"), "1", 1);
@@ -337,12 +338,16 @@ test_retry_statuses(void **state)
 	fake.statuses = 1;
 	assert_int_equal(mkv_get(cl, K("k"), buf, 8, 5 * SEC, NULL), MKV_ERR_DENIED);
 	assert_int_equal(fake.statuses, 0);
-	/* Busy for longer than the deadline: the server's word, no later than the deadline. */
+	/* Busy for longer than the deadline: the server's word, unless the deadline comes between a last try and its answer. */
 	fake.status = MKV_E_BUSY;
 	fake.statuses = 1000000;
-	t = mkv_now_ns();
-	assert_int_equal(mkv_put(cl, K("k"), "2", 1, NULL, SEC, &obj), MKV_ERR_BUSY);	/* long enough for one answer on a busy machine */
-	assert_true(since_us(t) < SEC + 50 * MS);
+	for (unsigned i = 0; i < 10 && r != MKV_ERR_BUSY; i++) {
+		t = mkv_now_ns();
+		r = mkv_put(cl, K("k"), "2", 1, NULL, 300 * MS, &obj);
+		assert_true(r == MKV_ERR_BUSY || r == MKV_ERR_TIMEOUT);
+		assert_true(since_us(t) < 350 * MS);
+	}
+	assert_int_equal(r, MKV_ERR_BUSY);
 	/* A hint is kept. */
 	fake.status = MKV_E_BUSY;
 	fake.hint_us = 80 * MS;

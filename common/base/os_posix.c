@@ -191,3 +191,16 @@ os_ctl_detach(struct msghdr *m, int whole, int *fds, unsigned *n_fds)
 		(void)close(fds[--*n_fds]);
 	return (MKV_E_PROTO);
 }
+
+int
+mkv_os_next_data(int fd, uint64_t off, uint64_t *from, uint64_t *to)
+{
+	off_t a = lseek(fd, (off_t)off, SEEK_DATA), b;
+
+	if (a < 0 && errno == ENXIO)
+		return (0);
+	*from = a >= 0 ? (uint64_t)a : off;
+	b = lseek(fd, (off_t)*from, SEEK_HOLE);
+	*to = b > (off_t)*from ? (uint64_t)b : UINT64_MAX;
+	return (1);
+}

@@ -467,10 +467,9 @@ ctl_say_again(struct mkv_chan *ch, uint8_t carrier, const struct mkv_hdr *q)
 void
 ctl_say_broken(struct mkv_chan *ch)
 {
-	static const uint8_t magic[4] = { 'M', 'K', 'V', 1 };
-	struct mkv_hdr h = { .version = MKV_WIRE_VERSION, .op = MKV_WIRE_DETACH, .flags = MKV_WIRE_F_REPLY, .status = (uint16_t)-MKV_E_CLOSED };
+	const struct mkv_hdr h = { .magic = MKV_WIRE_MAGIC, .version = MKV_WIRE_VERSION, .op = MKV_WIRE_DETACH, .flags = MKV_WIRE_F_REPLY,
+		.status = (uint16_t)-MKV_E_CLOSED };
 
-	memcpy(h.magic, magic, sizeof(magic));
 	if (mkv_conn_alive(ch->c))
 		ctl_say(ch, MKV_WIRE_CONTROL_TCP, &h, NULL);
 }

@@ -362,6 +362,18 @@ t_close(struct t *t)
 	assert_int_equal(fv_alive(), 0);
 }
 
+/* Of the last work requests: READs of the client's memory. */
+static inline unsigned
+t_reads(void)
+{
+	static struct fv_wr w[FV_LOG];
+	unsigned n = 0;
+
+	for (unsigned i = fv_log(w, FV_LOG); i-- > 0;)
+		n += w[i].opcode == IBV_WR_RDMA_READ;
+	return (n);
+}
+
 /* With its channel, by the queue pair. */
 static inline struct t *
 opened(uint32_t num_dcis)

@@ -10,17 +10,6 @@
 #define READS	5u		/* of them, as they lie in segments and pieces */
 
 static unsigned
-reads(void)
-{
-	static struct fv_wr w[FV_LOG];
-	unsigned n = 0;
-
-	for (unsigned i = fv_log(w, FV_LOG); i-- > 0;)
-		n += w[i].opcode == IBV_WR_RDMA_READ;
-	return (n);
-}
-
-static unsigned
 count(const struct t *t, unsigned op)
 {
 	return (t->r.drive[0].count[op] + t->r.drive[1].count[op]);
@@ -55,26 +44,26 @@ static void
 not_read(struct t *t)
 {
 	struct t_ask a;
-	unsigned before = reads();
+	unsigned before = t_reads();
 
 	t_make_put(t, &a, "key", 0, BYTES);
 	t_say(t, &a, 0);
 	(void)hear(t, &a, 0);
-	assert_int_equal(reads() - before, READS);
+	assert_int_equal(t_reads() - before, READS);
 	for (unsigned n = 0; n < 100; n++) {
 		t_make_put(t, &a, "key", 0, BYTES);
 		t->acked = a.id;
 		t_say(t, &a, 0);
 		assert_int_equal(hear(t, &a, 1)->by_tether, t->by == &t_tether);
 	}
-	assert_int_equal(reads() - before, READS);
+	assert_int_equal(t_reads() - before, READS);
 	assert_int_equal(count(t, MKV_DRV_PUT), 1);
 	assert_int_equal(t_count(t, MKV_M_front_put_unread_total), 100);
 	t->mem[5] ^= 1;
 	t_make_put(t, &a, "key", 0, BYTES);
 	t_say(t, &a, 0);
 	(void)hear(t, &a, 0);
-	assert_int_equal(reads() - before, 2 * READS);
+	assert_int_equal(t_reads() - before, 2 * READS);
 }
 
 static void
@@ -96,7 +85,7 @@ sent_again(struct t *t)
 	t_make_put(t, &a, "key", 0, BYTES);
 	t_say(t, &a, 0);
 	(void)hear(t, &a, 0);
-	before = reads();
+	before = t_reads();
 	asked = count(t, MKV_DRV_RESERVE);
 	t_drives(t, 1);
 	t_make_put(t, &a, "key", 0, BYTES);
@@ -110,7 +99,7 @@ sent_again(struct t *t)
 	t_say(t, &a, MKV_WIRE_F_RESEND);
 	(void)hear(t, &a, 1);
 	assert_int_equal(count(t, MKV_DRV_RESERVE), asked + 1);
-	assert_int_equal(reads(), before);
+	assert_int_equal(t_reads(), before);
 }
 
 static void

@@ -29,18 +29,6 @@ metric(const struct t *t, enum mkv_metric m)
 	return (mkv_metric_get(t->r.m, m, 0));
 }
 
-/* Of the last work requests: READs of the client's memory. */
-static unsigned
-reads(void)
-{
-	static struct fv_wr w[FV_LOG];
-	unsigned n = 0;
-
-	for (unsigned i = fv_log(w, FV_LOG); i-- > 0;)
-		n += w[i].opcode == IBV_WR_RDMA_READ;
-	return (n);
-}
-
 static struct t *
 t_new(uint32_t num_dcis)
 {
@@ -115,12 +103,12 @@ the_same_is_not_read(void **state)
 		unsigned n;
 
 		assert_int_equal(put(t, "key", 1, 0), 0);
-		assert_int_equal(reads(), READS);
+		assert_int_equal(t_reads(), READS);
 		assert_int_equal(count(t, MKV_DRV_PUT), 1);
 		received = metric(t, MKV_M_front_received_bytes_total);
 		for (n = 1; n <= 100; n++)
 			assert_int_equal(put(t, "key", n, 0), 1);
-		assert_int_equal(reads(), READS);
+		assert_int_equal(t_reads(), READS);
 		assert_int_equal(count(t, MKV_DRV_PUT), 1);
 		assert_int_equal(count(t, MKV_DRV_RESERVE), n);
 		assert_int_equal(metric(t, MKV_M_front_received_bytes_total), received);
@@ -147,7 +135,7 @@ no_buffer_while_it_is_asked(void **state)
 
 			assert_int_equal(put(t, "key", 1, 0), 0);
 			t->mem[7] ^= (uint8_t)!same;
-			before = reads();
+			before = t_reads();
 			n = count(t, MKV_DRV_RESERVE);
 			t->r.drive[0].hold = t->r.drive[1].hold = 1;
 			id = send_put(t, "key", 2, 0);
@@ -156,11 +144,11 @@ no_buffer_while_it_is_asked(void **state)
 			t_pump(t);
 			assert_int_equal(count(t, MKV_DRV_RESERVE), n + 1);
 			assert_int_equal(staged(t), 0);
-			assert_int_equal(reads(), before);
+			assert_int_equal(t_reads(), before);
 			rig_drive_answer_held(&t->r.drive[0]);
 			rig_drive_answer_held(&t->r.drive[1]);
 			assert_int_equal(hear_put(t, id), same);
-			assert_int_equal(reads() - before, same ? 0 : READS);
+			assert_int_equal(t_reads() - before, same ? 0 : READS);
 			assert_int_equal(staged(t), 0);
 			assert_value(t, "key");
 			closed(t);
@@ -189,7 +177,7 @@ no_slot_while_it_waits(void **state)
 	assert_int_equal(count(t, MKV_DRV_RESERVE), 1);
 	mkv_stage_stat(t->r.stage, &st);
 	assert_int_equal(st.slots_free, st.slots_total);
-	assert_int_equal(reads(), 0);
+	assert_int_equal(t_reads(), 0);
 	while (n > 0)
 		mkv_buf_drop(t->r.stage, &all[--n]);
 	t->r.f->park_bufs.wake = 1;
@@ -210,15 +198,15 @@ what_is_not_asked(void **state)
 
 		assert_int_equal(put(t, "key", 1, 0), 0);
 		assert_int_equal(count(t, MKV_DRV_RESERVE), 1);
-		before = reads();
+		before = t_reads();
 		assert_int_equal(put(t, "key", 2, MKV_WIRE_PUT_OVERWRITE), 0);
-		assert_int_equal(reads() - before, READS);
+		assert_int_equal(t_reads() - before, READS);
 		assert_int_equal(put(t, "key", 3, MKV_WIRE_PUT_IF_ABSENT), MKV_E_EXISTS);
 		assert_int_equal(put(t, "key", 2, MKV_WIRE_PUT_IF_ABSENT), 0);		/* that put, once more */
-		assert_int_equal(reads() - before, 3 * READS);
+		assert_int_equal(t_reads() - before, 3 * READS);
 		/* The server makes the CRCs: what the client has is not known before it is here. */
 		assert_int_equal(put(t, "key", 4, MKV_WIRE_PUT_NO_CRC), 0);
-		assert_int_equal(reads() - before, 4 * READS);
+		assert_int_equal(t_reads() - before, 4 * READS);
 		assert_int_equal(count(t, MKV_DRV_RESERVE), 1);
 		assert_int_equal(metric(t, MKV_M_front_put_unread_total), 0);
 		assert_int_equal(put(t, "key", 5, 0), 1);
@@ -236,7 +224,7 @@ values_in_parts_are_not_asked(void **state)
 	(void)state;
 	rig_fill(t->mem, n, 3);
 	for (int i = 0; i < 2; i++) {
-		unsigned before = reads();
+		unsigned before = t_reads();
 		uint64_t id = t_put_part(t, "long", 0, 0, part, 0, n, 1, 300000);
 		struct t_msg *m = t_next(t);
 
@@ -247,7 +235,7 @@ values_in_parts_are_not_asked(void **state)
 			continue;
 		assert_non_null(m);
 		assert_int_equal(m->h.status, 0);
-		assert_true(reads() - before >= n / T_PIECE);
+		assert_true(t_reads() - before >= n / T_PIECE);
 	}
 	assert_int_equal(count(t, MKV_DRV_RESERVE), 0);
 	closed(t);
@@ -263,10 +251,10 @@ what_nobody_checked_is_read(void **state)
 	(void)state;
 	t->r.f->conf.verify_put = 0;
 	assert_int_equal(put(t, "key", 1, 0), 0);
-	before = reads();
+	before = t_reads();
 	assert_int_equal(put(t, "key", 2, 0), 0);
 	assert_int_equal(count(t, MKV_DRV_RESERVE), 2);
-	assert_int_equal(reads() - before, READS);
+	assert_int_equal(t_reads() - before, READS);
 	t->r.f->conf.verify_put = 1;
 	assert_int_equal(put(t, "key", 3, 0), 0);
 	t->r.f->conf.verify_put = 0;
@@ -313,7 +301,7 @@ ends_while_it_is_asked(void **state)
 
 			assert_int_equal(put(t, "key", 1, 0), 0);
 			t->mem[9] ^= (uint8_t)(what % 2);		/* the answer would be: it is there; or: it is not */
-			before = reads();
+			before = t_reads();
 			t->deadline_us = what / 2 == 1 ? 50000 : t->deadline_us;
 			w.request_id = id = t_asked(t);
 			switch (what / 2) {
@@ -339,7 +327,7 @@ ends_while_it_is_asked(void **state)
 			t_answer(t);
 			t_pump(t);
 			if (what != 5) {
-				assert_int_equal(reads(), before);
+				assert_int_equal(t_reads(), before);
 				assert_int_equal(staged(t), 0);
 			}
 			closed(t);
@@ -384,13 +372,13 @@ its_home_moves(void **state)
 
 		assert_int_equal(put(t, "key", 1, 0), 0);
 		home = t->r.drive[1].count[MKV_DRV_PUT];
-		before = reads();
+		before = t_reads();
 		id = t_asked(t);
 		rig_map(&t->r, home, MKV_DRIVE_FAILED);
 		t->r.drive[!home].hold = 0;
 		t_answer(t);
 		assert_int_equal(hear_put(t, id), 0);
-		assert_int_equal(reads() - before, READS);
+		assert_int_equal(t_reads() - before, READS);
 		assert_int_equal(t->r.drive[!home].count[MKV_DRV_PUT], 1);
 		closed(t);
 	}
@@ -452,11 +440,11 @@ what_lies_at_the_former_home_goes(void **state)
 		assert_int_equal(mkv_front_map(t->r.f, 3, t->r.map, 2), 0);
 		assert_true(t->r.f->has_former);
 		for (unsigned i = 0; i < 24; i++) {
-			unsigned stale = t->r.drive[0].count[MKV_DRV_DELETE], before = reads();
+			unsigned stale = t->r.drive[0].count[MKV_DRV_DELETE], before = t_reads();
 
 			snprintf(key, sizeof(key), "key%u", i);
 			assert_int_equal(put(t, key, 2, 0), 1);
-			assert_int_equal(reads(), before);
+			assert_int_equal(t_reads(), before);
 			touched += t->r.drive[0].count[MKV_DRV_DELETE] - stale;
 			assert_value(t, key);
 		}
@@ -480,7 +468,7 @@ the_map_changes_meanwhile(void **state)
 	assert_int_equal(mkv_front_map(t->r.f, 3, t->r.map, 2), 0);
 	assert_int_equal(put(t, "key", 1, 0), 0);
 	assert_int_equal(t->r.drive[1].count[MKV_DRV_PUT], 1);
-	before = reads();
+	before = t_reads();
 	t->r.drive[0].hold = 1;
 	id = send_put(t, "key", 2, 0);
 	for (unsigned i = 0; i < 200 && t->r.drive[0].n_held == 0; i++)
@@ -493,7 +481,7 @@ the_map_changes_meanwhile(void **state)
 	assert_int_equal(mkv_front_map(t->r.f, 4, t->r.map, 2), 0);
 	t_answer(t);
 	assert_int_equal(hear_put(t, id), 0);
-	assert_int_equal(reads() - before, READS);
+	assert_int_equal(t_reads() - before, READS);
 	assert_int_equal(t->r.drive[0].count[MKV_DRV_PUT], 1);
 	assert_int_equal(t->r.drive[1].count[MKV_DRV_DELETE], 1);
 	assert_value(t, "key");
@@ -522,10 +510,10 @@ into_the_arena(void **state)
 			close(d->arena_fd);
 		}
 		for (unsigned n = 1; n <= 20; n++) {
-			unsigned before = reads();
+			unsigned before = t_reads();
 
 			assert_int_equal(put(t, "key", n, 0), n > 1);
-			assert_int_equal(reads() - before, n > 1 ? 0 : READS);	/* its two runs */
+			assert_int_equal(t_reads() - before, n > 1 ? 0 : READS);	/* its two runs */
 			assert_int_equal(count(t, MKV_DRV_RESERVE), n);
 		}
 		t->mem[3] ^= 1;

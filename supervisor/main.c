@@ -4,15 +4,24 @@
  */
 #include "config.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "common/base/os.h"
 #include "supervisor/budget_priv.h"
 #include "supervisor/config_priv.h"
 #include "supervisor/sup_priv.h"
+
+/* What was to be shown is worth nothing if it did not get out. */
+static int
+main_shown(void)
+{
+	const char *why = mkv_os_std_end();
+
+	if (why != NULL && why[0] != '\0')
+		fprintf(stderr, "memkv: standard output: %s\n", why);
+	return (why != NULL);
+}
 
 static int
 main_say_errors(struct config_errors *e)
@@ -36,16 +45,17 @@ main_say_good(const struct config *c, const char *pages)
 		config_stray_text(&c->stray[i], why, sizeof(why));
 		fprintf(stderr, "%s\n", why);
 	}
-	return (printf("configuration is good%s%s\n%s%s", c->file[0] != '\0' ? ": " : "", c->file, pages, pages[0] != '\0' ? "\n" : "") < 0);
+	printf("configuration is good%s%s\n%s%s", c->file[0] != '\0' ? ": " : "", c->file, pages, pages[0] != '\0' ? "\n" : "");
+	return (main_shown());
 }
 
 /* The answer for programs holds the complaints as well. */
 static int
 main_say_json(const struct config *c, struct config_errors *e, const char *memory)
 {
-	int status = e->n + e->more > 0 ? 2 : 0;
+	int status = e->n + e->more > 0 ? 2 : 0, failed = config_show_json(stdout, c, e, memory) != 0;
 
-	if (config_show_json(stdout, c, e, memory) != 0 || fflush(stdout) != 0)
+	if (main_shown() != 0 || failed)
 		status = 1;
 	config_errors_free(e);
 	return (status);
@@ -85,16 +95,6 @@ main_run(const struct config_args *args, enum config_run run)
 		status = sup_run(args, &config);
 	config_wipe(&config);
 	return (status);
-}
-
-/* What was to be shown is worth nothing if it did not get out. */
-static int
-main_shown(void)
-{
-	if (fflush(stdout) == 0 && !ferror(stdout))
-		return (0);
-	fprintf(stderr, "memkv: standard output: %s\n", strerror(errno));
-	return (1);
 }
 
 int

@@ -14,6 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/base/os.h"
+
 struct get {
 	struct cli	*c;
 	struct cli_key	key;
@@ -81,6 +83,8 @@ get_write(struct get *g, size_t bytes)
 		n = write(g->fd, g->buf + at, bytes - at);
 		if (n < 0 && errno == EINTR)
 			n = 0;
+		else if (n < 0 && g->path == NULL && mkv_os_std_unread())
+			return (CLI_FAILED);		/* whose reader left has heard enough */
 		else if (n < 0)
 			return (cli_fail_file(g->c, g->path != NULL ? g->path : "standard output", errno));
 	}

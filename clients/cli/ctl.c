@@ -5,6 +5,7 @@
 #include "clients/cli/ctl.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -488,7 +489,18 @@ ctl_run(const struct ctl_opts *o, const char *const *words)
 	} else
 		status = ctl_show(stdout, words[0], answer);
 	json_decref(answer);
-	return (fflush(stdout) == 0 ? status : 1);
+	return (status);
+}
+
+/* An answer that does not get out is a failure, whatever the server has done. */
+static int
+ctl_flush(int status)
+{
+	const char *why = mkv_os_std_end();
+
+	if (why != NULL && why[0] != '\0')
+		fprintf(stderr, "memkvctl: standard output: %s\n", why);
+	return (why != NULL && status == 0 ? 1 : status);
 }
 
 int
@@ -503,9 +515,10 @@ ctl_main(int argc, char **argv)
 
 	if (words == NULL)
 		return (1);
+	signal(SIGPIPE, SIG_IGN);			/* a reader that leaves: ctl_flush() */
 	if (argc == 3 && strcmp(argv[1], "help") == 0 && (strcmp(argv[2], "--options") == 0 || strcmp(argv[2], "--commands") == 0)) {
 		free(words);
-		return (ctl_lists(argv[2]));
+		return (ctl_flush(ctl_lists(argv[2])));
 	}
 	ctl_json = mkv_opt_given(argc, argv, "json", 'j');
 	n = mkv_opt_parse(ctl_options, MKV_ARRAY_LEN(ctl_options), 1, &o, argc - 1, argv + 1, words, why, sizeof(why));
@@ -533,5 +546,5 @@ ctl_main(int argc, char **argv)
 			status = ctl_run(&o, words);
 	}
 	free(words);
-	return (status);
+	return (ctl_flush(status));
 }

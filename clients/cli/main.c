@@ -4,13 +4,13 @@
 #include "config.h"
 #include "clients/cli/cli.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bench/bench.h"
 #include "common/base/err.h"
+#include "common/base/os.h"
 
 const struct cli_command cli_commands[CLI_COMMANDS] = {
 #define CLI_COMMAND(ID, name, fn, words, least, most, help)	{ name, words, help, least, most, fn },
@@ -209,11 +209,12 @@ main_unknown(struct cli *c, const char *word)
 static int
 main_flush(int status)
 {
-	int flushed = fflush(stdout) == 0;
+	const char *why = mkv_os_std_end();
 
-	if (flushed && !ferror(stdout))
+	if (why == NULL)
 		return (status);
-	fprintf(stderr, "memkv: standard output: %s\n", flushed ? "an earlier write failed" : strerror(errno));
+	if (why[0] != '\0')
+		fprintf(stderr, "memkv: standard output: %s\n", why);
 	return (status == CLI_DONE ? CLI_FAILED : status);
 }
 

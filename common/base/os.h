@@ -114,6 +114,12 @@ int	mkv_os_close_from(int lowest);				/* closes every descriptor >= lowest */
  * store that is opened becomes our standard output.
  */
 void	mkv_os_std_fds(void);
+/*
+ * For the last line of a program that prints, with SIGPIPE ignored: is all of it out? NULL, or why not; "" where the reader left before the end (`| head`):
+ * who does that knows it, and is to be told nothing.
+ */
+const char *mkv_os_std_end(void);
+int	mkv_os_std_unread(void);				/* 1: nobody reads the standard output any more */
 int	mkv_os_fds_inherited(void);				/* how many above 2 are open and not close-on-exec: tests of what a child gets */
 
 /*

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -38,6 +39,24 @@ mkv_os_std_fds(void)
 	for (int fd = 0; fd <= STDERR_FILENO; fd++)
 		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
 			_exit(1);
+}
+
+int
+mkv_os_std_unread(void)
+{
+	struct pollfd p = { .fd = STDOUT_FILENO };
+
+	return (mkv_os_poll(&p, 1, 0) == 1 && (p.revents & (POLLERR | POLLHUP)) != 0);
+}
+
+const char *
+mkv_os_std_end(void)
+{
+	int flushed = fflush(stdout) == 0, e = errno;
+
+	if (flushed && !ferror(stdout))
+		return (NULL);
+	return (mkv_os_std_unread() ? "" : flushed ? "an earlier write failed" : strerror(e));
 }
 
 int

@@ -296,6 +296,24 @@ def test_an_answer_that_does_not_get_out_is_said(server):
         assert r.returncode == 1 and b"standard output: No space left" in r.stderr, (words, r)
 
 
+def test_a_reader_that_leaves_ends_a_command_without_a_word(server):
+    """As in `memkv list | head`: nobody wants to read of a broken pipe. More than a buffer of stdio, and less."""
+    assert cli("put", "left", "-", server=server, stdin=content(b"left", 0, 9 * MIB)).returncode == 0
+    ctl = [MEMKVCTL, "--control", server.control]
+    for words in ([MEMKV, "config", "--show-defaults"], [MEMKV, "config", "--check"], [MEMKV, "config", "--check", "--json"], [MEMKV, "help", "errors"],
+                  [MEMKV, "version"], [MEMKV, "list"], [MEMKV, "stat", "left", "--json"], [MEMKV, "get", "left"], [MEMKV, "get", "left", "--range", "0:1"],
+                  [MEMKV, "start", "--help"], [MEMKV, "drive", "list"], [*ctl, "status"], [*ctl, "status", "--json"], [MEMKVCTL, "help"]):
+        r, w = os.pipe()
+        os.close(r)
+        out = subprocess.run(words, stdout=w, stderr=subprocess.PIPE, timeout=60, check=False, env={**os.environ, "MEMKV_SERVERS": server.addr})
+        os.close(w)
+        assert (out.returncode, out.stderr) == (1, b""), (words, out)
+    with open("/dev/full", "wb") as full:
+        for words in ([MEMKV, "config", "--check"], [MEMKV, "config", "--check", "--json"], [MEMKV, "drive", "list"], [*ctl, "status"], [MEMKVCTL, "help"]):
+            out = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
+            assert out.returncode == 1 and b"standard output: No space left" in out.stderr, (words, out)
+
+
 @pytest.mark.parametrize("words,status", [
     (["frob"], 2), (["get", "k", "--frob"], 2), (["get", "k", "--deadline", "0"], 2), (["get", "k", "--range"], 2), (["bench"], 2),
     (["bench", "get", "--frob"], 2), (["bench", "get", "--ops", "0"], 2), (["bench", "get", "--servers", "127.0.0.1:1"], 4),

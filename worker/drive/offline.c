@@ -18,6 +18,7 @@
 #include "common/base/crc.h"
 #include "common/base/err.h"
 #include "common/base/log.h"
+#include "common/base/os.h"
 
 static const struct {
 	const char	*name;
@@ -177,6 +178,7 @@ int
 offline_main(int argc, char **argv)
 {
 	struct offline o = { .command = argc > 0 ? argv[0] : "" };
+	const char *why;
 	int i, status;
 
 	mkv_log_init(MKV_LOG_ERROR);			/* the commands say what they do themselves */
@@ -200,10 +202,9 @@ offline_main(int argc, char **argv)
 			return (OFFLINE_USAGE);
 		}
 		status = offline_commands[k].run(&o);
-		if (fflush(stdout) == 0 && !ferror(stdout))
-			return (status);
-		offline_say(&o, "the standard output cannot be written: %s", strerror(errno));
-		return (status == OFFLINE_DONE ? OFFLINE_FAILED : status);
+		if ((why = mkv_os_std_end()) != NULL && why[0] != '\0')
+			offline_say(&o, "standard output: %s", why);
+		return (why != NULL && status == OFFLINE_DONE ? OFFLINE_FAILED : status);
 	}
 	fprintf(stderr, "memkv drive: unknown command %s; there are list, info, check, repair, clear-failures and wipe\n", o.command);
 	return (OFFLINE_USAGE);

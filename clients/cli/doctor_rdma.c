@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/base/roce.h"
+
 #define IB		"/sys/class/infiniband"
 #define RDMA_UVERBS	"/sys/class/infiniband_verbs"
 #define MELLANOX_ID	0x15b3
@@ -260,48 +262,50 @@ doctor_rdma(struct doctor *d)
 
 /* ---- addresses ---- */
 
-enum gid_worth { GID_NOT, GID_LOCAL, GID_IPV6, GID_IPV4 };	/* the last is taken first */
-
 struct gid {
 	int		there, v2;
-	enum gid_worth	worth;
+	enum mkv_roce_rank rank;		/* EMPTY: also what is no RoCE v2 */
 	char		text[DOCTOR_TEXT_BYTES], type[DOCTOR_TEXT_BYTES];
 };
 
 /* Eight groups of four digits, as sysfs writes them. */
 static int
-gid_parse(const char *text, unsigned group[8])
+gid_parse(const char *text, uint8_t raw[16])
 {
+	unsigned group[8];
 	int end = 0;
 
-	return (sscanf(text, "%4x:%4x:%4x:%4x:%4x:%4x:%4x:%4x%n", &group[0], &group[1], &group[2], &group[3], &group[4], &group[5], &group[6], &group[7],
-	    &end) == 8 && text[end] == '\0');
+	if (sscanf(text, "%4x:%4x:%4x:%4x:%4x:%4x:%4x:%4x%n", &group[0], &group[1], &group[2], &group[3], &group[4], &group[5], &group[6], &group[7],
+	    &end) != 8 || text[end] != '\0')
+		return (0);
+	for (unsigned i = 0; i < 8; i++) {
+		raw[2 * i] = (uint8_t)(group[i] >> 8);
+		raw[2 * i + 1] = (uint8_t)group[i];
+	}
+	return (1);
 }
 
 static void
 gid_read(struct doctor *d, const struct doctor_port *p, const char *index, struct gid *g)
 {
-	unsigned w[8], any = 0;
+	enum mkv_roce_rank rank;
+	uint8_t raw[16];
 	size_t n;
 
 	*g = (struct gid){ .there = 0 };
-	if (doctor_text(d, g->text, sizeof(g->text), IB "/%s/ports/%u/gids/%s", p->device, p->port, index) != 0 || !gid_parse(g->text, w))
+	if (doctor_text(d, g->text, sizeof(g->text), IB "/%s/ports/%u/gids/%s", p->device, p->port, index) != 0 || !gid_parse(g->text, raw))
 		return;
-	for (unsigned i = 0; i < 8; i++)
-		any |= w[i];
-	g->there = any != 0;
+	rank = mkv_roce_rank(raw);
+	g->there = rank != MKV_ROCE_EMPTY;
 	if (!g->there || doctor_text(d, g->type, sizeof(g->type), IB "/%s/ports/%u/gid_attrs/types/%s", p->device, p->port, index) != 0)
 		return;
 	g->v2 = strcmp(g->type, "RoCE v2") == 0;
 	if (!g->v2)
-		g->worth = GID_NOT;
-	else if ((w[0] | w[1] | w[2] | w[3] | w[4]) == 0 && w[5] == 0xffff)
-		g->worth = GID_IPV4;
-	else
-		g->worth = (w[0] & 0xffc0) == 0xfe80 ? GID_LOCAL : GID_IPV6;
+		return;
+	g->rank = rank;
 	n = strlen(g->text);
-	if (g->worth == GID_IPV4)
-		snprintf(g->text + n, sizeof(g->text) - n, " (%u.%u.%u.%u)", w[6] >> 8, w[6] & 255, w[7] >> 8, w[7] & 255);
+	if (rank == MKV_ROCE_IPV4)
+		snprintf(g->text + n, sizeof(g->text) - n, " (%u.%u.%u.%u)", raw[12], raw[13], raw[14], raw[15]);
 }
 
 /* What rdma.gid_index names. */
@@ -328,7 +332,7 @@ gid_port(struct doctor *d, const struct doctor_port *p)
 {
 	const char *netdev = p->netdev[0] != '\0' ? p->netdev : "NETDEV", *best = NULL;
 	char number[8], shown[DOCTOR_TEXT_BYTES] = "";
-	enum gid_worth worth = GID_NOT;
+	enum mkv_roce_rank rank = MKV_ROCE_EMPTY;
 	struct doctor_names n;
 	struct gid g;
 
@@ -336,9 +340,9 @@ gid_port(struct doctor *d, const struct doctor_port *p)
 	doctor_list(d, &n, IB "/%s/ports/%u/gids", p->device, p->port);
 	for (unsigned i = 0; i < n.count; i++) {
 		gid_read(d, p, n.name[i], &g);
-		if (g.worth <= worth)
+		if (g.rank <= rank)
 			continue;
-		worth = g.worth;
+		rank = g.rank;
 		best = n.name[i];
 		strcpy(shown, g.text);
 	}
@@ -346,10 +350,10 @@ gid_port(struct doctor *d, const struct doctor_port *p)
 		gid_override(d, p, &n, best);
 	else if (!p->ethernet)
 		doctor_ok(d, "%s: %u entries; InfiniBand goes by entry 0", p->device, n.count);
-	else if (worth == GID_NOT)
+	else if (rank == MKV_ROCE_EMPTY)
 		doctor_say(d, DOCTOR_GID_NONE, DOCTOR_ARGS(netdev, p->device, number), "%s/%u: none of %u entries is RoCE v2 with an address", p->device, p->port,
 		    n.count);
-	else if (worth == GID_LOCAL)
+	else if (rank == MKV_ROCE_LINK_LOCAL)
 		doctor_say(d, DOCTOR_GID_LINK_LOCAL, DOCTOR_ARGS(netdev), "%s/%u: the best is entry %s, %s", p->device, p->port, best, shown);
 	else
 		doctor_ok(d, "%s/%u: entry %s, %s", p->device, p->port, best, shown);

@@ -8,12 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/roce.h"
+
 #define ROCE_HEADERS		96	/* what the kernel keeps of a netdev's MTU for headers: GRH, UDP, BTH and the longest extensions, ICRC */
 #define ROCE_HEADERS_SOFT	80	/* the same in soft-RoCE */
 #define ROCE_MTU_LEAST		256u
 #define ROCE_MTU_MOST		4096u
-#define ROCE_DSCP		26	/* of packets that must not be lost ... */
-#define ROCE_PRIORITY		3	/* ... and their priority, by custom */
 #define NETDEV_MTU_MAX		1048576
 
 /* ---- MTU ---- */
@@ -90,11 +90,11 @@ qos_ecn(struct doctor *d, const struct doctor_port *p)
 	int64_t on;
 
 	for (size_t i = 0; i < MKV_ARRAY_LEN(part); i++) {
-		if (doctor_number(d, &on, "/sys/class/net/%s/ecn/%s/enable/%d", p->netdev, part[i], ROCE_PRIORITY) != 0)
+		if (doctor_number(d, &on, "/sys/class/net/%s/ecn/%s/enable/%d", p->netdev, part[i], MKV_ROCE_PRIORITY) != 0)
 			continue;
 		seen++;
 		if (on == 0)
-			doctor_say(d, DOCTOR_QOS_ECN, DOCTOR_ARGS(p->netdev, part[i]), "%s: ECN is off for priority %d (%s)", p->netdev, ROCE_PRIORITY, part[i]);
+			doctor_say(d, DOCTOR_QOS_ECN, DOCTOR_ARGS(p->netdev, part[i]), "%s: ECN is off for priority %d (%s)", p->netdev, MKV_ROCE_PRIORITY, part[i]);
 	}
 	return (seen);
 }
@@ -120,11 +120,11 @@ qos_dcb(struct doctor *d, const struct doctor_port *p)
 
 	if (d->ops->dcb(p->netdev, &dcb) != 0)
 		return (0);
-	prio = dcb.of_dscp[ROCE_DSCP];
-	if (dcb.pfc >= 0 && (dcb.pfc >> ROCE_PRIORITY & 1) == 0)
-		doctor_say(d, DOCTOR_QOS_PFC, DOCTOR_ARGS(p->netdev), "%s: PFC is off for priority %d (on for the bits 0x%02x)", p->netdev, ROCE_PRIORITY, (unsigned)dcb.pfc);
-	if (prio >= 0 && prio != ROCE_PRIORITY)
-		doctor_say(d, DOCTOR_QOS_MAP, DOCTOR_ARGS(p->netdev), "%s: DSCP %d is put into priority %d", p->netdev, ROCE_DSCP, prio);
+	prio = dcb.of_dscp[MKV_ROCE_DSCP];
+	if (dcb.pfc >= 0 && (dcb.pfc >> MKV_ROCE_PRIORITY & 1) == 0)
+		doctor_say(d, DOCTOR_QOS_PFC, DOCTOR_ARGS(p->netdev), "%s: PFC is off for priority %d (on for the bits 0x%02x)", p->netdev, MKV_ROCE_PRIORITY, (unsigned)dcb.pfc);
+	if (prio >= 0 && prio != MKV_ROCE_PRIORITY)
+		doctor_say(d, DOCTOR_QOS_MAP, DOCTOR_ARGS(p->netdev), "%s: DSCP %d is put into priority %d", p->netdev, MKV_ROCE_DSCP, prio);
 	return (dcb.pfc >= 0 || prio >= 0);
 }
 
@@ -145,14 +145,9 @@ qos_last_number(const char *text)
 static int
 qos_vlan(struct doctor *d, const struct doctor_port *p)
 {
-	char *text = doctor_load(d, 65536, NULL, "/proc/net/vlan/%s", p->netdev), *map = text != NULL ? strstr(text, "EGRESS priority mappings:") : NULL;
-	int found = 0;
+	char *text = doctor_load(d, 65536, NULL, "/proc/net/vlan/%s", p->netdev);
+	int found = text != NULL && mkv_roce_vlan_marks(text);
 
-	if (map != NULL) {
-		map[strcspn(map, "\n")] = '\0';
-		for (map = strstr(map + strlen("EGRESS priority mappings:"), ":3"); map != NULL && !found; map = strstr(map + 2, ":3"))
-			found = map[2] == '\0' || map[2] == ' ';
-	}
 	free(text);
 	return (found);
 }
@@ -171,14 +166,14 @@ qos_marks(struct doctor *d, const struct doctor_port *p)
 	    (class = qos_last_number(text)) >= 0) {
 		seen++;
 		marked = 1;
-		if (class >> 2 != ROCE_DSCP)
+		if (class >> 2 != MKV_ROCE_DSCP)
 			doctor_say(d, DOCTOR_QOS_TRAFFIC_CLASS, DOCTOR_ARGS(p->device, number), "%s: traffic class %ld, which is DSCP %ld", p->device, class, class >> 2);
 	}
 	if (doctor_text(d, text, sizeof(text), "/sys/kernel/config/rdma_cm/%s/ports/%u/default_roce_tos", p->device, p->port) == 0 &&
 	    (class = qos_last_number(text)) >= 0) {
 		seen++;
 		marked |= class > 0;
-		if (class > 0 && class >> 2 != ROCE_DSCP)
+		if (class > 0 && class >> 2 != MKV_ROCE_DSCP)
 			doctor_say(d, DOCTOR_QOS_CMA, DOCTOR_ARGS(p->device), "%s: default_roce_tos is %ld, which is DSCP %ld", p->device, class, class >> 2);
 	}
 	if (!marked && !p->soft)
@@ -200,7 +195,7 @@ qos_port(struct doctor *d, const struct doctor_port *p)
 	if (seen == 0)
 		doctor_say(d, DOCTOR_QOS_UNSEEN, DOCTOR_ARGS(p->netdev), "%s: the driver of %s shows neither trust state, ECN nor PFC", p->device, p->netdev);
 	else if (d->n_found + d->lost == before)
-		doctor_ok(d, "%s: what can be seen is set for DSCP %d, priority %d", p->device, ROCE_DSCP, ROCE_PRIORITY);
+		doctor_ok(d, "%s: what can be seen is set for DSCP %d, priority %d", p->device, MKV_ROCE_DSCP, MKV_ROCE_PRIORITY);
 }
 
 void
@@ -208,7 +203,7 @@ doctor_qos(struct doctor *d)
 {
 	int class = d->params.rdma_traffic_class, level = d->params.rdma_service_level;
 
-	if (class >= 0 && class >> 2 == ROCE_DSCP && level >= 0 && level != ROCE_PRIORITY)
+	if (class >= 0 && class >> 2 == MKV_ROCE_DSCP && level >= 0 && level != MKV_ROCE_PRIORITY)
 		doctor_say(d, DOCTOR_QOS_PRIORITY, NULL, "rdma.traffic_class %d is DSCP %d, rdma.service_level is %d", class, class >> 2, level);
 	doctor_rdma_ports(d, qos_port);
 }

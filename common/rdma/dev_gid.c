@@ -1,8 +1,7 @@
 /*
  * Which GID, MTU and speed a port has for us: pure functions over what verbs tell. No state, any thread.
  *
- * On Ethernet only RoCE v2 will do. A GID made of an IPv4 address is preferred to one of a global IPv6 address; the link-local one, which is there on every
- * port and usually stands first, is the last resort: it works on one segment only.
+ * On Ethernet only RoCE v2 will do; of several GIDs the one of the best address (common/base/roce.h).
  */
 #include "config.h"
 #include "common/rdma/dev_priv.h"
@@ -13,31 +12,18 @@
 #include <string.h>
 
 #include "common/base/err.h"
-
-enum gid_rank { GID_NONE, GID_LINK_LOCAL, GID_IPV6, GID_IPV4 };
-
-static enum gid_rank
-gid_rank(const union ibv_gid *g)
-{
-	static const uint8_t mapped[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff }, zero[16];
-
-	if (memcmp(g->raw, zero, 16) == 0)
-		return (GID_NONE);
-	if (memcmp(g->raw, mapped, 12) == 0)
-		return (GID_IPV4);
-	return (g->raw[0] == 0xfe && (g->raw[1] & 0xc0) == 0x80 ? GID_LINK_LOCAL : GID_IPV6);
-}
+#include "common/base/roce.h"
 
 int
 rdma_gid_is_address(const union ibv_gid *g)
 {
-	return (gid_rank(g) >= GID_IPV6);
+	return (mkv_roce_rank(g->raw) >= MKV_ROCE_IPV6);
 }
 
 static int
 gid_fits(const struct ibv_gid_entry *g, unsigned port, int is_roce)
 {
-	return (g->port_num == port && g->gid_type == (is_roce ? IBV_GID_TYPE_ROCE_V2 : IBV_GID_TYPE_IB) && gid_rank(&g->gid) != GID_NONE);
+	return (g->port_num == port && g->gid_type == (is_roce ? IBV_GID_TYPE_ROCE_V2 : IBV_GID_TYPE_IB) && mkv_roce_rank(g->gid.raw) != MKV_ROCE_EMPTY);
 }
 
 static const char *
@@ -50,10 +36,7 @@ gid_type_text(uint32_t type)
 static const char *
 gid_text(const uint8_t *raw, char *buf, size_t bytes)
 {
-	union ibv_gid g;
-
-	memcpy(g.raw, raw, 16);
-	if (gid_rank(&g) == GID_IPV4)
+	if (mkv_roce_rank(raw) == MKV_ROCE_IPV4)
 		return (inet_ntop(AF_INET, raw + 12, buf, (socklen_t)bytes));
 	return (inet_ntop(AF_INET6, raw, buf, (socklen_t)bytes));
 }
@@ -88,7 +71,7 @@ rdma_gid_choose(const struct ibv_gid_entry *g, unsigned n, unsigned port, int is
 	for (unsigned i = 0; i < n; i++) {
 		if (!gid_fits(&g[i], port, is_roce) || (c->address != NULL && memcmp(g[i].gid.raw, c->address, 16) != 0))
 			continue;
-		if (best == NULL || (is_roce && gid_rank(&g[i].gid) > gid_rank(&best->gid)))
+		if (best == NULL || (is_roce && mkv_roce_rank(g[i].gid.raw) > mkv_roce_rank(best->gid.raw)))
 			best = &g[i];
 	}
 	if (best == NULL && c->address != NULL)

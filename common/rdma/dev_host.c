@@ -10,45 +10,35 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-#define HOST_CLASS	104u		/* DSCP 26 << 2 */
+#include "common/base/roce.h"
+
 #define HOST_PATH_BYTES	512u
+#define HOST_TEXT_BYTES	8192u
 
-/* First line of a small file, without its end. 1: there was one. */
+/* What a small file begins with. 1: there was something. */
 static int
-host_line(const char *path, char *line, size_t bytes)
+host_text(const char *path, char *text, size_t bytes)
 {
 	FILE *f = fopen(path, "re");
-	int ok;
+	size_t n;
 
 	if (f == NULL)
 		return (0);
-	ok = fgets(line, (int)bytes, f) != NULL;
+	n = fread(text, 1, bytes - 1, f);
+	text[n] = '\0';
 	fclose(f);
-	if (ok)
-		line[strcspn(line, "\n")] = '\0';
-	return (ok);
+	return (n > 0);
 }
 
-/* 1: a VLAN device that sends some traffic with priority 3. */
+/* 1: a VLAN device that sends some traffic with RoCE's priority. */
 static int
-host_vlan_uses_3(const char *root, const char *netdev)
+host_vlan_marks(const char *root, const char *netdev)
 {
-	char path[HOST_PATH_BYTES], line[256];
-	int found = 0;
-	FILE *f;
+	char path[HOST_PATH_BYTES], text[HOST_TEXT_BYTES];
 
 	snprintf(path, sizeof(path), "%s/proc/net/vlan/%s", root, netdev);
-	if ((f = fopen(path, "re")) == NULL)
-		return (0);
-	while (!found && fgets(line, sizeof(line), f) != NULL) {
-		char *map = strstr(line, "EGRESS priority mappings:");
-
-		found = map != NULL && strstr(map, ":3") != NULL && strchr(" \n", strstr(map, ":3")[2]) != NULL;
-	}
-	fclose(f);
-	return (found);
+	return (host_text(path, text, sizeof(text)) && mkv_roce_vlan_marks(text));
 }
 
 uint8_t
@@ -58,12 +48,12 @@ rdma_host_traffic_class(const char *root, const char *device, unsigned port, con
 	unsigned long n;
 
 	snprintf(path, sizeof(path), "%s/sys/kernel/config/rdma_cm/%s/ports/%u/default_roce_tos", root, device, port);
-	if (host_line(path, line, sizeof(line))) {
+	if (host_text(path, line, sizeof(line))) {
 		n = strtoul(line, &end, 0);
 		if (end != line && n > 0 && n <= UINT8_MAX)
 			return ((uint8_t)n);
 	}
-	return (netdev[0] != '\0' && host_vlan_uses_3(root, netdev) ? HOST_CLASS : 0);
+	return (netdev[0] != '\0' && host_vlan_marks(root, netdev) ? MKV_ROCE_CLASS : 0);
 }
 
 uint32_t
@@ -73,7 +63,7 @@ rdma_host_rate_mbit(const char *root, const char *device, unsigned port)
 	double gbit;
 
 	snprintf(path, sizeof(path), "%s/sys/class/infiniband/%s/ports/%u/rate", root, device, port);
-	if (!host_line(path, line, sizeof(line)))
+	if (!host_text(path, line, sizeof(line)))
 		return (0);
 	gbit = strtod(line, &end);		/* "100 Gb/sec (4X EDR)" */
 	return (end != line && gbit > 0 && gbit < 1e6 ? (uint32_t)(gbit * 1000 + 0.5) : 0);

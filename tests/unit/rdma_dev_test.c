@@ -300,7 +300,7 @@ the_host_is_asked(void **state)
 		const char *rate;
 		unsigned mbit;
 	} speed[] = { { "100 Gb/sec (4X EDR)\n", 100000 }, { "2.5 Gb/sec (1X SDR)\n", 2500 }, { "800 Gb/sec (4X XDR)\n", 800000 }, { "\n", 0 }, { "fast\n", 0 } };
-	static const char *const egress[] = { "0:3", "0:0 4:3 5:5", "", "3:4 0:37" };
+	static const char *const egress[] = { "0:3", "0:0 4:3 5:5", "0:37 1:3 ", "", "3:4 0:37" };
 	char root[] = "/tmp/rdma-dev-test.XXXXXX", text[512], cmd[64];
 
 	(void)state;
@@ -316,11 +316,11 @@ the_host_is_asked(void **state)
 		put(root, "/sys/class/infiniband/x0/ports/1/rate", speed[i].rate);
 		assert_int_equal(rdma_host_rate_mbit(root, "x0", 1), speed[i].mbit);
 	}
-	for (unsigned i = 0; i < 4; i++) {
+	for (unsigned i = 0; i < MKV_ARRAY_LEN(egress); i++) {
 		snprintf(text, sizeof(text), "eth0.7  VID: 7\t REORDER_HDR: 1  dev->priv_flags: 1021\nDevice: eth0\nINGRESS priority mappings: 0:3\n "
 		    "EGRESS priority mappings: %s\n", egress[i]);
 		put(root, "/proc/net/vlan/eth0.7", text);
-		assert_int_equal(rdma_host_traffic_class(root, "x0", 1, "eth0.7"), i < 2 ? 104 : 0);
+		assert_int_equal(rdma_host_traffic_class(root, "x0", 1, "eth0.7"), i < 3 ? 104 : 0);
 		assert_int_equal(rdma_host_traffic_class(root, "x0", 1, "eth0"), 0);
 	}
 	snprintf(cmd, sizeof(cmd), "rm -r %s", root);

@@ -30,6 +30,14 @@ root_path(const struct doctor *d, char path[PATH_MAX], const char *fmt, va_list 
 	return (m < 0 || m >= PATH_MAX - n ? -ENAMETOOLONG : 0);
 }
 
+/* The same from the arguments of a function that takes a format and what belongs to it, last. */
+#define ROOT_PATH(r, d, path, fmt) do {				\
+	va_list ap_;						\
+	va_start(ap_, fmt);					\
+	(r) = root_path(d, path, fmt, ap_);			\
+	va_end(ap_);						\
+} while (0)
+
 static int
 root_failed(struct doctor *d, const char *path, int err)
 {
@@ -92,12 +100,9 @@ int
 doctor_text(struct doctor *d, char *dst, size_t room, const char *fmt, ...)
 {
 	char path[PATH_MAX];
-	va_list ap;
 	int r;
 
-	va_start(ap, fmt);
-	r = root_path(d, path, fmt, ap);
-	va_end(ap);
+	ROOT_PATH(r, d, path, fmt);
 	dst[0] = '\0';
 	return (r != 0 ? r : root_text(d, dst, room, path));
 }
@@ -106,12 +111,9 @@ int
 doctor_number(struct doctor *d, int64_t *out, const char *fmt, ...)
 {
 	char path[PATH_MAX], text[DOCTOR_TEXT_BYTES], *end;
-	va_list ap;
 	int r;
 
-	va_start(ap, fmt);
-	r = root_path(d, path, fmt, ap);
-	va_end(ap);
+	ROOT_PATH(r, d, path, fmt);
 	if (r != 0 || (r = root_text(d, text, sizeof(text), path)) != 0)
 		return (r);
 	errno = 0;
@@ -124,12 +126,11 @@ doctor_load(struct doctor *d, size_t max, size_t *bytes, const char *fmt, ...)
 {
 	char path[PATH_MAX], *text = malloc(max + 1);
 	ssize_t n = -ENOMEM;
-	va_list ap;
+	int r;
 
-	va_start(ap, fmt);
-	if (text != NULL && root_path(d, path, fmt, ap) == 0)
+	ROOT_PATH(r, d, path, fmt);
+	if (text != NULL && r == 0)
 		n = root_read(d, text, max, path);
-	va_end(ap);
 	if (n < 0) {
 		free(text);
 		return (NULL);
@@ -145,12 +146,9 @@ doctor_mode(struct doctor *d, const char *fmt, ...)
 {
 	char path[PATH_MAX];
 	struct stat st;
-	va_list ap;
 	int r;
 
-	va_start(ap, fmt);
-	r = root_path(d, path, fmt, ap);
-	va_end(ap);
+	ROOT_PATH(r, d, path, fmt);
 	if (r != 0)
 		return (0);
 	if (stat(path, &st) == 0)
@@ -163,13 +161,10 @@ int
 doctor_link(struct doctor *d, char *dst, size_t room, const char *fmt, ...)
 {
 	char path[PATH_MAX];
-	va_list ap;
 	ssize_t n;
 	int r;
 
-	va_start(ap, fmt);
-	r = root_path(d, path, fmt, ap);
-	va_end(ap);
+	ROOT_PATH(r, d, path, fmt);
 	dst[0] = '\0';
 	if (r != 0 || (n = readlink(path, dst, room - 1)) < 0)
 		return (r != 0 ? r : -errno);
@@ -181,12 +176,9 @@ int
 doctor_may(struct doctor *d, int mode, const char *fmt, ...)
 {
 	char path[PATH_MAX];
-	va_list ap;
 	int r;
 
-	va_start(ap, fmt);
-	r = root_path(d, path, fmt, ap);
-	va_end(ap);
+	ROOT_PATH(r, d, path, fmt);
 	if (r != 0)
 		return (r);
 	return (faccessat(AT_FDCWD, path, mode, AT_EACCESS) == 0 ? 0 : -errno);
@@ -196,12 +188,9 @@ int
 doctor_space(struct doctor *d, uint64_t *filesystem, uint64_t *free_bytes, const char *fmt, ...)
 {
 	char path[PATH_MAX];
-	va_list ap;
 	int r;
 
-	va_start(ap, fmt);
-	r = root_path(d, path, fmt, ap);
-	va_end(ap);
+	ROOT_PATH(r, d, path, fmt);
 	return (r != 0 ? r : d->ops->space(path, filesystem, free_bytes));
 }
 
@@ -269,14 +258,11 @@ doctor_list(struct doctor *d, struct doctor_names *n, const char *fmt, ...)
 {
 	char path[PATH_MAX];
 	struct dirent *e;
-	va_list ap;
 	DIR *dir;
 	int r;
 
 	*n = (struct doctor_names){ .count = 0 };
-	va_start(ap, fmt);
-	r = root_path(d, path, fmt, ap);
-	va_end(ap);
+	ROOT_PATH(r, d, path, fmt);
 	if (r != 0)
 		return;
 	if ((dir = opendir(path)) == NULL) {

@@ -3,28 +3,9 @@
  */
 #include "config.h"
 
-#include "tests/unit/front_both.h"
+#include "tests/unit/front_both_client.h"
 
 #include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#include <cmocka.h>
-#include <memkv/memkv.h>
-
-#include "clients/lib/rail.h"
-#include "common/base/assert.h"
-#include "common/rdma/verbs.h"
-#include "tests/lib/fakeverbs.h"
-
-#define SEC	1000000u
-#define K(s)	(s), strlen(s)
-#define VALUE	(1u << 20)
 
 struct getter {
 	pthread_t	thread;
@@ -32,21 +13,6 @@ struct getter {
 	uint8_t		*to;
 	int64_t		got;
 };
-
-static struct mkv_client *
-handle(const struct both *b)
-{
-	char servers[64], why[256] = "";
-	struct mkv_client_opts o = { .size = sizeof(o), .servers = servers, .transport = "rdma", .rdma_devices = "fake1", .connections = 1, .auth_key = BOTH_CRED };
-	struct mkv_client *c;
-
-	snprintf(servers, sizeof(servers), "127.0.0.1:%u", both_port(b));
-	mkv_client_verbs = fv_verbs();
-	if (mkv_client_open(&c, &o, why, sizeof(why)) != 0)
-		fail_msg("%s", why);
-	assert_int_equal(mkv_warm(c, 20 * SEC), 0);
-	return (c);
-}
 
 static void *
 get(void *arg)
@@ -80,11 +46,10 @@ a_get_is_asked_again_at_once(void **state)
 	(void)state;
 	for (uint32_t dcis = 0; dcis <= 1; dcis++) {
 		struct both *b = both_open(dcis);
-		struct getter g = { .c = handle(b), .to = calloc(1, VALUE) };
+		struct getter g = { .c = both_client(b, "rdma", NULL, NULL), .to = calloc(1, VALUE) };
 		uint8_t *value = calloc(1, VALUE);
 
-		for (unsigned i = 0; i < VALUE; i++)
-			value[i] = (uint8_t)(i * 7 + i / 251);
+		both_fill(value, VALUE, 7);
 		assert_int_equal(mkv_put(g.c, K("key"), value, VALUE, NULL, 20 * SEC, NULL), 0);
 		fv_hold(1);
 		assert_int_equal(pthread_create(&g.thread, NULL, get, &g), 0);

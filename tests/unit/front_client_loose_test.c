@@ -4,23 +4,10 @@
  */
 #include "config.h"
 
-#include "tests/unit/front_both.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#include <cmocka.h>
-#include <memkv/memkv.h>
+#include "tests/unit/front_both_client.h"
 
 #include "clients/lib/rail_priv.h"
-#include "common/base/assert.h"
 #include "common/base/clock.h"
-#include "tests/lib/fakeverbs.h"
 
 /* A PING after a moment in place of 20 s. */
 #undef RAIL_ALIVE_NS
@@ -53,24 +40,10 @@ net_send(int fd, const void *buf, uint32_t bytes)
 #undef rail_loop
 #undef mkv_udp_send
 
-#define SEC	1000000u
-#define K(s)	(s), strlen(s)
-#define VALUE	(1u << 20)
-
 static struct mkv_client *
 handle(const struct both *b, const char *transport)
 {
-	char servers[64], why[256] = "";
-	struct mkv_client_opts o = { .size = sizeof(o), .servers = servers, .transport = transport, .rdma_devices = "fake1", .connections = 1, .auth_key = BOTH_CRED,
-		.rdma_control = "udp", .rdma_tether = "drop" };
-	struct mkv_client *c;
-
-	snprintf(servers, sizeof(servers), "127.0.0.1:%u", both_port(b));
-	mkv_client_verbs = fv_verbs();
-	if (mkv_client_open(&c, &o, why, sizeof(why)) != 0)
-		fail_msg("%s", why);
-	assert_int_equal(mkv_warm(c, 20 * SEC), 0);
-	return (c);
+	return (both_client(b, transport, "udp", "drop"));
 }
 
 static unsigned long
@@ -106,26 +79,6 @@ alone(const struct both *b)
 	return (c);
 }
 
-static void
-fill(uint8_t *p, size_t n, uint32_t seed)
-{
-	for (size_t i = 0; i < n; i++)
-		p[i] = (uint8_t)(seed = seed * 1664525u + 1013904223u, seed >> 24);
-}
-
-static void
-round_trip(struct mkv_client *c, const char *key, size_t n, uint32_t seed)
-{
-	uint8_t *value = malloc(n), *copy = calloc(1, n);
-
-	fill(value, n, seed);
-	assert_int_equal(mkv_put(c, K(key), value, n, NULL, 20 * SEC, NULL), 0);
-	assert_int_equal(mkv_get(c, K(key), copy, n, 20 * SEC, NULL), n);
-	assert_memory_equal(value, copy, n);
-	free(value);
-	free(copy);
-}
-
 /* One datagram of four does not leave, for a hundred values: all are right and none goes another way. */
 static void
 network_that_loses(void **state)
@@ -136,7 +89,7 @@ network_that_loses(void **state)
 	(void)state;
 	lose = 250;
 	for (unsigned i = 0; i < 100; i++)
-		round_trip(c, "key", 1 + i * 9000, i);
+		both_round_trip(c, "key", 1 + i * 9000, i);
 	lose = 0;
 	assert_true(counter(c, "datagrams_repeated_total") > 0);
 	assert_int_equal(counter(c, "control_fallovers_total"), 0);
@@ -160,7 +113,7 @@ idle(void **state)
 		until(b, MKV_M_front_datagrams_received_total, before + 1);
 	}
 	assert_int_equal(counter(c, "rdma_attached_total"), 1);
-	round_trip(c, "key", 5000, 1);
+	both_round_trip(c, "key", 5000, 1);
 	assert_int_equal(both_count(b, MKV_M_front_sessions_loose), 1);
 	mkv_client_close(c);
 	both_close(b);
@@ -183,7 +136,7 @@ a_lost_session(void **state)
 	assert_int_equal(counter(c, "tethers_dropped_total"), 2);
 	print_message("there again after %u ms\n", (unsigned)((mkv_now_ns() - began) / MKV_NS_PER_MS));
 	until(b, MKV_M_front_sessions_loose, 1);
-	round_trip(c, "key", 5000, 1);
+	both_round_trip(c, "key", 5000, 1);
 	assert_int_equal(counter(c, "rdma_attached_total"), 2);
 	mkv_client_close(c);
 	both_close(b);
@@ -199,7 +152,7 @@ lost_under_a_get(void **state)
 
 	(void)state;
 	tcp = handle(b, "tcp");
-	fill(value, sizeof(value), 4);
+	both_fill(value, sizeof(value), 4);
 	assert_int_equal(mkv_put(tcp, K("key"), value, sizeof(value), NULL, 20 * SEC, NULL), 0);
 	mkv_client_close(tcp);
 	c = alone(b);
@@ -221,7 +174,7 @@ deadline(void **state)
 	uint64_t began;
 
 	(void)state;
-	round_trip(c, "key", sizeof(copy), 1);
+	both_round_trip(c, "key", sizeof(copy), 1);
 	memset(copy, 0x77, sizeof(copy));
 	both_forget(b);
 	began = mkv_now_ns();
@@ -244,7 +197,7 @@ long_requests(void **state)
 	struct iovec iov[60];
 
 	(void)state;
-	fill(value, VALUE + 1, 3);
+	both_fill(value, VALUE + 1, 3);
 	assert_int_equal(mkv_put(c, K("parts"), value, VALUE + 1, NULL, 20 * SEC, NULL), 0);
 	assert_int_equal(mkv_get(c, K("parts"), copy, VALUE + 1, 20 * SEC, NULL), VALUE + 1);
 	assert_memory_equal(value, copy, VALUE + 1);
@@ -291,7 +244,7 @@ closed(void **state)
 	(void)state;
 	for (unsigned i = 0; i < 3; i++) {
 		c = alone(b);
-		round_trip(c, "key", 5000, 1);
+		both_round_trip(c, "key", 5000, 1);
 		mkv_client_close(c);
 		none_left(b);
 	}
@@ -346,12 +299,12 @@ no_datagram_arrives(void **state)
 	lose = 1000;
 	c = handle(b, "auto");
 	for (unsigned i = 0; i < 5; i++)
-		round_trip(c, "key", 5000, i);
+		both_round_trip(c, "key", 5000, i);
 	assert_int_equal(counter(c, "tethers_dropped_total"), 0);
 	assert_true(counter(c, "control_fallovers_total") > 0);
 	lose = 0;
 	for (unsigned i = 0; i < 10000 && counter(c, "tethers_dropped_total") == 0; i++) {
-		round_trip(c, "key", 5000, i);
+		both_round_trip(c, "key", 5000, i);
 		(void)usleep(1000);
 	}
 	assert_int_equal(counter(c, "tethers_dropped_total"), 1);
@@ -367,8 +320,8 @@ transport_rdma_keeps_it(void **state)
 	struct mkv_client *c = handle(b, "rdma");
 
 	(void)state;
-	round_trip(c, "key", 3 * VALUE + 5, 1);
-	round_trip(c, "key", 5000, 1);
+	both_round_trip(c, "key", 3 * VALUE + 5, 1);
+	both_round_trip(c, "key", 5000, 1);
 	(void)usleep(300000);
 	assert_int_equal(counter(c, "tethers_dropped_total"), 0);
 	assert_int_equal(both_count(b, MKV_M_front_sessions_loose), 0);

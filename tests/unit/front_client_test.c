@@ -4,27 +4,10 @@
  */
 #include "config.h"
 
-#include "tests/unit/front_both.h"
+#include "tests/unit/front_both_client.h"
 
 #include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
-#include <cmocka.h>
-#include <memkv/memkv.h>
-
-#include "clients/lib/rail.h"
-#include "common/base/assert.h"
-#include "tests/lib/fakeverbs.h"
-
-#define SEC	1000000u
-#define K(s)	(s), strlen(s)
-#define VALUE	(1u << 20)
 #define THREADS	4u
 #define ROUNDS	40u
 
@@ -54,40 +37,11 @@ is_by_rdma(struct mkv_client *c)
 static struct mkv_client *
 handle(const struct both *b, const char *transport)
 {
-	char servers[64], why[256] = "";
-	struct mkv_client_opts o = { .size = sizeof(o), .servers = servers, .transport = transport, .rdma_devices = "fake1", .connections = 1, .auth_key = BOTH_CRED,
-		.rdma_control = control, .rdma_tether = drop ? "drop" : NULL };
-	struct mkv_client *c;
+	struct mkv_client *c = both_client(b, transport, control, drop ? "drop" : NULL);
 
-	snprintf(servers, sizeof(servers), "127.0.0.1:%u", both_port(b));
-	mkv_client_verbs = fv_verbs();
-	if (mkv_client_open(&c, &o, why, sizeof(why)) != 0)
-		fail_msg("%s", why);
-	assert_int_equal(mkv_warm(c, 20 * SEC), 0);
 	if (drop)
 		is_alone(b);
 	return (c);
-}
-
-static void
-fill(uint8_t *p, size_t n, uint32_t seed)
-{
-	for (size_t i = 0; i < n; i++)
-		p[i] = (uint8_t)(seed = seed * 1664525u + 1013904223u, seed >> 24);
-}
-
-static void
-round_trip(struct mkv_client *c, const char *key, size_t n, uint32_t seed)
-{
-	struct mkv_object obj = { .size = sizeof(obj) };
-	uint8_t *value = malloc(n), *copy = calloc(1, n);
-
-	fill(value, n, seed);
-	assert_int_equal(mkv_put(c, K(key), value, n, NULL, 20 * SEC, NULL), 0);
-	assert_int_equal(mkv_get(c, K(key), copy, n, 20 * SEC, &obj), n);
-	assert_memory_equal(value, copy, n);
-	free(value);
-	free(copy);
 }
 
 static void
@@ -100,7 +54,7 @@ values_go_both_ways(void **state)
 	(void)state;
 	c = handle(b, drop ? "auto" : "rdma");
 	for (size_t i = 0; i < MKV_ARRAY_LEN(sizes); i++)
-		round_trip(c, "key", sizes[i], (uint32_t)i + 1);
+		both_round_trip(c, "key", sizes[i], (uint32_t)i + 1);
 	assert_int_equal(both_count(b, MKV_M_front_channels), 1);
 	assert_int_equal(both_count(b, MKV_M_front_channels_dc), num_dcis != 0);
 	assert_int_equal(both_count(b, MKV_M_front_channels_broken_total), 0);
@@ -122,7 +76,7 @@ what_is_there_is_not_read(void **state)
 
 	(void)state;
 	c = handle(b, drop ? "auto" : "rdma");
-	fill(value, VALUE, 1);
+	both_fill(value, VALUE, 1);
 	for (unsigned i = 0; i < 4; i++) {
 		assert_int_equal(mkv_put(c, K("key"), value, VALUE, NULL, 20 * SEC, &obj), 0);
 		assert_int_equal(obj.same, i > 0);
@@ -153,7 +107,7 @@ work(void *arg)
 	char key[16];
 
 	snprintf(key, sizeof(key), "w%u", w->no);
-	fill(value, VALUE, w->no);
+	both_fill(value, VALUE, w->no);
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		size_t n = 1 + ((drop ? 0 : i) * 7919u + w->no * 104729u) % VALUE;	/* the same in both stores, where it may go to either */
 		int64_t got;
@@ -256,7 +210,7 @@ ends_that_break(void **state)
 	if (drop)
 		is_back(c);
 	for (unsigned i = 0; i < 5; i++)
-		round_trip(c, "after", 100000 + i, i);
+		both_round_trip(c, "after", 100000 + i, i);
 	mkv_client_close(c);
 	both_close(b);
 }

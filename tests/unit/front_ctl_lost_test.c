@@ -70,9 +70,7 @@ a_put_of_the_stream_has_no_memory(void **state)
 	rig_send(&t->c, MKV_WIRE_PUT, MKV_WIRE_F_MORE, 900, body, rig_put_body(body, "long", 4, t->mem, T_PART, 0, MKV_WIRE_SIZE_UNKNOWN, 0), t->mem, T_PART);
 	t_part(t, 900, 0, T_PART, n);
 	assert_int_equal(rig_recv(&t->c, RIG_PATIENCE_MS), -1);
-	rig_client_open(&t->r, &d);
-	d.rail = 1;
-	rig_client_handshake(&d);
+	rig_client_join(&t->r, &d, 1);
 	assert_int_equal(rig_get(&d, "long", 0, n, got, &have), MKV_E_MISS);
 	rig_client_close(&d);
 	closed(t);

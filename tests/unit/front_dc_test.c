@@ -111,10 +111,7 @@ clients_cost_no_queue_pair(void **state)
 	for (unsigned i = 0; i < MKV_ARRAY_LEN(c); i++) {
 		struct mkv_wire_attach a = t_want(t, 1);
 
-		memset(&c[i], 0, sizeof(c[i]));
-		rig_client_open(&t->r, &c[i]);
-		c[i].rail = 1;
-		rig_client_handshake(&c[i]);
+		rig_client_join(&t->r, &c[i], 1);
 		assert_int_equal(t_ask_for(&c[i], &a), 0);
 	}
 	rig_pump_ms(&t->r, 2);

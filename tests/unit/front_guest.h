@@ -22,9 +22,7 @@ guest_open(struct t *t, struct guest *g)
 	uint8_t k[MKV_KEY_BYTES];
 
 	memset(g, 0, sizeof(*g));
-	rig_client_open(&t->r, &g->c);
-	g->c.rail = 1;
-	rig_client_handshake(&g->c);
+	rig_client_join(&t->r, &g->c, 1);
 	g->conn = MKV_CONTAINER_OF(t->r.f->conn_used.prev, struct mkv_conn, link);
 	s = &g->conn->s;
 	assert_int_equal(t_ask_for(&g->c, &a), 0);

@@ -397,9 +397,7 @@ its_place_is_taken(void **state)
 	assert_int_equal(t->r.f->n_conns, 0);
 	mkv_list_remove(&t->r.f->conns[idx].link);
 	mkv_list_push_head(&t->r.f->conn_free, &t->r.f->conns[idx].link);
-	rig_client_open(&t->r, &c);
-	c.rail = 1;
-	rig_client_handshake(&c);
+	rig_client_join(&t->r, &c, 1);
 	assert_int_equal(conn_of(t)->idx, idx);
 	rig_put_get(&c, "stream", 100000);
 	assert_int_equal(shutdown(c.fd, SHUT_RDWR), 0);	/* it has not said LOOSE: that is the end */

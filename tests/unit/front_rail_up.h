@@ -312,9 +312,7 @@ t_open_rail(struct t *t, uint32_t num_dcis, const struct t_carrier *by)
 	assert_int_equal(mkv_rdma_mem_add(&t->reg, t->u.dev, t->mem, T_BYTES, MKV_RDMA_READABLE | MKV_RDMA_WRITABLE, why, sizeof(why)), 0);
 	if (by->open != NULL)
 		by->open(t);
-	rig_client_open(&t->r, &t->c);
-	t->c.rail = 1;
-	rig_client_handshake(&t->c);
+	rig_client_join(&t->r, &t->c, 1);
 }
 
 /* Of a message of the channel, signed. */

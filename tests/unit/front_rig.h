@@ -123,6 +123,7 @@ void		rig_map(struct rig *r, unsigned i, enum mkv_drive_state st);
 
 void		rig_client_open(struct rig *r, struct rig_client *c);	/* socket only */
 void		rig_client_handshake(struct rig_client *c);
+void		rig_client_join(struct rig *r, struct rig_client *c, uint16_t rail);	/* both, for a session that may have a channel of this rail */
 void		rig_client_close(struct rig_client *c);
 void		rig_write(struct rig_client *c, const void *p, size_t n);
 /* A whole signed frame. Returns its request id. */

@@ -380,6 +380,14 @@ rig_fill(uint8_t *p, size_t n, uint32_t seed)
 }
 
 void
+rig_client_join(struct rig *r, struct rig_client *c, uint16_t rail)
+{
+	rig_client_open(r, c);
+	c->rail = rail;
+	rig_client_handshake(c);
+}
+
+void
 rig_with(const struct rig_conf *conf, void (*fn)(struct rig *, struct rig_client *))
 {
 	struct rig r;

@@ -90,10 +90,7 @@ another_asks(struct t *t, struct rig_client *c, uint8_t address)
 	struct mkv_wire_attach a = t_want(t, 1);
 
 	memset(a.gid, address, sizeof(a.gid));
-	memset(c, 0, sizeof(*c));
-	rig_client_open(&t->r, c);
-	c->rail = 1;
-	rig_client_handshake(c);
+	rig_client_join(&t->r, c, 1);
 	rig_send(c, MKV_WIRE_ATTACH, 0, 0, &a, sizeof(a), NULL, 0);
 	for (unsigned i = 0; i < 1000 && looked_up == 0; i++)
 		rig_pump_ms(&t->r, 1);

@@ -479,6 +479,46 @@ test_cycles(struct side *a, struct side *b)
 	printf("cycles: 100 queue pairs made and destroyed at each end\n");
 }
 
+/* In milliseconds; whether it is connected must be as expected. */
+static double
+lookup(struct side *a, struct side *b, const struct mkv_rdma_peer *to, int there)
+{
+	uint64_t t0, t1;
+
+	side_qp(a);
+	t0 = mkv_now_ns();
+	CHECK((mkv_rdma_qp_connect(a->qp, to) == 0) == there);
+	t1 = mkv_now_ns();
+	mkv_rdma_qp_fail(a->qp);
+	PUMP_UNTIL(a, b, mkv_rdma_qp_idle(a->qp));
+	mkv_rdma_qp_destroy(&a->qp);
+	return ((double)(t1 - t0) / MKV_NS_PER_MS);
+}
+
+#define LOOKUPS	9u
+
+/* How long the kernel looks for the hardware address of a far end: of one that is there, not known yet and known; of one that is not there. */
+static void
+test_lookup(struct side *a, struct side *b)
+{
+	struct mkv_rdma_peer p;
+	double new[LOOKUPS], known[LOOKUPS], none[LOOKUPS];
+
+	side_qp(b);
+	p = side_peer(b);
+	for (unsigned i = 0; i < LOOKUPS; i++) {
+		CHECK(system("ip neigh flush dev nic0") == 0);
+		new[i] = lookup(a, b, &p, 1);
+		known[i] = lookup(a, b, &p, 1);
+	}
+	p.gid[15] = 250;			/* of 10.77.0.0/24; nobody has it */
+	for (unsigned i = 0; i < LOOKUPS; i++)
+		none[i] = lookup(a, b, &p, 0);
+	mkv_rdma_qp_destroy(&b->qp);
+	for (unsigned i = 0; i < LOOKUPS; i++)
+		printf("lookup: %.1f ms not known yet, %.1f ms known, %.1f ms nobody there\n", new[i], known[i], none[i]);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -486,7 +526,7 @@ main(int argc, char **argv)
 		const char *name;
 		void	(*run)(struct side *a, struct side *b);
 	} test[] = { { "bytes", test_bytes }, { "batches", test_batches }, { "keys", test_keys }, { "rnr", test_rnr }, { "fence", test_fence },
-		{ "killed", test_killed }, { "cycles", test_cycles }, { "port", test_port } };
+		{ "killed", test_killed }, { "cycles", test_cycles }, { "lookup", test_lookup }, { "port", test_port } };
 	struct side a, b;
 	char why[512];
 

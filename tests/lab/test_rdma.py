@@ -12,7 +12,7 @@ PROBE = os.path.join(BUILD, "tests", "lab", "rdma_probe")
 
 
 @pytest.mark.skipif(not os.path.exists(PROBE), reason="built without rdma-core (Debian: libibverbs-dev)")
-@pytest.mark.parametrize("what", ["bytes", "batches", "keys", "rnr", "fence", "killed", "cycles", "port"])
+@pytest.mark.parametrize("what", ["bytes", "batches", "keys", "rnr", "fence", "killed", "cycles", "lookup", "port"])
 def test_probe(what):
     assert len(NICS) == 2, "run-lab --nics 2"
     r = subprocess.run([PROBE, *NICS, what], capture_output=True, text=True, timeout=300)

@@ -437,8 +437,10 @@ slot_look(struct rail *r, struct rail_slot *s)
 		mkv_rail_cancel(r, s);
 		return (0);
 	}
-	if (s->leg != NULL)
+	if (s->leg != NULL) {
+		client_count(rail_loop(r)->c, CC_fences_total, 1);
 		return (1);
+	}
 	if (s->overtaken || r->heard_ns <= s->ended_ns || now - r->heard_ns >= RAIL_LIMIT_NS)
 		return (1);				/* silent since it was owed an answer */
 	s->ended_ns = now;

@@ -508,6 +508,7 @@ test_cancel(void **state)
 		assert_true(fix_until(&f.rail_requests[MKV_WIRE_GET], seen + 1));
 		assert_int_equal(mkv_cancel(c, id), 0);
 		assert_int_equal(next_result(c), MKV_ERR_CANCELLED);
+		assert_int_equal(counter(c, "fences_total"), mute == 1);
 	}
 	f.rail_mute = 0;
 	mkv_client_close(c);

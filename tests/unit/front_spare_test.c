@@ -18,6 +18,7 @@
 
 #define VALUE	(256u << 10)
 #define PUTS	20u
+#define RING	16u			/* what the ring to a drive holds here */
 
 static const struct rig_conf mem = { .drives = 1, .kind = MKV_IOQ_AUTO, .memory_mode = 1 };
 static uint8_t value[VALUE], back[VALUE];
@@ -113,6 +114,60 @@ run_short(struct rig *r, struct rig_client *c)
 	put_some(c, 2 * PUTS, 2);
 }
 
+/* What is reserved for a value that is on its way, half of it received. */
+static void
+begin_put(struct rig *r, struct rig_client *c)
+{
+	uint8_t body[1024];
+	struct mkv_hdr h;
+	size_t n;
+
+	rig_fill(value, VALUE, 1);
+	n = rig_put_body(body, "half", 4, value, VALUE, 0, VALUE, 0);
+	rig_frame_make(c, &h, MKV_WIRE_PUT, 0, c->next_id++, body, n, VALUE);
+	rig_write(c, &h, sizeof(h));
+	rig_write(c, body, n);
+	rig_write(c, value, VALUE / 2);
+	rig_pump_ms(r, 5);
+	assert_int_equal(r->drive[0].count[MKV_DRV_RESERVE], 1);
+}
+
+/* Its drive's ring is full when the bytes are here, and the deadline passes: the COMMIT never goes there, and what was reserved is given back, or nobody could have it. */
+static void
+run_unsent(struct rig *r, struct rig_client *c)
+{
+	struct rig_client other;
+	uint8_t body[64];
+
+	rig_client_open(r, &other);
+	rig_client_handshake(&other);
+	other.deadline_us = 60000000;
+	c->deadline_us = 1000000;
+	begin_put(r, c);
+	r->drive[0].stopped = 1;
+	for (unsigned i = 0; i < RING; i++)
+		(void)rig_send(&other, MKV_WIRE_STAT, 0, 0, body, rig_get_body(body, "none", 4, 0, 0), NULL, 0);
+	rig_pump_ms(r, 5);
+	assert_int_equal(mkv_metric_get(r->m, MKV_M_front_ring_full_total, 0), 0);
+	rig_write(c, value + VALUE / 2, VALUE / 2);
+	rig_pump_ms(r, 5);
+	assert_true(mkv_metric_get(r->m, MKV_M_front_ring_full_total, 0) > 0);
+	r->ahead_ns = 2 * MKV_NS_PER_SEC;
+	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
+	assert_int_equal(c->f.hdr.op, MKV_WIRE_PUT);
+	assert_int_equal(c->f.hdr.status, -MKV_E_TIMEOUT);
+	r->ahead_ns = 0;
+	r->drive[0].stopped = 0;
+	for (unsigned i = 0; i < RING; i++)
+		assert_int_equal(rig_recv(&other, RIG_PATIENCE_MS), 1);
+	rig_client_close(&other);
+	c->deadline_us = 60000000;
+	rig_pump_ms(r, 5);
+	assert_int_equal(r->drive[0].count[MKV_DRV_COMMIT], 0);
+	assert_int_equal(r->drive[0].count[MKV_DRV_ABORT], 1);
+	put_some(c, 0, 2);
+}
+
 static void
 test_idle(void **state)
 {
@@ -134,6 +189,13 @@ test_short(void **state)
 	with(run_short);
 }
 
+static void
+test_unsent(void **state)
+{
+	(void)state;
+	with(run_unsent);
+}
+
 int
 main(void)
 {
@@ -141,6 +203,7 @@ main(void)
 		cmocka_unit_test(test_idle),
 		cmocka_unit_test(test_death),
 		cmocka_unit_test(test_short),
+		cmocka_unit_test(test_unsent),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -562,6 +562,18 @@ put_on_reserve(struct mkv_req *r, struct mkv_part *p, struct mkv_dop *d, const s
 	put_begin_recv(r, p);
 }
 
+/* A COMMIT ends the reservation whatever is answered; one that did not go to its drive leaves it, and its slot carries the end of it. */
+static void
+put_on_commit(const struct mkv_req *r, struct mkv_part *p, struct mkv_dop *d, const struct mkv_drv_rep *rep)
+{
+	const struct mkv_drive *v = &r->f->drive[p->drive];
+
+	if (rep == NULL && v->up && v->epoch == p->epoch)
+		d->keep = 1;
+	else
+		p->has_txn = 0;
+}
+
 /* A part's object is acknowledged, or will not be. */
 static void
 put_on_part(struct mkv_req *r, struct mkv_part *p, struct mkv_dop *d, const struct mkv_drv_rep *rep, int status)
@@ -575,7 +587,7 @@ put_on_part(struct mkv_req *r, struct mkv_part *p, struct mkv_dop *d, const stru
 	/* A reservation that was refused, or recalled at the request's end, leaves the payload on its way to nowhere: the connection is told by PART_WAIT. */
 	p->state = reserve ? PART_WAIT : PART_FULL;
 	if (d->op == MKV_DRV_COMMIT)
-		p->has_txn = 0;
+		put_on_commit(r, p, d, rep);
 	if (r->ending)
 		return;
 	/* Refused before it was given away: the bytes are still ours, or still the client's, and the map knows another drive. */

@@ -268,7 +268,7 @@ struct mkv_req_ops {
 	enum mkv_next	(*step)(struct mkv_req *r);
 	/*
 	 * An answer; rep NULL: there will be none. Comes also when the request has ended. The slot is dropped afterwards unless d->keep is set
-	 * (never when rep is NULL); buffers that a dead drive has kept are out of the part and of d already.
+	 * (never when its drive died with it); buffers that a dead drive has kept are out of the part and of d already.
 	 */
 	void		(*on_dop)(struct mkv_req *r, struct mkv_dop *d, const struct mkv_drv_rep *rep, int status);
 	/* The request ends: give back what only the op knows. DONE: nothing is left; PARK: something is waited for. May be NULL. */

@@ -169,6 +169,24 @@ run_unsent(struct rig *r, struct rig_client *c)
 }
 
 static void
+say_same(struct mkv_desc *d, struct mkv_drv_rep *rep)
+{
+	if (d->op == MKV_DRV_RESERVE)
+		rep->same = 1;
+}
+
+/* A drive that says of bytes which come by the socket that they are there, and was not asked: they are read and forgotten, and the connection goes on. */
+static void
+run_same(struct rig *r, struct rig_client *c)
+{
+	r->drive[0].mangle = say_same;
+	rig_fill(value, VALUE, 1);
+	assert_int_equal(rig_put(c, "same", value, VALUE), MKV_E_PEER);
+	r->drive[0].mangle = NULL;
+	put_some(c, 0, 2);
+}
+
+static void
 test_idle(void **state)
 {
 	(void)state;
@@ -196,6 +214,13 @@ test_unsent(void **state)
 	with(run_unsent);
 }
 
+static void
+test_same(void **state)
+{
+	(void)state;
+	with(run_same);
+}
+
 int
 main(void)
 {
@@ -204,6 +229,7 @@ main(void)
 		cmocka_unit_test(test_death),
 		cmocka_unit_test(test_short),
 		cmocka_unit_test(test_unsent),
+		cmocka_unit_test(test_same),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

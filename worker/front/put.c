@@ -532,10 +532,12 @@ put_step(struct mkv_req *r)
 static void
 put_on_asked(struct mkv_req *r, struct mkv_part *p, const struct mkv_drv_rep *rep)
 {
+	const int fits = rep->n_runs == 0 && put_may_be_there(r, p);
+
 	p->asked = 1;
-	p->same = rep->same != 0;
-	p->state = p->same ? PART_FULL : PART_WAIT;
-	if (rep->n_runs != 0 || (rep->same && !put_may_be_there(r, p)))
+	p->same = fits && rep->same != 0;
+	p->state = p->same ? PART_FULL : PART_WAIT;	/* a payload that is on its way to nowhere is told by PART_WAIT */
+	if (!fits)
 		mkv_req_end(r, MKV_E_PEER, MKV_REASON_NONE, NULL, 0);
 }
 

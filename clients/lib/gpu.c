@@ -277,15 +277,16 @@ mkv_gpu_queue(struct mkv_gpu_lane *l, int device, void *dev, void *host, size_t 
 	return (r);
 }
 
+/* A stream knows its context: what is queued there is waited for also where that cannot be made current, or it would move when nobody expects it. */
 static int
 lane_settle(struct mkv_gpu_lane *l, int device, char *why)
 {
-	int r;
+	int entered = lane_enter(l, device, why), r;
 
 	l->dev[device].queued = 0;
-	if ((r = lane_enter(l, device, why)) != 0)
-		return (r);
 	r = gpu.stream_wait(l->dev[device].stream);
+	if (entered != 0)
+		return (entered);
 	lane_leave();
 	return (r == 0 ? 0 : gpu_fail("cuStreamSynchronize", device, r, why));
 }

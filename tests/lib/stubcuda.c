@@ -222,7 +222,7 @@ cuDevicePrimaryCtxRelease_v2(int dev)
 int
 cuCtxPushCurrent_v2(void *ctx)
 {
-	if (ctx == NULL || depth == 8)
+	if (fails(STUB_PUSH) || ctx == NULL || depth == 8)
 		return (INVALID);
 	current[depth++] = ctx;
 	stub.pushed++;

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum stub_call { STUB_NONE, STUB_POINTER, STUB_RETAIN, STUB_STREAM, STUB_COPY, STUB_WAIT, STUB_HANDLE, STUB_FLUSH, STUB_CALLS };
+enum stub_call { STUB_NONE, STUB_POINTER, STUB_RETAIN, STUB_PUSH, STUB_STREAM, STUB_COPY, STUB_WAIT, STUB_HANDLE, STUB_FLUSH, STUB_CALLS };
 
 struct stub {
 	/* how it behaves */

@@ -484,6 +484,34 @@ test_failing_second_copy(void **state)
 	cu->free(b);
 }
 
+/* The context cannot be made current to wait for what was queued in it: when the get has ended, that is over all the same, and the next get moves its own bytes only. */
+static void
+test_failing_way_to_wait(void **state)
+{
+	uint8_t *v = fix_bytes(10000, 9), *before = malloc(5000), *after = malloc(5000), *d = cu->alloc(0, 5000, 0), *e = cu->alloc(0, 5000, 0);
+	uint64_t in;
+
+	(void)state;
+	fake_store(&big, "", K("one"), v, 5000);
+	fake_store(&big, "", K("two"), v + 5000, 5000);
+	assert_int_equal(mkv_get(cl_big, K("one"), e, 5000, 10 * SEC, NULL), 5000);	/* contexts and buffers are there */
+	cu->s->fail_at = cu->s->calls[STUB_PUSH] + 2;
+	cu->s->fail_call = STUB_PUSH;
+	assert_int_equal(mkv_get(cl_big, K("one"), d, 5000, 10 * SEC, NULL), MKV_ERR_IO);
+	cu->s->fail_call = STUB_NONE;
+	in = cu->s->in_bytes;
+	cu->read(d, before, 5000);
+	assert_int_equal(mkv_get(cl_big, K("two"), e, 5000, 10 * SEC, NULL), 5000);
+	cu->read(d, after, 5000);
+	assert_memory_equal(before, after, 5000);
+	assert_int_equal(cu->s->in_bytes - in, 5000);
+	cu->free(d);
+	cu->free(e);
+	free(v);
+	free(before);
+	free(after);
+}
+
 /* No context, no stream: a handle whose loop has neither yet. */
 static void
 test_failing_first_calls(void **state)
@@ -606,6 +634,7 @@ main(void)
 		cmocka_unit_test_setup(test_failing_calls, calm),
 		cmocka_unit_test_setup(test_broken_driver, calm),
 		cmocka_unit_test_setup(test_failing_second_copy, calm),
+		cmocka_unit_test_setup(test_failing_way_to_wait, calm),
 		cmocka_unit_test_setup(test_failing_first_calls, calm),
 		cmocka_unit_test_setup(test_deadline_in_a_copy, calm),
 		cmocka_unit_test_setup(test_cancel, calm),

@@ -130,8 +130,8 @@ mkv_rail_qp_without_dc(struct rail *r, int err)
 }
 
 /*
- * The target is gone from the NIC, or the queue pair in ERR, when it returns 1: from here on nothing reaches our memory. 0: the NIC does not let go of the
- * target; mkv_rail_qp_idle() tells when it has.
+ * The target is gone from the NIC, or the queue pair in ERR, when it returns 1: from here on nothing reaches our memory. 0: the NIC does not let go;
+ * mkv_rail_qp_idle() tells when it has.
  */
 int
 mkv_rail_qp_fence(struct rail *r)
@@ -140,7 +140,9 @@ mkv_rail_qp_fence(struct rail *r)
 		mkv_rdma_qp_fail(r->target);
 	if (r->qp != NULL)
 		mkv_rdma_qp_fail(r->qp);
-	return (r->target == NULL || mkv_rdma_qp_idle(r->target));
+	if (r->target != NULL)
+		return (mkv_rdma_qp_fenced(r->target));
+	return (r->qp == NULL || mkv_rdma_qp_fenced(r->qp));
 }
 
 int

@@ -389,6 +389,13 @@ mkv_rdma_qp_idle(const struct mkv_rdma_qp *qp)
 	return (qp->state == QP_IDLE);
 }
 
+int
+mkv_rdma_qp_fenced(const struct mkv_rdma_qp *qp)
+{
+	MKV_CHECK_OBJ(qp, QP_MAGIC);
+	return ((qp->state == QP_BROKEN || qp->state == QP_IDLE) && !qp->is_open);
+}
+
 void *
 mkv_rdma_qp_owner(const struct mkv_rdma_qp *qp)
 {

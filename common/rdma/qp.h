@@ -73,6 +73,8 @@ int		mkv_rdma_qp_connected(const struct mkv_rdma_qp *qp);
 int		mkv_rdma_qp_ready(const struct mkv_rdma_qp *qp);
 /* 1: nothing of it is out any more and none can come; it may be destroyed. */
 int		mkv_rdma_qp_idle(const struct mkv_rdma_qp *qp);
+/* Of one that was failed, or broke: 1: nothing of the far end gets through. */
+int		mkv_rdma_qp_fenced(const struct mkv_rdma_qp *qp);
 /* How many requests can be queued now. */
 uint32_t	mkv_rdma_qp_room(const struct mkv_rdma_qp *qp);
 uint32_t	mkv_rdma_qp_send_room(const struct mkv_rdma_qp *qp);	/* of send()s, however long; at most room() */

@@ -7,6 +7,8 @@
 #include "config.h"
 #include "tests/unit/client_rail_fix.h"
 
+#include <errno.h>
+
 static int
 setup_absent(void **state)
 {
@@ -453,6 +455,56 @@ test_deadline_fence(void **state)
 	free(value);
 }
 
+/*
+ * A device may refuse ERR, and destroying; mlx5 may say that it could not drain a target, which then lives on. So long the call does not return, whatever its
+ * deadline: its memory is not safe.
+ */
+static _Atomic int refuses;
+
+static int
+refuse_destroy(struct ibv_qp *qp)
+{
+	return (refuses ? EINVAL : fv_verbs()->destroy_qp(qp));
+}
+
+static int
+refuse_error(struct ibv_qp *qp, struct ibv_qp_attr *a, int mask)
+{
+	return (refuses && a->qp_state == IBV_QPS_ERR ? EINVAL : fv_verbs()->modify_qp(qp, a, mask));
+}
+
+static void
+test_fence_is_refused(void **state)
+{
+	static struct mkv_verbs v;
+	uint8_t *value = fix_bytes(PART, 3);
+	struct mkv_client *c;
+	struct getter g;
+
+	(void)state;
+	v = *fv_verbs();
+	v.destroy_qp = refuse_destroy;
+	v.modify_qp = refuse_error;
+	mkv_client_verbs = &v;
+	c = live("auto");
+	fake_store(&f, "", K("value"), value, PART);
+	getter_held(&g, c, PART, SEC / 2);
+	refuses = 1;
+	for (unsigned i = 0; i < 1000 && counter(c, "fences_total") == 0; i++)
+		(void)usleep(10000);
+	fv_hold(0);					/* it arrives: where it may */
+	(void)usleep(SEC / 4);
+	assert_false(g.over);
+	refuses = 0;
+	assert_int_equal(getter_end(&g), MKV_ERR_TIMEOUT);
+	assert_memory_equal(g.to, value, PART);
+	until_rdma(c);
+	assert_int_equal(mkv_get(c, K("value"), g.to, PART, 10 * SEC, NULL), PART);
+	mkv_client_close(c);
+	free(g.to);
+	free(value);
+}
+
 /* The same while its WRITE is on the way. */
 static void
 test_write_on_its_way(void **state)
@@ -607,7 +659,7 @@ main(void)
 		T(test_attach_is_not_what_was_asked_for), T(test_path_does_not_work),
 		cmocka_unit_test_setup_teardown(test_no_device, setup_absent, teardown), T(test_exact), T(test_comes_back), T(test_comes_up_later), T(test_rails_share_again), T(test_rails_take_turns),
 		T(test_queue_pair_breaks), T(test_tether_ends), T(test_lies), T(test_wrong_bytes),
-		T(test_deadline_cancel), T(test_deadline_fence), T(test_write_on_its_way), T(test_breaks_in_the_quiet), T(test_cancel), T(test_close), T(test_port_and_device),
+		T(test_deadline_cancel), T(test_deadline_fence), T(test_fence_is_refused), T(test_write_on_its_way), T(test_breaks_in_the_quiet), T(test_cancel), T(test_close), T(test_port_and_device),
 		T(test_each_change_is_told_once),
 	};
 

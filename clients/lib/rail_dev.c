@@ -324,10 +324,14 @@ mkv_fabric_leave(struct fabric *f, unsigned i)
 	(void)pthread_mutex_unlock(&f->mutex);
 }
 
-/* 1: queue pairs of it are worth nothing any more. */
+/* 1: queue pairs of it are worth nothing any more. An address that came or went beside its own is no news: containers and VLANs bring them. */
 static int
 event_ends(struct fabric_dev *d, enum mkv_rdma_event e)
 {
+	const struct mkv_rdma_conf conf = { .gid_index = -1 };
+
+	if (e == MKV_RDMA_EV_GID_CHANGED && mkv_rdma_dev_gid(d->dev, &conf) == MKV_RDMA_GID_STANDS)
+		return (0);
 	switch (e) {
 	case MKV_RDMA_EV_GONE:
 	case MKV_RDMA_EV_GID_CHANGED:

@@ -16,6 +16,7 @@
 
 #include "common/base/assert.h"
 #include "common/base/err.h"
+#include "common/base/roce.h"
 #include "common/rdma/dev_priv.h"
 
 #define DEV_MAGIC	0x7d3e11a6u
@@ -307,4 +308,46 @@ mkv_rdma_dev_is_up(const struct mkv_rdma_dev *d)
 	MKV_CHECK_OBJ(d, DEV_MAGIC);
 	memset(&p, 0, sizeof(p));
 	return (d->v->query_port(d->ctx, d->port, &p) == 0 && p.state == IBV_PORT_ACTIVE);
+}
+
+static int
+dev_has_gid(const struct mkv_rdma_dev *d, const struct ibv_gid_entry *g, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (g[i].port_num == d->port && g[i].gid_index == (uint32_t)d->gid_index)
+			return (memcmp(g[i].gid.raw, d->gid.raw, sizeof(d->gid.raw)) == 0);
+	return (0);
+}
+
+static enum mkv_rdma_gid
+dev_gid_of(const struct mkv_rdma_dev *d, const struct ibv_gid_entry *all, size_t n, const struct mkv_rdma_conf *c)
+{
+	const struct ibv_gid_entry *g;
+	char said[160];
+	int e;
+
+	if (dev_has_gid(d, all, n))
+		return (MKV_RDMA_GID_STANDS);
+	g = rdma_gid_choose(all, (unsigned)n, d->port, d->is_roce, c, &e, said, sizeof(said));
+	return (g != NULL && mkv_roce_rank(g->gid.raw) >= mkv_roce_rank(d->gid.raw) ? MKV_RDMA_GID_OTHER : MKV_RDMA_GID_NONE);
+}
+
+enum mkv_rdma_gid
+mkv_rdma_dev_gid(const struct mkv_rdma_dev *d, const struct mkv_rdma_conf *c)
+{
+	enum mkv_rdma_gid is = MKV_RDMA_GID_STANDS;
+	struct ibv_gid_entry *all;
+	struct ibv_port_attr p;
+	ssize_t n;
+
+	MKV_CHECK_OBJ(d, DEV_MAGIC);
+	memset(&p, 0, sizeof(p));
+	if (!d->is_roce && d->v->query_port(d->ctx, d->port, &p) == 0 && p.lid != d->lid)
+		return (MKV_RDMA_GID_OTHER);
+	if ((all = calloc(DEV_GIDS_MAX, sizeof(*all))) == NULL)
+		return (is);
+	if ((n = d->v->query_gid_table(d->ctx, all, DEV_GIDS_MAX)) >= 0)
+		is = dev_gid_of(d, all, (size_t)n, c);
+	free(all);
+	return (is);
 }

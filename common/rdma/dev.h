@@ -59,6 +59,12 @@ int		mkv_rdma_dev_event_fd(const struct mkv_rdma_dev *d);
 enum mkv_rdma_event { MKV_RDMA_EV_NONE, MKV_RDMA_EV_PORT_DOWN, MKV_RDMA_EV_PORT_UP, MKV_RDMA_EV_GID_CHANGED, MKV_RDMA_EV_QP, MKV_RDMA_EV_SRQ_LIMIT, MKV_RDMA_EV_GONE, MKV_RDMA_EV_OTHER };
 /* qpn: which queue pair MKV_RDMA_EV_QP is of (mkv_rdma_hub_failed()); NULL: nobody wants to know. */
 enum mkv_rdma_event mkv_rdma_dev_event(struct mkv_rdma_dev *d, uint32_t *qpn);
+/*
+ * After MKV_RDMA_EV_GID_CHANGED: what became of the GID (and LID) that its queue pairs have and that others were told. OTHER: by now another would be chosen, no worse than it
+ * (c as at opening): who opens the device anew has that. Asks the kernel; what cannot be read STANDS.
+ */
+enum mkv_rdma_gid { MKV_RDMA_GID_STANDS, MKV_RDMA_GID_OTHER, MKV_RDMA_GID_NONE };
+enum mkv_rdma_gid mkv_rdma_dev_gid(const struct mkv_rdma_dev *d, const struct mkv_rdma_conf *c);
 /* 1: its port is active now. Asks the kernel. */
 int		mkv_rdma_dev_is_up(const struct mkv_rdma_dev *d);
 

@@ -511,6 +511,7 @@ test_device_comes_back(void **state)
 
 	(void)state;
 	many_round_trips(c, 2);
+	fv_device(0)->gid[3].gid.raw[15] ^= 0x40;
 	fv_event(0, IBV_EVENT_GID_CHANGE, 1);		/* it is closed and opened again */
 	assert_true(fix_until(&f.dc_attached, 2));
 	until_rdma(c);

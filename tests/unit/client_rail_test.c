@@ -613,6 +613,36 @@ hear(void *arg, const char *text)
 	h->n++;
 }
 
+/* An address beside the device's own comes and goes: nothing to its rails. Its own goes: they begin anew with what there is. */
+static void
+test_addresses(void **state)
+{
+	struct mkv_client *c = live("auto");
+	struct fv_device *d = fv_device(0);
+	unsigned long attached = counter(c, "rdma_attached_total");
+	uint8_t value[3000] = { 9 }, copy[3000];
+
+	(void)state;
+	d->gid[4] = d->gid[3];
+	d->gid[4].gid_index = 4;
+	d->gid[4].gid.raw[15] ^= 0x40;
+	d->n_gids = 5;
+	fv_event(0, IBV_EVENT_GID_CHANGE, 1);
+	(void)usleep(SEC / 5);
+	round_trip(c, "k", value, copy, sizeof(value));
+	assert_int_equal(counter(c, "rdma_attached_total"), attached);
+	assert_int_equal(counter(c, "rdma_failures_total"), 0);
+	d->gid[3] = d->gid[4];
+	d->gid[3].gid_index = 3;
+	d->n_gids = 4;
+	fv_event(0, IBV_EVENT_GID_CHANGE, 1);
+	for (unsigned i = 0; i < 1000 && counter(c, "rdma_attached_total") == attached; i++)
+		(void)usleep(10000);
+	assert_int_equal(counter(c, "rdma_attached_total"), attached + 1);
+	round_trip(c, "k", value, copy, sizeof(value));
+	mkv_client_close(c);
+}
+
 /* Each change once, whatever is tried meanwhile; the end of the handle is none. */
 static void
 test_each_change_is_told_once(void **state)
@@ -660,7 +690,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_no_device, setup_absent, teardown), T(test_exact), T(test_comes_back), T(test_comes_up_later), T(test_rails_share_again), T(test_rails_take_turns),
 		T(test_queue_pair_breaks), T(test_tether_ends), T(test_lies), T(test_wrong_bytes),
 		T(test_deadline_cancel), T(test_deadline_fence), T(test_fence_is_refused), T(test_write_on_its_way), T(test_breaks_in_the_quiet), T(test_cancel), T(test_close), T(test_port_and_device),
-		T(test_each_change_is_told_once),
+		T(test_addresses), T(test_each_change_is_told_once),
 	};
 
 	int r = cmocka_run_group_tests_name("rc", tests, NULL, NULL);

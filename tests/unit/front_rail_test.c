@@ -502,6 +502,42 @@ a_port_that_goes_down_is_told(void **state)
 	closed(t);
 }
 
+/* The address that clients were told goes: the rail is down, until it is there again. Where another takes its place the process begins anew; others are nothing to it. */
+static void
+an_address_that_goes_is_told(void **state)
+{
+	struct t *t = opened(0);
+	struct fv_device *d = fv_device(0);
+	const struct ibv_gid_entry had = d->gid[3];
+
+	(void)state;
+	assert_int_equal(t->rail->dev->gid_index, 3);
+	d->gid[4] = had;
+	d->gid[4].gid_index = 4;
+	d->gid[4].gid.raw[15] ^= 0x40;
+	d->n_gids = 5;
+	fv_event(0, IBV_EVENT_GID_CHANGE, 1);
+	assert_int_equal(mkv_rail_event(t->rail), 0);
+	d->n_gids = 3;
+	fv_event(0, IBV_EVENT_GID_CHANGE, 1);
+	assert_int_equal(mkv_rail_event(t->rail), 1);		/* the link-local one that is left is no substitute */
+	assert_int_equal(t->rail->up, 0);
+	assert_non_null(strstr(mkv_rail_state_text(t->rail), "address"));
+	fv_port(0, 1, 0);
+	assert_int_equal(mkv_rail_event(t->rail), 0);
+	fv_port(0, 1, 1);
+	assert_int_equal(mkv_rail_event(t->rail), 0);
+	d->n_gids = 4;
+	fv_event(0, IBV_EVENT_GID_CHANGE, 1);
+	assert_int_equal(mkv_rail_event(t->rail), 1);
+	assert_int_equal(t->rail->up, 1);
+	d->gid[3].gid.raw[15] ^= 0x40;
+	fv_event(0, IBV_EVENT_GID_CHANGE, 1);
+	assert_int_equal(mkv_rail_event(t->rail), 3);
+	d->gid[3] = had;
+	closed(t);
+}
+
 /* Counted, and asked for again by the next look at the gauges. */
 static void
 few_receives_are_counted(void **state)
@@ -568,6 +604,7 @@ main(void)
 		cmocka_unit_test(more_than_was_granted), cmocka_unit_test(few_receives_are_counted),
 		cmocka_unit_test(an_arena_that_is_not_taken),
 		cmocka_unit_test(a_port_that_goes_down_is_told),
+		cmocka_unit_test(an_address_that_goes_is_told),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

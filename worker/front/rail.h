@@ -78,8 +78,9 @@ int		mkv_rail_is_soft(const struct mkv_rail *r);	/* 1: it posts by write(), whic
 int		mkv_rail_fd(const struct mkv_rail *r);		/* readable: completions wait */
 int		mkv_rail_aside_fd(const struct mkv_rail *r);	/* readable: something is known that a client's ATTACH waited for; the turn takes it */
 int		mkv_rail_event_fd(const struct mkv_rail *r);	/* readable: the device has news */
-/* 1: the description changed; 2: the device is going away: end. */
+/* 1: the description changed; 2: the device is going away: end; 3: its port has another address by now: end, and begin anew. */
 int		mkv_rail_event(struct mkv_rail *r);
+const char *	mkv_rail_state_text(const struct mkv_rail *r);	/* up, or why not, in words */
 /* Completions, then what they allow; how many. */
 unsigned	mkv_rail_turn(struct mkv_rail *r);
 void		mkv_rail_wake(struct mkv_rail *r);		/* who waits for an initiator, or for memory of messages */

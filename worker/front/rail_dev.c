@@ -135,7 +135,7 @@ mkv_rail_open(struct mkv_rail **out, struct mkv_front *f, const struct mkv_verbs
 	}
 	rail_dc_open(r);
 	rail_alarm(r);
-	r->up = mkv_rdma_dev_is_up(r->dev);
+	r->up = r->port_up = mkv_rdma_dev_is_up(r->dev);
 	f->rail = r;
 	*out = r;
 	return (0);
@@ -242,21 +242,44 @@ mkv_rail_event_fd(const struct mkv_rail *r)
 	return (mkv_rdma_dev_event_fd(r->dev));
 }
 
+const char *
+mkv_rail_state_text(const struct mkv_rail *r)
+{
+	if (r->up)
+		return ("port is active");
+	return (r->port_up ? "port has lost its address: look at `ip address`" : "port is down: look at the cable, the switch and `ip link`");
+}
+
+/*
+ * Addresses of its port came or went, or the port did, which may take them along. Without the one that clients were told it is down until that is there again; where
+ * another took its place, 3: only a process that opens the device anew has that. Else 1: the description changed.
+ */
+static int
+rail_look_over(struct mkv_rail *r, int was_up, int look)
+{
+	const struct mkv_rdma_conf d = { .gid_index = r->conf.gid_index };
+	enum mkv_rdma_gid gid = look && r->port_up ? mkv_rdma_dev_gid(r->dev, &d) : r->no_gid ? MKV_RDMA_GID_NONE : MKV_RDMA_GID_STANDS;
+
+	r->no_gid = gid != MKV_RDMA_GID_STANDS;
+	r->up = r->port_up && !r->no_gid;
+	return (gid == MKV_RDMA_GID_OTHER ? 3 : r->up != was_up);
+}
+
 int
 mkv_rail_event(struct mkv_rail *r)
 {
-	int was = r->up;
+	int was_up = r->up, look = 0;
 	uint32_t qpn;
 
 	for (;;)
 		switch (mkv_rdma_dev_event(r->dev, &qpn)) {
 		case MKV_RDMA_EV_NONE:
-			return (r->up != was);
+			return (rail_look_over(r, was_up, look));
 		case MKV_RDMA_EV_PORT_DOWN:
-			r->up = 0;
+			r->port_up = 0;
 			break;
 		case MKV_RDMA_EV_PORT_UP:
-			r->up = 1;
+			r->port_up = look = 1;
 			break;
 		case MKV_RDMA_EV_GONE:
 			return (2);
@@ -267,6 +290,8 @@ mkv_rail_event(struct mkv_rail *r)
 			rail_recvs_low(r);
 			break;
 		case MKV_RDMA_EV_GID_CHANGED:	/* queue pairs that this cuts break by themselves */
+			look = 1;
+			break;
 		case MKV_RDMA_EV_OTHER:
 			break;
 		}

@@ -2,7 +2,7 @@
  * memkv-front, loop thread: the process as a rail. Owns the rail and what it listens to: completions, the device's events, and the directory of device nodes,
  * since a soft device that is deleted says nothing to those who have it open (docs/internals/rdma.md): its node is gone, and the command that deleted it waits.
  *
- *	watched --node gone, or the device says so--> leaving: no new sessions, what is in flight gets 1 s --> FAIL absent, exit: that closes the device
+ *	watched --node gone, or the device says so; its port has another address--> leaving: no new sessions, what is in flight gets 1 s --> FAIL absent, exit: that closes the device
  *
  * The supervisor starts the next life when there is a device again. What fails at start is told in words, with what mends it.
  */
@@ -29,7 +29,7 @@ static struct {
 	struct mkv_worker *w;
 	struct mkv_rail	*rail;
 	struct mkv_front *f;
-	int		leaving;
+	const char	*leaving;		/* NULL; else what its device has met, for the supervisor */
 	int		nodes;			/* tells of device nodes that come and go; -1: nothing does */
 	int		file, event_file, nodes_file, aside_file;
 	struct mkv_io	io, event_io, nodes_io, aside_io;
@@ -116,11 +116,11 @@ mkv_rail_begin(struct mkv_worker *w, struct mkv_front *f, struct mkv_wire_rail *
 /* ---- What it hears --------------------------------------------------------------------------------------------------------- */
 
 static void
-life_leave(struct mkv_worker *w, const char *why)
+life_leave(struct mkv_worker *w, const char *why, const char *end)
 {
-	if (life.leaving)
+	if (life.leaving != NULL)
 		return;
-	life.leaving = 1;
+	life.leaving = end;
 	mkv_log(MKV_EV_RAIL_LEAVES, "device=%s why=%s", w->device, why);
 	mkv_front_stop(life.f, LIFE_LEAVE_NS);
 }
@@ -151,10 +151,13 @@ life_on_event(struct mkv_io *io MKV_UNUSED, int res)
 		mkv_rail_describe(life.rail, &row);
 		mkv_rail_message(&m, &row);
 		(void)mkv_front_rail(life.f, &row, -1);
-		mkv_worker_report_rail(life.w, &m, row.state ? "port is active" : "port is down: look at the cable, the switch and `ip link`");
+		mkv_worker_report_rail(life.w, &m, mkv_rail_state_text(life.rail));
 		break;
 	case 2:
-		life_leave(life.w, "the device fails or is being removed");
+		life_leave(life.w, "the device fails or is being removed", "was removed");
+		break;
+	case 3:
+		life_leave(life.w, "its port has another address by now", "has another address by now");
 		break;
 	}
 }
@@ -163,7 +166,7 @@ static void
 life_on_nodes(struct mkv_io *io MKV_UNUSED, int res)
 {
 	if (res >= 0 && mkv_os_watch_left(life.nodes, mkv_rail_node(life.rail)))
-		life_leave(life.w, "the device is being removed");
+		life_leave(life.w, "the device is being removed", "was removed");
 }
 
 unsigned
@@ -193,8 +196,8 @@ mkv_rail_watch(struct mkv_worker *w)
 void
 mkv_rail_look(struct mkv_worker *w)
 {
-	if (life.leaving && w->state != MKV_WORKER_ENDED && mkv_front_idle(life.f))
-		(void)mkv_worker_fail_absent(w, "%s was removed", w->device);
+	if (life.leaving != NULL && w->state != MKV_WORKER_ENDED && mkv_front_idle(life.f))
+		(void)mkv_worker_fail_absent(w, "%s %s", w->device, life.leaving);
 }
 
 void

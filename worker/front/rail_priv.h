@@ -172,7 +172,9 @@ struct mkv_rail {
 	struct mkv_list	opening;
 	uint32_t	n_opening;
 	uint32_t	n_open;		/* those that are opening, too */
-	int		up, alarm_set;	/* of the receives that are left */
+	int		up;			/* clients may come: the port is active, and has the address that they are told */
+	int		port_up, no_gid;
+	int		alarm_set;		/* of the receives that are left */
 	struct mkv_timer watch;		/* while there are channels: lines that nothing comes back of */
 	struct mkv_rdma_count told;
 };

@@ -4,6 +4,7 @@
  */
 #include "config.h"
 
+#include "tests/unit/client_counter.h"
 #include "tests/unit/client_fix.h"
 
 #include <pthread.h>
@@ -45,20 +46,6 @@ teardown(void **state)
 	mkv_client_close(cl);
 	fake_close(&fake);
 	return (0);
-}
-
-static uint64_t
-metric(const char *name)
-{
-	static char text[1 << 17];
-	char line[128];
-	const char *p;
-
-	assert_true(mkv_client_metrics(cl, text, sizeof(text)) < sizeof(text));
-	(void)snprintf(line, sizeof(line), "\nmemkv_client_%s ", name);
-	p = strstr(text, line);
-	assert_non_null(p);
-	return (strtoull(p + strlen(line), NULL, 10));
 }
 
 static uint64_t
@@ -134,7 +121,7 @@ test_batch_deadline(void **state)
 	assert_int_equal(it[ITEMS - 1].reason, MKV_REASON_TIMED_OUT);
 	/* Not by the clock, which a busy machine bends: what was never begun was counted nowhere. */
 	(void)usleep(100 * MS);
-	assert_true(metric("operations_total{op=\"put\",outcome=\"timeout\"}") + metric("operations_total{op=\"put\",outcome=\"error\"}") < ITEMS);
+	assert_true(counter(cl, "operations_total{op=\"put\",outcome=\"timeout\"}") + counter(cl, "operations_total{op=\"put\",outcome=\"error\"}") < ITEMS);
 	free(it);
 	free(v);
 }
@@ -156,8 +143,8 @@ test_late_reply_is_dropped(void **state)
 		assert_int_equal(buf[i], 0xa5);
 	assert_int_equal(mkv_get(cl, K("k"), buf, 100000, 5 * SEC, NULL), 100000);
 	assert_memory_equal(v, buf, 100000);
-	assert_int_equal(metric("late_replies_total"), 1);
-	assert_int_equal(metric("sessions_lost_total"), 0);
+	assert_int_equal(counter(cl, "late_replies_total"), 1);
+	assert_int_equal(counter(cl, "sessions_lost_total"), 0);
 	free(v);
 	free(buf);
 }
@@ -196,7 +183,7 @@ test_poison_sync(void **state)
 	fake.piece_bytes = 0;
 	assert_int_equal(mkv_get(cl, K("k"), buf, BIG, 10 * SEC, NULL), BIG);
 	assert_memory_equal(v, buf, BIG);
-	assert_true(metric("dropped_bytes_total") > 0);
+	assert_true(counter(cl, "dropped_bytes_total") > 0);
 	free(v);
 	free(buf);
 }
@@ -290,7 +277,7 @@ test_silent_connection_ends(void **state)
 	assert_int_equal(mkv_get(cl, K("k"), buf, 8, 20 * MS, NULL), MKV_ERR_TIMEOUT);
 	fake.mute = 0;
 	(void)usleep(1500 * MS);
-	assert_int_equal(metric("sessions_lost_total"), 1);
+	assert_int_equal(counter(cl, "sessions_lost_total"), 1);
 	assert_int_equal(mkv_get(cl, K("k"), buf, 8, 5 * SEC, NULL), MKV_ERR_MISS);
 }
 
@@ -359,7 +346,7 @@ test_retry_statuses(void **state)
 	fake.hint_us = 0;
 	fake.statuses = 1;
 	assert_int_equal(mkv_get(cl, K("k"), buf, 8, 5 * SEC, NULL), 1);
-	assert_int_equal(metric("protocol_errors_total"), 1);
+	assert_int_equal(counter(cl, "protocol_errors_total"), 1);
 }
 
 static void
@@ -402,8 +389,8 @@ test_lies(void **state)
 		assert_memory_equal(v, buf, 700000);
 		assert_true(fake.lies <= 0);
 	}
-	assert_true(metric("sessions_lost_total") >= FAKE_LIES - 3);
-	assert_int_equal(metric("corrupt_total"), 0);
+	assert_true(counter(cl, "sessions_lost_total") >= FAKE_LIES - 3);
+	assert_int_equal(counter(cl, "corrupt_total"), 0);
 	free(v);
 	free(buf);
 }
@@ -438,7 +425,7 @@ test_corrupt(void **state)
 	assert_int_equal(mkv_get(cl, K("k"), buf, 700000, 10 * SEC, &obj), MKV_ERR_MISS);
 	assert_int_equal(obj.reason, MKV_REASON_CORRUPT);
 	fake.lies = 0;
-	assert_true(metric("corrupt_total") >= 5);
+	assert_true(counter(cl, "corrupt_total") >= 5);
 	free(v);
 	free(buf);
 }
@@ -453,7 +440,7 @@ test_early_error(void **state)
 	assert_int_equal(mkv_put(cl, K("k"), v, 3u << 20, NULL, 10 * SEC, NULL), MKV_ERR_DENIED);
 	fake.early = 0;
 	assert_int_equal(mkv_put(cl, K("k"), v, 3u << 20, NULL, 10 * SEC, NULL), 0);
-	assert_int_equal(metric("sessions_lost_total"), 0);
+	assert_int_equal(counter(cl, "sessions_lost_total"), 0);
 	assert_int_equal(fake_objects(&fake), 1);
 	free(v);
 }

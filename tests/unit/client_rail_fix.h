@@ -5,6 +5,7 @@
 #ifndef MKV_TESTS_CLIENT_RAIL_FIX_H
 #define MKV_TESTS_CLIENT_RAIL_FIX_H
 
+#include "tests/unit/client_counter.h"
 #include "tests/unit/client_fix.h"
 
 #include <pthread.h>
@@ -26,19 +27,6 @@ client(const char *transport)
 		.rdma_control = by_control };
 
 	return (fix_client_opts(&o, &f, 1));
-}
-
-static inline unsigned long
-counter(struct mkv_client *c, const char *name)
-{
-	static char text[256 * 1024];
-	char line[128];
-	const char *at;
-
-	assert_true(mkv_client_metrics(c, text, sizeof(text)) < sizeof(text));
-	(void)snprintf(line, sizeof(line), "\nmemkv_client_%s ", name);
-	assert_non_null(at = strstr(text, line));
-	return (strtoul(at + strlen(line), NULL, 10));
 }
 
 static inline const char *

@@ -4,6 +4,7 @@
  */
 #include "config.h"
 
+#include "tests/unit/client_counter.h"
 #include "tests/unit/front_both_client.h"
 
 #include "clients/lib/rail_priv.h"
@@ -44,19 +45,6 @@ static struct mkv_client *
 handle(const struct both *b, const char *transport)
 {
 	return (both_client(b, transport, "udp", "drop"));
-}
-
-static unsigned long
-counter(struct mkv_client *c, const char *name)
-{
-	static char text[256 * 1024];
-	char line[128];
-	const char *at;
-
-	assert_true(mkv_client_metrics(c, text, sizeof(text)) < sizeof(text));
-	(void)snprintf(line, sizeof(line), "\nmemkv_client_%s ", name);
-	assert_non_null(at = strstr(text, line));
-	return (strtoul(at + strlen(line), NULL, 10));
 }
 
 static void

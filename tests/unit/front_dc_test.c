@@ -414,20 +414,12 @@ an_initiator_that_is_lost(void **state)
 {
 	struct t *t = opened(3);
 	struct mkv_wire_rail row;
-	struct fv_wr w[FV_LOG];
 	uint64_t id;
 
 	(void)state;
 	assert_int_equal(t_put(t, "k", 0, 1000, 1000), 0);
 	assert_all_free(t, 3);
-	id = t_ask_get(t, "k", 0, 5000, 1000, 1000);
-	mkv_rdma_hub_flush(t->u.hub);
-	fv_hold(1);
-	t_pump(t);
-	fv_fail(FV_MODIFY_QP, 2, EIO);			/* ERR, then RESET */
-	fv_qp_break(w[fv_log(w, FV_LOG) - 1].qpn);
-	t_pump(t);
-	fv_hold(0);
+	id = t_lose_initiator(t);
 	assert_int_equal(answer_to(t, id)->h.reason, MKV_REASON_PATH);
 	for (unsigned i = 0; i < 10; i++)
 		assert_int_equal(t_get(t, "k", 0, 5000, 1000, 1000), 1000);
@@ -435,16 +427,8 @@ an_initiator_that_is_lost(void **state)
 	assert_int_equal(free_dcis(t), 2);
 	assert_int_equal(M(dcis_lost), 1);
 	/* With the last of them DC is over, and the rail says so; who attaches again gets RC. */
-	for (unsigned i = 0; i < 2; i++) {
-		(void)t_ask_get(t, "k", 0, 5000, 1000, 1000);
-		mkv_rdma_hub_flush(t->u.hub);
-		fv_hold(1);
-		t_pump(t);
-		fv_fail(FV_MODIFY_QP, 2, EIO);
-		fv_qp_break(w[fv_log(w, FV_LOG) - 1].qpn);
-		t_pump(t);
-		fv_hold(0);
-	}
+	for (unsigned i = 0; i < 2; i++)
+		(void)t_lose_initiator(t);
 	t_assert_broken(t);
 	mkv_rail_describe(t->rail, &row);
 	assert_int_equal(row.transports, MKV_FEATURE_RDMA_RC);

@@ -476,6 +476,23 @@ t_ask_get(struct t *t, const char *key, uint64_t at, uint32_t off, uint32_t room
 	return (t_send(t, MKV_WIRE_GET, MKV_WIRE_F_REMOTE, 0, body, b, 0));
 }
 
+/* By DC: the initiator of a get of "k" fails and cannot be made anew. The get's id. */
+static inline uint64_t
+t_lose_initiator(struct t *t)
+{
+	uint64_t id = t_ask_get(t, "k", 0, 5000, 1000, 1000);
+	struct fv_wr w[FV_LOG];
+
+	mkv_rdma_hub_flush(t->u.hub);
+	fv_hold(1);
+	t_pump(t);
+	fv_fail(FV_MODIFY_QP, 2, EIO);			/* ERR, then RESET */
+	fv_qp_break(w[fv_log(w, FV_LOG) - 1].qpn);
+	t_pump(t);
+	fv_hold(0);
+	return (id);
+}
+
 /* Bytes that came; a status if it says no. Each part's CRCs are those of the bytes that are there when it is heard of. */
 static inline int64_t
 t_get(struct t *t, const char *key, uint64_t at, uint32_t off, uint32_t room, uint32_t cut)

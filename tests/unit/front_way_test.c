@@ -168,18 +168,10 @@ dc_ends_meanwhile(void **state)
 {
 	struct t *t = with_a_value(1);
 	struct rig_client c;
-	struct fv_wr w[FV_LOG];
 
 	(void)state;
 	another_asks(t, &c, LATE);
-	(void)t_ask_get(t, "k", 0, 5000, 1000, 1000);
-	mkv_rdma_hub_flush(t->u.hub);
-	fv_hold(1);
-	t_pump(t);
-	fv_fail(FV_MODIFY_QP, 2, EIO);			/* ERR, then RESET */
-	fv_qp_break(w[fv_log(w, FV_LOG) - 1].qpn);
-	t_pump(t);
-	fv_hold(0);
+	(void)t_lose_initiator(t);
 	assert_int_equal(answer(&c), MKV_E_UNSUPPORTED);
 	assert_int_equal(t->rail->dc_lost, 1);
 	rig_client_close(&c);

@@ -38,6 +38,13 @@ ask_req(struct rig *r, struct mkv_drv_req *q, unsigned slot, const char *key, ui
 	q->deadline_ns = r->now_ns + 20 * MKV_NS_PER_SEC;
 }
 
+static const struct mkv_drv_rep *
+asked(struct rig *r, unsigned slot, const struct mkv_drv_req *q)
+{
+	rig_submit(r, slot, q);
+	return (rig_wait(r, slot));
+}
+
 /* A plain reservation, and the bytes into it. */
 static uint64_t
 reserve(struct rig *r, unsigned slot, uint64_t bytes, uint64_t seed)
@@ -93,8 +100,7 @@ end(struct rig *r)
 	if (p->n_runs != 0) {
 		rig_req(&q, MKV_DRV_ABORT, NULL);
 		q.txn = p->txn;
-		rig_submit(r, 3, &q);
-		assert_int_equal(rig_wait(r, 3)->status, 0);
+		assert_int_equal(asked(r, 3, &q)->status, 0);
 	}
 	return (p->same);
 }
@@ -115,8 +121,7 @@ store(struct rig *r, const char *key, uint64_t bytes, uint64_t seed, unsigned fl
 	rig_put_req(r, &q, 1, key, bytes, seed);
 	q.flags = (uint16_t)flags;
 	q.ttl_ms = ttl_ms;
-	rig_submit(r, 1, &q);
-	assert_int_equal(rig_wait(r, 1)->status, 0);
+	assert_int_equal(asked(r, 1, &q)->status, 0);
 }
 
 static struct mkv_req *
@@ -201,11 +206,9 @@ it_takes_no_space(void **state)
 		err = rig_put(r, key, MIB / 2, 1, 0);
 	}
 	ask_req(r, &q, 2, "b", MIB / 2, SEED);
-	rig_submit(r, 2, &q);
-	assert_int_equal(rig_wait(r, 2)->status, MKV_E_NOSPACE);
+	assert_int_equal(asked(r, 2, &q)->status, MKV_E_NOSPACE);
 	ask_req(r, &q, 2, "a", BYTES, SEED);
-	rig_submit(r, 2, &q);
-	assert_int_equal(rig_wait(r, 2)->status, 0);
+	assert_int_equal(asked(r, 2, &q)->status, 0);
 	assert_int_equal(r->slot[2].rep.same, 1);
 	rig_destroy(&r);
 }
@@ -366,14 +369,12 @@ foreign_numbers(void **state)
 		q.n_crcs = (uint16_t)(q.n_crcs - (what == 1));
 		q.flags |= what == 2 ? MKV_DRV_F_PIECE : what == 3 ? MKV_DRV_F_MANIFEST : 0;
 		q.value_bytes = what == 4 ? r->e->sb.extent_bytes + 1u : q.value_bytes;
-		rig_submit(r, 2, &q);
-		assert_int_equal(rig_wait(r, 2)->status, what == 4 ? MKV_E_TOOBIG : MKV_E_PROTO);
+		assert_int_equal(asked(r, 2, &q)->status, what == 4 ? MKV_E_TOOBIG : MKV_E_PROTO);
 	}
 	/* Without the question there is no reservation here. */
 	ask_req(r, &q, 2, "a", BYTES, SEED);
 	q.flags = 0;
-	rig_submit(r, 2, &q);
-	assert_int_equal(rig_wait(r, 2)->status, MKV_E_UNSUPPORTED);
+	assert_int_equal(asked(r, 2, &q)->status, MKV_E_UNSUPPORTED);
 	rig_destroy(&r);
 }
 
@@ -443,8 +444,7 @@ no_room_for_a_pin(void **state)
 	store(r, "a", MIB, SEED, PUT, 0);
 	ask_req(r, &q, 2, "a", MIB, SEED);
 	q.flags |= MKV_DRV_F_PIN;
-	rig_submit(r, 2, &q);
-	assert_int_equal(rig_wait(r, 2)->status, MKV_E_NOSPACE);
+	assert_int_equal(asked(r, 2, &q)->status, MKV_E_NOSPACE);
 	assert_int_equal(r->e->pin_asked, 0);
 	store(r, "b", 5000, SEED, PUT, 0);
 	for (int i = 0; i < 2; i++) {		/* other bytes, and the same: none stays asked for */
@@ -493,8 +493,7 @@ the_first_put_is_known(void **state)
 			rig_put_req(r, &q, 1, "a", BYTES, SEED);
 			q.flags = PUT | MKV_DRV_F_IF_ABSENT;
 			q.put_id = id == 8 ? 7 : id;
-			rig_submit(r, 1, &q);
-			assert_int_equal(rig_wait(r, 1)->status, id == 9 ? MKV_E_EXISTS : 0);
+			assert_int_equal(asked(r, 1, &q)->status, id == 9 ? MKV_E_EXISTS : 0);
 			assert_true(touches(r, w, "a", BYTES, SEED));
 			assert_int_equal(stat_of(r, "a")->put_id, 7);
 		}
@@ -628,14 +627,12 @@ the_key_is_free_meanwhile(void **state)
 	(void)state;
 	store(r, "a", BYTES, SEED, PUT, 0);
 	ask_req(r, &q, 2, "a", BYTES, SEED + 1);
-	rig_submit(r, 2, &q);
-	assert_int_equal(rig_wait(r, 2)->same, 0);
+	assert_int_equal(asked(r, 2, &q)->same, 0);
 	assert_int_equal(rig_op(r, MKV_DRV_DELETE, "a", NULL), 0);
 	q.op = MKV_DRV_COMMIT;
 	q.flags = 0;
 	q.txn = r->slot[2].rep.txn;
-	rig_submit(r, 2, &q);
-	assert_int_equal(rig_wait(r, 2)->status, 0);
+	assert_int_equal(asked(r, 2, &q)->status, 0);
 	assert_int_equal(rig_op(r, MKV_DRV_STAT, "a", NULL), 0);
 	rig_destroy(&r);
 }
@@ -730,18 +727,15 @@ it_counts_as_a_write(void **state)
 	rig_put_req(r, &q, 1, "a", BYTES, SEED);
 	q.flags = PUT;
 	q.map_version = 2;
-	rig_submit(r, 1, &q);
-	assert_int_equal(rig_wait(r, 1)->status, 0);
+	assert_int_equal(asked(r, 1, &q)->status, 0);
 	rig_put_req(r, &q, 1, "b", BYTES, SEED);
 	q.map_version = 2;
-	rig_submit(r, 1, &q);
-	assert_int_equal(rig_wait(r, 1)->status, 0);
+	assert_int_equal(asked(r, 1, &q)->status, 0);
 	assert_int_equal(mkv_engine_away(r->e, 2, &d, &whole), 2);
 	assert_true(whole);
 	ask_req(r, &q, 2, "a", BYTES, SEED);
 	q.map_version = 1;
-	rig_submit(r, 2, &q);
-	assert_int_equal(rig_wait(r, 2)->status, MKV_E_RETRY);
+	assert_int_equal(asked(r, 2, &q)->status, MKV_E_RETRY);
 	for (int there = 0; there < 2; there++) {
 		ask_req(r, &q, 2, there ? "a" : "never", BYTES, SEED);
 		q.map_version = 2;

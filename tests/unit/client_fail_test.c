@@ -54,10 +54,14 @@ since_us(uint64_t began_ns)
 	return ((mkv_now_ns() - began_ns) / 1000);
 }
 
-/* Not before the deadline, and not long after: the machine may be busy, so 50 ms are "not long" here; the histogram is below. */
+/*
+ * Not before the deadline, and not long after. A machine that builds beside it was 60 ms late, and what a call could wait for by mistake takes a second, so 250 ms
+ * are "not long" here; the histogram is below.
+ */
+#define LATE_MOST_US	(250 * MS)
 #define ASSERT_ON_TIME(began, deadline_us) do {					\
 	uint64_t took_ = since_us(began);					\
-	assert_true(took_ >= (deadline_us) && took_ < (deadline_us) + 50 * MS);	\
+	assert_true(took_ >= (deadline_us) && took_ < (deadline_us) + LATE_MOST_US); \
 } while (0)
 
 static int
@@ -332,7 +336,7 @@ test_retry_statuses(void **state)
 		t = mkv_now_ns();
 		r = mkv_put(cl, K("k"), "2", 1, NULL, 300 * MS, &obj);
 		assert_true(r == MKV_ERR_BUSY || r == MKV_ERR_TIMEOUT);
-		assert_true(since_us(t) < 350 * MS);
+		assert_true(since_us(t) < 300 * MS + LATE_MOST_US);
 	}
 	assert_int_equal(r, MKV_ERR_BUSY);
 	/* A hint is kept. */

@@ -34,6 +34,8 @@ extern const char *mkv_client_sys;
 int	mkv_rail_wanted(const struct conf *cf);			/* 1: this build can, and the transport may be RDMA */
 /* 0. Transport `rdma`: module and device must be there (MKV_E_UNSUPPORTED, MKV_E_CONFIG, MKV_E_NOMEM with a sentence); `auto`: when the first rail is met. */
 int	mkv_fabric_open(struct mkv_client *c, char *why);
+/* 1: this host has an RDMA device, or one was named by hand: values could go by RDMA. */
+int	mkv_fabric_is_there(struct mkv_client *c);
 void	mkv_fabric_close(struct mkv_client *c);
 void	mkv_fabric_add_region(struct mkv_region *r);		/* with the devices that are open */
 void	mkv_fabric_warm(struct mkv_client *c);			/* all regions */

@@ -159,6 +159,18 @@ fabric_ready(struct fabric *f)
 }
 
 int
+mkv_fabric_is_there(struct mkv_client *c)
+{
+	struct fabric *f = c->fabric;
+	int there;
+
+	(void)pthread_mutex_lock(&f->mutex);
+	there = f->n > 0 || fabric_find(f) == 0;
+	(void)pthread_mutex_unlock(&f->mutex);
+	return (there);
+}
+
+int
 mkv_fabric_open(struct mkv_client *c, char *why)
 {
 	struct fabric *f;

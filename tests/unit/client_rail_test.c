@@ -679,6 +679,44 @@ test_each_change_is_told_once(void **state)
 	}
 }
 
+static struct ibv_device **
+no_devices(int *n)
+{
+	static struct ibv_device *none[1];
+
+	*n = 0;
+	return (none);
+}
+
+static void
+no_list(struct ibv_device **list)
+{
+	(void)list;
+}
+
+/* A host without RDMA to a server that has it: its values go by TCP as they always did, which is no news. */
+static void
+test_a_host_without_devices_hears_nothing(void **state)
+{
+	struct mkv_verbs v = *fv_verbs();
+	struct heard h = { .n = 0 };
+	struct mkv_client_opts o = { .size = sizeof(o), .transport = "auto", .connections = 2, .warn = hear, .warn_arg = &h };
+	struct mkv_client *c;
+
+	(void)state;
+	v.get_device_list = no_devices;
+	v.free_device_list = no_list;
+	mkv_client_verbs = &v;
+	c = fix_client_opts(&o, &f, 1);
+	assert_int_equal(mkv_warm(c, 10 * SEC), 0);
+	until(c, "tcp");
+	while (counter(c, "rdma_failures_total") < 3)
+		(void)usleep(10000);
+	mkv_client_close(c);
+	mkv_client_verbs = fv_verbs();
+	assert_int_equal(h.n, 0);
+}
+
 int
 main(void)
 {
@@ -690,7 +728,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_no_device, setup_absent, teardown), T(test_exact), T(test_comes_back), T(test_comes_up_later), T(test_rails_share_again), T(test_rails_take_turns),
 		T(test_queue_pair_breaks), T(test_tether_ends), T(test_lies), T(test_wrong_bytes),
 		T(test_deadline_cancel), T(test_deadline_fence), T(test_fence_is_refused), T(test_write_on_its_way), T(test_breaks_in_the_quiet), T(test_cancel), T(test_close), T(test_port_and_device),
-		T(test_addresses), T(test_each_change_is_told_once),
+		T(test_addresses), T(test_each_change_is_told_once), T(test_a_host_without_devices_hears_nothing),
 	};
 
 	int r = cmocka_run_group_tests_name("rc", tests, NULL, NULL);

@@ -26,7 +26,7 @@ hub_on_cq(struct mkv_io *io, int res MKV_UNUSED)
 	struct rail_hub *h = MKV_CONTAINER_OF(io, struct rail_hub, cq_io);
 
 	h->cq_waits = 0;
-	h->armed = 0;
+	mkv_rdma_hub_woken(h->hub);
 }
 
 static void
@@ -83,7 +83,7 @@ hub_free(struct rail_hub *h)
 	free(h->frame);
 	h->bounce_buf = h->frame = NULL;
 	h->dev = NULL;
-	h->armed = h->leaving = 0;
+	h->leaving = 0;
 	h->owed = 0;
 	mkv_fabric_leave(h->rails->l->c->fabric, h->idx);
 }
@@ -273,9 +273,8 @@ mkv_rails_may_sleep(struct loop *l)
 			return (0);
 		if (h->leaving)
 			continue;
-		if (!h->armed && !mkv_rdma_hub_arm(h->hub))
+		if (!mkv_rdma_hub_arm(h->hub))
 			return (0);
-		h->armed = 1;
 		hub_wait(h);
 		MKV_LIST_FOREACH(it, &h->list)
 			mkv_ctl_wait(MKV_CONTAINER_OF(it, struct rail, link));

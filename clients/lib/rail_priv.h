@@ -106,7 +106,7 @@ struct rail_hub {
 	struct mkv_list	list;			/* rails that have a queue pair, by link */
 	unsigned	owed;			/* answers that may come: never more than receives */
 	unsigned	news;			/* as of the device when the hub was opened */
-	int		armed, leaving;
+	int		leaving;
 	int		nodes;			/* tells of device nodes that leave; -1: nobody does */
 	struct mkv_io	cq_io, ev_io, node_io;
 	int		cq_waits, ev_waits, node_waits;

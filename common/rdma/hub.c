@@ -358,23 +358,40 @@ mkv_rdma_hub_poll(struct mkv_rdma_hub *h, unsigned max)
 	return (n);
 }
 
+void
+mkv_rdma_hub_woken(struct mkv_rdma_hub *h)
+{
+	MKV_CHECK_OBJ(h, HUB_MAGIC);
+	h->is_woken = 1;
+}
+
+/* Each request brings one event, and the next is made only when that was taken: so there is never more than one. */
+static void
+hub_take_event(struct mkv_rdma_hub *h)
+{
+	struct ibv_cq *cq;
+	void *arg;
+
+	h->is_woken = 0;
+	if (h->v->get_cq_event(h->ch, &cq, &arg) == 0) {
+		h->v->ack_cq_events(h->cq, 1);
+		h->count.events++;
+		h->is_armed = 0;
+	} else if (errno != EAGAIN && errno != EINTR)
+		h->is_armed = 0;		/* a device that fails: as if nothing had been asked for */
+}
+
 int
 mkv_rdma_hub_arm(struct mkv_rdma_hub *h)
 {
-	struct ibv_cq *cq;
-	unsigned events = 0;
-	void *arg;
-
 	MKV_CHECK_OBJ(h, HUB_MAGIC);
 	if (h->stash_n > 0 || !mkv_list_empty(&h->broken) || hub_aside_due(h))
 		return (0);
-	while (h->v->get_cq_event(h->ch, &cq, &arg) == 0)
-		events++;
-	if (events > 0)
-		h->v->ack_cq_events(h->cq, events);
-	h->count.events += events;
+	if (h->is_woken)
+		hub_take_event(h);
+	if (!h->is_armed)
+		h->is_armed = h->v->req_notify_cq(h->cq, 0) == 0;
 	/* What came before the request for a wake-up wakes nobody: look once more. */
-	h->v->req_notify_cq(h->cq, 0);
 	return (hub_take(h) == 0 && mkv_list_empty(&h->broken));
 }
 

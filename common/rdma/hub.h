@@ -33,7 +33,7 @@ struct mkv_rdma_count {
 int		mkv_rdma_hub_open(struct mkv_rdma_hub **out, struct mkv_rdma_dev *d, const struct mkv_rdma_hub_conf *c, char *why, size_t why_bytes);
 /* All its queue pairs must be destroyed. Accepts NULL. */
 void		mkv_rdma_hub_close(struct mkv_rdma_hub **h);
-/* Readable after mkv_rdma_hub_arm() when completions wait. */
+/* Readable after mkv_rdma_hub_arm() when completions wait, until mkv_rdma_hub_woken() was told so. */
 int		mkv_rdma_hub_fd(const struct mkv_rdma_hub *h);
 /* With conf.aside: readable when one of its threads is done with something; else -1. mkv_rdma_hub_poll() takes it back. */
 int		mkv_rdma_hub_aside_fd(const struct mkv_rdma_hub *h);
@@ -42,8 +42,13 @@ int		mkv_rdma_hub_aside_fd(const struct mkv_rdma_hub *h);
  * destroy them.
  */
 unsigned	mkv_rdma_hub_poll(struct mkv_rdma_hub *h, unsigned max);
-/* Before sleeping on the descriptor: 1: nothing waits, it will wake; 0: something came meanwhile, poll again. Also takes back what made the descriptor readable. */
+/*
+ * Right before sleeping on the descriptor: 1: nothing waits, it will wake; 0: something came meanwhile, poll again. While a wake-up that was asked for has not come
+ * this costs no system call; else two, one of which takes back what made the descriptor readable.
+ */
 int		mkv_rdma_hub_arm(struct mkv_rdma_hub *h);
+/* The descriptor is readable: the next mkv_rdma_hub_arm() takes that back. Also when it may not be: no harm. */
+void		mkv_rdma_hub_woken(struct mkv_rdma_hub *h);
 /* Ring the doorbells of everything that was queued: once a turn. */
 void		mkv_rdma_hub_flush(struct mkv_rdma_hub *h);
 /*

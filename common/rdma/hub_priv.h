@@ -100,6 +100,8 @@ struct mkv_rdma_hub {
 	struct mkv_list	dirty;			/* queue pairs with work requests to be posted */
 	struct mkv_list	broken;			/* queue pairs on their way to IDLE */
 	int		in_poll, cq_failed;
+	int		is_armed;		/* a wake-up was asked for, and its event has not been taken */
+	int		is_woken;		/* there may be one */
 	struct mkv_list	ah[AH_BUCKETS], ah_idle;
 	uint32_t	ah_idle_n, ah_gids;	/* the device's count of changed GIDs when the handles were made */
 	struct hub_aside aside;

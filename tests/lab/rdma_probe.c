@@ -189,8 +189,13 @@ pump_sleep(struct side *a, struct side *b)
 {
 	struct pollfd p[3] = { { mkv_rdma_hub_fd(a->hub), POLLIN, 0 }, { mkv_rdma_hub_fd(b->hub), POLLIN, 0 }, { mkv_rdma_dev_event_fd(a->dev), POLLIN, 0 } };
 
-	if (mkv_rdma_hub_arm(a->hub) && mkv_rdma_hub_arm(b->hub))
-		CHECK(poll(p, 3, (int)(LIMIT_NS / MKV_NS_PER_MS)) > 0);
+	if (!mkv_rdma_hub_arm(a->hub) || !mkv_rdma_hub_arm(b->hub))
+		return;
+	CHECK(poll(p, 3, (int)(LIMIT_NS / MKV_NS_PER_MS)) > 0);
+	if (p[0].revents != 0)
+		mkv_rdma_hub_woken(a->hub);
+	if (p[1].revents != 0)
+		mkv_rdma_hub_woken(b->hub);
 }
 
 static void

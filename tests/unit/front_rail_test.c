@@ -46,6 +46,29 @@ round_trips(void **state)
 	closed(t);
 }
 
+/* The front is woken by the request and by what comes back of its answer; however many turns are between, each is asked for once. */
+static void
+a_get_asks_for_two_wake_ups(void **state)
+{
+	struct t *t = opened(0);
+	unsigned asked, events;
+
+	(void)state;
+	assert_int_equal(t_put(t, "key", 0, 4096, UINT32_MAX), 0);
+	t_pump(t);
+	asked = fv_calls(FV_REQ_NOTIFY_CQ);
+	events = (unsigned)mkv_rdma_hub_count(t->rail->hub)->events;
+	for (unsigned i = 0; i < 20; i++) {
+		assert_int_equal(t_get(t, "key", 0, 8192, 4096, UINT32_MAX), 4096);
+		t_pump(t);
+	}
+	asked = fv_calls(FV_REQ_NOTIFY_CQ) - asked;
+	events = (unsigned)mkv_rdma_hub_count(t->rail->hub)->events - events;
+	assert_true(asked >= 20 && asked <= 40);
+	assert_int_equal(asked, events);
+	closed(t);
+}
+
 static void
 values_in_parts(void **state)
 {
@@ -588,6 +611,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(round_trips),
+		cmocka_unit_test(a_get_asks_for_two_wake_ups),
 		cmocka_unit_test(values_in_parts),
 		cmocka_unit_test(a_part_passes_what_waits),
 		cmocka_unit_test(answers_without_payload),

@@ -5,6 +5,8 @@
 #ifndef MKV_TESTS_FRONT_RAIL_UP_H
 #define MKV_TESTS_FRONT_RAIL_UP_H
 
+#include <poll.h>
+
 #include "common/base/crc.h"
 #include "common/base/window.h"
 #include "common/rdma/dc.h"
@@ -124,6 +126,14 @@ t_broken(struct mkv_rdma_qp *qp, const char *why)
 
 static const struct mkv_rdma_qp_ops t_ops = { t_recv, t_done, t_broken };
 
+static inline int
+t_is_readable(int fd)
+{
+	struct pollfd p = { fd, POLLIN, 0 };
+
+	return (poll(&p, 1, 0) == 1);
+}
+
 static inline void
 t_pump(struct t *t)
 {
@@ -132,6 +142,8 @@ t_pump(struct t *t)
 			t->by->pump(t);
 		mkv_rdma_hub_flush(t->u.hub);
 		rig_pump(&t->r);
+		if (t_is_readable(mkv_rail_fd(t->rail)))
+			mkv_rail_woken(t->rail);
 		(void)mkv_rdma_hub_poll(t->u.hub, 64);
 	}
 }

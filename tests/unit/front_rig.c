@@ -493,7 +493,7 @@ rig_pump(struct rig *r)
 		busy |= mkv_timers_run(&r->timers, mkv_now_ns() + r->ahead_ns) > 0;
 		for (unsigned i = 0; i < r->conf.drives; i++)
 			busy |= drive_pump(&r->drive[i]) | from_pump(r, i);
-		busy |= mkv_front_turn(r->f) > 0;
+		busy |= mkv_front_turn(r->f) > 0 || !mkv_front_may_sleep(r->f);
 		busy |= rig_clients_pump(r);
 	}
 }

@@ -305,6 +305,7 @@ who_sleeps_is_woken(void **state)
 	up_say(&a, "hello", 6, 0);
 	mkv_rdma_hub_flush(a.hub);
 	assert_true(is_readable(mkv_rdma_hub_fd(b.hub)));
+	mkv_rdma_hub_woken(b.hub);
 	assert_int_equal(mkv_rdma_hub_arm(b.hub), 0);
 	assert_false(is_readable(mkv_rdma_hub_fd(b.hub)));
 	assert_int_equal(mkv_rdma_hub_arm(b.hub), 0);
@@ -315,6 +316,66 @@ who_sleeps_is_woken(void **state)
 	assert_int_equal(mkv_rdma_hub_count(b.hub)->events, 1);
 	assert_int_equal(mkv_rdma_hub_count(b.hub)->recvs, 1);
 	assert_int_equal(mkv_rdma_hub_count(b.hub)->empty_polls, 1);
+	up_end(&a, &b);
+	up_none(&a, &b);
+}
+
+/* However often the loop goes round before something comes: one request for a wake-up. One that the device refused is made again. */
+static void
+a_wake_up_is_asked_for_once(void **state)
+{
+	struct up a, b;
+	unsigned asked;
+
+	(void)state;
+	up_both(&a, &b);
+	up_pair(&a, &b);
+	asked = fv_calls(FV_REQ_NOTIFY_CQ);
+	for (unsigned i = 0; i < 10; i++) {
+		assert_int_equal(mkv_rdma_hub_arm(b.hub), 1);
+		if (i == 5)
+			mkv_rdma_hub_woken(b.hub);	/* by something else */
+	}
+	assert_int_equal(fv_calls(FV_REQ_NOTIFY_CQ), asked + 1);
+	/* Taken before anybody looked at the descriptor: the event is there all the same, and nobody asks for another. */
+	up_say(&a, "hello", 6, 0);
+	mkv_rdma_hub_flush(a.hub);
+	assert_int_equal(mkv_rdma_hub_poll(b.hub, 16), 1);
+	assert_int_equal(mkv_rdma_hub_arm(b.hub), 1);
+	assert_int_equal(fv_calls(FV_REQ_NOTIFY_CQ), asked + 1);
+	assert_true(is_readable(mkv_rdma_hub_fd(b.hub)));
+	mkv_rdma_hub_woken(b.hub);
+	fv_fail(FV_REQ_NOTIFY_CQ, 1, EIO);
+	assert_int_equal(mkv_rdma_hub_arm(b.hub), 1);
+	assert_int_equal(fv_fail(FV_REQ_NOTIFY_CQ, 0, 0), 1);
+	assert_false(is_readable(mkv_rdma_hub_fd(b.hub)));
+	assert_int_equal(mkv_rdma_hub_arm(b.hub), 1);
+	assert_int_equal(fv_calls(FV_REQ_NOTIFY_CQ), asked + 3);
+	assert_int_equal(mkv_rdma_hub_count(b.hub)->events, 1);
+	up_end(&a, &b);
+	up_none(&a, &b);
+}
+
+/* A queue pair that breaks after the wake-up was asked for, and of which nothing comes back by itself: the loop goes on. */
+static void
+what_breaks_later_keeps_it_awake(void **state)
+{
+	struct up a, b;
+
+	(void)state;
+	up_both(&a, &b);
+	up_pair(&a, &b);
+	fv_hold(1);
+	up_write(&a, &b, 0, 64, 0);
+	mkv_rdma_hub_flush(a.hub);
+	assert_int_equal(mkv_rdma_hub_arm(a.hub), 1);
+	fv_quirks(FV_NO_FLUSH);
+	mkv_rdma_qp_fail(a.qp);
+	assert_int_equal(mkv_rdma_hub_arm(a.hub), 0);
+	up_rest(&a);
+	assert_int_equal(mkv_rdma_hub_arm(a.hub), 1);
+	fv_quirks(0);
+	fv_hold(0);
 	up_end(&a, &b);
 	up_none(&a, &b);
 }
@@ -599,6 +660,8 @@ main(void)
 		cmocka_unit_test(a_receive_is_given_back_once),
 		cmocka_unit_test(few_receives_raise_an_alarm),
 		cmocka_unit_test(who_sleeps_is_woken),
+		cmocka_unit_test(a_wake_up_is_asked_for_once),
+		cmocka_unit_test(what_breaks_later_keeps_it_awake),
 		cmocka_unit_test(callbacks_may_post),
 		cmocka_unit_test(the_numbers_fit),
 		cmocka_unit_test(no_way_to_the_far_end),

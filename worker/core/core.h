@@ -71,6 +71,8 @@ struct mkv_worker_ops {
 	/* One descriptor, a copy. 0, or MKV_E_PEER: it is damaged; core then closes that ring, reports it and calls peer_down. */
 	int		(*desc)(struct mkv_worker *w, struct mkv_peer *p, const struct mkv_desc *d);
 	void		(*turn)(struct mkv_worker *w, uint64_t now_ns);		/* once a turn, after rings and timers; may be NULL */
+	/* Before each wait, bells were rung: 0: do not wait, another turn. What else is to wake the queue is asked for here, and only here. May be NULL. */
+	int		(*may_sleep)(struct mkv_worker *w);
 	void		(*stop)(struct mkv_worker *w, uint64_t grace_ms);
 	void		(*fini)(struct mkv_worker *w);	/* last, w->q is gone, no I/O lands any more; not if init was never called; may be NULL */
 };

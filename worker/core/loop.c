@@ -2,8 +2,8 @@
  * The loop of a worker.
  *
  * Process and thread: front, drive; the main thread.
- * One turn: rings, timers, the room's turn, bells of those we pushed to, then one wait for whatever comes next: a completion, a bell, the
- * control socket, a timer. Before the wait the sleep is announced and the rings are looked at once more, so no push is missed; the wait is
+ * One turn: rings, timers, the room's turn, bells of those we pushed to, then, unless the room has more to do, one wait for whatever comes next: a completion,
+ * a bell, the control socket, a timer. Before the wait the sleep is announced and the rings are looked at once more, so no push is missed; the wait is
  * never longer than 10 ms while there are rings, so a damaged word costs time and nothing else.
  * Owns: the queue and the timers. Fails: a queue that cannot run ends the process (Fail).
  */
@@ -131,7 +131,7 @@ loop_until(struct mkv_worker *w, unsigned popped)
 {
 	uint64_t until = mkv_timers_next_ns(&w->timers);
 
-	if (popped > 0 || loop_spin(w))
+	if (popped > 0 || loop_spin(w) || (w->ops->may_sleep != NULL && !w->ops->may_sleep(w)))
 		return (0);
 	if (mkv_peers_any_up(w) || mkv_ctl_flush(w->ctl) == MKV_E_AGAIN)
 		until = MKV_MIN(until, w->now_ns + MKV_BELL_WAIT_MAX_NS);

@@ -422,9 +422,16 @@ mkv_front_turn(struct mkv_front *f)
 	front_send(f);
 	if (f->stopping == 1)
 		front_close_conns(f, 0);
-	if (f->rail != NULL && !mkv_rail_flush(f->rail))
-		came = 1;
+	if (f->rail != NULL)
+		mkv_rail_flush(f->rail);
 	return (n + came);
+}
+
+int
+mkv_front_may_sleep(struct mkv_front *f)
+{
+	MKV_CHECK_OBJ(f, FRONT_MAGIC);
+	return (f->rail == NULL || mkv_rail_may_sleep(f->rail));
 }
 
 void

@@ -107,6 +107,8 @@ int		mkv_front_adopt_passed(struct mkv_front *f, int fd, const struct sockaddr_s
  * Returns 0 when nothing of it could do more now. Never blocks.
  */
 unsigned	mkv_front_turn(struct mkv_front *f);
+/* After a turn that returned 0, when the bells of drives were rung: 1: whatever comes will wake the queue; 0: one more turn. */
+int		mkv_front_may_sleep(struct mkv_front *f);
 /* Gauges into the metric page. */
 void		mkv_front_gauges(struct mkv_front *f);
 

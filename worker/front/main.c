@@ -63,6 +63,7 @@ struct room {
 	unsigned	n_rails;
 	int		door;			/* of an RDMA front: where connections come from; -1: none yet */
 	uint64_t	gauges_ns, bell_calls_told;
+	int		more;			/* the last turn left something to do */
 };
 
 static struct room room;
@@ -471,9 +472,7 @@ front_turn(struct mkv_worker *w, uint64_t now_ns)
 {
 	struct room *m = w->room;
 
-	/* More to do than one turn should take: come back at once. */
-	if (mkv_front_turn(m->f) != 0)
-		mkv_ioq_wake(w->q);
+	m->more = mkv_front_turn(m->f) != 0;
 	if (now_ns - m->gauges_ns >= ROOM_GAUGES_NS) {
 		m->gauges_ns = now_ns;
 		mkv_front_gauges(m->f);
@@ -486,6 +485,15 @@ front_turn(struct mkv_worker *w, uint64_t now_ns)
 		mkv_front_gauges(m->f);
 		mkv_worker_stopped(w);
 	}
+}
+
+/* More to do than one turn should take: come back at once. */
+static int
+front_may_sleep(struct mkv_worker *w)
+{
+	struct room *m = w->room;
+
+	return (!m->more && mkv_front_may_sleep(m->f));
 }
 
 /* The supervisor, if it is there, still has them for our next life; if it is not, the next server wants the port. */
@@ -533,6 +541,7 @@ static const struct mkv_worker_ops front_ops = {
 	.peer_down = front_peer_down,
 	.desc = front_desc,
 	.turn = front_turn,
+	.may_sleep = front_may_sleep,
 	.stop = front_stop,
 	.fini = front_fini,
 };

@@ -769,7 +769,7 @@ mkv_rail_turn(struct mkv_rail *r)
 	return (n);
 }
 
-int
+void
 mkv_rail_flush(struct mkv_rail *r)
 {
 	struct mkv_list *l;
@@ -778,7 +778,18 @@ mkv_rail_flush(struct mkv_rail *r)
 		xfer_pump(MKV_CONTAINER_OF(l, struct mkv_line, dirty));
 	ctl_pump(r);
 	mkv_rdma_hub_flush(r->hub);
-	return (mkv_rdma_hub_arm(r->hub) && !ctl_busy(r) && !rail_dc_is_due(r));
+}
+
+int
+mkv_rail_may_sleep(struct mkv_rail *r)
+{
+	return (!ctl_busy(r) && !rail_dc_is_due(r) && mkv_rdma_hub_arm(r->hub));
+}
+
+void
+mkv_rail_woken(struct mkv_rail *r)
+{
+	mkv_rdma_hub_woken(r->hub);
 }
 
 void

@@ -75,7 +75,7 @@ void		mkv_rail_describe(const struct mkv_rail *r, struct mkv_wire_rail *out);
 const char *	mkv_rail_without_dc(const struct mkv_rail *r);	/* why; "" where it has DC */
 const char *	mkv_rail_node(const struct mkv_rail *r);		/* of the device, below /dev/infiniband */
 int		mkv_rail_is_soft(const struct mkv_rail *r);	/* 1: it posts by write(), which wants the credentials that opened the device */
-int		mkv_rail_fd(const struct mkv_rail *r);		/* readable: completions wait */
+int		mkv_rail_fd(const struct mkv_rail *r);		/* readable: completions wait; mkv_rail_woken() is to be told */
 int		mkv_rail_aside_fd(const struct mkv_rail *r);	/* readable: something is known that a client's ATTACH waited for; the turn takes it */
 int		mkv_rail_event_fd(const struct mkv_rail *r);	/* readable: the device has news */
 /* 1: the description changed; 2: the device is going away: end; 3: its port has another address by now: end, and begin anew. */
@@ -84,8 +84,10 @@ const char *	mkv_rail_state_text(const struct mkv_rail *r);	/* up, or why not, i
 /* Completions, then what they allow; how many. */
 unsigned	mkv_rail_turn(struct mkv_rail *r);
 void		mkv_rail_wake(struct mkv_rail *r);		/* who waits for an initiator, or for memory of messages */
-/* End of a turn: doorbells. 1: nothing waits and the descriptor will wake us; 0: come back at once. */
-int		mkv_rail_flush(struct mkv_rail *r);
+void		mkv_rail_flush(struct mkv_rail *r);		/* end of a turn: doorbells */
+/* Right before the loop sleeps: 1: nothing waits, and its descriptor will wake us; 0: one more turn. */
+int		mkv_rail_may_sleep(struct mkv_rail *r);
+void		mkv_rail_woken(struct mkv_rail *r);		/* it did */
 void		mkv_rail_gauges(struct mkv_rail *r);
 
 /* Before the jail: datagrams come to this address. The descriptor to listen to, the rail's; MKV_E_*: there will be none. */

@@ -127,7 +127,14 @@ life_leave(struct mkv_worker *w, const char *why, const char *end)
 
 /* The turn takes what waits. */
 static void
-life_on_completions(struct mkv_io *io MKV_UNUSED, int res MKV_UNUSED)
+life_on_completions(struct mkv_io *io MKV_UNUSED, int res)
+{
+	if (res >= 0)
+		mkv_rail_woken(life.rail);
+}
+
+static void
+life_on_aside(struct mkv_io *io MKV_UNUSED, int res MKV_UNUSED)
 {
 }
 
@@ -180,7 +187,7 @@ mkv_rail_watch(struct mkv_worker *w)
 {
 	life.w = w;
 	life.io.done = life_on_completions;
-	life.aside_io.done = life_on_completions;
+	life.aside_io.done = life_on_aside;
 	life.event_io.done = life_on_event;
 	life.nodes_io.done = life_on_nodes;
 	mkv_ioq_poll(w->q, &life.io, life.file, 1);

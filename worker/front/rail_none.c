@@ -21,8 +21,13 @@ mkv_rail_turn(struct mkv_rail *r MKV_UNUSED)
 	return (0);
 }
 
-int
+void
 mkv_rail_flush(struct mkv_rail *r MKV_UNUSED)
+{
+}
+
+int
+mkv_rail_may_sleep(struct mkv_rail *r MKV_UNUSED)
 {
 	return (1);
 }

@@ -232,35 +232,43 @@ conn_counts(const struct conn *c)
 	return (!c->leaving && (c->state != CONN_IDLE || !mkv_rail_is_off(c)));
 }
 
+static int
+conn_is_live(const struct conn *c)
+{
+	return (!c->leaving && c->rail->state == RAIL_LIVE);
+}
+
+typedef int	conn_is_fn(const struct conn *c);
+
 static unsigned
-rail_conns_of(const struct pool *p, unsigned k)
+rail_conns_of(const struct pool *p, unsigned k, conn_is_fn *is)
 {
 	unsigned n = 0;
 
 	for (unsigned i = p->n_plain; i < p->n; i++)
-		n += conn_counts(&p->conn[i]) && p->conn[i].rail_idx == k;
+		n += is(&p->conn[i]) && p->conn[i].rail_idx == k;
 	return (n);
 }
 
 static unsigned
-rail_conns(const struct pool *p)
+rail_conns(const struct pool *p, conn_is_fn *is)
 {
 	unsigned n = 0;
 
 	for (unsigned i = p->n_plain; i < p->n; i++)
-		n += (unsigned)conn_counts(&p->conn[i]);
+		n += (unsigned)is(&p->conn[i]);
 	return (n);
 }
 
 /* A connection of the rail that has most, if that is more than one. */
 static struct conn *
-rails_crowded(struct pool *p)
+rails_crowded(struct pool *p, conn_is_fn *is)
 {
 	unsigned most = 1, n;
 	struct conn *c = NULL;
 
 	for (unsigned i = p->n_plain; i < p->n; i++) {
-		if (!conn_counts(&p->conn[i]) || (n = rail_conns_of(p, p->conn[i].rail_idx)) <= most)
+		if (!is(&p->conn[i]) || (n = rail_conns_of(p, p->conn[i].rail_idx, is)) <= most)
 			continue;
 		most = n;
 		c = &p->conn[i];
@@ -268,14 +276,14 @@ rails_crowded(struct pool *p)
 	return (c);
 }
 
-/* One more than asked for is up: its rail works again. */
+/* One more than asked for is up: its rail works again. What is only being tried may come to nothing, and those that are up would be too few. */
 void
 mkv_rails_level(struct rail *r)
 {
 	struct pool *p = pool_of(r->c);
 	struct conn *c;
 
-	if (rail_conns(p) > r->c->srv->loop->c->cf.connections && (c = rails_crowded(p)) != NULL)
+	if (rail_conns(p, conn_is_live) > r->c->srv->loop->c->cf.connections && (c = rails_crowded(p, conn_is_live)) != NULL)
 		c->leaving = 1;
 }
 
@@ -301,7 +309,7 @@ rails_next(struct pool *p, uint64_t *at_ns)
 			continue;
 		if (p->rail[k].not_before_ns > p->srv->loop->now_ns) {
 			*at_ns = MKV_MIN(*at_ns, p->rail[k].not_before_ns);
-		} else if ((n = rail_conns_of(p, k)) < least) {
+		} else if ((n = rail_conns_of(p, k, conn_counts)) < least) {
 			least = n;
 			best = (int)k;
 		}
@@ -325,13 +333,13 @@ pool_is_up(const struct pool *p)
 static int
 rails_wanted(struct pool *p, uint64_t *at_ns)
 {
-	unsigned have = rail_conns(p), asked = p->srv->loop->c->cf.connections;
+	unsigned have = rail_conns(p, conn_counts), asked = p->srv->loop->c->cf.connections;
 	int k = -1;
 
 	*at_ns = UINT64_MAX;
-	if (have < asked || (have == asked && rails_crowded(p) != NULL))
+	if (have < asked || (have == asked && rails_crowded(p, conn_counts) != NULL))
 		k = rails_next(p, at_ns);
-	return (have < asked || k < 0 || rail_conns_of(p, (unsigned)k) == 0 ? k : -1);
+	return (have < asked || k < 0 || rail_conns_of(p, (unsigned)k, conn_counts) == 0 ? k : -1);
 }
 
 /* Connections that nothing is tried with: also one that was to begin anew at once, and is not wanted any more. */

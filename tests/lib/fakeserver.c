@@ -621,6 +621,8 @@ shake_hello(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 		return (-1);
 	if (((const struct mkv_wire_hello *)body)->rail != 0)
 		c->f->rail_hellos++;
+	if ((c->f->rail_deaf << 1 >> ((const struct mkv_wire_hello *)body)->rail & 1) != 0)
+		return (0);
 	memcpy(c->transcript_in, q, sizeof(*q));
 	memcpy(c->transcript_in + sizeof(*q), body, q->body_bytes);
 	memcpy(c->nonce_c, ((const struct mkv_wire_hello *)body)->nonce, 32);

@@ -34,6 +34,7 @@ struct fake {
 	/* rails (fakerail.c), over the fabric of fakeverbs: device fake1 */
 	_Atomic unsigned rails;			/* so many are listed */
 	_Atomic unsigned rail_down;		/* bit i: HELLO of rail i + 1 is refused */
+	_Atomic unsigned rail_deaf;		/* bit i: and this one's is not answered */
 	_Atomic int	attach_mute, attach_status;	/* ATTACH is not answered; is answered by this MKV_E_* */
 	_Atomic int	rail_mute;		/* 1: messages are not answered; 2: CANCEL alone is; 3: and what it cancels, before it */
 	_Atomic int	rail_no_ping;		/* 1: PING is not */

@@ -301,6 +301,40 @@ test_rails_share_again(void **state)
 	free(value);
 }
 
+/* Both sessions are one rail's, and a third is only being tried with the other: those two are not one too many when they come up. */
+static void
+test_a_try_is_no_session(void **state)
+{
+	struct mkv_client_opts o = { .size = sizeof(o), .transport = "auto", .rdma_devices = "fake0", .connections = 2 };
+	struct mkv_client *c;
+	unsigned hellos;
+
+	(void)state;
+	f.rails = 2;
+	f.rail_down = 1;
+	c = fix_client_opts(&o, &f, 1);
+	assert_int_equal(mkv_warm(c, 10 * SEC), 0);
+	for (unsigned i = 0; i < 1000 && sessions_of_rail(c, 2) != 2; i++)
+		(void)usleep(10000);
+	hellos = f.rail_hellos;
+	f.rail_deaf = 1;
+	assert_true(fix_until(&f.rail_hellos, hellos + 1));
+	fv_port(0, 1, 0);
+	until(c, "tcp");
+	fv_port(0, 1, 1);
+	for (unsigned i = 0; i < 1000 && counter(c, "rdma_attached_total") < 4; i++)
+		(void)usleep(1000);
+	(void)usleep(SEC / 10);
+	assert_int_equal(sessions_of_rail(c, 2), 2);
+	assert_int_equal(counter(c, "sessions_lost_total"), 0);
+	f.rail_deaf = f.rail_down = 0;
+	for (unsigned i = 0; i < 2000 && (sessions_of_rail(c, 1) != 1 || sessions_of_rail(c, 2) != 1); i++)
+		(void)usleep(10000);
+	assert_int_equal(sessions_of_rail(c, 1), 1);
+	assert_int_equal(sessions_of_rail(c, 2), 1);
+	mkv_client_close(c);
+}
+
 /* A caller that asks for one value after the other uses both rails in turn. */
 static void
 test_rails_take_turns(void **state)
@@ -725,7 +759,7 @@ main(void)
 		T(test_values), T(test_regions), T(test_pieces), T(test_too_many_pieces),
 		T(test_server_without_rails), T(test_rail_is_down), T(test_attach_is_refused), T(test_attach_is_not_answered),
 		T(test_attach_is_not_what_was_asked_for), T(test_path_does_not_work),
-		cmocka_unit_test_setup_teardown(test_no_device, setup_absent, teardown), T(test_exact), T(test_comes_back), T(test_comes_up_later), T(test_rails_share_again), T(test_rails_take_turns),
+		cmocka_unit_test_setup_teardown(test_no_device, setup_absent, teardown), T(test_exact), T(test_comes_back), T(test_comes_up_later), T(test_rails_share_again), T(test_a_try_is_no_session), T(test_rails_take_turns),
 		T(test_queue_pair_breaks), T(test_tether_ends), T(test_lies), T(test_wrong_bytes),
 		T(test_deadline_cancel), T(test_deadline_fence), T(test_fence_is_refused), T(test_write_on_its_way), T(test_breaks_in_the_quiet), T(test_cancel), T(test_close), T(test_port_and_device),
 		T(test_addresses), T(test_each_change_is_told_once), T(test_a_host_without_devices_hears_nothing),

@@ -218,7 +218,10 @@ mkv_rails_dial_failed(struct conn *c, int err)
 	struct pool *p = pool_of(c);
 	char text[64];
 
-	(void)snprintf(text, sizeof(text), "no session with it (%s)", mkv_err(err));
+	if (p->rail[c->rail_idx].wire.state == 1)
+		(void)snprintf(text, sizeof(text), "no session with it (%s)", mkv_err(err));
+	else
+		(void)snprintf(text, sizeof(text), "the server says that it is not up");
 	mkv_rails_trying(c->rail, 0);
 	mkv_rails_failed(c->rail, err, text);
 	pool_arm(p, c->srv->loop->now_ns + known_backoff(c->srv, &p->rail[c->rail_idx]));

@@ -152,7 +152,7 @@ test_rail_is_down(void **state)
 {
 	(void)state;
 	f.rail_down = 1;
-	by_tcp("rail 1: no session");
+	by_tcp("rail 1: the server says that it is not up");
 }
 
 static void

@@ -130,7 +130,7 @@ mkv_rail_qp_without_dc(struct rail *r, int err)
 }
 
 /*
- * The target is gone from the NIC, or the queue pair in ERR, when it returns 1: from here on nothing reaches our memory. 0: the NIC does not let go;
+ * What the far end reaches us by is gone from the NIC, or in ERR, when it returns 1: from here on nothing comes to our memory. 0: the NIC does not let go of it;
  * mkv_rail_qp_idle() tells when it has.
  */
 int

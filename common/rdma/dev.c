@@ -160,6 +160,7 @@ dev_look_over(struct mkv_rdma_dev *d, const struct ibv_port_attr *p)
 	d->rd_atomic_out = (uint8_t)MKV_MAX(0, MKV_MIN(d->attr.max_qp_init_rd_atom, (int)MKV_RDMA_RD_ATOMIC_MAX));
 	d->rd_atomic_in = (uint8_t)MKV_MAX(0, MKV_MIN(d->attr.max_qp_rd_atom, (int)MKV_RDMA_RD_ATOMIC_MAX));
 	d->lid = p->lid;
+	d->is_soft = rdma_host_is_soft("", d->name);
 	if ((d->speed_mbit = rdma_speed_mbit(p)) == 0)
 		d->speed_mbit = rdma_host_rate_mbit("", d->name, d->port);
 	d->odp = d->v->odp_caps(d->ctx, &odp) == 0 && (odp & both) == both;

@@ -34,6 +34,7 @@ struct mkv_rdma_dev {				/* all but magic and the count at the end: constant aft
 	int		gid_index;
 	union ibv_gid	gid;
 	int		is_roce;		/* Ethernet: addressed by GID; else by LID as well */
+	int		is_soft;		/* a driver's own, over a network device: posts by write(), and ERR does not wait for the packet in hand */
 	uint16_t	lid;
 	enum ibv_mtu	mtu;
 	uint32_t	mtu_bytes, speed_mbit;

@@ -10,6 +10,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "common/base/roce.h"
 
@@ -67,4 +68,14 @@ rdma_host_rate_mbit(const char *root, const char *device, unsigned port)
 		return (0);
 	gbit = strtod(line, &end);		/* "100 Gb/sec (4X EDR)" */
 	return (end != line && gbit > 0 && gbit < 1e6 ? (uint32_t)(gbit * 1000 + 0.5) : 0);
+}
+
+/* Such devices sit on a network device and say so. */
+int
+rdma_host_is_soft(const char *root, const char *device)
+{
+	char path[HOST_PATH_BYTES];
+
+	snprintf(path, sizeof(path), "%s/sys/class/infiniband/%s/parent", root, device);
+	return (access(path, F_OK) == 0);
 }

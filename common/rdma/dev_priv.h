@@ -27,5 +27,6 @@ uint32_t	rdma_speed_mbit(const struct ibv_port_attr *a);	/* 0: newer than the he
 /* The host's side, below root ("" in a process; tests have a tree of their own). */
 uint8_t		rdma_host_traffic_class(const char *root, const char *device, unsigned port, const char *netdev);
 uint32_t	rdma_host_rate_mbit(const char *root, const char *device, unsigned port);
+int		rdma_host_is_soft(const char *root, const char *device);
 
 #endif

@@ -192,16 +192,23 @@ mkv_rdma_qp_destroy(struct mkv_rdma_qp **qpp)
 	qp_free(qp);
 }
 
-/* In ERR, or destroyed, when it returns: nothing of the far end gets through. A target has no state ERR. */
-static void
-qp_shut(struct mkv_rdma_qp *qp)
+/* 1: it is in ERR, and that is the fence. A target has no such state; a soft device sets it beside the packet that it is just writing, or reading for us. */
+static int
+qp_to_err(struct mkv_rdma_qp *qp)
 {
 	struct ibv_qp_attr a = { .qp_state = IBV_QPS_ERR };
 
+	return (qp->kind != QP_TARGET && qp->hub->v->modify_qp(qp->qp, &a, IBV_QP_STATE) == 0 && !qp->hub->d->is_soft);
+}
+
+/* In ERR, or destroyed, when it returns: nothing of the far end gets through. Destroying waits for the packet in hand. */
+static void
+qp_shut(struct mkv_rdma_qp *qp)
+{
 	qp->state = QP_BROKEN;
 	qp->drain_until_ns = mkv_now_ns() + QP_DRAIN_NS;
 	mkv_list_remove(&qp->dirty);
-	if (qp->qp != NULL && (qp->kind == QP_TARGET || qp->hub->v->modify_qp(qp->qp, &a, IBV_QP_STATE) != 0))
+	if (qp->qp != NULL && !qp_to_err(qp))
 		qp->is_open = hub_qp_kill(qp->hub, qp) != 0;
 }
 
@@ -223,9 +230,10 @@ qp_break(struct mkv_rdma_qp *qp, enum mkv_rdma_fault fault, const char *why, int
 		qp_blame(qp, fault, why, 0);
 	if (qp->state != QP_READY)
 		return;
-	qp_shut(qp);
+	/* First: what its end brings to light may know more of the why. */
 	qp_blame(qp, fault, why, is_flush);
 	qp->say_broken = 1;
+	qp_shut(qp);
 	mkv_list_push_tail(&qp->hub->broken, &qp->broken);
 }
 

@@ -87,7 +87,8 @@ void		mkv_rdma_qp_write(struct mkv_rdma_qp *qp, const void *local, uint32_t lkey
 		    void *cookie);
 void		mkv_rdma_qp_send(struct mkv_rdma_qp *qp, const struct iovec *iov, unsigned n, unsigned flags, void *cookie);
 /*
- * -> BROKEN, in ERR when this returns: the fence. done() follows for what is out. Accepts any state; broken() is not called.
+ * -> BROKEN, in ERR when this returns (on a soft device destroyed, which is what waits for the packet in hand there): the fence. done() follows for what is out.
+ * Accepts any state; broken() is not called.
  * A device may refuse both ERR and destroying it: then there is no fence, and it is not idle, until that has worked (it is tried every 50 ms while the hub is polled).
  */
 void		mkv_rdma_qp_fail(struct mkv_rdma_qp *qp);

@@ -25,7 +25,8 @@ enum fv_verb {
 enum {
 	FV_RNR_AT_ONCE = 1,		/* a message without a receive fails; else it waits for one, which counts in rnr_waits */
 	FV_FLUSH_FIRST = 2,		/* a mistake in our own memory shows as a flushed request, as with soft-RoCE */
-	FV_NO_FLUSH = 4			/* a queue pair in error tells of nothing any more */
+	FV_NO_FLUSH = 4,		/* a queue pair in error tells of nothing any more */
+	FV_IN_HAND = 8			/* ERR does not wait for a packet of the WRITE that is next, as with soft-RoCE: fv_land(). Destroying the queue pair does */
 };
 
 /* What a device has of DC. */
@@ -90,6 +91,8 @@ unsigned	fv_step(unsigned n);		/* of what waits, carry out so many, in the order
 unsigned	fv_held(void);
 /* Of the next WRITE that waits, the first bytes land, and it goes on waiting. 1: there was one, and it was let through. */
 int		fv_part(uint32_t bytes);
+/* FV_IN_HAND: the packet that was in hand when a queue pair went to ERR is written. 1: there was one, and its queue pair is there still. */
+int		fv_land(void);
 /* 1: completions are kept back from the completion queues; 0: those kept back appear. */
 void		fv_hold_completions(int on);
 

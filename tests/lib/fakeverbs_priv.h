@@ -100,6 +100,10 @@ struct fv_fabric {
 	unsigned	refuse_wr;
 	int		is_held, wc_held;
 	struct fv_count	count;
+	struct {
+		uint32_t	qpn, bytes;	/* 0 bytes: none */
+		uint8_t		*to, data[4096];
+	} in_hand;
 	struct fv_wr	log[FV_LOG];
 	uint64_t	logged;
 };

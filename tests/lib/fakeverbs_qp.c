@@ -386,24 +386,66 @@ fv_held(void)
 	return (n);
 }
 
+/* Of the WRITE that is next: the first bytes go to `into`, or where they belong if that is NULL. Where that is; NULL: there is none that may. */
+static uint8_t *
+write_begin(uint32_t bytes, const struct fv_qp *towards, uint8_t *into)
+{
+	struct fv_qp *q, *far;
+	const struct fv_mr *m;
+	struct fv_send *s;
+
+	qp_find(unstick, NULL);
+	if ((q = qp_oldest()) == NULL || (far = qp_far(q)) == NULL || (towards != NULL && far != towards))
+		return (NULL);
+	s = qp_first(q);
+	if (s->opcode != IBV_WR_RDMA_WRITE || bytes > s->bytes || !send_is_ours(q, s) || (far->kind == FV_DCT && s->dc_key != far->dc_key) ||
+	    (far->attr.qp_access_flags & IBV_ACCESS_REMOTE_WRITE) == 0 ||
+	    (m = fv_mr_find(fv_ctx_of(far->qp.context), far->qp.pd, s->rkey, s->remote, s->bytes, IBV_ACCESS_REMOTE_WRITE)) == NULL)
+		return (NULL);
+	send_copy(q, s, into != NULL ? into : m->at + (s->remote - m->iova), bytes, 0);
+	return (m->at + (s->remote - m->iova));
+}
+
 int
 fv_part(uint32_t bytes)
 {
-	struct fv_qp *q, *far;
-	struct fv_send *s;
-	const struct fv_mr *m;
-	int ok = 0;
+	int ok;
 
 	pthread_mutex_lock(&fv_mutex);
-	qp_find(unstick, NULL);
-	if ((q = qp_oldest()) != NULL && (far = qp_far(q)) != NULL) {
-		s = qp_first(q);
-		if (s->opcode == IBV_WR_RDMA_WRITE && bytes < s->bytes && send_is_ours(q, s) && (far->kind != FV_DCT || s->dc_key == far->dc_key) && (far->attr.qp_access_flags & IBV_ACCESS_REMOTE_WRITE) != 0 &&
-		    (m = fv_mr_find(fv_ctx_of(far->qp.context), far->qp.pd, s->rkey, s->remote, s->bytes, IBV_ACCESS_REMOTE_WRITE)) != NULL)
-			ok = send_copy(q, s, m->at + (s->remote - m->iova), bytes, 0);
-	}
+	ok = write_begin(bytes, NULL, NULL) != NULL;
 	fv_leave();
 	return (ok);
+}
+
+/* q is about to be in ERR. */
+static void
+qp_in_hand(const struct fv_qp *q)
+{
+	if ((fv.quirks & FV_IN_HAND) == 0 || (fv.in_hand.to = write_begin(sizeof(fv.in_hand.data), q, fv.in_hand.data)) == NULL)
+		return;
+	fv.in_hand.qpn = q->qp.qp_num;
+	fv.in_hand.bytes = sizeof(fv.in_hand.data);
+}
+
+static int
+qp_land(const struct fv_qp *q)
+{
+	if (q == NULL || fv.in_hand.bytes == 0 || fv.in_hand.qpn != q->qp.qp_num)
+		return (0);
+	memcpy(fv.in_hand.to, fv.in_hand.data, fv.in_hand.bytes);
+	fv.in_hand.bytes = 0;
+	return (1);
+}
+
+int
+fv_land(void)
+{
+	int did;
+
+	pthread_mutex_lock(&fv_mutex);
+	did = qp_land(fv_find_qp(fv.in_hand.qpn));
+	fv_leave();
+	return (did);
 }
 
 void
@@ -480,6 +522,7 @@ fv_destroy_qp(struct ibv_qp *x)
 	struct fv_qp *q = qp_of(x);
 
 	pthread_mutex_lock(&fv_mutex);
+	(void)qp_land(q);
 	for (unsigned i = 0; i < q->init.cap.max_send_wr; i++) {
 		free(q->send[i].data);
 		if (q->send[i].ah != NULL)
@@ -576,6 +619,7 @@ qp_change(struct fv_qp *q, const struct ibv_qp_attr *a, int mask)
 	if (q->kind == FV_DCT)
 		return (fv_dc_change(q, a, mask));
 	if (a->qp_state == IBV_QPS_ERR && mask == IBV_QP_STATE) {
+		qp_in_hand(q);
 		qp_to_err(q);
 		return (0);
 	}

@@ -5,6 +5,7 @@
  * What is asserted of time is that calls end by their deadline and some more; what of counts, that nothing went another way than it should.
  */
 #include "config.h"
+#include "clients/lib/rail_priv.h"
 #include "tests/unit/client_rail_fix.h"
 
 #include <errno.h>
@@ -555,6 +556,30 @@ test_write_on_its_way(void **state)
 	free(value);
 }
 
+/* A soft device has a packet in hand when the deadline passes: the call returns when that has landed. By DC the target's end is the fence in any case. */
+static void
+test_packet_in_hand(void **state)
+{
+	struct mkv_client *c = live("auto");
+	uint8_t *value = fix_bytes(PART, 3);
+	struct getter g;
+
+	(void)state;
+	c->fabric->d[0].dev->is_soft = !by_dc;
+	fake_store(&f, "", K("value"), value, PART);
+	fv_quirks(FV_IN_HAND);
+	getter_held(&g, c, PART, SEC / 2);
+	assert_int_equal(getter_end(&g), MKV_ERR_TIMEOUT);
+	memset(g.to, 0x66, PART);
+	(void)fv_land();
+	assert_true(all_are(g.to, PART, 0x66));
+	fv_quirks(0);
+	nothing_lands(&g);
+	mkv_client_close(c);
+	free(g.to);
+	free(value);
+}
+
 /* It breaks by the clock while nothing of it is out, and nobody asks for anything then: all the same it is attached again at once. */
 static void
 test_breaks_in_the_quiet(void **state)
@@ -761,7 +786,7 @@ main(void)
 		T(test_attach_is_not_what_was_asked_for), T(test_path_does_not_work),
 		cmocka_unit_test_setup_teardown(test_no_device, setup_absent, teardown), T(test_exact), T(test_comes_back), T(test_comes_up_later), T(test_rails_share_again), T(test_a_try_is_no_session), T(test_rails_take_turns),
 		T(test_queue_pair_breaks), T(test_tether_ends), T(test_lies), T(test_wrong_bytes),
-		T(test_deadline_cancel), T(test_deadline_fence), T(test_fence_is_refused), T(test_write_on_its_way), T(test_breaks_in_the_quiet), T(test_cancel), T(test_close), T(test_port_and_device),
+		T(test_deadline_cancel), T(test_deadline_fence), T(test_fence_is_refused), T(test_write_on_its_way), T(test_packet_in_hand), T(test_breaks_in_the_quiet), T(test_cancel), T(test_close), T(test_port_and_device),
 		T(test_addresses), T(test_each_change_is_told_once), T(test_a_host_without_devices_hears_nothing),
 	};
 

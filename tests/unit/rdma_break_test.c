@@ -498,6 +498,57 @@ the_completion_queue_fails_in_a_flush(void **state)
 	up_none(&a, &b);
 }
 
+/* A soft device's ERR leaves the packet in hand on its way: there the fence is the end of the queue pair, which waits for it. */
+static void
+the_packet_in_hand(void **state)
+{
+	uint8_t poison[4096];
+	struct up a, b;
+
+	(void)state;
+	memset(poison, 0x66, sizeof(poison));
+	for (int soft = 0; soft < 2; soft++) {
+		up_both(&a, &b);
+		b.dev->is_soft = soft;
+		up_pair(&a, &b);
+		fv_quirks(FV_IN_HAND);
+		fv_hold(1);
+		memset(a.area, 7, UP_AREA);
+		up_write(&a, &b, 0, 8192, 0);
+		mkv_rdma_hub_flush(a.hub);
+		assert_false(mkv_rdma_qp_fenced(b.qp));
+		mkv_rdma_qp_fail(b.qp);
+		assert_true(mkv_rdma_qp_fenced(b.qp));
+		memset(b.area, 0x66, UP_AREA);
+		assert_int_equal(fv_land(), !soft);
+		assert_int_equal(memcmp(b.area, poison, sizeof(poison)) == 0, soft);
+		fv_quirks(0);
+		fv_hold(0);
+		up_end(&a, &b);
+		up_none(&a, &b);
+	}
+}
+
+/* What its user hears is the same, though the queue pair is gone by then: the reason, and each request once. */
+static void
+a_soft_device_says_the_same(void **state)
+{
+	struct up a, b;
+
+	(void)state;
+	up_both(&a, &b);
+	a.dev->is_soft = b.dev->is_soft = 1;
+	for (unsigned i = 0; i < MKV_ARRAY_LEN(mistakes); i++)
+		breaks(&a, &b, &mistakes[i]);
+	fv_quirks(FV_FLUSH_FIRST);
+	breaks(&a, &b, &flushed_mistake);
+	fv_quirks(0);
+	up_pair(&a, &b);
+	fence_in_the_middle(&a, &b, NULL, IBV_QPS_UNKNOWN);
+	up_end(&a, &b);
+	up_none(&a, &b);
+}
+
 static void
 posts_to_a_broken_one(void *arg)
 {
@@ -545,6 +596,7 @@ whatever_happens(void **state)
 	up_both(&a, &b);
 	rnd_init(&r, 77);
 	for (unsigned round = 0; round < 300; round++) {
+		a.dev->is_soft = b.dev->is_soft = (int)rnd_below(&r, 2);
 		up_pair(&a, &b);
 		fv_quirks(rnd_below(&r, 8));
 		fv_hold((int)rnd_below(&r, 2));
@@ -581,6 +633,8 @@ main(void)
 		cmocka_unit_test(nobody_answers),
 		cmocka_unit_test(no_receives_are_left),
 		cmocka_unit_test(the_fence_holds),
+		cmocka_unit_test(the_packet_in_hand),
+		cmocka_unit_test(a_soft_device_says_the_same),
 		cmocka_unit_test(what_is_out_comes_back),
 		cmocka_unit_test(an_idle_one_hears_by_the_event),
 		cmocka_unit_test(silence_ends),

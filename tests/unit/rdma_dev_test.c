@@ -316,6 +316,9 @@ the_host_is_asked(void **state)
 		put(root, "/sys/class/infiniband/x0/ports/1/rate", speed[i].rate);
 		assert_int_equal(rdma_host_rate_mbit(root, "x0", 1), speed[i].mbit);
 	}
+	assert_int_equal(rdma_host_is_soft(root, "x0"), 0);
+	put(root, "/sys/class/infiniband/x0/parent", "eth0\n");
+	assert_int_equal(rdma_host_is_soft(root, "x0"), 1);
 	for (unsigned i = 0; i < MKV_ARRAY_LEN(egress); i++) {
 		snprintf(text, sizeof(text), "eth0.7  VID: 7\t REORDER_HDR: 1  dev->priv_flags: 1021\nDevice: eth0\nINGRESS priority mappings: 0:3\n "
 		    "EGRESS priority mappings: %s\n", egress[i]);

@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "common/base/err.h"
 #include "common/base/log.h"
@@ -214,14 +213,10 @@ mkv_rail_node(const struct mkv_rail *r)
 	return (r->dev->ctx->device->dev_name);
 }
 
-/* Soft devices sit on a network device and say so. */
 int
 mkv_rail_is_soft(const struct mkv_rail *r)
 {
-	char path[128];
-
-	snprintf(path, sizeof(path), "/sys/class/infiniband/%s/parent", r->dev->name);
-	return (access(path, F_OK) == 0);
+	return (r->dev->is_soft);
 }
 
 int

@@ -252,7 +252,7 @@ requests_wait_for_an_initiator(void **state)
 	}
 }
 
-/* A value in parts has the only initiator; others wait in front of its next part. */
+/* A value in parts has the only initiator, since a part of it is at its drive; others wait in front of its next part. */
 static void
 parts_pass_those_who_wait(void **state)
 {
@@ -260,14 +260,21 @@ parts_pass_those_who_wait(void **state)
 	uint32_t part = 1 << 20, n = part + 1000;
 	uint64_t put, get;
 	struct t_msg *m;
+	unsigned reads;
 
 	(void)state;
+	t_drives(t, 1);
 	put = t_put_part(t, "long", 0, 0, part, 0, n, 1, 300000);
 	m = answer_to(t, put);
 	assert_true((m->h.flags & MKV_WIRE_F_MORE) != 0);
 	get = t_ask_get(t, "nothing", 0, 0, 1000, 1000);
 	t_pump(t);
+	assert_int_equal(M(dci_waits_total), 1);
+	reads = t_reads();
 	(void)t_put_part(t, "long", put, part, n - part, part, n, 0, 300000);
+	t_pump(t);
+	assert_true(t_reads() > reads);
+	t_drives(t, 0);
 	do
 		assert_int_equal((m = answer_to(t, put))->h.status, 0);
 	while ((m->h.flags & MKV_WIRE_F_MORE) != 0);

@@ -431,7 +431,8 @@ int
 mkv_front_may_sleep(struct mkv_front *f)
 {
 	MKV_CHECK_OBJ(f, FRONT_MAGIC);
-	return (f->rail == NULL || mkv_rail_may_sleep(f->rail));
+	/* A rail's flush is the last of a turn, and may have left something to be run or sent. */
+	return (mkv_list_empty(&f->run) && mkv_list_empty(&f->tx_dirty) && (f->rail == NULL || mkv_rail_may_sleep(f->rail)));
 }
 
 void

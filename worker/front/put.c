@@ -525,6 +525,8 @@ put_step(struct mkv_req *r)
 	}
 	if (u->multi && !busy && !u->more && !u->manifest && !u->renewing)
 		(void)put_send_manifest(r);
+	else if (u->more && !busy)
+		mkv_chan_req_rests(r);
 	return (r->ending ? MKV_NEXT_AGAIN : MKV_NEXT_PARK);
 }
 

@@ -692,6 +692,9 @@ mkv_chan_run(struct mkv_conn *c)
 
 	if (ch == NULL || ch->state != CHAN_OPEN)
 		return;
+	dc_run(ch);
+	if (ch->state != CHAN_OPEN)
+		return;
 	MKV_LIST_FOREACH_SAFE(it, tmp, &ch->held) {
 		struct chan_held *m = MKV_CONTAINER_OF(it, struct chan_held, link);
 

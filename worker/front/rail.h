@@ -109,6 +109,9 @@ void		mkv_chan_cancelled(struct mkv_req *cancel, uint64_t id);	/* is not at work
  */
 int		mkv_chan_lease(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body);
 void		mkv_chan_req_begins(struct mkv_req *r);
+/* put.c: it waits for its client's next part, and needs its initiator only for what is out of it. req.c: that part is here: as mkv_chan_lease(). */
+void		mkv_chan_req_rests(struct mkv_req *r);
+int		mkv_chan_lease_again(struct mkv_req *r);
 void		mkv_chan_req_gone(struct mkv_req *r);
 /* req.c. The answer of a request that came by a channel, and its payload before it. 0: there is no such channel any more, o is not taken. */
 int		mkv_chan_reply(struct mkv_req *r, struct mkv_out *o);

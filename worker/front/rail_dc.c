@@ -5,7 +5,7 @@
  * aimed at the client's target) when its first message is taken up; all its pieces and all its answers go by it, in order; a CANCEL joins the line of the
  * request that it ends, since its answer says that nothing comes any more.
  *
- *	line	free --a request begins--> leased --the request is gone and nothing is out--> over --next turn--> free
+ *	line	free --a request begins--> leased --the request is gone, or waits for its client, and nothing is out--> over --next turn--> free
  *				leased --an error--> broken --all that was out came back--> over --reset--> free, or out of service
  *
  * No line is free: the message is held, and its channel waits in rail.wait; who waits is woken in turn. The last few lines are for PING and CANCEL. Where there are
@@ -162,14 +162,16 @@ line_lease(struct mkv_chan *ch, uint32_t keep, struct mkv_line **out)
 	line->ch = ch;
 	line->broken = line->vital = 0;
 	line->users = 0;
+	line->rests = NULL;
 	*out = line;
 	return (0);
 }
 
+/* Nothing is out of it, and nobody needs it. */
 static int
 line_is_over(const struct mkv_line *line)
 {
-	return (line->users == 0 && line->rec_head == line->rec_tail && mkv_list_empty(&line->outs) && mkv_list_empty(&line->xfers));
+	return (line->users == (line->rests != NULL) && line->rec_head == line->rec_tail && mkv_list_empty(&line->outs) && mkv_list_empty(&line->xfers));
 }
 
 /* Callers may be inside of a callback of it, or about to use it: the turn takes it back. */
@@ -186,6 +188,8 @@ line_back(struct mkv_line *line)
 	struct mkv_rail *r = line->rail;
 
 	MKV_ASSERT(line->window == 0 && line->reads == 0);
+	if (line->rests != NULL)
+		line->rests->line = NULL;
 	if (line->ch->obit == line)
 		line->ch->obit = NULL;
 	if (line->broken)
@@ -223,6 +227,8 @@ line_leave(struct mkv_req *r)
 	MKV_ASSERT(line->users > 0);
 	r->line = NULL;
 	line->users--;
+	if (line->rests == r)
+		line->rests = NULL;
 	line_rest(line);
 }
 
@@ -242,6 +248,16 @@ void
 mkv_chan_req_gone(struct mkv_req *r)
 {
 	line_leave(r);
+}
+
+/* What it has had is answered when nothing is out of its line, so that the answer to what comes next may go by another: they keep their order. */
+void
+mkv_chan_req_rests(struct mkv_req *r)
+{
+	if (r->line == NULL)
+		return;
+	r->line->rests = r;
+	line_rest(r->line);
 }
 
 /* ---- Waiting for one ------------------------------------------------------------------------------------------------------- */
@@ -339,17 +355,12 @@ chan_fault(struct mkv_chan *ch, enum mkv_rdma_fault fault, const char *why)
 	return (1);
 }
 
-int
-mkv_chan_lease(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body)
+/* For what the message in work asks. last: it may have one of those that are kept. */
+static int
+chan_lease(struct mkv_conn *c, struct mkv_chan *ch, int last)
 {
-	struct mkv_chan *ch = c->remote_channel != 0 ? chan_of(c) : NULL;
-	int last = h->op == MKV_WIRE_PING || h->op == MKV_WIRE_CANCEL, e = MKV_E_AGAIN;
+	int e = MKV_E_AGAIN;
 
-	if (ch == NULL || !ch->dc || (c->remote->line = cancel_line(ch, h, body)) != NULL)
-		return (0);
-	/* What moves nothing, and is answered by another way, needs none. */
-	if (c->remote_carrier != MKV_WIRE_CONTROL_RDMA && h->op != MKV_WIRE_PUT && h->op != MKV_WIRE_GET)
-		return (0);
 	/* Others were here before. */
 	if (last || ch->woken || wait_next(ch->rail, mkv_rdma_pool_free(ch->rail->pool)) == NULL)
 		e = line_lease(ch, chan_leaves(ch, last), &c->remote->line);
@@ -362,6 +373,66 @@ mkv_chan_lease(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body)
 	else if (!last)
 		mkv_metric_time(c->f->m, MKV_M_front_rdma_acquire_seconds, mkv_now_ns() - c->hdr_ns);
 	return (e);
+}
+
+int
+mkv_chan_lease(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body)
+{
+	struct mkv_chan *ch = c->remote_channel != 0 ? chan_of(c) : NULL;
+
+	if (ch == NULL || !ch->dc || (c->remote->line = cancel_line(ch, h, body)) != NULL)
+		return (0);
+	/* What moves nothing, and is answered by another way, needs none. */
+	if (c->remote_carrier != MKV_WIRE_CONTROL_RDMA && h->op != MKV_WIRE_PUT && h->op != MKV_WIRE_GET)
+		return (0);
+	return (chan_lease(c, ch, h->op == MKV_WIRE_PING || h->op == MKV_WIRE_CANCEL));
+}
+
+int
+mkv_chan_lease_again(struct mkv_req *r)
+{
+	struct mkv_chan *ch = r->channel != 0 ? chan_of(r->c) : NULL;
+	int e;
+
+	if (ch == NULL || !ch->dc || r->ending)
+		return (0);
+	if (r->line != NULL) {
+		r->line->rests = NULL;
+		return (0);
+	}
+	if ((e = chan_lease(r->c, ch, 0)) == 0)
+		mkv_chan_req_begins(r);
+	return (e);
+}
+
+/* All that there are go by one, and it goes back behind them. */
+void
+dc_run(struct mkv_chan *ch)
+{
+	struct mkv_line *line;
+	struct mkv_list *l;
+	int e;
+
+	if (mkv_list_empty(&ch->late))
+		return;
+	if ((e = line_lease(ch, 0, &line)) != 0) {
+		if (e == MKV_E_AGAIN)
+			chan_wait(ch, 1);
+		else
+			(void)chan_fault(ch, MKV_RDMA_FAULT_PATH, mkv_err(e));
+		return;
+	}
+	while ((l = mkv_list_pop(&ch->late)) != NULL)
+		mkv_list_push_tail(&line->outs, l);
+	line_touch(line);
+}
+
+/* Not from in here: a channel that breaks ends its requests, and this one is in the middle of that. */
+void
+dc_reply_late(struct mkv_chan *ch, struct mkv_out *o)
+{
+	mkv_list_push_tail(&ch->late, &o->link);
+	mkv_conn_kick(ch->c);
 }
 
 /*
@@ -453,7 +524,11 @@ dc_broken(struct mkv_rdma_qp *qp, const char *why)
 void
 dc_break_lines(struct mkv_chan *ch)
 {
+	struct mkv_list *l;
+
 	mkv_list_remove(&ch->wait);
+	while ((l = mkv_list_pop(&ch->late)) != NULL)
+		out_end(MKV_CONTAINER_OF(l, struct mkv_out, link), MKV_E_CLOSED);
 	MKV_LIST_FOREACH(it, &ch->lines) {
 		struct mkv_line *line = MKV_CONTAINER_OF(it, struct mkv_line, link);
 

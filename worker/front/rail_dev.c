@@ -80,6 +80,7 @@ rail_chans(struct mkv_rail *r)
 		mkv_list_init(&ch->opening);
 		mkv_list_init(&ch->held);
 		mkv_list_init(&ch->lines);
+		mkv_list_init(&ch->late);
 		mkv_list_init(&ch->wait);
 		mkv_list_init(&ch->outs);
 		mkv_list_init(&ch->dirty);

@@ -92,6 +92,17 @@ mkv_chan_req_gone(struct mkv_req *r MKV_UNUSED)
 {
 }
 
+void
+mkv_chan_req_rests(struct mkv_req *r MKV_UNUSED)
+{
+}
+
+int
+mkv_chan_lease_again(struct mkv_req *r MKV_UNUSED)
+{
+	return (0);
+}
+
 int
 mkv_chan_reply(struct mkv_req *r MKV_UNUSED, struct mkv_out *o MKV_UNUSED)
 {

@@ -56,6 +56,7 @@ struct mkv_line {
 	uint8_t		dc, broken;
 	uint8_t		vital;		/* DC: it carries a word that the client must hear */
 	uint32_t	users;		/* DC: requests whose answers go by it: the one that has it, and CANCELs */
+	struct mkv_req	*rests;		/* DC: of them one that waits for its client, and needs it no more when nothing is out; NULL: none */
 	struct mkv_list	link;		/* DC: chan.lines, or rail.line_free */
 	struct mkv_list	over;		/* DC: rail.over */
 	struct mkv_rail	*rail;
@@ -127,6 +128,7 @@ struct mkv_chan {
 	/* rail_dc.c */
 	struct mkv_rdma_way *way;	/* to the client's target */
 	struct mkv_list	lines;		/* that it has */
+	struct mkv_list	late;		/* answers of requests that had given their line back */
 	uint32_t	n_lines;
 	struct mkv_line	*obit;		/* the one by which the client hears of requests that failed, while such a word is out */
 	struct mkv_list	wait;		/* rail.wait */
@@ -223,6 +225,8 @@ int		dc_can(const struct mkv_rail *r, const struct mkv_wire_attach *w);
 int		dc_attach(struct mkv_chan *ch, const struct mkv_wire_attach *w);	/* begin: 0; MKV_E_PEER, MKV_E_BUSY, MKV_E_NOMEM */
 int		dc_attached(struct mkv_chan *ch);			/* 0; MKV_E_AGAIN: the way is not known yet; else why not */
 void		dc_break_lines(struct mkv_chan *ch);
+void		dc_reply_late(struct mkv_chan *ch, struct mkv_out *o);	/* by the next line that there is */
+void		dc_run(struct mkv_chan *ch);				/* there may be one now */
 void		dc_say_cancelled(const struct chan_held *m, const struct mkv_req *cancel);	/* the answer of one that waits */
 void		line_rest(struct mkv_line *line);			/* goes back soon, if nothing of it is left */
 /* rail_xfer.c */

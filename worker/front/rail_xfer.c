@@ -312,6 +312,14 @@ mkv_chan_reply(struct mkv_req *r, struct mkv_out *o)
 		(void)ctl_tell(chan_of(r->c), o);	/* no news of the channel comes to its client by the channel */
 		return (1);
 	}
+	/* It gave its line back while it waited for its client. What failed with its line has been told by another. */
+	if (ch != NULL && ch->dc && line == NULL && r->carrier == MKV_WIRE_CONTROL_RDMA && o->hdr.status != -MKV_E_CLOSED) {
+		o->busy = 1;
+		o->carrier = r->carrier;
+		mkv_chan_req_done(r);
+		dc_reply_late(ch, o);
+		return (1);
+	}
 	/* By another way, and with nothing to be moved, it never had a line of DC. */
 	if (ch == NULL || (line == NULL && (r->carrier == MKV_WIRE_CONTROL_RDMA || o->pay_bytes != 0)))
 		return (0);

@@ -491,6 +491,7 @@ enum mkv_take
 mkv_req_dispatch(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body)
 {
 	struct mkv_req *r = mkv_req_find(c->f, c, h->request_id);
+	int e;
 
 	if (!req_flags_ok(c, h, mkv_wire_op_row(h->op)))
 		return (MKV_TAKE_BREAK);
@@ -498,6 +499,8 @@ mkv_req_dispatch(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *bod
 		return (req_is_late_part(h, body) ? MKV_TAKE_DISCARD : req_start(c, h, body));
 	if (r->op != h->op || req_ops_of(r->op)->part == NULL || r->channel != c->remote_channel)
 		return (MKV_TAKE_BREAK);	/* an id in use */
+	if ((e = mkv_chan_lease_again(r)) != 0)
+		return (e == MKV_E_AGAIN ? MKV_TAKE_HOLD : MKV_TAKE_DISCARD);
 	return (req_ops_of(r->op)->part(r, h, body));
 }
 

@@ -212,6 +212,12 @@ rail_other_kind(struct rail *r, int err)
 	return (1);
 }
 
+static void
+rail_no_way(struct rail *r, int err)
+{
+	rail_failed(r, err, err == MKV_E_UNREACHABLE ? "no way to the server's address on that network" : "the queue pairs do not fit together");
+}
+
 int
 mkv_rail_attached(struct conn *c, const struct slot *s, const struct mkv_hdr *h, const uint8_t *body)
 {
@@ -232,14 +238,30 @@ mkv_rail_attached(struct conn *c, const struct slot *s, const struct mkv_hdr *h,
 	if ((e = rail_connect(r, &w)) != 0) {
 		if (rail_other_kind(r, e))
 			return (e);
-		rail_failed(r, e, e == MKV_E_UNREACHABLE ? "no way to the server's address on that network" : "the queue pairs do not fit together");
+		rail_no_way(r, e);
 		return (0);
+	}
+	r->state = RAIL_CONNECTING;
+	rail_arm(r, RAIL_ATTACH_NS);
+	mkv_rail_connected(r);
+	return (0);
+}
+
+void
+mkv_rail_connected(struct rail *r)
+{
+	int e = mkv_rail_qp_connected(r);
+
+	if (e == MKV_E_AGAIN)
+		return;
+	if (e != 0) {
+		rail_no_way(r, e);
+		return;
 	}
 	r->state = RAIL_PROVING;
 	r->heard_ns = rail_loop(r)->now_ns;
 	mkv_rail_ping(r);
 	rail_arm(r, RAIL_ATTACH_NS);
-	return (0);
 }
 
 void
@@ -348,7 +370,7 @@ mkv_rail_tether_down(struct conn *c, int err)
 	if (r == NULL)
 		return;
 	r->alone = 0;
-	if (r->state == RAIL_ATTACHING || r->state == RAIL_PROVING) {
+	if (r->state == RAIL_ATTACHING || r->state == RAIL_CONNECTING || r->state == RAIL_PROVING) {
 		mkv_rails_failed(r, err, "its connection ended before it was attached");
 		mkv_rails_backoff(r);
 	}
@@ -399,6 +421,9 @@ rail_on_timer(struct mkv_timer *t, uint64_t now_ns MKV_UNUSED)
 	case RAIL_ATTACHING:
 		rail_failed(r, MKV_E_TIMEOUT, "the server does not answer to ATTACH");
 		mkv_conn_fail(r->c, MKV_E_TIMEOUT);
+		return;
+	case RAIL_CONNECTING:
+		rail_failed(r, MKV_E_TIMEOUT, "the kernel does not find the server's address on that network");
 		return;
 	case RAIL_PROVING:
 		rail_failed(r, MKV_E_TIMEOUT, "attached, but no message gets through: path MTU, flow control or VLAN on the way");

@@ -29,6 +29,13 @@ hub_on_cq(struct mkv_io *io, int res MKV_UNUSED)
 	mkv_rdma_hub_woken(h->hub);
 }
 
+/* mkv_rails_poll() takes what it tells of. */
+static void
+hub_on_aside(struct mkv_io *io, int res MKV_UNUSED)
+{
+	MKV_CONTAINER_OF(io, struct rail_hub, aside_io)->aside_waits = 0;
+}
+
 static void
 hub_on_event(struct mkv_io *io, int res)
 {
@@ -93,7 +100,7 @@ hub_open(struct rail_hub *h, char *why)
 {
 	const struct conf *cf = &h->rails->l->c->cf;
 	struct fabric *f = h->rails->l->c->fabric;
-	struct mkv_rdma_hub_conf conf = { .recvs = HUB_RECVS, .recv_bytes = MKV_WIRE_RDMA_BYTES,
+	struct mkv_rdma_hub_conf conf = { .recvs = HUB_RECVS, .recv_bytes = MKV_WIRE_RDMA_BYTES, .aside = 1,
 		.sends_max = MKV_MIN(2 * RAIL_SENDS * mkv_rails_conns(cf) * cf->n_servers, CQ_SENDS_MOST) };
 	int r;
 
@@ -139,6 +146,7 @@ mkv_rails_open(struct loop *l)
 		rs->hub[i].rails = rs;
 		rs->hub[i].idx = i;
 		rs->hub[i].cq_io.done = hub_on_cq;
+		rs->hub[i].aside_io.done = hub_on_aside;
 		rs->hub[i].ev_io.done = hub_on_event;
 		rs->hub[i].node_io.done = hub_on_node;
 		rs->hub[i].nodes = -1;
@@ -151,7 +159,7 @@ mkv_rails_open(struct loop *l)
 unsigned
 mkv_rails_ios(const struct conf *cf)
 {
-	return (mkv_rail_wanted(cf) ? 3 * RDMA_DEVS_MAX + mkv_rails_conns(cf) * cf->n_servers : 0);
+	return (mkv_rail_wanted(cf) ? 4 * RDMA_DEVS_MAX + mkv_rails_conns(cf) * cf->n_servers : 0);
 }
 
 /* ---- a turn ---- */
@@ -170,12 +178,15 @@ hub_look(struct rail_hub *h)
 		mkv_rail_break(MKV_CONTAINER_OF(it, struct rail, link), MKV_E_CLOSED, "the port of its device went down");
 }
 
+/* What has become of its rails' queue pairs. */
 static void
 hub_reap(struct rail_hub *h)
 {
 	MKV_LIST_FOREACH_SAFE(it, next, &h->list) {
 		struct rail *r = MKV_CONTAINER_OF(it, struct rail, link);
 
+		if (r->state == RAIL_CONNECTING)
+			mkv_rail_connected(r);
 		if (r->state == RAIL_BREAKING && mkv_rail_qp_idle(r) && !mkv_ctl_says_bye(r))
 			mkv_rail_idle(r);
 	}
@@ -190,11 +201,13 @@ hub_leave(struct rail_hub *h)
 		return;
 	if (h->cq_waits)
 		mkv_ioq_cancel(q, &h->cq_io);
+	if (h->aside_waits)
+		mkv_ioq_cancel(q, &h->aside_io);
 	if (h->ev_waits)
 		mkv_ioq_cancel(q, &h->ev_io);
 	if (h->node_waits)
 		mkv_ioq_cancel(q, &h->node_io);
-	if (!h->cq_waits && !h->ev_waits && !h->node_waits)
+	if (!h->cq_waits && !h->aside_waits && !h->ev_waits && !h->node_waits)
 		hub_free(h);
 }
 
@@ -237,6 +250,10 @@ hub_wait(struct rail_hub *h)
 	if (!h->cq_waits) {
 		h->cq_waits = 1;
 		mkv_ioq_poll(q, &h->cq_io, MKV_FD(mkv_rdma_hub_fd(h->hub)), 0);
+	}
+	if (!h->aside_waits) {
+		h->aside_waits = 1;
+		mkv_ioq_poll(q, &h->aside_io, MKV_FD(mkv_rdma_hub_aside_fd(h->hub)), 0);
 	}
 	if (!h->ev_waits) {
 		h->ev_waits = 1;

@@ -12,9 +12,9 @@
  *   rail_rx.c    messages in
  *   rail_ctl.c   messages that go by datagrams or by the tether instead
  *
- *     OFF --timer--> ATTACHING --reply--> PROVING --PING's answer--> LIVE
- *      ^                 |                   |                        |
- *      '-- idle, bye ----+---- BREAKING <----+----- error, fence -----'
+ *     OFF --timer--> ATTACHING --reply--> CONNECTING --address known--> PROVING --PING's answer--> LIVE
+ *      ^                 |                    |                            |                        |
+ *      '-- idle, bye ----+----- BREAKING <----+----------------------------+----- error, fence -----'
  *
  * Memory. Of a request in LEG_SENT (or between its parts) the far end may read or write what its segments name: its slot is `lent`, its op OP_LENT. It comes
  * back when the last answer has come, CANCEL's answer has (RC), or after the fence: mkv_rail_qp_fence(), which costs the others on that rail a repetition.
@@ -28,8 +28,8 @@
 #include "common/base/topo.h"
 #include "common/base/udp.h"
 #include "common/base/window.h"
+#include "common/rdma/dc.h"
 #include "common/rdma/mem.h"
-#include "common/rdma/qp.h"
 
 #define RAIL_MAGIC		0x72a1c5e9u
 #define RAIL_SLOTS		256u		/* requests of one queue pair at once; credits bound its messages */
@@ -108,8 +108,8 @@ struct rail_hub {
 	unsigned	news;			/* as of the device when the hub was opened */
 	int		leaving;
 	int		nodes;			/* tells of device nodes that leave; -1: nobody does */
-	struct mkv_io	cq_io, ev_io, node_io;
-	int		cq_waits, ev_waits, node_waits;
+	struct mkv_io	cq_io, aside_io, ev_io, node_io;
+	int		cq_waits, aside_waits, ev_waits, node_waits;
 	uint8_t		*bounce_buf;
 	struct mkv_rdma_mem *bounce_mem;
 	struct bounce	bounce[BOUNCES];
@@ -130,6 +130,7 @@ struct rail_hub *mkv_rail_hub(struct loop *l, unsigned dev, char *why);	/* opene
 enum rail_state {			/* who moves it on */
 	RAIL_OFF,			/* the timer, if the tether is up */
 	RAIL_ATTACHING,			/* ATTACH's reply, or the timer */
+	RAIL_CONNECTING,		/* mkv_rails_poll(): the server's address is known, or not to be found; or the timer */
 	RAIL_PROVING,			/* PING's answer, or the timer */
 	RAIL_LIVE,
 	RAIL_BREAKING			/* mkv_rails_poll(): its work requests come back, and DETACH is over */
@@ -196,6 +197,8 @@ struct rail {
 	struct mkv_list	link;		/* hub->list */
 	struct mkv_rdma_qp *qp;		/* by which messages leave: a queue pair, or an initiator aimed at the server's target */
 	struct mkv_rdma_qp *target;	/* DC: by which the far end reaches us; NULL: RC, the queue pair is that too */
+	struct mkv_rdma_way *way;	/* DC: to the server's target, ... */
+	struct mkv_rdma_dct to;		/* ... which is that one */
 	struct mkv_timer timer;
 	uint64_t	live_ns, heard_ns;
 	uint64_t	srtt_ns;
@@ -221,13 +224,15 @@ struct rail {
 void	mkv_rail_break(struct rail *r, int err, const char *why);	/* fence; all requests are lost */
 void	mkv_rail_trouble(struct rail *r, int err, const char *why);	/* in any state: it broke */
 void	mkv_rail_idle(struct rail *r);				/* its queue pair is quiet */
+void	mkv_rail_connected(struct rail *r);			/* CONNECTING: is the server's address known now? */
 void	mkv_rail_proven(struct rail *r);
 void	mkv_rail_watch(struct rail *r);				/* what is due, and when the next is */
 /* rail_qp.c */
 int	mkv_rail_is_dc(const struct rail *r);
 int	mkv_rail_qp_make(struct rail *r, const struct mkv_rdma_qp_ops *ops);	/* of r->hub */
 void	mkv_rail_qp_tell(const struct rail *r, struct mkv_wire_attach *w);	/* transport, numbers, address */
-int	mkv_rail_qp_connect(struct rail *r, const struct mkv_wire_attach *w);	/* 0; MKV_E_*: as mkv_rdma_qp_connect(); UNSUPPORTED: path MTUs differ */
+int	mkv_rail_qp_connect(struct rail *r, const struct mkv_wire_attach *w);	/* begin: 0; MKV_E_*: as mkv_rdma_qp_connect(); UNSUPPORTED: path MTUs differ */
+int	mkv_rail_qp_connected(struct rail *r);				/* 0: it is; MKV_E_AGAIN: not yet; else why not */
 int	mkv_rail_qp_without_dc(struct rail *r, int err);			/* 1: DC is what failed for err: RC the next time */
 int	mkv_rail_qp_fence(struct rail *r);				/* 1: it holds */
 int	mkv_rail_qp_idle(const struct rail *r);

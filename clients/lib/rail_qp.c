@@ -1,7 +1,7 @@
 /*
  * What a rail has of its device: an RC queue pair, or by DC a target and an initiator. Made, told of, connected, fenced, destroyed.
  *
- * The loop's thread. Owns them. A target is its rail's alone, never two servers': destroying it is the fence, and would cost the others theirs. It is what the far end
+ * The loop's thread, but that the kernel looks the server's address up, which may take it a second: the hub's threads call it for that, and the loop goes on. Owns them. A target is its rail's alone, never two servers': destroying it is the fence, and would cost the others theirs. It is what the far end
  * reads and writes our memory by, and what answers come to; the initiator carries our messages to the server's target.
  * Which of the two: DC if server and device have it and their path MTUs are the same (nobody negotiates that: packets of the larger one would be lost), but not
  * where regions are paged in on demand, which devices have for each transport apart. A device on which it cannot be made has none until it is opened again; a
@@ -13,7 +13,6 @@
 #include <string.h>
 
 #include "clients/lib/rail_priv.h"
-#include "common/rdma/dc.h"
 
 static struct rail_known *
 qp_rail(struct rail *r)
@@ -96,14 +95,13 @@ mkv_rail_qp_tell(const struct rail *r, struct mkv_wire_attach *w)
 }
 
 static int
-qp_aim(struct rail *r, const struct mkv_wire_attach *w)
+qp_find_way(struct rail *r, const struct mkv_wire_attach *w)
 {
-	struct mkv_rdma_dct to = { .lid = w->lid, .dctn = w->qpn, .key = w->dc_key };
-
 	if (w->mtu_bytes != r->hub->dev->mtu_bytes)
 		return (MKV_E_UNSUPPORTED);
-	memcpy(to.gid, w->gid, sizeof(to.gid));
-	return (mkv_rdma_initiator_aim(r->qp, &to));
+	r->to = (struct mkv_rdma_dct){ .lid = w->lid, .dctn = w->qpn, .key = w->dc_key };
+	memcpy(r->to.gid, w->gid, sizeof(r->to.gid));
+	return (mkv_rdma_way_take(&r->way, r->hub->hub, &r->to));
 }
 
 int
@@ -115,9 +113,19 @@ mkv_rail_qp_connect(struct rail *r, const struct mkv_wire_attach *w)
 	if (w->transport != (r->target != NULL ? MKV_FEATURE_RDMA_DC : MKV_FEATURE_RDMA_RC))
 		return (MKV_E_PEER);
 	if (r->target != NULL)
-		return (qp_aim(r, w));
+		return (qp_find_way(r, w));
 	memcpy(p.gid, w->gid, sizeof(p.gid));
 	return (mkv_rdma_qp_connect(r->qp, &p));
+}
+
+int
+mkv_rail_qp_connected(struct rail *r)
+{
+	int e;
+
+	if (r->target == NULL)
+		return (mkv_rdma_qp_connected(r->qp));
+	return ((e = mkv_rdma_way_known(r->way)) != 0 ? e : mkv_rdma_initiator_aim(r->qp, &r->to));
 }
 
 int
@@ -154,6 +162,7 @@ mkv_rail_qp_idle(const struct rail *r)
 void
 mkv_rail_qp_drop(struct rail *r)
 {
+	mkv_rdma_way_back(&r->way);
 	mkv_rdma_qp_destroy(&r->target);
 	mkv_rdma_qp_destroy(&r->qp);
 }

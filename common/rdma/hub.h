@@ -15,7 +15,7 @@ struct mkv_rdma_hub_conf {
 	uint32_t	recvs;			/* receives that are posted */
 	uint32_t	recv_bytes;		/* of each */
 	uint32_t	sends_max;		/* work requests of all its queue pairs together: sizes the completion queue, which never overruns */
-	int		aside;			/* ways to far ends are looked up by threads of its own (mkv_rdma_way_take(), mkv_rdma_qp_connect_aside()), and by no other call */
+	int		aside;			/* ways to far ends are looked up by threads of its own (mkv_rdma_way_take(), mkv_rdma_qp_connect()); 0: the caller waits */
 };
 
 struct mkv_rdma_rx {				/* a receive that came */

@@ -61,13 +61,12 @@ int		mkv_rdma_qp_create(struct mkv_rdma_qp **out, struct mkv_rdma_hub *h, const 
 /* Number and first packet number for the far end; the path MTU is the device's. */
 uint32_t	mkv_rdma_qp_number(const struct mkv_rdma_qp *qp);
 uint32_t	mkv_rdma_qp_psn(const struct mkv_rdma_qp *qp);
-/* NEW -> READY. 0; MKV_E_PEER: a number of the far end makes no sense; MKV_E_UNREACHABLE: no way to that address; MKV_E_SYSTEM. */
-int		mkv_rdma_qp_connect(struct mkv_rdma_qp *qp, const struct mkv_rdma_peer *p);
 /*
- * The same by a thread of the hub (conf.aside): NEW -> CONNECTING, and from there READY, or what mkv_rdma_qp_fail() makes of it. MKV_E_PEER as above; MKV_E_BUSY, MKV_E_NOMEM:
- * it is NEW still. One that is failed meanwhile is not idle before that thread has let go of it.
+ * NEW -> READY. 0; MKV_E_PEER: a number of the far end makes no sense; MKV_E_UNREACHABLE: no way to that address; MKV_E_SYSTEM.
+ * In a hub with threads for it (conf.aside) one of them does it: NEW -> CONNECTING, and from there READY, or what mkv_rdma_qp_fail() makes of it. MKV_E_PEER as above;
+ * MKV_E_BUSY, MKV_E_NOMEM: it is NEW still. One that is failed meanwhile is not idle before that thread has let go of it.
  */
-int		mkv_rdma_qp_connect_aside(struct mkv_rdma_qp *qp, const struct mkv_rdma_peer *p);
+int		mkv_rdma_qp_connect(struct mkv_rdma_qp *qp, const struct mkv_rdma_peer *p);
 /* 0: it is READY; MKV_E_AGAIN: not yet, mkv_rdma_hub_poll() may change that; else why it is not. */
 int		mkv_rdma_qp_connected(const struct mkv_rdma_qp *qp);
 int		mkv_rdma_qp_ready(const struct mkv_rdma_qp *qp);

@@ -95,16 +95,12 @@ qp_path_err(int e)
 	}
 }
 
-int
-mkv_rdma_qp_connect(struct mkv_rdma_qp *qp, const struct mkv_rdma_peer *p)
+static int
+connect_here(struct mkv_rdma_qp *qp, const struct mkv_rdma_peer *p)
 {
 	struct ibv_qp_attr a = connect_rtr(qp->hub->d, p);
 	int e;
 
-	MKV_CHECK_OBJ(qp, QP_MAGIC);
-	MKV_ASSERT(qp->kind == QP_RC && qp->state == QP_NEW);
-	if (!connect_numbers_fit(qp->hub->d, p))
-		return (MKV_E_PEER);
 	if ((e = connect_to_rtr(qp->hub->v, qp->qp, &a)) != 0 || (e = connect_to_rts(qp, p)) != 0) {
 		mkv_rdma_qp_fail(qp);
 		return (qp_path_err(e));
@@ -153,16 +149,12 @@ connect_done(struct hub_job *j)
 	free(c);
 }
 
-int
-mkv_rdma_qp_connect_aside(struct mkv_rdma_qp *qp, const struct mkv_rdma_peer *p)
+static int
+connect_aside(struct mkv_rdma_qp *qp, const struct mkv_rdma_peer *p)
 {
 	struct qp_connect *c;
 	int e;
 
-	MKV_CHECK_OBJ(qp, QP_MAGIC);
-	MKV_ASSERT(qp->kind == QP_RC && qp->state == QP_NEW);
-	if (!connect_numbers_fit(qp->hub->d, p))
-		return (MKV_E_PEER);
 	if ((c = calloc(1, sizeof(*c))) == NULL)
 		return (MKV_E_NOMEM);
 	mkv_list_init(&c->job.link);
@@ -182,6 +174,16 @@ mkv_rdma_qp_connect_aside(struct mkv_rdma_qp *qp, const struct mkv_rdma_peer *p)
 	qp->connect_err = MKV_E_CLOSED;
 	qp->state = QP_CONNECTING;
 	return (0);
+}
+
+int
+mkv_rdma_qp_connect(struct mkv_rdma_qp *qp, const struct mkv_rdma_peer *p)
+{
+	MKV_CHECK_OBJ(qp, QP_MAGIC);
+	MKV_ASSERT(qp->kind == QP_RC && qp->state == QP_NEW);
+	if (!connect_numbers_fit(qp->hub->d, p))
+		return (MKV_E_PEER);
+	return (qp->hub->conf.aside ? connect_aside(qp, p) : connect_here(qp, p));
 }
 
 int

@@ -351,7 +351,7 @@ attach_connect(struct mkv_chan *ch, const struct mkv_wire_attach *w)
 	memcpy(p.gid, w->gid, sizeof(p.gid));
 	if ((e = mkv_rdma_qp_create(&ch->line->qp, ch->rail->hub, &q)) != 0)
 		return (e);
-	return (mkv_rdma_qp_connect_aside(ch->line->qp, &p));
+	return (mkv_rdma_qp_connect(ch->line->qp, &p));
 }
 
 static void

@@ -152,7 +152,8 @@ def compare_latency(s, a, size, op, more):
         theirs.append(message_us(size))
         ours.append(memkv(s, op, size, 1, more + ["--concurrency", "1", "--duration", f"{a.seconds}s"])["latency_us"]["p50"])
     return {"latency_of": op, "size": size, "pairs": a.pairs, **spread([o / (2 * t) for o, t in zip(ours, theirs)]),
-            "memkv_p50_us": round(statistics.median(ours), 1), "ib_send_lat_us": round(statistics.median(theirs), 1)}
+            "memkv_p50_us": round(statistics.median(ours), 1), "ib_send_lat_us": round(statistics.median(theirs), 1),
+            "per_op": per_op(s, op, size, 1, more + ["--concurrency", "1"])}
 
 
 def count_calls():

@@ -50,6 +50,8 @@ struct mkv_rdma_way;
 int		mkv_rdma_way_take(struct mkv_rdma_way **out, struct mkv_rdma_hub *h, const struct mkv_rdma_dct *to);
 /* 0; MKV_E_AGAIN: not yet, mkv_rdma_hub_poll() may change that; MKV_E_UNREACHABLE, MKV_E_NOMEM, MKV_E_SYSTEM: there is none. */
 int		mkv_rdma_way_known(const struct mkv_rdma_way *w);
+/* Another may have taken its place: that one is kept from now on. Accepts NULL. */
+void		mkv_rdma_way_follow(struct mkv_rdma_way **w);
 void		mkv_rdma_way_back(struct mkv_rdma_way **w);	/* accepts NULL, clears the pointer */
 
 struct mkv_rdma_pool;				/* initiators, lent out in turn: the one that was back first is the next */

@@ -19,6 +19,7 @@
 #include "common/rdma/hub_priv.h"
 
 static void	ah_renew(struct mkv_rdma_hub *h, struct mkv_rdma_way *former);
+static void	ah_use(struct mkv_rdma_hub *h, struct mkv_rdma_way *a);
 
 void
 hub_ah_init(struct mkv_rdma_hub *h)
@@ -38,6 +39,7 @@ ah_free(struct mkv_rdma_hub *h, struct mkv_rdma_way *a)
 	mkv_list_remove(&a->link);
 	if (a->ah != NULL)
 		h->v->destroy_ah(a->ah);
+	hub_ah_back(h, &a->heir);
 	free(a);
 }
 
@@ -207,7 +209,7 @@ hub_ah_back(struct mkv_rdma_hub *h, struct mkv_rdma_way **ap)
 
 /* ---- By another thread ----------------------------------------------------------------------------------------------------- */
 
-/* In place of another: that one is found no more, and who uses it keeps it. */
+/* In place of another: that one is found no more, and who uses it keeps it, and this one by it. */
 static void
 ah_replace(struct mkv_rdma_hub *h, struct mkv_rdma_way *a)
 {
@@ -218,6 +220,8 @@ ah_replace(struct mkv_rdma_hub *h, struct mkv_rdma_way *a)
 	if (a->err == 0 && !former->is_old) {
 		mkv_list_push_head(ah_bucket(h, a->gid, a->lid), &a->link);
 		ah_drop(h, former);
+		ah_use(h, a);
+		former->heir = a;
 	} else
 		a->is_old = 1;
 	hub_ah_back(h, &former);
@@ -237,7 +241,7 @@ ah_done(struct hub_job *j)
 		a->is_old = 1;
 		mkv_list_remove(&a->link);
 	}
-	if (a->users == 0)
+	if (a->users == 0 && mkv_list_empty(&a->idle))
 		ah_rest(h, a);
 }
 
@@ -308,4 +312,16 @@ mkv_rdma_way_back(struct mkv_rdma_way **a)
 {
 	if (*a != NULL)
 		hub_ah_back((*a)->hub, a);
+}
+
+void
+mkv_rdma_way_follow(struct mkv_rdma_way **a)
+{
+	struct mkv_rdma_way *heir;
+
+	while (*a != NULL && (heir = (*a)->heir) != NULL) {
+		ah_use(heir->hub, heir);
+		mkv_rdma_way_back(a);
+		*a = heir;
+	}
 }

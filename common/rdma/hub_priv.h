@@ -73,6 +73,7 @@ struct mkv_rdma_way {
 	int		err;			/* MKV_E_*: there is no way */
 	struct mkv_rdma_way *in_place;		/* of this one, if it can be made */
 	int		is_renewed;		/* one is being made in its place */
+	struct mkv_rdma_way *heir;		/* one was */
 	struct hub_job	job;
 	struct ibv_ah_attr attr;
 	int		errno_there;

@@ -211,12 +211,44 @@ it_is_looked_up_again(void **state)
 	closed(t);
 }
 
+static void
+addresses_change(struct t *t)
+{
+	unsigned n = fv_calls(FV_CREATE_AH);
+
+	fv_event(0, IBV_EVENT_GID_CHANGE, 1);
+	assert_int_equal(mkv_rail_event(t->rail), 0);
+	assert_int_equal(t_get(t, "k", 0, 100000, 1000, 1000), 1000);
+	for (unsigned i = 0; i < 1000 && fv_calls(FV_CREATE_AH) == n; i++)
+		rig_pump_ms(&t->r, 1);
+	rig_pump_ms(&t->r, 20);
+	assert_int_equal(t_get(t, "k", 0, 100000, 1000, 1000), 1000);
+}
+
+/* Our addresses change, and again when the only initiator has been another client's: what was looked up anew is the channel's, and no message of it finds no way. */
+static void
+what_took_its_place_is_kept(void **state)
+{
+	struct t *t = with_a_value(1);
+	struct rig_client c;
+
+	(void)state;
+	addresses_change(t);
+	another_asks(t, &c, LATE);
+	assert_int_equal(answer(&c), 0);
+	addresses_change(t);
+	addresses_change(t);
+	assert_int_equal(M(channels_broken_total), 0);
+	rig_client_close(&c);
+	closed(t);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(others_do_not_wait), cmocka_unit_test(who_asked_gives_up), cmocka_unit_test(dc_ends_meanwhile),
-		cmocka_unit_test(it_is_looked_up_again),
+		cmocka_unit_test(it_is_looked_up_again), cmocka_unit_test(what_took_its_place_is_kept),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -153,6 +153,7 @@ line_lease(struct mkv_chan *ch, uint32_t keep, struct mkv_line **out)
 	*out = NULL;
 	if (mkv_list_empty(&r->line_free))
 		return (MKV_E_AGAIN);
+	mkv_rdma_way_follow(&ch->way);
 	line = MKV_CONTAINER_OF(r->line_free.next, struct mkv_line, link);
 	if ((e = mkv_rdma_pool_lease(r->pool, &ch->dct, keep, &dc_ops, line, &line->qp)) != 0)
 		return (e);

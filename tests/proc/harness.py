@@ -63,6 +63,19 @@ def alive(pid):
         return False
 
 
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]      # before a command: as somebody else
+
+
+def reachable_by_others(path):
+    """Whether another user gets there: the tree may lie in a home directory."""
+    path = os.path.realpath(path)
+    while path != "/":
+        if not os.stat(path).st_mode & 0o001:
+            return False
+        path = os.path.dirname(path)
+    return True
+
+
 def unmount(place):
     """Unmounts it. An ended process may hold its files a moment longer than waitpid says: the kernel gives an io_uring's files back from a thread of its own."""
     for _ in range(300):

@@ -8,10 +8,9 @@ import subprocess
 
 import pytest
 
-from harness import MEMKV, Server
+from harness import MEMKV, NOBODY, Server, reachable_by_others
 
 LEVELS = ["ok", "info", "warn", "fail"]
-NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 
 def doctor(*args, wrap=(), **env):
@@ -115,15 +114,6 @@ def test_a_server_that_runs_is_no_fault():
     with Server(mode="memory", drive_bytes="64MiB", sets=["memory.max_size=16MiB"]) as s:
         found, _ = rows(doctor("--json", "--server", MEMKV_NETWORK_ADDRESS=s.addr))
     assert "ports.memkv" in ids(found) and "ports.taken" not in ids(found), found
-
-
-def reachable_by_others(path):
-    path = os.path.realpath(path)
-    while path != "/":
-        if not os.stat(path).st_mode & stat.S_IXOTH:
-            return False
-        path = os.path.dirname(path)
-    return True
 
 
 def test_without_root(tmp_path):

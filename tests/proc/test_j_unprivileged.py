@@ -8,18 +8,7 @@ import subprocess
 import pytest
 
 import mkv
-from harness import MEMKV, MEMKVCTL, Server
-
-WRAP = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-
-
-def reachable_by_others(path):
-    path = os.path.realpath(path)
-    while path != "/":
-        if not os.stat(path).st_mode & 0o001:
-            return False
-        path = os.path.dirname(path)
-    return True
+from harness import MEMKV, MEMKVCTL, NOBODY, Server, reachable_by_others
 
 
 @pytest.fixture
@@ -31,7 +20,7 @@ def unprivileged():
     made = []
 
     def make(*wrap):
-        s = Server(drive_bytes="64MiB", sets=["memory.max_size=16MiB"], wrap=[*wrap, *WRAP])
+        s = Server(drive_bytes="64MiB", sets=["memory.max_size=16MiB"], wrap=[*wrap, *NOBODY])
         made.append(s)
         os.chown(s.data, 65534, 65534)
         return s.start()

@@ -156,6 +156,9 @@ mkv_rail_qp_fence(struct rail *r)
 int
 mkv_rail_qp_idle(const struct rail *r)
 {
+	/* A hub whose threads are still looking for somebody would be waited for when it is closed. */
+	if (r->way != NULL && mkv_rdma_way_known(r->way) == MKV_E_AGAIN)
+		return (0);
 	return (mkv_rdma_qp_idle(r->qp) && (r->target == NULL || mkv_rdma_qp_idle(r->target)));
 }
 

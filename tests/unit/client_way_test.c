@@ -128,6 +128,29 @@ test_takes_too_long(void **state)
 	mkv_client_close(c);
 }
 
+/* The port goes down in the middle of it, and the device is given up: not by the loop waiting for the kernel. */
+static void
+test_port_goes_meanwhile(void **state)
+{
+	uint8_t copy[5000], *value = fix_bytes(sizeof(copy), 9);
+	struct mkv_client *c;
+
+	(void)state;
+	slow = 1;
+	c = client("auto");
+	assert_string_equal(transport_of(c), "tcp");
+	assert_true(fix_until(&looked_up, 1));
+	fv_port(0, 1, 0);
+	(void)usleep(SEC / 5);
+	round_trip(c, "k", value, copy, sizeof(copy));
+	assert_int_equal(inside, 1);
+	slow = 0;
+	fv_port(0, 1, 1);
+	until_rdma(c);
+	mkv_client_close(c);
+	free(value);
+}
+
 /* The handle is closed in the middle of it: teardown() looks that nothing of the fabric is left. */
 static void
 test_closed_meanwhile(void **state)
@@ -149,7 +172,8 @@ main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup_slow, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_others_go_on), T(test_nobody_is_there), T(test_takes_too_long), T(test_closed_meanwhile),
+		T(test_others_go_on), T(test_nobody_is_there), T(test_takes_too_long), T(test_port_goes_meanwhile),
+		T(test_closed_meanwhile),
 	};
 
 	int r = cmocka_run_group_tests_name("rc", tests, NULL, NULL);

@@ -294,7 +294,7 @@ rail_lose(struct rail *r, struct rail_slot *s, int err)
 		mkv_leg_lost(l, err);
 }
 
-/* It has been up: the failures before it are history, unless it lived for a moment only. */
+/* It has been up: the failures before it are history, unless it lived for a moment only and the way has brought no value for long. */
 static void
 rail_ended_live(struct rail *r)
 {
@@ -302,7 +302,7 @@ rail_ended_live(struct rail *r)
 	struct rail_known *k = &p->rail[r->c->rail_idx];
 
 	mkv_rails_live(r, 0);
-	if (rail_loop(r)->now_ns - r->live_ns < RAIL_PROVEN_NS) {
+	if (rail_loop(r)->now_ns - r->live_ns < RAIL_PROVEN_NS && rail_loop(r)->now_ns - k->carried_ns >= RAIL_CARRIED_NS) {
 		mkv_rails_backoff(r);
 		return;
 	}

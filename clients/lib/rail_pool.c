@@ -171,6 +171,12 @@ known_backoff(struct server *s, struct rail_known *k)
 }
 
 void
+mkv_rails_carried(struct rail *r)
+{
+	pool_of(r->c)->rail[r->c->rail_idx].carried_ns = r->c->srv->loop->now_ns;
+}
+
+void
 mkv_rails_backoff(struct rail *r)
 {
 	(void)known_backoff(r->c->srv, &pool_of(r->c)->rail[r->c->rail_idx]);

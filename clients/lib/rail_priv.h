@@ -49,6 +49,7 @@
 #define RAIL_BACKOFF_NS		(100 * MKV_NS_PER_MS)
 #define RAIL_BACKOFF_MOST_NS	(10000 * MKV_NS_PER_MS)
 #define RAIL_PROVEN_NS		(1000 * MKV_NS_PER_MS)	/* live for so long: what ends it is news, not the old failure */
+#define RAIL_CARRIED_NS		(10000 * MKV_NS_PER_MS)	/* its way has brought a value since: it works, whatever ends a queue pair */
 #define RAIL_MARGIN_NS		(200 * MKV_NS_PER_US)
 #define RAIL_CANCEL_NS		(50 * MKV_NS_PER_MS)	/* a caller who cancels gets the fence after this */
 
@@ -244,6 +245,7 @@ void	mkv_rails_backoff(struct rail *r);			/* one failure of its rail */
 uint64_t mkv_rails_wait(const struct rail *r);			/* until it may be tried again */
 void	mkv_rails_level(struct rail *r);				/* it came up: is another one too much now? */
 void	mkv_rails_trying(struct rail *r, int on);
+void	mkv_rails_carried(struct rail *r);			/* a value went by it that lay in no bounce buffer */
 /* rail_mem.c */
 int	mkv_rail_mem_take(struct rail *r, struct rail_slot *s);	/* 0; MKV_E_AGAIN no bounce buffer; else: not by this way */
 void	mkv_rail_mem_drop(struct rail *r, struct rail_slot *s);

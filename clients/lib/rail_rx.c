@@ -30,6 +30,8 @@ rx_finish(struct rail *r, struct rail_slot *s, int status, unsigned reason, uint
 
 	if (status == 0 && l->first_ns != 0)
 		mkv_hist_add(&l->op->c->counters.stage[CS_TRANSFER], l->op->loop->now_ns - l->first_ns);
+	if (status == 0 && s->lent)
+		mkv_rails_carried(r);
 	(void)mkv_rail_slot_free(r, s);
 	if (l->state == LEG_ENDING)
 		mkv_leg_detached(l);

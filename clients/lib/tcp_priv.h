@@ -108,6 +108,7 @@ struct conn {
 struct rail_known {			/* a rail as the server told of it */
 	struct mkv_wire_rail wire;
 	uint64_t	backoff_ns, not_before_ns;	/* after failures */
+	uint64_t	carried_ns;			/* when a value of more than a bounce buffer last went by it */
 	/* Until the server tells of its rails anew: */
 	int		no_dc;		/* it lists DC, and does not take it from us */
 	int		no_udp;		/* it has refused control by datagrams */

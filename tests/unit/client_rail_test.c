@@ -540,6 +540,25 @@ test_fence_is_refused(void **state)
 	free(value);
 }
 
+/* A rail that brings values and is fenced again and again, as under a server that has too much to do, has not failed: the next request need not wait for its turn. */
+static void
+test_fences_are_no_failures(void **state)
+{
+	uint8_t *value = fix_bytes(PART, 3);
+	struct mkv_client *c = live("rdma");
+
+	(void)state;
+	for (unsigned i = 0; i < 5; i++) {
+		f.rail_mute = 0;
+		assert_int_equal(mkv_put(c, K("value"), value, PART, NULL, 10 * SEC, NULL), 0);
+		f.rail_mute = 1;
+		assert_int_equal(mkv_get(c, K("value"), value, PART, SEC / 50, NULL), MKV_ERR_TIMEOUT);
+		assert_int_equal(counter(c, "fences_total"), i + 1);
+	}
+	mkv_client_close(c);
+	free(value);
+}
+
 /* The same while its WRITE is on the way. */
 static void
 test_write_on_its_way(void **state)
@@ -786,7 +805,7 @@ main(void)
 		T(test_attach_is_not_what_was_asked_for), T(test_path_does_not_work),
 		cmocka_unit_test_setup_teardown(test_no_device, setup_absent, teardown), T(test_exact), T(test_comes_back), T(test_comes_up_later), T(test_rails_share_again), T(test_a_try_is_no_session), T(test_rails_take_turns),
 		T(test_queue_pair_breaks), T(test_tether_ends), T(test_lies), T(test_wrong_bytes),
-		T(test_deadline_cancel), T(test_deadline_fence), T(test_fence_is_refused), T(test_write_on_its_way), T(test_packet_in_hand), T(test_breaks_in_the_quiet), T(test_cancel), T(test_close), T(test_port_and_device),
+		T(test_deadline_cancel), T(test_deadline_fence), T(test_fences_are_no_failures), T(test_fence_is_refused), T(test_write_on_its_way), T(test_packet_in_hand), T(test_breaks_in_the_quiet), T(test_cancel), T(test_close), T(test_port_and_device),
 		T(test_addresses), T(test_each_change_is_told_once), T(test_a_host_without_devices_hears_nothing),
 	};
 

@@ -1,6 +1,6 @@
 """
-Servers and clients over soft-RoCE, for tests in the guest of run-lab --nics 2: the client's side is rxe0 at the first address, the server's rxe1 at the second, and
-what goes between them crosses the segment. Regions by ctypes, with poison around what a call may write to.
+Servers and clients over soft-RoCE, for tests in the guest of run-lab --nics 2: the client's side is rxe0 at the first address, the server's rxe1 at the second,
+and what goes between them crosses the segment. What a call may write to is a place in a region, with GUARD bytes of poison at least on both sides.
 """
 import ctypes as C
 import os
@@ -12,9 +12,9 @@ import time
 import lab
 import mkv
 from harness import Server
+from mkv import POISON, Region  # noqa: F401
 from transport import ADDRESSES, KEY, NICS
 
-POISON = 0xA5
 GUARD = 4096
 
 
@@ -44,52 +44,12 @@ def metric(c, name, **labels):
     return total
 
 
-class Region:
-    """A registered region with poison in it. take() cuts a place of so many bytes at such an offset out of it, with GUARD bytes of poison on both sides."""
-
-    def __init__(self, c, size):
-        self.p, size_out = C.c_void_p(), C.c_size_t()
-        mkv.LIB.mkv_region_alloc.argtypes = [C.c_void_p, C.c_size_t, C.POINTER(C.c_void_p)]
-        mkv.LIB.mkv_region_base.argtypes = [C.c_void_p, C.POINTER(C.c_size_t)]
-        mkv.LIB.mkv_region_base.restype = C.c_void_p
-        mkv.LIB.mkv_region_free.argtypes = [C.c_void_p]
-        r = mkv.LIB.mkv_region_alloc(c.p, size, C.byref(self.p))
-        assert r == 0, r
-        self.base = mkv.LIB.mkv_region_base(self.p, C.byref(size_out))
-        self.mem = (C.c_uint8 * size).from_address(self.base)
-        self.view = memoryview(self.mem).cast("B")
-        self.size = size
-        self.poison()
-
-    def poison(self):
-        C.memset(self.base, POISON, self.size)
-
-    def untouched(self, begin, end):
-        """Whether every byte outside of [begin, end) is poison still."""
-        return self.view[:begin].tobytes().count(POISON) == begin and self.view[end:].tobytes().count(POISON) == self.size - end
-
-    def free(self):
-        self.view.release()
-        r = mkv.LIB.mkv_region_free(self.p)
-        assert r == 0, r
-
-
 def put_from(c, key, region, off, n, deadline=20.0, flags=0):
-    o = mkv.PutOpts(size=C.sizeof(mkv.PutOpts), flags=flags)
-    obj = mkv.Object(size=C.sizeof(mkv.Object))
-    f = mkv.LIB.mkv_put
-    value = C.cast(region.base + off, C.c_char_p)
-    r = f(c.p, key, len(key), value, n, C.byref(o), int(deadline * mkv.SEC), C.byref(obj))
-    if r != 0:
-        raise mkv.Miss(r, obj.reason)
+    c.put_at(key, region.base + off, n, deadline, flags)
 
 
 def get_into(c, key, region, off, room, deadline=20.0):
-    obj = mkv.Object(size=C.sizeof(mkv.Object))
-    n = mkv.LIB.mkv_get(c.p, key, len(key), region.base + off, room, int(deadline * mkv.SEC), C.byref(obj))
-    if n < 0:
-        raise mkv.Miss(n, obj.reason)
-    return n
+    return c.get_at(key, region.base + off, room, deadline)
 
 
 def range_into(c, key, at, region, off, room, deadline=20.0):

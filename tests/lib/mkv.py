@@ -36,7 +36,25 @@ class ServerInfo(C.Structure):
                 ("drives_total", C.c_uint), ("drives_online", C.c_uint), ("version", C.c_char * 32), ("transport", C.c_char * 8)]
 
 
+class Iovec(C.Structure):
+    _fields_ = [("base", C.c_void_p), ("len", C.c_size_t)]
+
+
+class Request(C.Structure):
+    _fields_ = [("size", C.c_size_t), ("op", C.c_int), ("keys", C.POINTER(Key)), ("n_keys", C.c_uint), ("iov", C.POINTER(Iovec)), ("n_iov", C.c_uint),
+                ("off", C.c_uint64), ("len", C.c_uint64), ("deadline_us", C.c_uint64), ("flags", C.c_uint), ("lease_ms", C.c_uint), ("ttl_ms", C.c_uint64),
+                ("namespace_", C.c_char_p), ("parent", C.c_void_p), ("parent_bytes", C.c_size_t), ("present", C.c_void_p), ("reasons", C.c_void_p),
+                ("user", C.c_void_p)]
+
+
+class Completion(C.Structure):
+    _fields_ = [("size", C.c_size_t), ("id", C.c_uint64), ("user", C.c_void_p), ("result", C.c_int64), ("object", Object)]
+
+
 LIST_FN = C.CFUNCTYPE(C.c_int, C.c_void_p, C.c_void_p)
+OP_PUT, OP_GET = 1, 2
+SIZE_ANY = (1 << 64) - 1
+POISON = 0xA5
 
 IF_ABSENT, OVERWRITE, PIN, ACCEPTED, COMMIT = 1, 2, 4, 8, 16
 (OK, INVAL, NOMEM, IO, AGAIN, PEER, TIMEOUT, UNREACHABLE, MISS, EXISTS, TOOBIG, CORRUPT, NOSPACE, BUSY, RETRY, AUTH, DENIED, PROTO, VERSION,
@@ -69,6 +87,14 @@ def _load():
     lib.mkv_put_abort.restype = None
     lib.mkv_server_of.argtypes = [p, C.c_char_p, z]
     lib.mkv_server_info.argtypes = [p, C.c_uint, u64, C.POINTER(ServerInfo)]
+    lib.mkv_submit.argtypes = [p, C.POINTER(Request), C.POINTER(u64)]
+    lib.mkv_cancel.argtypes = [p, u64]
+    lib.mkv_wait.argtypes = [p, u64]
+    lib.mkv_drain.argtypes = [p, C.POINTER(Completion), C.c_uint]
+    lib.mkv_region_alloc.argtypes = [p, z, C.POINTER(p)]
+    lib.mkv_region_base.argtypes = [p, C.POINTER(z)]
+    lib.mkv_region_base.restype = p
+    lib.mkv_region_free.argtypes = [p]
     lib.mkv_client_metrics.argtypes = [p, C.c_char_p, z]
     lib.mkv_client_metrics.restype = z
     return lib
@@ -106,13 +132,44 @@ class Client:
     def __exit__(self, *_):
         self.close()
 
-    def put(self, key, value, deadline=10.0, flags=0, ttl_ms=0):
+    def put(self, key, value, deadline=10.0, flags=0, ttl_ms=0, n=None):
+        """n: of a value that is a pointer."""
         o = PutOpts(size=C.sizeof(PutOpts), flags=flags, ttl_ms=ttl_ms)
         obj = Object(size=C.sizeof(Object))
-        r = LIB.mkv_put(self.p, key, len(key), value, len(value), C.byref(o), int(deadline * SEC), C.byref(obj))
+        r = LIB.mkv_put(self.p, key, len(key), value, len(value) if n is None else n, C.byref(o), int(deadline * SEC), C.byref(obj))
         if r != 0:
             raise Miss(r, obj.reason)
         return obj
+
+    def put_at(self, key, address, n, deadline=10.0, flags=0):
+        return self.put(key, C.cast(address, C.c_char_p), deadline, flags, n=n)
+
+    def get_at(self, key, address, room, deadline=10.0):
+        """The value goes to that address: how much."""
+        obj = Object(size=C.sizeof(Object))
+        n = LIB.mkv_get(self.p, key, len(key), address, room, int(deadline * SEC), C.byref(obj))
+        if n < 0:
+            raise Miss(n, obj.reason)
+        return n
+
+    def submit(self, op, key, places, deadline=10.0, flags=0):
+        """Hands over a get or put of (address, bytes) places. Its id."""
+        r = Request(size=C.sizeof(Request), op=op, keys=self._keys([key]), n_keys=1, iov=(Iovec * len(places))(*places), n_iov=len(places), len=SIZE_ANY,
+                    deadline_us=int(deadline * SEC), flags=flags)
+        number = C.c_uint64()
+        said = LIB.mkv_submit(self.p, C.byref(r), C.byref(number))
+        if said != 0:
+            raise Miss(said)
+        return number.value
+
+    def cancel(self, number):
+        return LIB.mkv_cancel(self.p, number)
+
+    def completion(self, timeout=60.0):
+        """The next one: (id, result, reason). None: it did not come."""
+        out = Completion(size=C.sizeof(Completion))
+        LIB.mkv_wait(self.p, int(timeout * SEC))
+        return (out.id, out.result, out.object.reason) if LIB.mkv_drain(self.p, C.byref(out), 1) == 1 else None
 
     def put_stream(self, key, deadline=10.0, flags=0):
         return Stream(self, key, deadline, flags)
@@ -181,6 +238,35 @@ class Client:
         if r != 0:
             raise Miss(r)
         return out
+
+
+class Region:
+    """A registered region with poison in it."""
+
+    def __init__(self, c, size):
+        self.p = C.c_void_p()
+        r = LIB.mkv_region_alloc(c.p, size, C.byref(self.p))
+        assert r == 0, r
+        self.base = LIB.mkv_region_base(self.p, None)
+        self.mem = (C.c_uint8 * size).from_address(self.base)
+        self.view = memoryview(self.mem).cast("B")
+        self.size = size
+        self.poison()
+
+    def poison(self):
+        C.memset(self.base, POISON, self.size)
+
+    def untouched(self, begin, end):
+        """Whether every byte outside of [begin, end) is poison still."""
+        return self.is_poison(0, begin) and self.is_poison(end, self.size)
+
+    def is_poison(self, begin, end):
+        return self.view[begin:end].tobytes().count(POISON) == end - begin
+
+    def free(self):
+        self.view.release()
+        r = LIB.mkv_region_free(self.p)
+        assert r == 0, r
 
 
 class Stream:

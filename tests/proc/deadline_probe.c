@@ -1,10 +1,13 @@
 /*
- * How late do calls return when the server is stopped? Threads with handles of their own call put and get with random deadlines against servers that this
- * program stops (SIGSTOP) after the sessions are up; beside them bare threads sleep just as long with clock_nanosleep. Prints one JSON line with both
- * distributions of lateness: quantiles, and how many were at most so late (in us, to the next step of the histogram, 1/16). The pids are continued before
- * exit.
+ * How late do calls return when the server is stopped, or dies? Threads with a handle each call put and get with random deadlines; beside them bare threads sleep just
+ * as long with clock_nanosleep. Prints one JSON line with both distributions of lateness: quantiles, and how many were at most so late (in us, to the next step of the
+ * histogram, 1/16). The way of the calls is MEMKV_TRANSPORT's, their memory registered where that is RDMA.
  *
- * usage: deadline_probe SERVERS CALLS PID...
+ *   stop   rounds: sessions are up, the pids get SIGSTOP, everybody makes PER_ROUND calls, the pids go on. A request without an answer ends its queue pair (the
+ *          fence), so by RDMA there are as many of them as calls in a round, and they are attached again in the next.
+ *   kill   one round: the pids get SIGSTOP, everybody begins his calls, and while the first of them wait the pids get SIGKILL
+ *
+ * usage: deadline_probe stop|kill SERVERS CALLS PID...
  */
 #include "config.h"
 
@@ -15,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <memkv/memkv.h>
 
@@ -22,25 +26,43 @@
 #include "common/base/clock.h"
 #include "common/base/hist.h"
 
-#define THREADS		4
-#define PER_HANDLE	2		/* below what opens the breaker: every call waits for its deadline */
-#define VALUE_BYTES	(256 * 1024)
+#define THREADS		4u
+#define PER_ROUND	3u		/* below what opens the breaker: every call waits for its deadline */
+#define VALUE_BYTES	(256u * 1024)
+#define WARM_US		30000000u
+#define PROVEN_US	1100000u	/* a queue pair that lived shorter is attached again after a back-off only */
+#define KILL_US		15000u
 
 struct probe {
-	const char	*servers;
-	unsigned	calls;
 	int		bare;
-	unsigned	seed;
-	unsigned	early, wrong;
+	unsigned	seed, calls;		/* in a round */
+	struct mkv_client *c;
+	struct mkv_region *region;
+	void		*value;
+	unsigned	early, wrong, fences;
 	struct mkv_hist	late;
 };
 
-static pthread_barrier_t stopped;
+static struct probe probes[2 * THREADS];
+static pthread_barrier_t step;
+static const char *servers;
+static unsigned rounds;
+static int by_rdma;
 
+static void
+give_up(const char *what, const char *why)
+{
+	fprintf(stderr, "deadline_probe: %s: %s\n", what, why);
+	exit(1);
+}
+
+/* ---- calls ---- */
+
+/* By RDMA longer ones: on the lab's emulated processors a request that has less is over before it has left, and then there is nothing to be fenced. */
 static uint64_t
 probe_deadline_us(struct probe *p)
 {
-	return (5000 + (uint64_t)rand_r(&p->seed) % 30000);
+	return (by_rdma ? 100000 + (uint64_t)rand_r(&p->seed) % 60000 : 5000 + (uint64_t)rand_r(&p->seed) % 30000);
 }
 
 static void
@@ -69,50 +91,98 @@ probe_bare(struct probe *p)
 }
 
 static void
-probe_calls(struct probe *p, struct mkv_client **c, char *value)
+probe_calls(struct probe *p)
 {
 	for (unsigned i = 0; i < p->calls; i++) {
-		struct mkv_client *h = c[i / PER_HANDLE];
 		uint64_t us = probe_deadline_us(p), began = mkv_now_ns();
 		int r;
 
 		if (i % 2 == 0)
-			r = mkv_put(h, "probe", 5, value, VALUE_BYTES, NULL, us, NULL);
+			r = mkv_put(p->c, "probe", 5, p->value, VALUE_BYTES, NULL, us, NULL);
 		else
-			r = mkv_get(h, "probe", 5, value, VALUE_BYTES, us, NULL) > 0 ? 0 : -1;
+			r = mkv_get(p->c, "probe", 5, p->value, VALUE_BYTES, us, NULL) > 0 ? 0 : -1;
 		probe_note(p, began, us, r);
 	}
+}
+
+/* ---- a handle ---- */
+
+static void
+probe_open(struct probe *p)
+{
+	struct mkv_client_opts o = { .size = sizeof(o), .servers = servers, .connections = by_rdma ? PER_ROUND : 1, .inflight_max = 8 };
+	char why[256] = "";
+	int r;
+
+	if (mkv_client_open(&p->c, &o, why, sizeof(why)) != 0)
+		give_up("cannot open a handle", why);
+	if ((r = mkv_region_alloc(p->c, VALUE_BYTES, &p->region)) != 0)
+		give_up("no memory", mkv_strerror(r));
+	p->value = mkv_region_base(p->region, NULL);
+	memset(p->value, 0, VALUE_BYTES);
+}
+
+/* Sum of the handle's samples of that name. */
+static unsigned
+probe_metric(struct probe *p, const char *name)
+{
+	size_t n = mkv_client_metrics(p->c, NULL, 0) + 4096, bytes = strlen(name);
+	char *text = calloc(1, n), *line, *rest = NULL;
+	unsigned sum = 0;
+
+	if (text == NULL)
+		give_up("no memory", name);
+	(void)mkv_client_metrics(p->c, text, n);
+	for (line = strtok_r(text, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest))
+		if (strncmp(line, name, bytes) == 0 && (line[bytes] == ' ' || line[bytes] == '{'))
+			sum += (unsigned)strtoul(strrchr(line, ' '), NULL, 10);
+	free(text);
+	return (sum);
+}
+
+/* Sessions are up, and have been long enough. */
+static void
+probe_warm(struct probe *p)
+{
+	uint64_t until = mkv_now_ns() + WARM_US * MKV_NS_PER_US;
+	int r;
+
+	while ((r = mkv_warm(p->c, WARM_US)) != 0 || (by_rdma && probe_metric(p, "memkv_client_rail_sessions") < PER_ROUND)) {
+		if (mkv_now_ns() > until)
+			give_up("the server cannot be reached", mkv_strerror(r));
+		(void)usleep(10000);
+	}
+	if (by_rdma)
+		(void)usleep(PROVEN_US);
 }
 
 static void *
 probe_run(void *arg)
 {
 	struct probe *p = arg;
-	unsigned n = (p->calls + PER_HANDLE - 1) / PER_HANDLE;
-	struct mkv_client **c = calloc(n, sizeof(*c));
-	struct mkv_client_opts o = { .size = sizeof(o), .servers = p->servers, .transport = "tcp", .connections = 1, .inflight_max = 8 };
-	char *value = calloc(1, VALUE_BYTES);
-	char why[256] = "";
 
-	for (unsigned i = 0; !p->bare && i < n; i++) {
-		if (mkv_client_open(&c[i], &o, why, sizeof(why)) != 0 || mkv_warm(c[i], 20000000) != 0) {
-			fprintf(stderr, "deadline_probe: cannot open a handle: %s\n", why);
-			exit(1);
-		}
+	if (!p->bare)
+		probe_open(p);
+	for (unsigned i = 0; i < rounds; i++) {
+		if (!p->bare)
+			probe_warm(p);
+		(void)pthread_barrier_wait(&step);	/* sessions are up */
+		(void)pthread_barrier_wait(&step);	/* servers are stopped */
+		if (p->bare)
+			probe_bare(p);
+		else
+			probe_calls(p);
+		(void)pthread_barrier_wait(&step);	/* all have measured */
 	}
-	pthread_barrier_wait(&stopped);		/* sessions are up */
-	pthread_barrier_wait(&stopped);		/* servers are stopped */
 	if (p->bare)
-		probe_bare(p);
-	else
-		probe_calls(p, c, value);
-	pthread_barrier_wait(&stopped);		/* all have measured */
-	for (unsigned i = 0; !p->bare && i < n; i++)
-		mkv_client_close(c[i]);
-	free(c);
-	free(value);
+		return (NULL);
+	p->fences = probe_metric(p, "memkv_client_fences_total");
+	(void)mkv_region_free(p->region);
+	mkv_client_close(p->c);
 	return (NULL);
 }
+
+/* ---- what comes out ---- */
 
 static unsigned long long
 probe_at_most(const struct mkv_hist *h, uint64_t us)
@@ -137,6 +207,28 @@ probe_print(const char *name, const struct mkv_hist *h)
 	printf("}}");
 }
 
+static int
+print_all(void)
+{
+	struct mkv_hist calls = { 0 }, bare = { 0 };
+	unsigned early = 0, wrong = 0, fences = 0;
+
+	for (unsigned i = 0; i < 2 * THREADS; i++) {
+		mkv_hist_merge(probes[i].bare ? &bare : &calls, &probes[i].late);
+		early += probes[i].early;
+		wrong += probes[i].wrong;
+		fences += probes[i].fences;
+	}
+	printf("{");
+	probe_print("calls", &calls);
+	printf(",");
+	probe_print("bare", &bare);
+	printf(",\"early\":%u,\"wrong\":%u,\"fences\":%u}\n", early, wrong, fences);
+	return (wrong != 0);
+}
+
+/* ---- running ---- */
+
 static void
 probe_signal(char **pids, int sig)
 {
@@ -145,38 +237,48 @@ probe_signal(char **pids, int sig)
 			perror("deadline_probe: kill");
 }
 
+static void
+run_rounds(char **pids, int dies)
+{
+	for (unsigned i = 0; i < rounds; i++) {
+		(void)pthread_barrier_wait(&step);
+		probe_signal(pids, SIGSTOP);
+		(void)pthread_barrier_wait(&step);
+		if (dies) {
+			(void)usleep(KILL_US);
+			probe_signal(pids, SIGKILL);
+		}
+		(void)pthread_barrier_wait(&step);
+		if (!dies)
+			probe_signal(pids, SIGCONT);
+	}
+}
+
 int
 main(int argc, char **argv)
 {
-	static struct probe p[2 * THREADS];
+	const char *transport = getenv("MEMKV_TRANSPORT");
 	pthread_t t[2 * THREADS];
-	struct mkv_hist calls = { 0 }, bare = { 0 };
-	unsigned early = 0, wrong = 0;
+	unsigned calls;
+	int dies;
 
-	if (argc < 4) {
-		fprintf(stderr, "usage: deadline_probe SERVERS CALLS PID...\n");
+	if (argc < 5 || (strcmp(argv[1], "stop") != 0 && strcmp(argv[1], "kill") != 0)) {
+		fprintf(stderr, "usage: deadline_probe stop|kill SERVERS CALLS PID...\n");
 		return (2);
 	}
-	pthread_barrier_init(&stopped, NULL, 2 * THREADS + 1);
-	for (int i = 0; i < 2 * THREADS; i++) {
-		p[i] = (struct probe){ .servers = argv[1], .calls = (unsigned)atoi(argv[2]) / THREADS, .bare = i >= THREADS, .seed = (unsigned)i + 1 };
-		pthread_create(&t[i], NULL, probe_run, &p[i]);
+	dies = strcmp(argv[1], "kill") == 0;
+	servers = argv[2];
+	by_rdma = transport != NULL && strcmp(transport, "rdma") == 0;
+	calls = ((unsigned)atoi(argv[3]) + THREADS - 1) / THREADS;
+	rounds = dies ? 1 : (calls + PER_ROUND - 1) / PER_ROUND;
+	(void)pthread_barrier_init(&step, NULL, 2 * THREADS + 1);
+	for (unsigned i = 0; i < 2 * THREADS; i++) {
+		probes[i] = (struct probe){ .bare = i >= THREADS, .seed = i + 1, .calls = dies ? calls : PER_ROUND };
+		if (pthread_create(&t[i], NULL, probe_run, &probes[i]) != 0)
+			give_up("no thread", strerror(errno));
 	}
-	pthread_barrier_wait(&stopped);
-	probe_signal(argv + 3, SIGSTOP);
-	pthread_barrier_wait(&stopped);
-	pthread_barrier_wait(&stopped);
-	probe_signal(argv + 3, SIGCONT);
-	for (int i = 0; i < 2 * THREADS; i++) {
-		pthread_join(t[i], NULL);
-		mkv_hist_merge(p[i].bare ? &bare : &calls, &p[i].late);
-		early += p[i].early;
-		wrong += p[i].wrong;
-	}
-	printf("{");
-	probe_print("calls", &calls);
-	printf(",");
-	probe_print("bare", &bare);
-	printf(",\"early\":%u,\"wrong\":%u}\n", early, wrong);
-	return (wrong != 0);
+	run_rounds(argv + 4, dies);
+	for (unsigned i = 0; i < 2 * THREADS; i++)
+		(void)pthread_join(t[i], NULL);
+	return (print_all());
 }

@@ -13,7 +13,7 @@ if os.environ.get("LAB") != "1":
     pytest.exit("these tests destroy what is on the drives: run-lab has drives for that", returncode=2)
 
 # For a guest with RDMA devices (run-lab --nics 2); `./check lab` has one for these alone.
-collect_ignore_glob = [] if os.environ.get("LAB_NICS") else ["test_doctor.py", "test_r*.py"]
+collect_ignore_glob = [] if os.environ.get("LAB_NICS") else ["test_doctor.py", "test_r*.py", "test_steady*.py"]
 
 
 def pytest_configure(config):

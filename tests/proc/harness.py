@@ -3,6 +3,7 @@ Real processes on loopback. A Server is `memkv start` with a data directory of i
 
 Content is a function of (key, version), so any byte that a get returns can be checked without keeping it.
 """
+import contextlib
 import hashlib
 import json
 import os
@@ -84,6 +85,19 @@ def unmount(place):
             return
         time.sleep(0.1)
     raise AssertionError(f"{place} stays mounted: {r.stderr}")
+
+
+@contextlib.contextmanager
+def mounted(device):
+    """A directory: the root of an ext4 that is made anew on that device."""
+    place = tempfile.mkdtemp(prefix="memkv-test-")
+    for argv in (["mkfs.ext4", "-q", "-F", "-m", "0", device], ["mount", device, place]):
+        subprocess.run(argv, capture_output=True, timeout=60, check=True)
+    try:
+        yield place
+    finally:
+        unmount(place)
+        os.rmdir(place)
 
 
 class Server:

@@ -6,6 +6,8 @@ import subprocess
 import tempfile
 import time
 
+import pytest
+
 import lab
 import mkv
 from harness import MEMKV, MIB, Load, content, unmount
@@ -30,6 +32,7 @@ def set_up(*drives, more=()):
     return path
 
 
+@pytest.mark.over_rdma_full
 def test_served_verified_killed_and_warm(blank_drives, servers):
     """Values in one piece and in several, four threads; `kill -9` of everything in the middle; all that was acknowledged is there."""
     s = servers(set_up(*blank_drives))
@@ -109,6 +112,7 @@ def test_formatting_discards(blank_drives):
         assert f.read(MIB) == bytes(MIB)
 
 
+@pytest.mark.over_rdma_full
 def test_a_pulled_drive_is_isolated_and_comes_back(blank_drives, servers):
     s = servers(set_up(*blank_drives), sets=["server.crash_limit=3", "server.backoff_max=200ms"])
     by_media = {r["media"]: r["id"] for r in drive(s, "list")["rows"]}
@@ -137,6 +141,7 @@ def test_a_pulled_drive_is_isolated_and_comes_back(blank_drives, servers):
     assert s.stop() == 0
 
 
+@pytest.mark.over_rdma_full
 def test_what_is_freed_is_discarded(blank_drives, servers):
     """Half of the values leave; the drive is told of their blocks, the other half stays as it is, also after a kill."""
     s = servers(set_up(blank_drives[0]), sets=["storage.trim=auto"])

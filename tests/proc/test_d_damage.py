@@ -43,6 +43,7 @@ def survey(s):
     return out
 
 
+@pytest.mark.over_rdma
 def test_damaged_data_is_a_counted_miss(server_factory):
     s = filled(server_factory)
     path = os.path.join(s.data, "drive0.dat")

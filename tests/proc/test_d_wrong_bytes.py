@@ -4,6 +4,8 @@ import os
 import subprocess
 import time
 
+import pytest
+
 import mkv
 import wireclient as wc
 from harness import MEMKV, MEMKVCTL, MIB, content
@@ -58,6 +60,7 @@ def failures(path):
     return [x for x in json.loads(r.stdout)["failures"] if x["what"] != "slow"]
 
 
+@pytest.mark.over_rdma_full
 def test_wrong_bytes_in_many_places_isolate_the_drive(server_factory):
     s = three(server_factory, "server.crash_limit=1000")
     keys = fill(s, 240)
@@ -103,6 +106,7 @@ def test_wrong_bytes_in_many_places_isolate_the_drive(server_factory):
     assert all(x["offset"] in {where[1][k] for k in many} for x in have[1])
 
 
+@pytest.mark.over_rdma
 def test_a_damaged_piece_is_a_miss_of_the_whole_value(server_factory):
     s = three(server_factory)
     used = s.metric_sum("memkv_drive_used_bytes")

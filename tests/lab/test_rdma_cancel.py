@@ -56,6 +56,13 @@ class Places:
             at = off + n
         return True
 
+    def take_back(self):
+        """How much of the value had come; and the memory serves something else from now on, but what lies beside it."""
+        part = reached(*(self.region.view[off:off + n] for off, n in self.pieces))
+        for off, n in self.pieces:
+            C.memset(self.region.base + off, rdma.POISON, n)
+        return part
+
     def value(self):
         return b"".join(self.region.view[off:off + n].tobytes() for off, n in self.pieces)
 
@@ -66,9 +73,10 @@ class Places:
             at += n
 
 
-def reached(value):
-    """How much of it is poison no longer."""
-    return 1.0 - value.count(rdma.POISON) / len(value)
+def reached(*places):
+    """How much of them is poison no longer, by a byte of each page: quickly, for nobody may be waited for before they are poisoned again."""
+    samples = b"".join(p[::4099].tobytes() for p in places)
+    return round(1.0 - samples.count(rdma.POISON) / len(samples), 2)
 
 
 def usual(c, places, times=4):
@@ -92,20 +100,20 @@ def cut(c, places, how, after):
         time.sleep(after)
         assert c.cancel(number) in (0, mkv.MISS)
     got = c.completion()
+    part = places.take_back()
     assert got is not None and got[0] == number and got[1] in ENDS, got
     assert c.cancel(number) == mkv.MISS, "it has completed"
-    assert places.beside_untouched(), "bytes beside the places that were given"
-    return got[1], reached(places.value())
+    return got[1], part
 
 
 def still_poison(region):
     time.sleep(LATE)
-    assert region.untouched(0, 0), "bytes came after the completion"
+    assert region.untouched(0, 0), "bytes came after the completion, or beside the places that were given"
 
 
 def in_the_middle(ends):
     """How many ended with a part of their value there. One that has its end in hand when it is cancelled says so and has all."""
-    print([(result, round(part, 2)) for result, part in ends])
+    print(ends)
     return sum(result != SIZE and 0.01 < part < 0.95 for result, part in ends)
 
 
@@ -118,7 +126,6 @@ def test_a_get_ends_in_the_middle(served, how):
         takes, ends = usual(c, places), []
         for _ in range(60 if FULL else 8):
             ends.append(cut(c, places, how, takes * rnd.uniform(0.1, 0.9)))
-            region.poison()
             still_poison(region)
         print("takes", takes, "fences", rdma.metric(c, "memkv_client_fences_total"))
         assert in_the_middle(ends) >= 2, "so few ended in the middle that it shows nothing"
@@ -142,11 +149,9 @@ def test_a_get_is_cancelled_while_the_front_is_stopped(served):
                 began = time.monotonic()
                 assert c.cancel(number) in (0, mkv.MISS)
                 got = c.completion()
+                ends.append((got[1], places.take_back()))
                 took = time.monotonic() - began
-                ends.append((got[1], reached(places.value())))
                 assert got[0] == number and got[1] in ENDS and took < 2.0, (got, took)
-                assert places.beside_untouched()
-                region.poison()
                 still_poison(region)
             still_poison(region)
             usual(c, places, 1)
@@ -191,11 +196,10 @@ def test_a_handle_is_closed_in_the_middle(served):
                 rdma.until(lambda: rdma.metric(c, "memkv_client_rail_sessions") > 0, 30)
                 c.submit(mkv.OP_GET, b"big", [(address + rdma.GUARD, SIZE)], 60.0)
                 time.sleep(takes * rnd.uniform(0.1, 0.8))
-            parts.append((None, reached(view[rdma.GUARD:-rdma.GUARD].tobytes())))
-            assert view[:rdma.GUARD].tobytes() + view[-rdma.GUARD:].tobytes() == poison[:2 * rdma.GUARD]
-            view[:] = poison
+            parts.append((None, reached(view[rdma.GUARD:-rdma.GUARD])))
+            C.memset(address + rdma.GUARD, rdma.POISON, SIZE)
             time.sleep(LATE)
-            assert view.tobytes() == poison, "bytes came after the handle was closed"
+            assert view.tobytes() == poison, "bytes came after the handle was closed, or beside its place"
             view.release()
     assert in_the_middle(parts) > 0, "none was in the middle: this has shown nothing"
     free_again(served)

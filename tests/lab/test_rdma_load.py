@@ -5,7 +5,6 @@ lands in what a caller has back. Runs in the guest of run-lab --nics 2.
 import os
 import random
 import signal
-import tempfile
 import time
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 import lab
 import mkv
 import rdma
-from harness import MIB, content, unmount
+from harness import MIB, content, mounted
 from rdma_wire import BUSY, PEER, Peer, Session
 from test_c_kill import Throttle
 from wireclient import PUT
@@ -63,11 +62,8 @@ def test_who_comes_too_often_hears_when_to_come_again():
 @pytest.fixture
 def on_disk():
     """A place on the last drive."""
-    with tempfile.TemporaryDirectory() as place:
-        lab.sh("mkfs.ext4", "-q", "-F", "-m", "0", lab.DRIVES[-1])
-        lab.sh("mount", lab.DRIVES[-1], place)
+    with mounted(lab.DRIVES[-1]) as place:
         yield place
-        unmount(place)
 
 
 def timed_get(c, key, region, off, deadline):

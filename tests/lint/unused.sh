@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# An external function has a caller in the product: tests alone keep nothing alive. Public functions (clients/include) are the product's face.
+# An external function has a caller in the product: tests alone keep nothing alive. Public functions (clients/include) are the product's face; those of
+# the preload library are called by other people's programs.
 . "$(dirname "$0")/lint.sh"
 
 # NAME<tab>WHY it is kept for the tests.
@@ -28,7 +29,7 @@ used() {
 	    { print }' | grep -oE '\<[a-z_][a-z_0-9]+\>' | LC_ALL=C sort -u
 }
 
-public=$(cat clients/include/memkv/*.h 2>/dev/null || true)
+public=$(cat clients/include/memkv/*.h clients/preload/preload.map 2>/dev/null || true)
 while IFS=$'\t' read -r name place; do
 	grep -qw "$name" <<<"$public" || grep -qxE "$name([[:space:]].*)?" <<<"$allowed" || lint_breach "$place" "nobody outside the tests calls $name()"
 done < <(join -t $'\t' -v 1 <(defined | LC_ALL=C sort -t $'\t' -k 1,1) <(used))

@@ -1,0 +1,791 @@
+/*
+ * Objects that the program has open: a memfd each, that holds the bytes.
+ *
+ * Any thread of the program. The table (table_mutex) owns an object until its last descriptor is closed; whoever uses it meanwhile holds a reference.
+ * o->mutex is held over a transfer of that object, table_mutex never. An object is known by the inode of its memfd: descriptor numbers are the
+ * program's, and duplicates of them arise where nobody tells us.
+ * Fails: memory and descriptors (errno of the kernel), the store's errors. A commit that fails leaves the object dirty.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "clients/preload/preload_priv.h"
+
+/* The clock of a memfd's mtime ticks every 10 ms at worst: a write so soon after a commit may leave no trace in it. */
+#define TICK_NS		10000000ll
+#define NAME_HEAD	"memkv:"
+/* The kernel's limit for the name of a memfd, less our head and its mark. */
+#define NAME_KEY_MAX	230u		/* and in object_make() */
+
+struct mkv_pl_object {
+	struct mkv_pl_object *next;
+	unsigned	refs;		/* table_mutex */
+	ino_t		ino;		/* of the memfd; constant, as are dev, fd, writable */
+	dev_t		dev;
+	int		fd;
+	bool		writable;
+	pthread_mutex_t	mutex;		/* for all below */
+	struct mkv_pl_name name;	/* read under table_mutex too, written under both */
+	bool		gone;		/* unlinked or replaced: nothing is committed any more; written under both */
+	bool		filled;		/* the memfd holds the bytes; else only the size is right */
+	bool		dirty;
+	bool		fresh;		/* opened with O_EXCL and never committed */
+	bool		foreign;	/* came from the process before fork() or exec(): its own writes are not ours to commit */
+	bool		mapped, mapped_writable;
+	bool		left;		/* out of the table: no descriptor may be made of it any more */
+	unsigned	streams;	/* FILE * over it, whose writes nobody sees */
+	uint64_t	wall_ms;	/* of the put that it was read from */
+	struct timespec	seen_mtime;	/* mtime and size when it was last known to be clean */
+	off_t		seen_size;
+	bool		seen_close;	/* that was within a tick of the mtime */
+};
+
+static struct mkv_pl_object *table;
+static _Atomic unsigned table_count;
+static pthread_mutex_t table_mutex = PTHREAD_MUTEX_INITIALIZER;
+static pid_t table_pid;
+
+/* ---- The table ---------------------------------------------------------------------------------------------------------------- */
+
+/* Our own descriptor, unless the program has closed it by a way that we do not see and put another file there. */
+static int
+inner_stat(const struct mkv_pl_object *o, struct stat *st)
+{
+	if (REAL(fstat)(o->fd, st) == 0 && st->st_ino == o->ino && st->st_dev == o->dev)
+		return (0);
+	errno = EIO;
+	return (-1);
+}
+
+static void
+object_free(struct mkv_pl_object *o)
+{
+	struct stat st;
+
+	if (inner_stat(o, &st) == 0)
+		(void)REAL(close)(o->fd);
+	(void)pthread_mutex_destroy(&o->mutex);
+	free(o);
+}
+
+void
+mkv_pl_object_drop(struct mkv_pl_object *o)
+{
+	int e = errno;
+	bool last;
+
+	(void)pthread_mutex_lock(&table_mutex);
+	last = --o->refs == 0;
+	(void)pthread_mutex_unlock(&table_mutex);
+	if (last)
+		object_free(o);
+	errno = e;
+}
+
+/* After vfork() a child runs in our memory until it calls exec: its descriptors are not ours. */
+static bool
+table_is_ours(void)
+{
+	return (atomic_load_explicit(&table_count, memory_order_relaxed) != 0 && !mkv_pl_store_inside() && getpid() == table_pid);
+}
+
+bool
+mkv_pl_object_mine(void)
+{
+	return (getpid() == table_pid);
+}
+
+bool
+mkv_pl_object_none(void)
+{
+	return (!table_is_ours());
+}
+
+struct mkv_pl_object *
+mkv_pl_object_of(int fd)
+{
+	struct mkv_pl_object *o = NULL;
+	int e = errno;
+	struct stat st;
+
+	if (fd < 0 || !table_is_ours())
+		return (NULL);
+	if (REAL(fstat)(fd, &st) == 0 && S_ISREG(st.st_mode)) {
+		(void)pthread_mutex_lock(&table_mutex);
+		for (o = table; o != NULL && (o->ino != st.st_ino || o->dev != st.st_dev); o = o->next)
+			;
+		if (o != NULL)
+			o->refs++;
+		(void)pthread_mutex_unlock(&table_mutex);
+	}
+	errno = e;
+	return (o);
+}
+
+static bool
+is_named(const struct mkv_pl_object *o, const struct mkv_pl_name *n)
+{
+	return (!o->gone && o->name.key_bytes == n->key_bytes && memcmp(o->name.key, n->key, n->key_bytes) == 0);
+}
+
+struct mkv_pl_object *
+mkv_pl_object_named(const struct mkv_pl_name *n)
+{
+	struct mkv_pl_object *o;
+
+	if (!table_is_ours())
+		return (NULL);
+	(void)pthread_mutex_lock(&table_mutex);
+	for (o = table; o != NULL && !(o->writable && is_named(o, n)); o = o->next)
+		;
+	if (o != NULL)
+		o->refs++;
+	(void)pthread_mutex_unlock(&table_mutex);
+	return (o);
+}
+
+static void
+table_add(struct mkv_pl_object *o)
+{
+	(void)pthread_mutex_lock(&table_mutex);
+	o->refs = 2;			/* the table's and the caller's */
+	o->next = table;
+	table = o;
+	atomic_fetch_add(&table_count, 1);
+	(void)pthread_mutex_unlock(&table_mutex);
+}
+
+/* The last descriptor is closed. o->mutex is held. */
+static void
+table_remove(struct mkv_pl_object *o)
+{
+	struct mkv_pl_object **at;
+
+	(void)pthread_mutex_lock(&table_mutex);
+	for (at = &table; *at != NULL && *at != o; at = &(*at)->next)
+		;
+	if (*at == o) {
+		*at = o->next;
+		o->refs--;		/* the caller has another */
+		o->left = true;
+		atomic_fetch_sub(&table_count, 1);
+	}
+	(void)pthread_mutex_unlock(&table_mutex);
+}
+
+/* ---- Clean or dirty ----------------------------------------------------------------------------------------------------------- */
+
+static void
+seen_now(struct mkv_pl_object *o)
+{
+	struct timespec now;
+	struct stat st;
+
+	if (inner_stat(o, &st) != 0)
+		return;
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	o->seen_mtime = st.st_mtim;
+	o->seen_size = st.st_size;
+	o->seen_close = (now.tv_sec - st.st_mtim.tv_sec) * 1000000000ll + (now.tv_nsec - st.st_mtim.tv_nsec) < 2 * TICK_NS;
+}
+
+/* Has a stream written to it since? In doubt yes, but not for what another process has begun. */
+static bool
+has_changed(const struct mkv_pl_object *o)
+{
+	struct stat st;
+
+	if (inner_stat(o, &st) != 0)
+		return (false);
+	return (st.st_size != o->seen_size || st.st_mtim.tv_sec != o->seen_mtime.tv_sec || st.st_mtim.tv_nsec != o->seen_mtime.tv_nsec ||
+	    (o->seen_close && !o->foreign));
+}
+
+static bool
+is_dirty(const struct mkv_pl_object *o)
+{
+	if (!o->writable || o->gone)
+		return (false);
+	return (o->dirty || (o->mapped_writable && !o->foreign) || (o->streams != 0 && has_changed(o)));
+}
+
+void
+mkv_pl_object_dirty(struct mkv_pl_object *o)
+{
+	(void)pthread_mutex_lock(&o->mutex);
+	o->dirty = true;
+	(void)pthread_mutex_unlock(&o->mutex);
+}
+
+void
+mkv_pl_object_mapped(struct mkv_pl_object *o, bool writable)
+{
+	(void)pthread_mutex_lock(&o->mutex);
+	o->mapped = true;
+	o->mapped_writable = o->mapped_writable || (writable && o->writable);
+	(void)pthread_mutex_unlock(&o->mutex);
+}
+
+/* The stream has been flushed if it is one of the program's. */
+static void
+stream_end(struct mkv_pl_object *o)
+{
+	o->dirty = is_dirty(o);
+	o->streams -= o->streams != 0;
+}
+
+void
+mkv_pl_object_stream(struct mkv_pl_object *o, int plus)
+{
+	(void)pthread_mutex_lock(&o->mutex);
+	if (plus < 0)
+		stream_end(o);
+	else if (o->streams++ == 0)
+		seen_now(o);
+	(void)pthread_mutex_unlock(&o->mutex);
+}
+
+/* ---- Between the memfd and the store --------------------------------------------------------------------------------------------- */
+
+/* Calls with the whole of the memfd in memory; a mapping of nothing is none. */
+static int
+with_bytes(struct mkv_pl_object *o, int prot, int (*fn)(struct mkv_pl_object *, void *, size_t, unsigned), unsigned arg)
+{
+	struct stat st;
+	void *at;
+	int r, e;
+
+	if (inner_stat(o, &st) != 0)
+		return (-1);
+	if (st.st_size == 0)
+		return (fn(o, (char[1]){ 0 }, 0, arg));
+	if ((at = REAL(mmap)(NULL, (size_t)st.st_size, prot, MAP_SHARED, o->fd, 0)) == MAP_FAILED)
+		return (-1);
+	r = fn(o, at, (size_t)st.st_size, arg);
+	e = errno;
+	(void)munmap(at, (size_t)st.st_size);
+	errno = e;
+	return (r);
+}
+
+static int
+get_into(struct mkv_pl_object *o, void *at, size_t bytes, unsigned unused)
+{
+	(void)unused;
+	return (bytes == 0 ? 0 : mkv_pl_store_get(&o->name, at, bytes));
+}
+
+static int
+put_from(struct mkv_pl_object *o, void *at, size_t bytes, unsigned flags)
+{
+	return (mkv_pl_store_put(&o->name, at, bytes, flags));
+}
+
+/* o->mutex is held. What was there when it was opened must be there still: a miss now is a failure, not an absence. */
+static int
+fill(struct mkv_pl_object *o)
+{
+	if (o->filled)
+		return (0);
+	if (with_bytes(o, PROT_READ | PROT_WRITE, get_into, 0) != 0) {
+		if (errno == ENOENT)
+			errno = ESTALE;
+		return (-1);
+	}
+	o->filled = true;
+	if (o->streams != 0)
+		seen_now(o);
+	return (0);
+}
+
+int
+mkv_pl_object_fill(struct mkv_pl_object *o)
+{
+	int r, e = errno;
+
+	(void)pthread_mutex_lock(&o->mutex);
+	if ((r = fill(o)) == 0)
+		errno = e;
+	(void)pthread_mutex_unlock(&o->mutex);
+	return (r);
+}
+
+static int
+commit(struct mkv_pl_object *o, unsigned put_flags)
+{
+	if (!is_dirty(o))
+		return (0);
+	o->dirty = false;
+	seen_now(o);
+	if (with_bytes(o, PROT_READ, put_from, put_flags | (o->fresh ? MKV_PUT_IF_ABSENT : MKV_PUT_OVERWRITE)) != 0) {
+		o->dirty = true;
+		return (-1);
+	}
+	o->fresh = false;
+	return (0);
+}
+
+int
+mkv_pl_object_commit(struct mkv_pl_object *o, unsigned put_flags)
+{
+	int r, e = errno;
+
+	(void)pthread_mutex_lock(&o->mutex);
+	if ((r = commit(o, put_flags)) == 0)
+		errno = e;
+	(void)pthread_mutex_unlock(&o->mutex);
+	return (r);
+}
+
+void
+mkv_pl_object_forget_bytes(struct mkv_pl_object *o)
+{
+	struct stat st;
+
+	(void)pthread_mutex_lock(&o->mutex);
+	if (!o->writable && o->filled && !o->mapped && inner_stat(o, &st) == 0 && st.st_size != 0 &&
+	    REAL(fallocate)(o->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, st.st_size) == 0)
+		o->filled = false;
+	(void)pthread_mutex_unlock(&o->mutex);
+}
+
+static void
+name_change(struct mkv_pl_object *o, const struct mkv_pl_name *to)
+{
+	(void)pthread_mutex_lock(&table_mutex);
+	o->name = *to;
+	(void)pthread_mutex_unlock(&table_mutex);
+}
+
+int
+mkv_pl_object_rename(struct mkv_pl_object *o, const struct mkv_pl_name *to)
+{
+	struct mkv_pl_name from;
+	int r;
+
+	(void)pthread_mutex_lock(&o->mutex);
+	from = o->name;
+	name_change(o, to);
+	o->dirty = true;
+	o->fresh = false;
+	if ((r = commit(o, 0)) != 0)
+		name_change(o, &from);
+	(void)pthread_mutex_unlock(&o->mutex);
+	return (r);
+}
+
+void
+mkv_pl_object_unlinked(struct mkv_pl_object *o)
+{
+	(void)pthread_mutex_lock(&o->mutex);
+	(void)pthread_mutex_lock(&table_mutex);
+	o->gone = true;
+	(void)pthread_mutex_unlock(&table_mutex);
+	(void)pthread_mutex_unlock(&o->mutex);
+}
+
+/* ---- Opening -------------------------------------------------------------------------------------------------------------------- */
+
+static struct mkv_pl_object *
+object_new(const struct mkv_pl_name *n, int fd, bool writable)
+{
+	struct mkv_pl_object *o = calloc(1, sizeof(*o));
+	struct stat st;
+
+	if (o == NULL || REAL(fstat)(fd, &st) != 0) {
+		free(o);
+		return (NULL);
+	}
+	(void)pthread_mutex_init(&o->mutex, NULL);
+	o->fd = fd;
+	o->ino = st.st_ino;
+	o->dev = st.st_dev;
+	o->writable = writable;
+	o->name = *n;
+	return (o);
+}
+
+/* The key is in the memfd's name, so that a program after exec() knows what it has been given. */
+static struct mkv_pl_object *
+object_make(const struct mkv_pl_name *n, bool writable)
+{
+	struct mkv_pl_object *o;
+	char name[256];
+	int fd;
+
+	(void)snprintf(name, sizeof(name), NAME_HEAD "%c:%.230s", n->key_bytes > NAME_KEY_MAX ? '-' : writable ? 'w' : 'r', n->key);
+	if ((fd = mkv_pl_memfd(name)) < 0)
+		return (NULL);
+	if ((o = object_new(n, fd, writable)) == NULL)
+		(void)REAL(close)(fd);
+	return (o);
+}
+
+/* A descriptor with an offset and an access mode of its own. */
+static int
+object_fd(const struct mkv_pl_object *o, int flags)
+{
+	char path[64];
+	struct stat st;
+
+	if (inner_stat(o, &st) != 0)
+		return (-1);
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", o->fd);
+	return (REAL(open)(path, flags & (O_ACCMODE | O_CLOEXEC | O_APPEND | O_NONBLOCK)));
+}
+
+/* What the store says of the name, against what open() was asked to do. 1: it is there. */
+static int
+open_look(const struct mkv_pl_name *n, int flags, struct mkv_object *obj)
+{
+	int r = mkv_pl_store_stat(n, obj);
+
+	if (r != 0 && (errno != ENOENT || (flags & O_CREAT) == 0))
+		return (-1);
+	if (r == 0 && (flags & O_CREAT) != 0 && (flags & O_EXCL) != 0) {
+		errno = EEXIST;
+		return (-1);
+	}
+	return (r == 0);
+}
+
+/* The object's first state: empty and dirty, or the size of what is in the store. */
+static int
+object_begin(struct mkv_pl_object *o, int flags, bool there, const struct mkv_object *obj)
+{
+	o->dirty = o->writable && (!there || (flags & O_TRUNC) != 0);
+	o->fresh = o->writable && !there && (flags & O_EXCL) != 0;
+	o->filled = o->dirty;
+	if (o->dirty)
+		return (0);
+	o->wall_ms = obj->put_wall_ms;
+	if (REAL(ftruncate)(o->fd, (off_t)obj->value_bytes) != 0)
+		return (-1);
+	return (o->writable ? fill(o) : 0);
+}
+
+static int
+open_new(const struct mkv_pl_name *n, int flags)
+{
+	bool writable = (flags & O_ACCMODE) != O_RDONLY;
+	struct mkv_object obj = { .size = sizeof(obj) };
+	struct mkv_pl_object *o;
+	int there = 0, fd = -1;
+
+	/* Whether something lies there matters to all but who replaces it whole. */
+	if ((!writable || (flags & O_TRUNC) == 0 || (flags & O_CREAT) == 0 || (flags & O_EXCL) != 0) && (there = open_look(n, flags, &obj)) < 0)
+		return (-1);
+	/* open(O_CREAT | O_RDONLY) of what is not there makes it, and that is a write. */
+	if ((o = object_make(n, writable || !there)) == NULL)
+		return (-1);
+	if (object_begin(o, flags, there != 0, &obj) == 0)
+		fd = object_fd(o, flags);
+	if (fd < 0) {
+		int e = errno;
+
+		object_free(o);
+		errno = e;
+		return (-1);
+	}
+	table_add(o);
+	mkv_pl_object_drop(o);
+	return (fd);
+}
+
+/* Another descriptor of what a writer of this process has open. false: he has closed it meanwhile. */
+static bool
+open_again(struct mkv_pl_object *o, int flags, int *fd)
+{
+	bool left;
+
+	*fd = -1;
+	(void)pthread_mutex_lock(&o->mutex);
+	left = o->left;
+	if (!left && (flags & O_CREAT) != 0 && (flags & O_EXCL) != 0) {
+		errno = EEXIST;
+	} else if (!left && (*fd = object_fd(o, flags)) >= 0 && (flags & O_TRUNC) != 0 && REAL(ftruncate)(o->fd, 0) == 0) {
+		o->dirty = true;
+	}
+	(void)pthread_mutex_unlock(&o->mutex);
+	return (!left);
+}
+
+/* fd has become one of the standard numbers: libc's own streams read and write it without our knowing. */
+int
+mkv_pl_object_standard(struct mkv_pl_object *o, int fd)
+{
+	if (fd < STDIN_FILENO || fd > STDERR_FILENO)
+		return (0);
+	mkv_pl_object_stream(o, 1);
+	return (mkv_pl_object_fill(o));
+}
+
+static int
+opened(int fd)
+{
+	struct mkv_pl_object *o = fd >= 0 && fd <= STDERR_FILENO ? mkv_pl_object_of(fd) : NULL;
+	int r, e;
+
+	if (o == NULL)
+		return (fd);
+	if ((r = mkv_pl_object_standard(o, fd)) != 0) {
+		e = errno;
+		(void)close(fd);
+		errno = e;
+	}
+	mkv_pl_object_drop(o);
+	return (r == 0 ? fd : -1);
+}
+
+int
+mkv_pl_object_open(const struct mkv_pl_name *n, int flags)
+{
+	struct mkv_pl_object *o;
+	int fd;
+
+	if ((flags & O_DIRECTORY) != 0) {
+		errno = ENOTDIR;
+		return (-1);
+	}
+	if (mkv_pl_store_ready() != 0)
+		return (-1);
+	while ((o = mkv_pl_object_named(n)) != NULL) {
+		bool again = open_again(o, flags, &fd);
+
+		mkv_pl_object_drop(o);
+		if (again)
+			return (opened(fd));
+	}
+	return (opened(open_new(n, flags)));
+}
+
+/* ---- Stat ----------------------------------------------------------------------------------------------------------------------- */
+
+void
+mkv_pl_object_stat_of(const struct mkv_pl_name *n, uint64_t bytes, uint64_t wall_ms, struct stat *st)
+{
+	memset(st, 0, sizeof(*st));
+	st->st_dev = n->dev;
+	st->st_ino = (ino_t)mkv_pl_name_ino(n->key, n->key_bytes);
+	st->st_mode = S_IFREG | 0644;
+	st->st_nlink = 1;
+	st->st_uid = geteuid();
+	st->st_gid = getegid();
+	st->st_size = (off_t)bytes;
+	st->st_blksize = 65536;
+	st->st_blocks = (blkcnt_t)((bytes + 511) / 512);
+	st->st_mtim.tv_sec = (time_t)(wall_ms / 1000);
+	st->st_mtim.tv_nsec = (long)(wall_ms % 1000) * 1000000;
+	st->st_atim = st->st_ctim = st->st_mtim;
+}
+
+int
+mkv_pl_object_stat(struct mkv_pl_object *o, struct stat *st)
+{
+	struct mkv_pl_name n;
+	struct stat raw;
+
+	if (inner_stat(o, &raw) != 0)
+		return (-1);
+	(void)pthread_mutex_lock(&table_mutex);
+	n = o->name;
+	(void)pthread_mutex_unlock(&table_mutex);
+	mkv_pl_object_stat_of(&n, (uint64_t)raw.st_size, o->wall_ms, st);
+	if (o->writable)
+		st->st_mtim = st->st_ctim = st->st_atim = raw.st_mtim;
+	return (0);
+}
+
+/* ---- Closing -------------------------------------------------------------------------------------------------------------------- */
+
+bool
+mkv_pl_object_is_inner(struct mkv_pl_object *o, int fd)
+{
+	return (o->fd == fd);
+}
+
+/* Is there no descriptor of it in this process but fd and our own? In doubt there is. */
+static bool
+is_last(const struct mkv_pl_object *o, int fd)
+{
+	struct dirent *d;
+	struct stat st;
+	bool last = true;
+	DIR *dir;
+
+	if ((dir = REAL(opendir)("/proc/self/fd")) == NULL)
+		return (false);
+	while (last && (d = REAL(readdir)(dir)) != NULL) {
+		int n = atoi(d->d_name);
+
+		if (d->d_name[0] == '.' || n == fd || n == o->fd)
+			continue;
+		last = REAL(fstat)(n, &st) != 0 || st.st_ino != o->ino || st.st_dev != o->dev;
+	}
+	(void)REAL(closedir)(dir);
+	return (last);
+}
+
+int
+mkv_pl_object_leave(struct mkv_pl_object *o, int fd, int (*end)(void *), void *arg, int *result)
+{
+	int r = 0, e = errno;
+	bool last;
+
+	(void)pthread_mutex_lock(&o->mutex);
+	last = is_last(o, fd);
+	if (fd >= STDIN_FILENO && fd <= STDERR_FILENO)
+		stream_end(o);
+	if (last && (r = commit(o, 0)) != 0)
+		e = errno;
+	*result = end(arg);
+	if (*result < 0 && r == 0)
+		e = errno;
+	if (last)
+		table_remove(o);
+	(void)pthread_mutex_unlock(&o->mutex);
+	errno = e;
+	return (r);
+}
+
+/* All that are open now, each held. NULL: none, or no memory. */
+static struct mkv_pl_object **
+table_all(unsigned *count)
+{
+	struct mkv_pl_object **all, *o;
+
+	*count = 0;
+	(void)pthread_mutex_lock(&table_mutex);
+	if ((all = calloc(atomic_load(&table_count) + 1, sizeof(struct mkv_pl_object *))) != NULL)
+		for (o = table; o != NULL; o = o->next) {
+			o->refs++;
+			all[(*count)++] = o;
+		}
+	(void)pthread_mutex_unlock(&table_mutex);
+	return (all);
+}
+
+void
+mkv_pl_object_end_all(void)
+{
+	struct mkv_pl_object **all;
+	unsigned i, count;
+
+	if (!table_is_ours() || (all = table_all(&count)) == NULL)
+		return;
+	for (i = 0; i < count; i++) {
+		(void)mkv_pl_object_commit(all[i], 0);
+		mkv_pl_object_drop(all[i]);
+	}
+	free(all);
+}
+
+/* ---- Other processes -------------------------------------------------------------------------------------------------------------- */
+
+static void
+fork_before(void)
+{
+	(void)pthread_mutex_lock(&table_mutex);
+}
+
+static void
+fork_parent(void)
+{
+	(void)pthread_mutex_unlock(&table_mutex);
+}
+
+/* Alone, with a copy of everything: what the parent has written is the parent's to commit. */
+static void
+fork_child(void)
+{
+	struct mkv_pl_object *o;
+
+	(void)pthread_mutex_init(&table_mutex, NULL);
+	table_pid = getpid();
+	for (o = table; o != NULL; o = o->next) {
+		(void)pthread_mutex_init(&o->mutex, NULL);
+		o->foreign = true;
+		o->dirty = false;
+		o->streams = 0;		/* what goes by them the parent sees and commits */
+	}
+	mkv_pl_store_forked();
+}
+
+/* "/memfd:memkv:w:KEY (deleted)": the key, and whether it may be written. */
+static bool
+adopt_name(const char *link, struct mkv_pl_name *n, bool *writable)
+{
+	const char *head = "/memfd:" NAME_HEAD, *end = strstr(link, " (deleted)");
+
+	if (strncmp(link, head, strlen(head)) != 0 || end == NULL)
+		return (false);
+	link += strlen(head);
+	*writable = link[0] == 'w';
+	if ((!*writable && link[0] != 'r') || link[1] != ':' || end < link + 3 || (size_t)(end - link - 2) > NAME_KEY_MAX)
+		return (false);
+	n->key_bytes = (size_t)(end - link - 2);
+	memcpy(n->key, link + 2, n->key_bytes);
+	n->key[n->key_bytes] = '\0';
+	return (true);
+}
+
+/*
+ * A memfd of ours that the program before exec() left open. It was filled when it was duplicated onto its number; one with holes was not, and is
+ * filled when it is read.
+ */
+static void
+adopt(const char *path, int fd, const char *link)
+{
+	struct mkv_pl_name n = { .key_bytes = 0 };
+	struct mkv_pl_object *o;
+	struct stat st;
+	bool writable;
+	int inner;
+
+	if (!adopt_name(link, &n, &writable))
+		return;
+	if ((o = mkv_pl_object_of(fd)) != NULL) {
+		mkv_pl_object_drop(o);
+		return;
+	}
+	if ((inner = REAL(open)(path, O_RDWR | O_CLOEXEC)) < 0)
+		return;
+	if (REAL(fstat)(inner, &st) != 0 || (o = object_new(&n, inner, writable)) == NULL) {
+		(void)REAL(close)(inner);
+		return;
+	}
+	o->foreign = true;
+	o->filled = writable || lseek(inner, 0, SEEK_HOLE) >= st.st_size;
+	o->streams = 1;
+	seen_now(o);
+	table_add(o);
+	mkv_pl_object_drop(o);
+}
+
+void
+mkv_pl_object_adopt_all(void)
+{
+	char path[64], link[512];
+	struct dirent *d;
+	ssize_t n;
+	DIR *dir;
+
+	table_pid = getpid();
+	(void)pthread_atfork(fork_before, fork_parent, fork_child);
+	if (!mkv_pl_path_any() || (dir = REAL(opendir)("/proc/self/fd")) == NULL)
+		return;
+	while ((d = REAL(readdir)(dir)) != NULL) {
+		(void)snprintf(path, sizeof(path), "/proc/self/fd/%.20s", d->d_name);
+		if ((n = readlink(path, link, sizeof(link) - 1)) <= 0)
+			continue;
+		link[n] = '\0';
+		adopt(path, atoi(d->d_name), link);
+	}
+	(void)REAL(closedir)(dir);
+}

@@ -1,0 +1,286 @@
+"""
+b: programs that know nothing of memkv keep files below a directory, and libmemkv_preload.so keeps them in the store. The oracle is the store itself, asked
+by `memkv`, and the disk, on which no file may be.
+"""
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from harness import MEMKV, MIB, STAGE, content
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+LIBRARY = os.path.join(STAGE, "lib", "libmemkv_preload.so")
+CALLS = os.path.join(STAGE, "..", "tests", "proc", "preload_calls")
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="LD_PRELOAD as it is made here is Linux's")
+
+
+class Shim:
+    """A directory whose files are objects of one server."""
+
+    def __init__(self, server, top):
+        self.server, self.top = server, top
+        self.anchor = top / "anchor"
+        self.anchor.mkdir()
+        self.stats = top / "stats"
+        self.client = dict(os.environ, MEMKV_SERVERS=server.addr)
+        self.env = dict(self.client, LD_PRELOAD=LIBRARY, MEMKV_PRELOAD_PREFIX=str(self.anchor), MEMKV_PRELOAD_STATS=str(self.stats))
+
+    def run(self, *args, expect=0, wrap=(), **env):
+        """The wrapper itself runs without the library."""
+        command = [str(a) for a in args]
+        full = dict(self.env, **env)
+        if wrap:
+            del full["LD_PRELOAD"]
+            command = [*wrap, *command]
+        r = subprocess.run(command, env=full, cwd=self.top, capture_output=True, text=True, timeout=120)
+        assert r.returncode == expect, (command, r.returncode, r.stdout[-2000:], r.stderr[-2000:])
+        return r.stdout
+
+    def sh(self, script, **env):
+        return self.run("bash", "-ec", script, **env)
+
+    def stored(self, key):
+        """What the store has, asked without the library; None: nothing."""
+        r = subprocess.run([MEMKV, "get", key, "-o", "-"], env=self.client, capture_output=True, timeout=60)
+        return r.stdout if r.returncode == 0 else None
+
+    def keys(self):
+        out = subprocess.run([MEMKV, "list", "--json"], env=self.client, capture_output=True, text=True, timeout=60, check=True).stdout
+        return sorted(json.loads(line)["key"] for line in out.splitlines())
+
+    def disk(self):
+        """Everything below the anchor that is no directory."""
+        return [os.path.join(at, f) for at, _, files in os.walk(self.anchor) for f in files]
+
+    def counted(self):
+        total = {}
+        for line in self.stats.read_text().splitlines():
+            for op, row in json.loads(line).items():
+                if op != "pid":
+                    for k, v in row.items():
+                        total[f"{op}_{k}"] = total.get(f"{op}_{k}", 0) + v
+        return total
+
+
+@pytest.fixture
+def shim(server_factory, tmp_path):
+    s = Shim(server_factory(mode="memory"), tmp_path)
+    yield s
+    assert s.disk() == []
+
+
+def test_it_exports_what_its_map_says():
+    with open(os.path.join(HERE, "..", "..", "clients", "preload", "preload.map")) as f:
+        said = set(re.findall(r"^\t(\w+);", f.read(), re.M))
+    out = subprocess.run(["nm", "-D", "--defined-only", LIBRARY], capture_output=True, text=True, timeout=20, check=True).stdout
+    assert {line.split()[2] for line in out.splitlines()} == said and {"open64", "__xstat64", "fclose", "copy_file_range"} <= said
+
+
+def test_every_family_of_calls(shim):
+    plain = shim.top / "plain"
+    plain.mkdir()
+    subprocess.run([CALLS, str(plain)], check=True, timeout=60, env={k: v for k, v in os.environ.items() if not k.startswith("MEMKV_")})
+    shim.run(CALLS, shim.anchor)
+    assert {os.path.relpath(os.path.join(at, f), plain) for at, _, files in os.walk(plain) for f in files} == set(shim.keys())
+    for key in shim.keys():
+        assert shim.stored(key) == (plain / key).read_bytes(), key
+    assert shim.counted()["put_errors"] == 0 and shim.counted()["get_errors"] == 0
+
+
+def test_shell_and_coreutils(shim):
+    body = content(b"preload", 1, 3 * MIB + 17)
+    (shim.top / "out").write_bytes(body)
+    said = shim.sh("""
+        cp out anchor/a; cmp out anchor/a; cat anchor/a | cmp - out; cat < anchor/a | cmp - out; cat out > anchor/cat; cmp anchor/cat out
+        dd if=anchor/a of=anchor/dd bs=64K conv=fsync status=none; cmp out anchor/dd
+        mv anchor/dd anchor/moved; mv anchor/moved back; cmp out back; mv back anchor/moved; cmp anchor/moved out; test ! -e back
+        seq 1 100000 > anchor/seq; test $(wc -l < anchor/seq) = 100000; test $(sort -n anchor/seq | tail -n 1) = 100000
+        printf 'a\\n' > anchor/app; echo b >> anchor/app; { echo c; /bin/echo d; } >> anchor/app; cat anchor/app
+        : > anchor/zero; test -e anchor/zero; test ! -s anchor/zero; test ! -e anchor/none
+        mkdir -p anchor/t/u; cp out anchor/t/u/x; tar cf anchor/x.tar -C anchor t; mkdir ex anchor/ex
+        tar xf anchor/x.tar -C ex; cmp ex/t/u/x out; tar xf anchor/x.tar -C anchor/ex; cmp anchor/ex/t/u/x out
+        cp -a anchor/t anchor/t2; find anchor -type f | sort; rm -r anchor/t anchor/t2; ls anchor; ls -l anchor/zero; rm anchor/zero
+    """)
+    found = [f"anchor/{n}" for n in ("a", "app", "cat", "ex/t/u/x", "moved", "seq", "t/u/x", "t2/u/x", "x.tar", "zero")]
+    assert said.splitlines()[:-1] == ["a", "b", "c", "d", *found, "a", "app", "cat", "ex", "moved", "seq", "x.tar", "zero"], said
+    assert shim.keys() == ["a", "app", "cat", "ex/t/u/x", "moved", "seq", "x.tar"]
+    for key in ("a", "cat", "moved", "ex/t/u/x"):
+        assert shim.stored(key) == body
+    assert shim.stored("app") == b"a\nb\nc\nd\n"
+
+
+def numpy_python():
+    for python in (sys.executable, "python3", "/usr/bin/python3"):
+        if shutil.which(python) and subprocess.run([python, "-c", "import numpy"], capture_output=True, timeout=60).returncode == 0:
+            return python
+    pytest.skip("no numpy (Debian: python3-numpy)")
+
+
+def test_the_benchmark_s_way_with_numpy(shim):
+    said = json.loads(shim.run(numpy_python(), os.path.join(HERE, "preload_numpy.py"), shim.anchor))
+    c = shim.counted()
+    # Not one byte more than asked for: the get that is only advised and closed fetches nothing, a close after fsync stores nothing.
+    assert {k: said[k] for k in said} == {"puts": c["put_count"], "put_bytes": c["put_bytes"], "gets": c["get_count"], "get_bytes": c["get_bytes"]}
+    assert c["put_errors"] == c["get_errors"] == 0
+    body = shim.stored("rank_0/user_0001_req_000004.npy")
+    assert body[:6] == b"\x93NUMPY" and len(body) == 128 + 2 * 65536
+
+
+def test_python_s_own_ways(shim):
+    """Temporary files renamed, streams, directories scanned, children that close or inherit."""
+    shim.run(sys.executable, "-c", """
+import os, shutil, subprocess, sys, tempfile, pathlib
+p = pathlib.Path("anchor").resolve()
+with tempfile.NamedTemporaryFile(dir=p, delete=False) as f:
+    f.write(b"x" * 100000)
+os.replace(f.name, p / "final")
+assert (p / "final").read_bytes() == b"x" * 100000 and os.path.getsize("anchor/final") == 100000
+assert sorted(os.listdir(p)) == ["final"] and [e.is_file() for e in os.scandir(p)] == [True]
+(p / "text").write_text("one")
+with open(p / "text", "a") as f:
+    f.write("two")
+    f.flush()
+    assert subprocess.run(["/bin/true"]).returncode == 0
+assert (p / "text").read_text() == "onetwo"
+with open(p / "child", "wb") as f:
+    subprocess.run(["/bin/echo", "from a child"], stdout=f, check=True)
+assert (p / "child").read_bytes() == b"from a child\\n"
+with open(p / "child", "rb") as f:
+    assert subprocess.run(["/bin/cat"], stdin=f, capture_output=True, check=True).stdout == b"from a child\\n"
+shutil.copytree(p, p / "tree")
+shutil.rmtree(p / "tree")
+try:
+    (p / "none").read_bytes()
+    sys.exit(3)
+except FileNotFoundError:
+    pass
+""")
+    assert shim.keys() == ["child", "final", "text"]
+    assert shim.stored("text") == b"onetwo"
+
+
+def test_a_child_does_not_commit_what_its_parent_writes(shim):
+    """By a stream of C, whose writes come by no function that the library has; the child lives on beside it, and ends first."""
+    script = """
+import ctypes, os, sys
+c = ctypes.CDLL(None)
+c.fopen.restype = ctypes.c_void_p
+f = ctypes.c_void_p(c.fopen(b"anchor/half", b"w"))
+r, w = os.pipe()
+pid = os.fork()
+if pid == 0:
+    os.read(r, 1)
+    os._exit(0)
+assert c.fputs(b"half", f) >= 0 and c.fflush(f) == 0
+os.write(w, b"x")
+assert os.waitpid(pid, 0)[1] == 0
+print("look", flush=True)
+sys.stdin.readline()
+assert c.fputs(b" and half", f) >= 0 and c.fclose(f) == 0
+print("look", flush=True)
+sys.stdin.readline()
+"""
+    with subprocess.Popen([sys.executable, "-c", script], env=shim.env, cwd=shim.top, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as p:
+        assert p.stdout.readline() == "look\n" and shim.stored("half") is None
+        p.stdin.write("\n")
+        p.stdin.flush()
+        assert p.stdout.readline() == "look\n" and shim.stored("half") == b"half and half"
+        p.stdin.write("\n")
+        p.stdin.flush()
+        assert p.wait(60) == 0
+
+
+def test_many_threads(shim):
+    shim.run(sys.executable, "-c", """
+import os, threading
+bad = []
+def work(n):
+    for i in range(30):
+        name, body = f"anchor/t{n}-{i % 3}", bytes([n, i]) * (1000 + 7919 * n + i)
+        with open(name + ".tmp", "wb") as f:
+            f.write(body)
+        os.rename(name + ".tmp", name)
+        with open(name, "rb") as f:
+            if f.read() != body:
+                bad.append(name)
+ts = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+[t.start() for t in ts]; [t.join() for t in ts]
+assert not bad, bad
+""")
+    assert len(shim.keys()) == 24
+
+
+def test_errors_are_told(shim):
+    """A server that is gone: no write is taken for done, no read for nothing, and every call ends at its deadline."""
+    (shim.top / "out").write_bytes(b"kept")
+    shim.sh("cp out anchor/a")
+    shim.server.stop()
+    script = """
+import errno, os, sys, time
+def fails(what):
+    since = time.monotonic()
+    try:
+        what()
+    except OSError as e:
+        assert time.monotonic() - since < 10
+        return e.errno
+    return 0
+fd = os.open("anchor/b", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+os.write(fd, b"lost")
+assert fails(lambda: os.fsync(fd)) in (errno.EIO, errno.ETIMEDOUT)
+assert fails(lambda: os.close(fd)) in (errno.EIO, errno.ETIMEDOUT)
+assert fails(lambda: open("anchor/a", "rb").read()) in (errno.EIO, errno.ETIMEDOUT)      # not ENOENT: nobody knows
+assert fails(lambda: open("anchor/a", "ab").close()) in (errno.EIO, errno.ETIMEDOUT)
+assert fails(lambda: os.unlink("anchor/a")) in (errno.EIO, errno.ETIMEDOUT)
+assert fails(lambda: os.listdir("anchor")) in (errno.EIO, errno.ETIMEDOUT)
+"""
+    shim.run(sys.executable, "-c", script, MEMKV_PRELOAD_DEADLINE="2s")
+    shim.sh("! cp out anchor/c 2>err; grep -q anchor/c err", MEMKV_PRELOAD_DEADLINE="1s")
+    assert shim.counted()["put_errors"] >= 2
+
+
+def test_who_never_comes_near_connects_to_nobody(shim):
+    shim.sh("ls / >/dev/null; cat /etc/passwd >/dev/null; cp /etc/passwd elsewhere")
+    assert not shim.stats.exists()
+    shim.run("cp", "elsewhere", "anchor/x", MEMKV_PRELOAD_PREFIX="")
+    assert [os.path.basename(f) for f in shim.disk()] == ["x"] and shim.keys() == []
+    os.unlink(shim.anchor / "x")
+
+
+def test_other_names_of_the_prefix(shim):
+    """Two prefixes; one by a symbolic link, paths by `..`, one that leads out again."""
+    (shim.top / "link").symlink_to("anchor")
+    (shim.top / "beside").mkdir()
+    (shim.anchor / "up").symlink_to("../beside")
+    prefix = f"{shim.top}/link:{shim.top}/second"
+    (shim.top / "second").mkdir()
+    shim.sh("echo 1 > link/a; echo 2 > anchor/b; echo 3 > beside/../link/c; echo 4 > second/d; cat anchor/a link/b anchor/../anchor/c > second/all",
+            MEMKV_PRELOAD_PREFIX=prefix)
+    assert shim.keys() == ["a", "all", "b", "c", "d"] and shim.stored("all") == b"1\n2\n3\n"
+    shim.sh("echo out > link/up/real; echo out > anchorage", MEMKV_PRELOAD_PREFIX=prefix)
+    assert (shim.top / "beside" / "real").read_text() == "out\n" and (shim.top / "anchorage").exists()
+    assert os.listdir(shim.top / "second") == []
+
+
+def test_no_call_of_a_file_reaches_the_disk(shim):
+    if not shutil.which("strace"):
+        pytest.skip("no strace (Debian: strace)")
+    trace = shim.top / "trace"
+    (shim.top / "out").write_bytes(b"q" * 100000)
+    script = "cp out anchor/obj-1; cat anchor/obj-1 > anchor/obj-2; mv anchor/obj-2 anchor/obj-3; ls -l anchor > listed; rm anchor/obj-1"
+    wrap = ["strace", "-f", "-qq", "-s", "300", "-e", "trace=%file", "-o", str(trace), "-E", f"LD_PRELOAD={LIBRARY}"]
+    probe = subprocess.run([*wrap, "/bin/true"], capture_output=True, text=True, timeout=60)
+    if probe.returncode != 0:
+        pytest.skip("strace may not trace here: " + probe.stderr.strip()[-200:])
+    shim.run("bash", "-ec", script, wrap=wrap)
+    calls = [line for line in trace.read_text(errors="replace").splitlines() if "/anchor/" in line or '"anchor/' in line or '"obj-' in line]
+    # That no directory has the name is all that is asked of the disk; programs' own arguments and readlink of a descriptor are no calls on the file.
+    left = [c for c in calls if not re.search(r"\b(execve|readlink|readlinkat)\(|newfstatat\(.*ENOENT|\bstatx?\(.*ENOENT|fstatat64\(.*ENOENT", c)]
+    assert left == [] and len(calls) > 3, left
+    assert shim.keys() == ["obj-3"] and "obj-3" in (shim.top / "listed").read_text()

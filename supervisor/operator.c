@@ -545,7 +545,7 @@ op_peer_ok(struct op_conn *c)
 	uv_os_fd_t fd;
 	uid_t uid;
 
-	if (uv_fileno((uv_handle_t *)&c->pipe, &fd) != 0 || mkv_os_peer_uid(fd, &uid) != 0)
+	if (uv_fileno((uv_handle_t *)&c->pipe, &fd) != 0 || mkv_os_peer(fd, &uid, NULL) != 0)
 		return (0);
 	return (uid == 0 || uid == geteuid());
 }
@@ -572,54 +572,25 @@ op_on_connection(uv_stream_t *listener, int status)
 
 /* ---- start and end ---- */
 
-/* A socket that nobody listens on is left over from a server that was killed. */
+/* Only this user and root may connect; who it is, is looked at as well. */
 static int
-op_remove_stale(const char *path, char *why, unsigned why_bytes)
+op_listen(struct operator *o, char *why, unsigned why_bytes)
 {
-	struct sockaddr_un un = { .sun_family = AF_UNIX };
-	int fd, live;
+	int fd = mkv_os_listen_unix(o->path, 0600), r;
 
-	if (access(path, F_OK) != 0)
-		return (0);
-	snprintf(un.sun_path, sizeof(un.sun_path), "%s", path);
-	fd = socket(AF_UNIX, SOCK_STREAM, 0);
-	live = fd != -1 && connect(fd, (struct sockaddr *)&un, sizeof(un)) == 0;
-	if (fd != -1)
-		close(fd);
-	if (live) {
-		snprintf(why, why_bytes, "control socket \"%s\": another server listens there; set server.control_socket", path);
-		return (MKV_E_LOCKED);
+	if (fd < 0) {
+		snprintf(why, why_bytes, "control socket \"%s\": %s; set server.control_socket", o->path,
+		    fd == MKV_E_LOCKED ? "another server listens there" : mkv_err(fd));
+		return (fd);
 	}
-	(void)unlink(path);
-	return (0);
-}
-
-static void
-op_make_dir(const char *path)
-{
-	char dir[CONFIG_PATH_MAX];
-	char *slash;
-
-	snprintf(dir, sizeof(dir), "%s", path);
-	slash = strrchr(dir, '/');
-	if (slash == NULL || slash == dir)
-		return;
-	*slash = '\0';
-	(void)mkdir(dir, 0755);			/* if that was needed and failed, bind says so */
-}
-
-static int
-op_listen(struct operator *o)
-{
-	mode_t mask;
-	int r;
-
 	(void)uv_pipe_init(o->sup->loop, o->listener, 0);
 	o->listener->data = o;
-	mask = umask(0177);
-	r = uv_pipe_bind(o->listener, o->path);
-	(void)umask(mask);
-	return (r != 0 ? r : uv_listen((uv_stream_t *)o->listener, 16, op_on_connection));
+	if ((r = uv_pipe_open(o->listener, fd)) != 0 || (r = uv_listen((uv_stream_t *)o->listener, 16, op_on_connection)) != 0) {
+		snprintf(why, why_bytes, "control socket \"%s\": %s", o->path, uv_strerror(r));
+		(void)unlink(o->path);
+		return (MKV_E_SYSTEM);
+	}
+	return (0);
 }
 
 static void
@@ -643,17 +614,13 @@ operator_open(struct operator **out, struct mkv_sup *s, const char *path, char *
 	o->sup = s;
 	mkv_list_init(&o->conns);
 	snprintf(o->path, sizeof(o->path), "%s", path);
-	op_make_dir(path);
-	if ((r = op_remove_stale(path, why, why_bytes)) != 0) {
-		free(o->listener);
+	if ((r = op_listen(o, why, why_bytes)) != 0) {
+		if (o->listener->data != NULL)
+			uv_close((uv_handle_t *)o->listener, op_on_listener_closed);
+		else
+			free(o->listener);
 		free(o);
 		return (r);
-	}
-	if ((r = op_listen(o)) != 0) {
-		snprintf(why, why_bytes, "control socket \"%s\": %s; set server.control_socket", path, uv_strerror(r));
-		uv_close((uv_handle_t *)o->listener, op_on_listener_closed);
-		free(o);
-		return (MKV_E_SYSTEM);
 	}
 	*out = o;
 	return (0);
@@ -669,6 +636,7 @@ operator_close(struct operator **op)
 	*op = NULL;
 	MKV_LIST_FOREACH_SAFE(l, next, &o->conns)
 		op_conn_close(MKV_CONTAINER_OF(l, struct op_conn, link));
-	uv_close((uv_handle_t *)o->listener, op_on_listener_closed);	/* removes the socket's file */
+	uv_close((uv_handle_t *)o->listener, op_on_listener_closed);
+	(void)unlink(o->path);
 	free(o);
 }

@@ -42,8 +42,8 @@ int	mkv_os_ctl_send(int fd, const void *msg, size_t bytes, const int *fds, unsig
 /* Bytes received; 0 end; descriptors in fds (close-on-exec), *n_fds in: room, out: count. Too many or truncated: all closed, MKV_E_PROTO. MKV_E_AGAIN when none. */
 ssize_t	mkv_os_ctl_recv(int fd, void *msg, size_t bytes, int *fds, unsigned *n_fds);
 
-/* User at the other end of a connected unix socket. 0 or MKV_E_SYSTEM. */
-int	mkv_os_peer_uid(int fd, uid_t *uid);
+/* User and process at the other end of a connected unix socket, when it connected; pid may be NULL. 0 or MKV_E_SYSTEM. */
+int	mkv_os_peer(int fd, uid_t *uid, pid_t *pid);
 
 /* Process end: a descriptor that becomes readable when pid ends. */
 int	mkv_os_proc_watch(pid_t pid);
@@ -105,6 +105,11 @@ int	mkv_os_cpus_set(const struct mkv_os_cpus *cpus);
 /* How many shared objects this process has loaded so far: another number than before means that one was added. 0: not told, on a platform without CUDA. */
 uint64_t mkv_os_libs_loaded(void);
 int	mkv_os_listen_tcp(const char *host, uint16_t port, int reuseport, uint16_t *bound_port);	/* bound, listening, non-blocking */
+/*
+ * A unix socket at path, listening, non-blocking, which who has the rights of mode may connect to. What a killed process left there is replaced, the directory
+ * above made if it is missing. The caller unlinks it. Context: no other thread makes files meanwhile (umask). MKV_E_LOCKED: somebody listens there; MKV_E_TOOBIG: the path is too long; MKV_E_SYSTEM, MKV_E_DENIED.
+ */
+int	mkv_os_listen_unix(const char *path, mode_t mode);
 /* Tells of entries that leave a directory. A descriptor (non-blocking, readable when there is news) or MKV_E_*. */
 int	mkv_os_watch_dir(const char *path);
 int	mkv_os_watch_left(int fd, const char *name);		/* takes all news: 1: an entry of this name left */

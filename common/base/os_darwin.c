@@ -288,11 +288,14 @@ mkv_os_ctl_recv(int fd, void *msg, size_t bytes, int *fds, unsigned *n_fds)
 }
 
 int
-mkv_os_peer_uid(int fd, uid_t *uid)
+mkv_os_peer(int fd, uid_t *uid, pid_t *pid)
 {
+	socklen_t bytes = sizeof(*pid);
 	gid_t gid;
 
-	return (getpeereid(fd, uid, &gid) == 0 ? 0 : MKV_E_SYSTEM);
+	if (getpeereid(fd, uid, &gid) != 0 || (pid != NULL && getsockopt(fd, SOL_LOCAL, LOCAL_PEERPID, pid, &bytes) != 0))
+		return (MKV_E_SYSTEM);
+	return (0);
 }
 
 /* ---- processes and rights ---- */

@@ -310,7 +310,7 @@ mkv_os_ctl_recv(int fd, void *msg, size_t bytes, int *fds, unsigned *n_fds)
 }
 
 int
-mkv_os_peer_uid(int fd, uid_t *uid)
+mkv_os_peer(int fd, uid_t *uid, pid_t *pid)
 {
 	struct ucred cred;
 	socklen_t bytes = sizeof(cred);
@@ -318,6 +318,8 @@ mkv_os_peer_uid(int fd, uid_t *uid)
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &bytes) != 0 || bytes != sizeof(cred))
 		return (MKV_E_SYSTEM);
 	*uid = cred.uid;
+	if (pid != NULL)
+		*pid = cred.pid;
 	return (0);
 }
 

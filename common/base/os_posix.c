@@ -135,6 +135,68 @@ mkv_os_listen_tcp(const char *host, uint16_t port, int reuseport, uint16_t *boun
 	return (fd);
 }
 
+/* A socket that nobody listens on is left over from a process that was killed. */
+static int
+unix_remove_stale(const struct sockaddr_un *sa)
+{
+	int fd, live;
+
+	if (access(sa->sun_path, F_OK) != 0)
+		return (0);
+	fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	live = fd >= 0 && connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) == 0;
+	if (fd >= 0)
+		(void)close(fd);
+	if (live)
+		return (MKV_E_LOCKED);
+	(void)unlink(sa->sun_path);
+	return (0);
+}
+
+/* If that was needed and failed, bind says so. */
+static void
+unix_make_dir(const struct sockaddr_un *sa)
+{
+	char dir[sizeof(sa->sun_path)], *slash;
+
+	memcpy(dir, sa->sun_path, sizeof(dir));
+	slash = strrchr(dir, '/');
+	if (slash == NULL || slash == dir)
+		return;
+	*slash = '\0';
+	(void)mkdir(dir, 0755);
+}
+
+int
+mkv_os_listen_unix(const char *path, mode_t mode)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	mode_t mask;
+	int fd, r;
+
+	if (strlen(path) >= sizeof(sa.sun_path))
+		return (MKV_E_TOOBIG);
+	memcpy(sa.sun_path, path, strlen(path) + 1);
+	unix_make_dir(&sa);
+	if ((r = unix_remove_stale(&sa)) != 0)
+		return (r);
+	fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	if (fd < 0)
+		return (os_err());
+	if (fcntl(fd, F_SETFD, FD_CLOEXEC) != 0 || mkv_os_socket_mode(fd, 1) != 0)
+		return (os_close_err(fd, os_err()));
+	mask = umask(0777 & ~mode);
+	r = bind(fd, (struct sockaddr *)&sa, sizeof(sa));
+	(void)umask(mask);
+	if (r != 0)
+		return (os_close_err(fd, os_err()));
+	if (listen(fd, SOMAXCONN) != 0) {
+		(void)unlink(path);
+		return (os_close_err(fd, os_err()));
+	}
+	return (fd);
+}
+
 int
 mkv_os_connect_unix(const char *path, unsigned timeout_s)
 {

@@ -209,17 +209,55 @@ test_ctl_full(void **state MKV_UNUSED)
 }
 
 static void
-test_peer_uid(void **state MKV_UNUSED)
+test_peer(void **state MKV_UNUSED)
 {
 	uid_t uid = (uid_t)-1;
+	pid_t pid = -1;
 	int s[2];
 
 	assert_int_equal(mkv_os_ctl_pair(s), 0);
-	assert_int_equal(mkv_os_peer_uid(s[0], &uid), 0);
+	assert_int_equal(mkv_os_peer(s[0], &uid, &pid), 0);
+	assert_int_equal(uid, geteuid());
+	assert_int_equal(pid, getpid());
+	uid = (uid_t)-1;
+	assert_int_equal(mkv_os_peer(s[0], &uid, NULL), 0);
 	assert_int_equal(uid, geteuid());
 	close(s[0]);
 	close(s[1]);
-	assert_int_equal(mkv_os_peer_uid(s[0], &uid), MKV_E_SYSTEM);
+	assert_int_equal(mkv_os_peer(s[0], &uid, &pid), MKV_E_SYSTEM);
+}
+
+static void
+test_listen_unix(void **state MKV_UNUSED)
+{
+	char dir[] = "/tmp/os-unix-XXXXXX", path[64], longer[256];
+	int fd, other, c;
+	struct stat st;
+
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/below/s", dir);
+	fd = mkv_os_listen_unix(path, 0660);
+	assert_true(fd >= 0);
+	assert_int_equal(stat(path, &st), 0);
+	assert_true(S_ISSOCK(st.st_mode));
+	assert_int_equal(st.st_mode & 0777, 0660);
+	c = mkv_os_connect_unix(path, 1);
+	assert_true(c >= 0);
+	assert_int_equal(mkv_os_listen_unix(path, 0600), MKV_E_LOCKED);
+	close(c);
+	close(fd);
+	/* Nobody listens any more: it is what a killed process left. */
+	other = mkv_os_listen_unix(path, 0600);
+	assert_true(other >= 0);
+	close(other);
+	assert_int_equal(unlink(path), 0);
+	memset(longer, 'x', sizeof(longer) - 1);
+	longer[0] = '/';
+	longer[sizeof(longer) - 1] = '\0';
+	assert_int_equal(mkv_os_listen_unix(longer, 0600), MKV_E_TOOBIG);
+	snprintf(path, sizeof(path), "%s/below", dir);
+	assert_int_equal(rmdir(path), 0);
+	assert_int_equal(rmdir(dir), 0);
 }
 
 static void
@@ -471,7 +509,8 @@ main(void)
 		cmocka_unit_test(test_bell),
 		cmocka_unit_test(test_ctl),
 		cmocka_unit_test(test_ctl_full),
-		cmocka_unit_test(test_peer_uid),
+		cmocka_unit_test(test_peer),
+		cmocka_unit_test(test_listen_unix),
 		cmocka_unit_test(test_proc_watch),
 		cmocka_unit_test(test_landlock),
 		cmocka_unit_test(test_medium),

@@ -44,7 +44,7 @@
 #define MKV_WIRE_SIGNED_BYTES	64u		/* of the header */
 #define MKV_WIRE_PART_MAX	(4u << 20)	/* payload of one frame */
 #define MKV_WIRE_BODY_MAX	65536u
-#define MKV_WIRE_HELLO_MAX	1024u
+#define MKV_WIRE_HELLO_MAX	1152u
 #define MKV_WIRE_KEY_MAX	512u
 #define MKV_WIRE_NS_MAX		63u
 #define MKV_WIRE_KEYS_MAX	65536u		/* keys of one list request, all parts together */
@@ -128,7 +128,13 @@ struct mkv_wire_rail {
 };
 _Static_assert(sizeof(struct mkv_wire_rail) == 80, "rail");
 
-struct mkv_wire_hello_reply {		/* then n_rails struct mkv_wire_rail */
+struct mkv_wire_local {			/* of a server with a socket for clients on its own host */
+	uint8_t		host_id[16];	/* mkv_key_host(): the client is there if its own is the same */
+	char		path[112];	/* of the unix socket, with a 0 behind it */
+};
+_Static_assert(sizeof(struct mkv_wire_local) == 128, "local");
+
+struct mkv_wire_hello_reply {		/* then n_rails struct mkv_wire_rail; with MKV_FEATURE_LOCAL struct mkv_wire_local */
 	uint16_t	version;
 	uint16_t	n_rails;
 	uint32_t	features;

@@ -47,7 +47,7 @@ budget_fronts(struct budget *b, const struct mkv_params *p, const struct config_
 	*b = (struct budget){ .sys = MKV_TOPO_SYS };
 	for (uint32_t i = 0; i < d->front_count; i++)
 		budget_segment(b, BUDGET_STAGE, mkv_stage_bytes(d->stage_data_bytes, (uint32_t)p->memory_block_size, p->memory_slots),
-		    i < d->shard_count ? -1 : affinity_rail_node(p, i - d->shard_count));
+		    i < d->shard_count || i >= d->shard_count + d->rail_count ? -1 : affinity_rail_node(p, i - d->shard_count));
 }
 
 void

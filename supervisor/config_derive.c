@@ -109,25 +109,45 @@ derive_data_dir(struct config *c, struct config_errors *e)
 		COMPLAIN(c, e, "server.data_dir", "key \"%s\": too long", "server.data_dir");
 }
 
-/* A server with a directory of its own has its socket there, so that several can run side by side. */
+/* A server with a directory of its own has its sockets there, so that several can run side by side. */
+static int
+derive_socket_path(const struct config *c, char dst[CONFIG_PATH_MAX], const char *given, const char *name)
+{
+	const char *run = derive_env_dir("XDG_RUNTIME_DIR");
+
+	if (given[0] != '\0') {
+		derive_path(dst, given);
+		return ((int)strlen(dst));
+	}
+	if (c->params.server_data_dir[0] != '\0' || (geteuid() != 0 && run == NULL))
+		return (snprintf(dst, CONFIG_PATH_MAX, "%s/%s", c->derived.data_dir, name));
+	return (snprintf(dst, CONFIG_PATH_MAX, "%s/memkv/%s", geteuid() == 0 ? "/run" : run, name));
+}
+
 static void
 derive_control_path(struct config *c, struct config_errors *e)
 {
-	const char *run = derive_env_dir("XDG_RUNTIME_DIR");
 	struct config_derived *d = &c->derived;
-	int n;
 
-	if (c->params.server_control_socket[0] != '\0') {
-		derive_path(d->control_path, c->params.server_control_socket);
-		n = (int)strlen(d->control_path);
-	} else if (c->params.server_data_dir[0] != '\0' || (geteuid() != 0 && run == NULL))
-		n = snprintf(d->control_path, sizeof(d->control_path), "%s/control.sock", d->data_dir);
-	else
-		n = snprintf(d->control_path, sizeof(d->control_path), "%s/memkv/control.sock", geteuid() == 0 ? "/run" : run);
-	if (n >= (int)SUN_PATH_MAX)
+	if (derive_socket_path(c, d->control_path, c->params.server_control_socket, "control.sock") >= (int)SUN_PATH_MAX)
 		COMPLAIN(c, e, "server.control_socket server.data_dir",
 		    "key \"server.control_socket\": \"%s\" is longer than the system allows for a socket (%u); set it to a shorter path",
 		    d->control_path, SUN_PATH_MAX - 1);
+}
+
+static void
+derive_local_path(struct config *c, struct config_errors *e)
+{
+	struct config_derived *d = &c->derived;
+
+	if (strcmp(c->params.local_path, "-") == 0)
+		return;
+	if (derive_socket_path(c, d->local_path, c->params.local_path, "memkv.sock") >= (int)SUN_PATH_MAX)
+		COMPLAIN(c, e, "local.path server.data_dir",
+		    "key \"local.path\": \"%s\" is longer than the system allows for a socket (%u); set it to a shorter path, or to - for none",
+		    d->local_path, SUN_PATH_MAX - 1);
+	else if (strcmp(d->local_path, d->control_path) == 0)
+		COMPLAIN(c, e, "local.path server.control_socket", "key \"local.path\": \"%s\" is server.control_socket; set it to another path", d->local_path);
 }
 
 static void
@@ -190,6 +210,13 @@ derive_rails(struct config *c, struct config_errors *e)
 }
 
 static void
+derive_stage(struct config_derived *d, const struct mkv_params *p)
+{
+	d->front_count = d->shard_count + d->rail_count + d->local_count;
+	d->stage_data_bytes = p->memory_max_size / d->front_count / p->memory_block_size * p->memory_block_size;
+}
+
+static void
 derive_fronts(struct config *c, struct config_errors *e)
 {
 	struct config_derived *d = &c->derived;
@@ -201,14 +228,19 @@ derive_fronts(struct config *c, struct config_errors *e)
 	d->shard_count = p->network_shards;
 	if (d->shard_count == 0)
 		d->shard_count = MKV_MAX(1, MKV_MIN(4, cpus / 4));
-	d->front_count = d->shard_count + d->rail_count;
-	d->stage_data_bytes = p->memory_max_size / d->front_count / p->memory_block_size * p->memory_block_size;
 	need = STAGE_EXTENTS_MIN * MKV_MAX(p->storage_block_size, p->memory_block_size);
+	d->local_count = d->local_path[0] != '\0';
+	derive_stage(d, p);
+	if (d->stage_data_bytes < need && d->local_count > 0 && p->local_path[0] == '\0') {
+		d->local_path[0] = '\0';	/* nobody has asked for it */
+		d->local_count = 0;
+		derive_stage(d, p);
+	}
 	if (d->stage_data_bytes < need)
-		COMPLAIN(c, e, "memory.max_size memory.block_size storage.block_size network.shards rdma.devices",
-		    "key \"memory.max_size\": %" PRIu64 " bytes for %u front processes (%u for TCP, %u for rdma.devices) are too little; with "
+		COMPLAIN(c, e, "memory.max_size memory.block_size storage.block_size network.shards rdma.devices local.path",
+		    "key \"memory.max_size\": %" PRIu64 " bytes for %u front processes (%u for TCP, %u for rdma.devices, %u for local.path) are too little; with "
 		    "storage.block_size %" PRIu64 " at least %" PRIu64 " are needed", p->memory_max_size, d->front_count, d->shard_count,
-		    d->rail_count, p->storage_block_size, need * d->front_count);
+		    d->rail_count, d->local_count, p->storage_block_size, need * d->front_count);
 }
 
 static void
@@ -306,6 +338,7 @@ config_derive(struct config *c, struct config_errors *e)
 	memset(&c->derived, 0, sizeof(c->derived));
 	derive_data_dir(c, e);
 	derive_control_path(c, e);
+	derive_local_path(c, e);
 	derive_addresses(c, e);
 	derive_fronts(c, e);
 	derive_drives(c, e);

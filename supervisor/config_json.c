@@ -108,6 +108,7 @@ json_derived(json_t *j, const struct config *c)
 	json_object_set_new(j, "admin", json_pack("{s:s, s:i}", "host", d->admin.host, "port", (int)d->admin.port));
 	json_object_set_new(j, "data_dir", json_string(d->data_dir));
 	json_object_set_new(j, "control", json_string(d->control_path));
+	json_object_set_new(j, "local", json_string(d->local_path));
 	json_object_set_new(j, "fronts", json_integer(d->front_count));
 	json_object_set_new(j, "segment_bytes", json_integer(d->front_count > 0 ? (json_int_t)(budget_bytes(&b, BUDGET_STAGE) / d->front_count) : 0));
 	json_object_set_new(j, "staging_bytes", json_integer((json_int_t)budget_bytes(&b, BUDGET_STAGE)));

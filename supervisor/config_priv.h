@@ -49,8 +49,10 @@ struct config_derived {
 	struct mkv_param_addr data, admin;	/* port 0: any */
 	int		loopback;		/* the data address is */
 	int		explicit_key;
+	char		local_path[CONFIG_PATH_MAX];	/* "": no socket for clients on this host */
 	uint32_t	shard_count, rail_count;	/* fronts for TCP; for RDMA devices: params.rdma_devices, in that order */
-	uint32_t	front_count;		/* of both kinds */
+	uint32_t	local_count;		/* for clients on this host: 0 or 1 */
+	uint32_t	front_count;		/* of all kinds, in this order */
 	uint32_t	drive_count;
 	uint64_t	stage_data_bytes;	/* of one front */
 	struct config_drive drive[CONFIG_DRIVES_MAX];

@@ -5,7 +5,7 @@
  * 0 to 3.
  *
  *	front	own stage, own bell, bells of all drives, rings with all drives, arenas (data), keys derived for it; for TCP: its listener and
- *		the doors of all rails; for RDMA: its own door (rails.c)
+ *		the doors of all rails; for RDMA: its own door (rails.c); for this host: the unix socket
  *	drive	stages of all fronts, own bell, bells of all fronts and drives, rings with all of them, its own arena (data and metadata)
  *
  * Invariants: bells, stages, arenas and metric pages outlive their process; a ring belongs to one pair of lives and is made anew when either end
@@ -110,15 +110,28 @@ heritage_arena(struct proc *p)
 	return (MKV_MIN(p->arena_meta_fd, 0));
 }
 
+static int
+heritage_listen_data(struct mkv_sup *s)
+{
+	return (mkv_os_listen_tcp(s->conf->data.host, s->conf->data.port, 0, &s->data_port));
+}
+
+/* Everybody on this host may come, as everybody may come to the loopback: what they may do, the key says. */
+static int
+heritage_listen_path(struct mkv_sup *s)
+{
+	return (mkv_os_listen_unix(s->conf->local_path, 0666));
+}
+
 /* The front of a server that was killed has the socket until it sees that. Meanwhile the loop hears signals: whoever says stop is not kept waiting. */
 static int
-heritage_listen_first(struct mkv_sup *s, const struct config_derived *d)
+heritage_listen_first(struct mkv_sup *s, int (*listen_fn)(struct mkv_sup *s))
 {
 	uint64_t end = mkv_now_ns() + (s->state.unclean ? LISTEN_WAIT_NS : 0);
 	int fd;
 
 	for (;;) {
-		fd = mkv_os_listen_tcp(d->data.host, d->data.port, 0, &s->data_port);
+		fd = listen_fn(s);
 		if (fd != MKV_E_LOCKED || mkv_now_ns() >= end)
 			return (fd);
 		(void)uv_run(s->loop, UV_RUN_NOWAIT);
@@ -135,7 +148,7 @@ heritage_listen(struct mkv_sup *s, char *why, unsigned why_bytes)
 	int shared = s->shard_count > 1, fd, r;
 
 	/* A shared port would let a second server of this user in beside us, unseen: first take it for ourselves alone. */
-	fd = heritage_listen_first(s, d);
+	fd = heritage_listen_first(s, heritage_listen_data);
 	r = MKV_MIN(fd, 0);
 	if (shared && fd >= 0)
 		close(fd);
@@ -149,6 +162,23 @@ heritage_listen(struct mkv_sup *s, char *why, unsigned why_bytes)
 		snprintf(why, why_bytes, "cannot listen on %s:%u: %s%s", d->data.host, d->data.port != 0 ? d->data.port : s->data_port,
 		    r == MKV_E_LOCKED ? "the port is taken" : mkv_err(r), r == MKV_E_LOCKED ? "; set network.address to another one" : "");
 	return (r);
+}
+
+static int
+heritage_listen_local(struct mkv_sup *s, char *why, unsigned why_bytes)
+{
+	const char *path = s->conf->local_path;
+	struct proc *p = sup_front(s, sup_rails_end(s));
+	int fd;
+
+	if (s->conf->local_count == 0)
+		return (0);
+	if ((fd = heritage_listen_first(s, heritage_listen_path)) < 0) {
+		snprintf(why, why_bytes, "local socket \"%s\": %s; set local.path", path, fd == MKV_E_LOCKED ? "another server listens there" : mkv_err(fd));
+		return (fd);
+	}
+	p->listen_fd = fd;
+	return (0);
 }
 
 /* budget.c found enough: since then somebody else took them, or they are there and are not for us. */
@@ -241,12 +271,15 @@ heritage_create(struct mkv_sup *s, char *why, unsigned why_bytes)
 	heritage_say_pages(s, "arenas", s->front_count, s->drive_count);
 	for (uint32_t i = 0; i < s->front_count; i++)
 		sup_front(s, i)->stage_epoch = s->state.epoch;
-	return (heritage_listen(s, why, why_bytes));
+	r = heritage_listen(s, why, why_bytes);
+	return (r != 0 ? r : heritage_listen_local(s, why, why_bytes));
 }
 
 void
 heritage_destroy(struct mkv_sup *s)
 {
+	if (s->front_count > sup_rails_end(s) && sup_front(s, sup_rails_end(s))->listen_fd >= 0)
+		(void)unlink(s->conf->local_path);
 	for (uint32_t i = 0; i < s->proc_count; i++) {
 		struct proc *p = &s->proc[i];
 
@@ -453,6 +486,8 @@ heritage_configure(struct proc *p)
 		heritage_drive_part(p, &c, others);
 	else
 		c.front_id = p->index + 1;
+	if (p->kind == SUP_FRONT_TCP)
+		c.local_path = (char *)(uintptr_t)s->conf->local_path;
 	if (proc_is_rail(p)) {
 		c.device = (char *)(uintptr_t)rail_device(p);
 		c.rail = p->rail.number;
@@ -538,7 +573,7 @@ heritage_tell_listener(struct proc *p)
 	CTL_MESSAGE(m, Listener, LISTENER, listener, &body);
 
 	config_addr_text(address, p->sup->conf->data.host, p->sup->data_port);
-	body.address = address;
+	body.address = p->kind == SUP_FRONT_LOCAL ? (char *)(uintptr_t)p->sup->conf->local_path : address;
 	proc_send(p, &m, &p->listen_fd, 1);
 }
 
@@ -573,10 +608,10 @@ heritage_give(struct proc *p)
 	for (uint32_t i = 0; i < s->proc_count; i++)
 		if (heritage_neighbours(p, &s->proc[i]))
 			heritage_tell_ring(p, &s->proc[i]);
-	if (p->kind == SUP_FRONT_TCP) {
+	if (p->listen_fd >= 0)
 		heritage_tell_listener(p);
+	if (p->kind == SUP_FRONT_TCP)
 		rails_tell_all(p);
-	}
 	if (proc_is_rail(p) && rails_open_door(p) != 0) {
 		proc_break(p, "no descriptors for its door");
 		return;

@@ -544,6 +544,8 @@ proc_init(struct mkv_sup *s, uint32_t number, enum sup_kind kind, uint32_t index
 	snprintf(name, sizeof(name), "%s:%u", proc_names[kind], index);
 	if (kind == SUP_FRONT_RDMA)
 		snprintf(name, sizeof(name), "%s:%s", proc_names[kind], s->params->rdma_devices.item[index - s->shard_count]);
+	else if (kind == SUP_FRONT_LOCAL)
+		snprintf(name, sizeof(name), "%s", proc_names[kind]);
 	child_init(&p->child, name, &proc_ops, &s->policy, p);
 	p->sup = s;
 	p->kind = kind;

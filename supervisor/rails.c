@@ -66,7 +66,7 @@ rails_tell_all(struct proc *front)
 {
 	struct mkv_sup *s = front->sup;
 
-	for (uint32_t i = s->shard_count; i < s->front_count; i++)
+	for (uint32_t i = s->shard_count; i < sup_rails_end(s); i++)
 		rails_send(front, sup_front(s, i), sup_front(s, i)->rail.door_fd);
 }
 
@@ -188,7 +188,7 @@ rails_up(const struct mkv_sup *s)
 {
 	unsigned n = 0;
 
-	for (uint32_t i = s->shard_count; i < s->front_count; i++)
+	for (uint32_t i = s->shard_count; i < sup_rails_end(s); i++)
 		n += s->proc[i].child.state == CHILD_RUNNING && s->proc[i].rail.up;
 	return (n);
 }

@@ -129,8 +129,9 @@ run_procs(struct mkv_sup *s, char *why)
 		return (r);
 	s->front_count = s->conf->front_count;
 	s->shard_count = s->conf->shard_count;
+	s->rail_count = s->conf->rail_count;
 	for (uint32_t i = 0; i < s->front_count; i++)
-		proc_init(s, n++, i < s->shard_count ? SUP_FRONT_TCP : SUP_FRONT_RDMA, i);
+		proc_init(s, n++, i < s->shard_count ? SUP_FRONT_TCP : i < sup_rails_end(s) ? SUP_FRONT_RDMA : SUP_FRONT_LOCAL, i);
 	for (uint32_t i = 0; i < s->drive_count; i++)
 		proc_init(s, n++, SUP_DRIVE, i);
 	s->proc_count = n;
@@ -244,9 +245,9 @@ run_say_notes(const struct config *c)
 static void
 run_start(struct mkv_sup *s)
 {
-	mkv_log(MKV_EV_START, "version=%s epoch=%" PRIu32 " data_dir=%s config=%s key=%s fronts=%u rails=%u drives=%u", PACKAGE_VERSION, s->state.epoch,
+	mkv_log(MKV_EV_START, "version=%s epoch=%" PRIu32 " data_dir=%s config=%s key=%s fronts=%u rails=%u local=%s drives=%u", PACKAGE_VERSION, s->state.epoch,
 	    s->conf->data_dir, s->config->file[0] != '\0' ? s->config->file : "-", s->keys.now.dev ? "dev" : "explicit", s->front_count,
-	    s->front_count - s->shard_count, s->drive_count);
+	    s->rail_count, s->conf->local_path[0] != '\0' ? s->conf->local_path : "-", s->drive_count);
 	run_say_notes(s->config);
 	/* Drives first: they have more to do before they are ready. */
 	for (uint32_t i = 0; i < s->drive_count; i++)

@@ -67,7 +67,7 @@ sup_gauges(struct mkv_sup *s)
 	mkv_metric_set(s->metrics, MKV_M_supervisor_huge_bytes, 0, huge);
 	mkv_metric_set(s->metrics, MKV_M_supervisor_children, 0, should);
 	mkv_metric_set(s->metrics, MKV_M_supervisor_children_running, 0, sup_count(s, 0, s->proc_count, CHILD_RUNNING));
-	mkv_metric_set(s->metrics, MKV_M_supervisor_rails, 0, s->front_count - s->shard_count);
+	mkv_metric_set(s->metrics, MKV_M_supervisor_rails, 0, s->rail_count);
 	mkv_metric_set(s->metrics, MKV_M_supervisor_rails_up, 0, rails_up(s));
 	mkv_metric_set(s->metrics, MKV_M_supervisor_children_fatal, 0, sup_count(s, 0, s->proc_count, CHILD_FATAL));
 }
@@ -77,14 +77,15 @@ sup_gauges(struct mkv_sup *s)
 static void
 sup_say_ready(struct mkv_sup *s)
 {
-	char line[CONFIG_PATH_MAX + 256], data[CONFIG_ADDR_TEXT], admin[CONFIG_ADDR_TEXT] = "-";
+	char line[2 * CONFIG_PATH_MAX + 256], data[CONFIG_ADDR_TEXT], admin[CONFIG_ADDR_TEXT] = "-";
+	const char *local = s->conf->local_path[0] != '\0' ? s->conf->local_path : "-";
 	uint64_t took_ms = (mkv_now_ns() - s->started_ns) / MKV_NS_PER_MS;
 	int n;
 
 	config_addr_text(data, s->conf->data.host, s->data_port);
 	if (s->admin != NULL)
 		config_addr_text(admin, s->conf->admin.host, s->admin_port);
-	n = snprintf(line, sizeof(line), "ready data=%s admin=%s local=- control=%s\n", data, admin, s->conf->control_path);
+	n = snprintf(line, sizeof(line), "ready data=%s admin=%s local=%s control=%s\n", data, admin, local, s->conf->control_path);
 	/* Nobody who closed the reading end shall hurt us; a line of this size is written whole or not at all. */
 	if (write(1, line, (size_t)n) != n)
 		mkv_log(MKV_EV_NOTE, "text=%s", "standard output did not take the ready line");
@@ -93,13 +94,13 @@ sup_say_ready(struct mkv_sup *s)
 	if (s->ready_fd > 2)
 		close(s->ready_fd);
 	s->ready_fd = -1;
-	mkv_log(MKV_EV_READY, "data=%s admin=%s control=%s ms=%" PRIu64, data, admin, s->conf->control_path, took_ms);
+	mkv_log(MKV_EV_READY, "data=%s admin=%s local=%s control=%s ms=%" PRIu64, data, admin, local, s->conf->control_path, took_ms);
 	notify_ready(s);
 }
 
-/* A client that comes with the ready line finds the rails that there are; one that cannot be had, or is slow, delays nobody. */
+/* A client that comes with the ready line finds the rails and the local front that there are; one that cannot be had, or is slow, delays nobody. */
 static int
-sup_rails_settled(const struct mkv_sup *s)
+sup_others_settled(const struct mkv_sup *s)
 {
 	if (mkv_now_ns() - s->started_ns >= SUP_RAIL_PATIENCE_NS)
 		return (1);
@@ -130,7 +131,7 @@ sup_check_ready(struct mkv_sup *s)
 		return;
 	if (sup_count(s, 0, s->shard_count, CHILD_RUNNING) + sup_count(s, 0, s->shard_count, CHILD_FATAL) < s->shard_count)
 		return;
-	if (!sup_rails_settled(s))
+	if (!sup_others_settled(s))
 		return;
 	s->phase = SUP_SERVING;
 	sup_say_ready(s);

@@ -102,7 +102,7 @@ struct proc {
 	int		stage_fd;		/* front */
 	struct pages_mem stage;
 	uint32_t	stage_epoch;
-	int		listen_fd;		/* front:tcp */
+	int		listen_fd;		/* front:tcp, front:local */
 	struct sup_rail	rail;			/* front:rdma */
 	int		arena_fd, arena_meta_fd;	/* drive, memory mode */
 	struct pages_mem arena;
@@ -161,7 +161,7 @@ struct mkv_sup {
 	int		exit_status;
 	uint16_t	data_port, admin_port;	/* as bound */
 	uint32_t	front_count, drive_count, proc_count;
-	uint32_t	shard_count;		/* of the fronts: those for TCP, which come first */
+	uint32_t	shard_count, rail_count;	/* of the fronts: those for TCP, which come first; for RDMA devices, behind them; then front:local */
 	struct proc	proc[SUP_PROCS_MAX];	/* fronts first */
 	struct sup_ring	*ring;			/* [a * SUP_PROCS_MAX + b], a < b */
 	struct pool_drive pool[CONFIG_DRIVES_MAX];
@@ -213,6 +213,13 @@ static inline struct mkv_map_row *
 pool_row(const struct mkv_sup *s, uint32_t i)
 {
 	return ((struct mkv_map_row *)(uintptr_t)&s->state.drive[i].row);
+}
+
+/* The number behind that of the last rail. */
+static inline uint32_t
+sup_rails_end(const struct mkv_sup *s)
+{
+	return (s->shard_count + s->rail_count);
 }
 
 static inline int

@@ -15,6 +15,7 @@
 #include "common/base/assert.h"
 #include "common/base/err.h"
 
+#define KEY_BOOT_ID	"/proc/sys/kernel/random/boot_id"
 #define KEY_HOST_ID_MIN	32u			/* hex digits of /etc/machine-id; the boot id has hyphens besides */
 #define KEY_HOST_ID_MAX	64u
 
@@ -95,9 +96,19 @@ key_read_host_id(const char *path, char id[KEY_HOST_ID_MAX])
 }
 
 int
+mkv_key_host(uint8_t host[16])
+{
+	static const char info[] = "memkv1 host id";
+	char id[KEY_HOST_ID_MAX];
+	size_t n = key_read_host_id(KEY_BOOT_ID, id);
+
+	return (n == 0 ? MKV_E_SYSTEM : mkv_hkdf((const uint8_t *)id, n, NULL, 0, info, sizeof(info) - 1, host, 16));
+}
+
+int
 mkv_key_dev(uint8_t key[MKV_KEY_BYTES])
 {
-	static const char *const path[] = { "/etc/machine-id", "/proc/sys/kernel/random/boot_id" };
+	static const char *const path[] = { "/etc/machine-id", KEY_BOOT_ID };
 	static const char info[] = "memkv1 dev key";
 	char id[KEY_HOST_ID_MAX];
 	size_t n = 0;

@@ -190,7 +190,7 @@ status_rails(const struct mkv_sup *s)
 {
 	json_t *a = json_array();
 
-	for (uint32_t i = s->shard_count; i < s->front_count; i++) {
+	for (uint32_t i = s->shard_count; i < sup_rails_end(s); i++) {
 		const struct sup_rail *r = &s->proc[i].rail;
 
 		json_array_append_new(a, json_pack("{s:i,s:s,s:b,s:b,s:b,s:I,s:I,s:s*}", "rail", (int)r->number, "device", rail_device(&s->proc[i]), "up", r->up,

@@ -248,8 +248,8 @@ on_message(const Mkv__Ctl__Control *m, unsigned n_fds)
 	case MKV__CTL__CONTROL__BODY_CONFIGURE:
 		own_epoch = m->configure->epoch;
 		own_rail = m->configure->rail;
-		mkv_log(MKV_EV_NOTE, "got=configure name=%s epoch=%u params=%zu media=%s uuid=%zu level=%s", m->configure->name, own_epoch,
-		    m->configure->n_params, m->configure->media, m->configure->drive_uuid.len, "-");
+		mkv_log(MKV_EV_NOTE, "got=configure name=%s epoch=%u params=%zu media=%s uuid=%zu level=%s local=%s", m->configure->name, own_epoch,
+		    m->configure->n_params, m->configure->media, m->configure->drive_uuid.len, "-", m->configure->local_path);
 		break;
 	case MKV__CTL__CONTROL__BODY_KEY:
 		mkv_log(MKV_EV_NOTE, "got=key id=%u dev=%d revoked=%d", m->key->key_id, m->key->dev, m->key->revoked);

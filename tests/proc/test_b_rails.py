@@ -71,6 +71,6 @@ def test_staging_is_shared_with_rails():
     s = Server(sets=["memory.max_size=16MiB", "network.shards=1", f"rdma.devices=[{NONE}, {NONE}b]"])
     try:
         assert s.start(expect_fail=True) == 2
-        assert "3 front processes (1 for TCP, 2 for rdma.devices) are too little" in s.log_tail()
+        assert "3 front processes (1 for TCP, 2 for rdma.devices, 0 for local.path) are too little" in s.log_tail()
     finally:
         s.close()

@@ -146,7 +146,7 @@ def test_staging_memory_of_a_rail(machine):
     data = tempfile.mkdtemp(prefix="memkv-test-")
     machine.disk_of(data, 1)
     machine.nic("nic0", 0)
-    s = Server(sets=["rdma.devices=[nic0]", "network.shards=1", "memory.max_size=64MiB", "memory.hugepages=off"], drive_bytes="64MiB", wrap=machine.wrap(), data=data)
+    s = Server(sets=["rdma.devices=[nic0]", "network.shards=1", "local.path=-", "memory.max_size=64MiB", "memory.hugepages=off"], drive_bytes="64MiB", wrap=machine.wrap(), data=data)
     try:
         s.start()
         assert policies(s.children("drive")[0]) == ["default", "prefer:0"]

@@ -16,7 +16,7 @@ import mkv
 from harness import FULL, MEMKV, MEMKVCTL, MIB, Server, content
 
 KINDS = {2 * MIB: "/sys/kernel/mm/hugepages/hugepages-2048kB", 1 << 30: "/sys/kernel/mm/hugepages/hugepages-1048576kB"}
-SMALL = ["memory.max_size=32MiB", "memory.slots=64", "network.shards=1", "storage.block_size=1MiB"]
+SMALL = ["local.path=-", "memory.max_size=32MiB", "memory.slots=64", "network.shards=1", "storage.block_size=1MiB"]
 STAGE_PAGES = 17                # what SMALL takes of 2 MiB
 TRIES = 5                       # another server on this machine may take the pages first
 

@@ -35,7 +35,7 @@ class Fakes:
             self.behave(name, words)
         rows = ", ".join(f"{{media: {self.dir}/d{i}, max_size: 64MiB}}" for i in range(drives))
         self.sets = [f"server.data_dir={self.data}", "network.address=127.0.0.1:0", f"network.shards={fronts}", f"storage.drives=[{rows}]",
-                     "memory.max_size=64MiB", "server.backoff_min=20ms", "server.ping_interval=50ms", "server.stop_timeout=3s", *sets]
+                     "memory.max_size=64MiB", "local.path=-", "server.backoff_min=20ms", "server.ping_interval=50ms", "server.stop_timeout=3s", *sets]
         self.env = {"PATH": os.environ["PATH"], "MEMKV_LIBEXEC": self.dir, **(env or {})}
         for k in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LSAN_OPTIONS"):
             if k in os.environ:
@@ -690,9 +690,8 @@ def test_memory_mode_gives_arenas(fakes):
     f = fakes(drives=2, sets=["storage.mode=memory", "storage.drives=[{media: a, max_size: 64MiB}, {media: b, max_size: 64MiB}]",
                               "memory.hugepages=off"]).start()
     arena = 6                                   # number of the message in control.proto
-    text = f.text()
-    assert len(re.findall(rf"proc=drive:0 .*got={arena} fds=2", text)) == 1
-    assert len(re.findall(rf"proc=front:tcp:0 .*got={arena} fds=1", text)) == 2
+    assert len(f.wait_log(rf"proc=drive:0 .*got={arena} fds=2")) == 1
+    assert len(f.wait_log(rf"proc=front:tcp:0 .*got={arena} fds=1", count=2)) == 2
     assert f.stop() == 0
     # Nothing of it is left: the next server must not expect the former identity.
     f.start()

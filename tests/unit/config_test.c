@@ -91,6 +91,8 @@ nothing_at_all(void **state)
 	assert_string_equal(d->drive[0].media, "/d/drive0.dat");
 	assert_true(d->drive[0].max_size == 1ull << 30);
 	assert_string_equal(d->control_path, "/d/control.sock");
+	assert_string_equal(d->local_path, "/d/memkv.sock");
+	assert_int_equal(d->local_count, 1);
 	assert_true(d->loopback);
 	assert_false(d->explicit_key);
 	assert_true(d->front_count >= 1);
@@ -255,7 +257,8 @@ yaml_of_other_shapes(void **state)
 	assert_string_equal(conf.note[0]->key, "rdma.num_worker_threads");
 	file("rdma: {devices: [a, b]}\nlocal: {path: /run/x}\n");
 	load();
-	assert_int_equal(conf.n_notes, 1);		/* not taken for a local socket that nobody serves */
+	assert_int_equal(conf.n_notes, 0);
+	assert_string_equal(conf.derived.local_path, "/run/x");
 }
 
 /* Each device is a front of its own, and shares the staging memory. */
@@ -269,10 +272,13 @@ rails(void **state)
 	file("network: {shards: 2}\n");
 	load();
 	assert_int_equal(d->shard_count, 2);
-	assert_int_equal(d->front_count, 2);
+	assert_int_equal(d->front_count, 3);		/* one more is for this host */
 	assert_int_equal(d->rail_count, 0);
+	file("network: {shards: 2}\nlocal: {path: \"-\"}\n");
+	load();
+	assert_int_equal(d->front_count, 2);
 	alone = d->stage_data_bytes;
-	file("network: {shards: 2}\nrdma: {devices: [mlx5_0, rocep1s0f0.1]}\n");
+	file("network: {shards: 2}\nlocal: {path: \"-\"}\nrdma: {devices: [mlx5_0, rocep1s0f0.1]}\n");
 	load();
 	assert_int_equal(d->shard_count, 2);
 	assert_int_equal(d->rail_count, 2);
@@ -282,7 +288,7 @@ rails(void **state)
 	load();
 	assert_int_equal(d->rail_count, 1);
 	file("memory: {max_size: 16MiB}\nnetwork: {shards: 1}\nrdma: {devices: [a, b]}\n");
-	refused(0, "@: ", "3 front processes (1 for TCP, 2 for rdma.devices)");
+	refused(0, "@: ", "3 front processes (1 for TCP, 2 for rdma.devices, 0 for local.path)");
 	refused(0, "@: ", "at least 25165824");
 	file("rdma: {devices: [a, b, a]}\n");
 	refused(0, "@: ", "\"a\" is given twice");
@@ -455,6 +461,48 @@ control_socket(void **state)
 	refused(0, "configuration: ", "server.control_socket");
 }
 
+/* Nobody who did not ask for it is refused over it. */
+static void
+local_socket(void **state)
+{
+	const struct config_derived *d = &conf.derived;
+	static char longer[300];
+
+	(void)state;
+	set("local.path=-");
+	load();
+	assert_string_equal(d->local_path, "");
+	assert_int_equal(d->local_count, 0);
+	args.n_sets = 0;
+	set("local.path=/x/l.sock");
+	load();
+	assert_string_equal(d->local_path, "/x/l.sock");
+	assert_int_equal(d->front_count, d->shard_count + 1);
+	set("network.shards=1");
+	set("memory.max_size=16MiB");
+	set("storage.block_size=4MiB");
+	load();
+	assert_int_equal(d->local_count, 1);
+	set("rdma.devices=[a]");
+	refused(0, "configuration: ", "1 for local.path");
+	args.n_sets = 0;
+	set("network.shards=1");
+	set("memory.max_size=16MiB");
+	set("rdma.devices=[a]");
+	load();
+	assert_string_equal(d->local_path, "");
+	assert_int_equal(d->front_count, 2);
+	args.n_sets = 0;
+	set("server.control_socket=/x/y.sock");
+	set("local.path=/x/y.sock");
+	refused(0, "configuration: ", "is server.control_socket");
+	args.n_sets = 0;
+	snprintf(longer, sizeof(longer), "local.path=/%099d/", 0);
+	set(longer);
+	set("server.control_socket=/x/y.sock");
+	refused(0, "--set local.path: ", "100");
+}
+
 static int
 parse(int argc, const char *argv[], enum config_run *run_as)
 {
@@ -568,6 +616,7 @@ main(void)
 		cmocka_unit_test_setup(drives_of_each_mode, fresh),
 		cmocka_unit_test_setup(numbers_that_do_not_fit, fresh),
 		cmocka_unit_test_setup(control_socket, fresh),
+		cmocka_unit_test_setup(local_socket, fresh),
 		cmocka_unit_test_setup(command_line, fresh),
 		cmocka_unit_test_setup(shown_defaults_are_a_configuration, fresh),
 		cmocka_unit_test_setup(any_file, fresh),

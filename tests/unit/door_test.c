@@ -190,7 +190,7 @@ listed(unsigned n, uint32_t features)
 	assert_int_equal(cl.f.hdr.status, 0);
 	assert_int_equal(b->n_rails, n);
 	assert_int_equal(b->features, MKV_FEATURE_PARTS | features);
-	assert_int_equal(cl.f.hdr.body_bytes, sizeof(*b) + n * sizeof(struct mkv_wire_rail));
+	assert_int_equal(cl.f.hdr.body_bytes, sizeof(*b) + n * sizeof(struct mkv_wire_rail) + ((features & MKV_FEATURE_LOCAL) ? sizeof(struct mkv_wire_local) : 0));
 	for (unsigned i = 0; i < n; i++) {
 		struct mkv_wire_rail r;
 
@@ -200,6 +200,21 @@ listed(unsigned n, uint32_t features)
 	rig_client_close(&cl);
 }
 
+/* The socket for clients on its host, behind the rails. */
+static void
+listed_local(unsigned n, uint32_t features)
+{
+	struct mkv_wire_local w;
+
+	(void)snprintf(tcp.f->conf.local_path, sizeof(tcp.f->conf.local_path), "/run/%099d", 7);
+	memset(tcp.f->conf.host_id, 0x5b, sizeof(tcp.f->conf.host_id));
+	listed(n, features | MKV_FEATURE_LOCAL);
+	memcpy(&w, cl.f.body + sizeof(struct mkv_wire_hello_reply) + n * sizeof(struct mkv_wire_rail), sizeof(w));
+	assert_memory_equal(w.host_id, tcp.f->conf.host_id, sizeof(w.host_id));
+	assert_string_equal(w.path, tcp.f->conf.local_path);
+	tcp.f->conf.local_path[0] = '\0';
+}
+
 static void
 test_listed(void **state)
 {
@@ -207,6 +222,7 @@ test_listed(void **state)
 
 	(void)state;
 	listed(0, 0);
+	listed_local(0, 0);
 	assert_int_equal(mkv_front_rail(tcp.f, &r, -1), 0);
 	listed(1, 0);				/* known, and down */
 	r.state = 1;
@@ -224,6 +240,7 @@ test_listed(void **state)
 		assert_int_equal(mkv_front_rail(tcp.f, &r, -1), 0);
 	}
 	listed(MKV_WIRE_RAILS_MAX, MKV_FEATURE_RDMA_RC);
+	listed_local(MKV_WIRE_RAILS_MAX, MKV_FEATURE_RDMA_RC);
 	r = row(MKV_WIRE_RAILS_MAX + 1, 1);
 	assert_int_equal(mkv_front_rail(tcp.f, &r, -1), MKV_E_INVAL);
 	r = row(0, 1);

@@ -229,7 +229,7 @@ rig_client_handshake(struct rig_client *c)
 		client_passed(c);
 	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
 	assert_int_equal(c->f.hdr.status, 0);
-	bytes = sizeof(*rep) + rep->n_rails * sizeof(struct mkv_wire_rail);
+	bytes = sizeof(*rep) + rep->n_rails * sizeof(struct mkv_wire_rail) + ((rep->features & MKV_FEATURE_LOCAL) != 0 ? sizeof(struct mkv_wire_local) : 0);
 	assert_int_equal(c->f.hdr.body_bytes, bytes);
 	memcpy(reply, &c->f.hdr, sizeof(c->f.hdr));
 	memcpy(reply + sizeof(c->f.hdr), c->f.body, bytes);

@@ -93,6 +93,7 @@ struct mkv_worker {
 	uint32_t	other_count;
 	int		loopback_only, has_drive_uuid, forget_all;
 	char		media[256];
+	char		local_path[112];	/* front of KIND_FRONT_TCP: what it tells clients on this host */
 	char		device[64];		/* front of KIND_FRONT_RDMA: its device, ... */
 	uint32_t	rail;			/* ... its number on the wire; 0: no such front */
 	uint64_t	max_size;

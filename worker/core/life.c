@@ -371,12 +371,13 @@ life_configure_first(struct mkv_worker *w, const Mkv__Ctl__Configure *c)
 		return (MKV_E_NOMEM);
 	mkv_params_defaults(w->params);
 	if ((c->kind == MKV__CTL__KIND__KIND_DRIVE) != (w->ops->is_drive != 0) || strlen(c->name) >= sizeof(w->name) ||
-	    strlen(c->media) >= sizeof(w->media) || strlen(c->device) >= sizeof(w->device) ||
+	    strlen(c->media) >= sizeof(w->media) || strlen(c->device) >= sizeof(w->device) || strlen(c->local_path) >= sizeof(w->local_path) ||
 	    (c->kind == MKV__CTL__KIND__KIND_FRONT_RDMA) != (c->rail != 0))
 		return (MKV_E_PROTO);
 	(void)snprintf(w->name, sizeof(w->name), "%s", c->name);
 	(void)snprintf(w->media, sizeof(w->media), "%s", c->media);
 	(void)snprintf(w->device, sizeof(w->device), "%s", c->device);
+	(void)snprintf(w->local_path, sizeof(w->local_path), "%s", c->local_path);
 	w->rail = c->rail;
 	w->kind = c->kind;
 	w->index = c->index;

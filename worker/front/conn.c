@@ -43,6 +43,7 @@ conn_reset(struct mkv_conn *c)
 	c->rx = RX_HDR;
 	c->kicked = 0;
 	c->loose = 0;
+	c->local = 0;
 	c->rx_head = c->rx_tail = 0;
 	c->rx_req = NULL;
 	c->rx_part = NULL;

@@ -273,6 +273,7 @@ mkv_front_open(struct mkv_front *f, int fd, const struct sockaddr_storage *from)
 {
 	int crowded = f->n_conns - f->n_crowded >= f->conf.connections_max, loopback = from == NULL || mkv_front_is_loopback(from);
 	struct mkv_drv_writer who = { 0 };
+	struct mkv_conn *c;
 
 	MKV_CHECK_OBJ(f, FRONT_MAGIC);
 	if (f->stopping || mkv_list_empty(&f->conn_free)) {
@@ -282,7 +283,9 @@ mkv_front_open(struct mkv_front *f, int fd, const struct sockaddr_storage *from)
 	}
 	if (from != NULL)
 		front_address(&who, from);
-	return (mkv_conn_open(f, fd, loopback, crowded, &who));
+	c = mkv_conn_open(f, fd, loopback, crowded, &who);
+	c->local = from != NULL && from->ss_family == AF_UNIX;
+	return (c);
 }
 
 int

@@ -33,6 +33,8 @@ struct mkv_front_conf {
 	uint32_t	epoch;
 	uint8_t		server_id[16];
 	uint8_t		store_secret[32];
+	uint8_t		host_id[16];		/* mkv_key_host(), ... */
+	char		local_path[112];	/* ... what clients on this host are told: the unix socket of another front; "": none */
 	uint32_t	connections_max;
 	uint32_t	inflight_max;		/* requests of one session */
 	uint32_t	requests_max;		/* of all sessions */

@@ -62,10 +62,11 @@ struct mkv_hello_frame {
 	struct mkv_hdr	hdr;
 	struct mkv_wire_hello_reply body;
 	struct mkv_wire_rail rail[MKV_WIRE_RAILS_MAX];
+	struct mkv_wire_local local;	/* lies behind the last rail that there is */
 };
 _Static_assert(sizeof(struct mkv_hello_frame) == sizeof(struct mkv_hdr) + sizeof(struct mkv_wire_hello_reply) +
-    MKV_WIRE_RAILS_MAX * sizeof(struct mkv_wire_rail), "hello reply frame is one run");
-_Static_assert(sizeof(struct mkv_wire_hello_reply) + MKV_WIRE_RAILS_MAX * sizeof(struct mkv_wire_rail) <= MKV_WIRE_HELLO_MAX, "and a body");
+    MKV_WIRE_RAILS_MAX * sizeof(struct mkv_wire_rail) + sizeof(struct mkv_wire_local), "hello reply frame is one run");
+_Static_assert(sizeof(struct mkv_hello_frame) - sizeof(struct mkv_hdr) <= MKV_WIRE_HELLO_MAX, "and a body");
 
 struct mkv_conn {
 	uint32_t	magic;
@@ -77,6 +78,7 @@ struct mkv_conn {
 	uint8_t		loopback, rx_busy, tx_busy, kicked;
 	uint8_t		crowded;		/* one too many: it is told so and closed */
 	uint8_t		loose;			/* has been in CONN_LOOSE */
+	uint8_t		local;			/* a unix socket */
 	struct mkv_list	link;			/* free or used connections */
 	struct mkv_list	run_link;		/* front.run */
 	struct mkv_list	tx_link;		/* front.tx_dirty */

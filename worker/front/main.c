@@ -126,7 +126,7 @@ listener_prepare(int fd)
 
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-	if (getsockname(fd, (struct sockaddr *)&ss, &n) == 0 && mkv_front_is_loopback(&ss))
+	if (getsockname(fd, (struct sockaddr *)&ss, &n) == 0 && ss.ss_family != AF_UNIX && mkv_front_is_loopback(&ss))
 		(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
 }
 
@@ -366,6 +366,8 @@ front_conf(struct mkv_worker *w, const struct room *m, struct mkv_front_conf *c)
 	c->epoch = w->epoch;
 	memcpy(c->server_id, w->server_id, sizeof(c->server_id));
 	memcpy(c->store_secret, w->store_secret, sizeof(c->store_secret));
+	if (mkv_key_host(c->host_id) == 0)	/* else nobody can tell that he is on this host */
+		memcpy(c->local_path, w->local_path, sizeof(c->local_path));
 	c->connections_max = p->network_max_connections;
 	c->inflight_max = p->network_max_inflight;
 	/* Twice: while some receive or are answered, others have the slots. */

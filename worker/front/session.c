@@ -12,6 +12,7 @@
 #include "common/base/assert.h"
 #include "common/base/err.h"
 #include "common/base/log.h"
+#include "common/base/os.h"
 
 #define SESSION_FEATURES	MKV_FEATURE_PARTS
 #define SESSION_AGAIN_US	200000u		/* a rail that is away or has its hands full: when to ask again */
@@ -55,18 +56,35 @@ session_say_last(struct mkv_conn *c, uint8_t op, int status)
 	mkv_conn_send(c, o);
 }
 
+/* Behind the rails: returns how many bytes. */
+static uint32_t
+session_local(const struct mkv_front *f, uint8_t *to)
+{
+	struct mkv_wire_local w = { 0 };
+
+	if (f->conf.local_path[0] == '\0')
+		return (0);
+	memcpy(w.host_id, f->conf.host_id, sizeof(w.host_id));
+	memcpy(w.path, f->conf.local_path, sizeof(w.path));
+	w.path[sizeof(w.path) - 1] = '\0';
+	memcpy(to, &w, sizeof(w));
+	return (sizeof(w));
+}
+
 static void
 session_hello_reply(struct mkv_conn *c)
 {
 	const struct mkv_front *f = c->f;
 	struct mkv_wire_hello_reply *b = &c->hs.hello.body;
-	uint32_t rdma;
+	uint32_t rdma, bytes;
 
 	memset(&c->hs.hello, 0, sizeof(c->hs.hello));
 	b->n_rails = (uint16_t)mkv_doors_list(f, c->hs.hello.rail, &rdma);
-	session_header(c, &c->hs.hello.hdr, MKV_WIRE_HELLO, (uint32_t)(sizeof(*b) + b->n_rails * sizeof(struct mkv_wire_rail)), 0);
+	bytes = (uint32_t)(sizeof(*b) + b->n_rails * sizeof(struct mkv_wire_rail));
+	bytes += session_local(f, (uint8_t *)&c->hs.hello + sizeof(c->hs.hello.hdr) + bytes);
+	session_header(c, &c->hs.hello.hdr, MKV_WIRE_HELLO, bytes, 0);
 	b->version = MKV_WIRE_VERSION;
-	b->features = SESSION_FEATURES | rdma;
+	b->features = SESSION_FEATURES | rdma | (f->conf.local_path[0] != '\0' ? MKV_FEATURE_LOCAL : 0);
 	b->front_id = f->conf.front_id;
 	b->epoch = f->conf.epoch;
 	b->map_version = f->map_version;
@@ -156,6 +174,17 @@ session_new_id(uint64_t *id)
 	return (r);
 }
 
+/* By the kernel's word. A process that is in another namespace has the number 0. */
+static void
+session_log_local(const struct mkv_conn *c)
+{
+	uid_t uid;
+	pid_t pid;
+
+	if (c->local && mkv_os_peer(c->fd, &uid, &pid) == 0)
+		mkv_log(MKV_EV_SESSION_LOCAL, "session=%" PRIx64 " uid=%u client_pid=%d", c->s.id, (unsigned)uid, (int)pid);
+}
+
 static void
 session_connect_reply(struct mkv_conn *c)
 {
@@ -202,6 +231,7 @@ mkv_session_connect(struct mkv_conn *c, const struct mkv_hdr *h, const void *bod
 	c->f->n_sessions++;
 	mkv_metric_add(c->f->m, MKV_M_front_sessions_opened_total, 0, 1);
 	mkv_log(MKV_EV_SESSION_OPEN, "session=%" PRIx64 " key_id=%u", s->id, s->key_id);
+	session_log_local(c);
 	session_connect_reply(c);
 	return (0);
 }

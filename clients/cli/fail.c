@@ -62,7 +62,8 @@ fail_hint(const struct cli *c, int status, char *dst, size_t dst_bytes)
 			snprintf(dst, dst_bytes, "a value has at most 2^26 pieces of the server's storage.block_size, and 2^48 bytes");
 		break;
 	case MKV_ERR_UNSUPPORTED:
-		(void)fail_rdma(c, dst, dst_bytes);
+		if (!fail_rdma(c, dst, dst_bytes) && c->o.transport != NULL && strcmp(c->o.transport, "local") == 0)
+			snprintf(dst, dst_bytes, "the server has no socket for clients on its host (local.path), or is on another host");
 		break;
 	case MKV_ERR_EXISTS:
 		snprintf(dst, dst_bytes, "without --if-absent it is replaced");

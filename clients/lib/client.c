@@ -130,6 +130,7 @@ client_start(struct mkv_client *c, char *why)
 		c->node_hash[i] = c->cf.server[i].hash;
 		c->node_weight[i] = 1.0;
 	}
+	c->has_host_id = mkv_key_host(c->host_id) == 0;
 	if ((r = mkv_auth_init()) != 0 || (r = mkv_random(c->client_id, sizeof(c->client_id))) != 0 || (r = client_pool(c)) != 0 ||
 	    (r = mkv_resolver_open(&c->resolver, c)) != 0 || (r = mkv_fabric_open(c, why)) != 0)
 		return (r);

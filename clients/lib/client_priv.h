@@ -54,6 +54,8 @@
 #define CONNECTIONS_MAX		16u		/* of one server */
 #define INFLIGHT_MAX		65536u
 #define INFLIGHT_DEFAULT	1024u
+#define LOCAL_SCHEME		"local://"
+#define LOCAL_PATH_BYTES	112u		/* of a unix socket's path, the 0 behind it counted: mkv_wire_local */
 #define IOV_INLINE		4u
 #define IOV_MOST		65536u		/* iovecs of one request */
 #define ATTEMPTS_MAX		1000u		/* of one request; its deadline comes first */
@@ -65,8 +67,9 @@
 
 struct server_conf {
 	char		name[256];		/* as written: decides placement */
-	char		host[256];
+	char		host[256];		/* "": local://, ... */
 	char		port[8];
+	char		path[LOCAL_PATH_BYTES];	/* ... the unix socket; else "" */
 	uint64_t	hash;
 };
 
@@ -292,6 +295,7 @@ void	mkv_server_init(struct server *s, struct loop *l, unsigned idx);
 void	mkv_server_fini(struct server *s);
 void	mkv_server_submit(struct server *s, struct leg *l);	/* -> LEG_WAITING, or mkv_leg_down() at once */
 void	mkv_server_pump(struct server *s);
+uint64_t mkv_server_jitter(struct server *s, uint64_t ns);	/* a pause of about so long: three quarters of it at least */
 void	mkv_server_heard(struct server *s, uint64_t now_ns);	/* a good frame came */
 void	mkv_server_session_up(struct server *s);
 void	mkv_server_failed(struct server *s, int err);		/* an attempt to connect, or a session, failed */
@@ -417,13 +421,15 @@ void	mkv_http_close(struct http **h);
 
 struct server_state {			/* what callers may see; written by loops */
 	_Atomic uint32_t breaker;		/* of the loop that changed it last */
-	_Atomic uint32_t sessions;
+	_Atomic uint32_t sessions;		/* by sockets, ... */
+	_Atomic uint32_t local;			/* ... of those by the unix socket */
 	_Atomic uint32_t refused;		/* the same server as an earlier name */
 	_Atomic uint32_t n_rails;		/* that it has */
 	_Atomic uint32_t live;			/* rails that are up, all together; */
 	_Atomic uint32_t rail_live[MKV_WIRE_RAILS_MAX][2];	/* each, by RC and by DC */
 	_Atomic uint32_t rail_tries;		/* on the way to one */
 	char		rail_why[WHY_BYTES];	/* why the last try failed; under c->mutex */
+	int		local_warned;		/* that its socket does not answer, and not yet that it does again; under c->mutex */
 	int		rail_warned;		/* that no rail is up, and not yet that one is again; under c->mutex */
 	int		known;			/* id is valid; under c->mutex */
 	uint8_t		id[16];
@@ -436,6 +442,8 @@ struct mkv_client {
 	uint64_t	node_hash[SERVERS_MAX];
 	double		node_weight[SERVERS_MAX];
 	uint8_t		client_id[16];
+	uint8_t		host_id[16];
+	int		has_host_id;		/* 0: nobody can tell who is on this host */
 	struct server_state state[SERVERS_MAX];
 	struct loop	*loop;			/* cf.io_threads */
 	_Atomic unsigned next_loop;

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/un.h>
 
 #include "clients/lib/client_priv.h"
 #include "clients/lib/rail.h"
@@ -71,6 +72,28 @@ conf_host_port(const char *s, size_t bytes, char host[256], char port[8])
 	return (atoi(port) > 0 && atoi(port) < 65536 ? 0 : MKV_E_CONFIG);
 }
 
+/* LOCAL_SCHEME and an absolute path. */
+static int
+conf_local_path(const char *s, size_t bytes, char path[LOCAL_PATH_BYTES])
+{
+	size_t scheme = sizeof(LOCAL_SCHEME) - 1;
+
+	if (bytes - scheme >= sizeof(((struct sockaddr_un *)0)->sun_path) || bytes == scheme || s[scheme] != '/')
+		return (MKV_E_CONFIG);
+	memcpy(path, s + scheme, bytes - scheme);
+	path[bytes - scheme] = '\0';
+	return (0);
+}
+
+static int
+conf_where(struct server_conf *sc, const char *s, size_t bytes)
+{
+	sc->host[0] = sc->port[0] = sc->path[0] = '\0';
+	if (bytes >= sizeof(LOCAL_SCHEME) - 1 && memcmp(s, LOCAL_SCHEME, sizeof(LOCAL_SCHEME) - 1) == 0)
+		return (conf_local_path(s, bytes, sc->path));
+	return (conf_host_port(s, bytes, sc->host, sc->port));
+}
+
 static int
 conf_server(struct conf *cf, const char *s, size_t bytes, char *why)
 {
@@ -82,8 +105,8 @@ conf_server(struct conf *cf, const char *s, size_t bytes, char *why)
 	(void)snprintf(text, sizeof(text), "%.*s", (int)MKV_MIN(bytes, sizeof(text) - 1), s);
 	if (cf->n_servers == SERVERS_MAX)
 		return (conf_bad(why, "too many servers (64 at most), first that is too many", text));
-	if (name == 0 || name >= sizeof(sc->name) || conf_host_port(at, bytes - (size_t)(at - s), sc->host, sc->port) != 0)
-		return (conf_bad(why, "a server is written host:port or NAME=host:port, not", text));
+	if (name == 0 || name >= sizeof(sc->name) || conf_where(sc, at, bytes - (size_t)(at - s)) != 0)
+		return (conf_bad(why, "a server is written host:port, NAME=host:port, local:///PATH or NAME=local:///PATH (a unix socket, 107 bytes at most), not", text));
 	memcpy(sc->name, s, name);
 	sc->name[name] = '\0';
 	for (unsigned i = 0; i < cf->n_servers; i++)
@@ -120,10 +143,14 @@ conf_transport(struct conf *cf, const char *s, char *why)
 	if (i == MKV_ARRAY_LEN(label))
 		return (conf_bad(why, "transport is auto, rdma, tcp or local, not", s));
 	cf->transport = (enum mkv_transport)i;
-	if (cf->transport == MKV_TRANSPORT_AUTO || cf->transport == MKV_TRANSPORT_TCP || mkv_rail_wanted(cf))
-		return (0);
-	(void)snprintf(why, WHY_BYTES, "transport \"%s\" is not in this build: use \"auto\" or \"tcp\"", label[i]);
-	return (MKV_E_UNSUPPORTED);
+	if (cf->transport == MKV_TRANSPORT_RDMA && !mkv_rail_wanted(cf)) {
+		(void)snprintf(why, WHY_BYTES, "transport \"%s\" is not in this build: use \"auto\", \"local\" or \"tcp\"", label[i]);
+		return (MKV_E_UNSUPPORTED);
+	}
+	for (i = 0; i < cf->n_servers; i++)
+		if (cf->server[i].path[0] != '\0' && cf->transport != MKV_TRANSPORT_AUTO && cf->transport != MKV_TRANSPORT_LOCAL)
+			return (conf_bad(why, "with transport tcp or rdma a server is written host:port, not", cf->server[i].name));
+	return (0);
 }
 
 static int

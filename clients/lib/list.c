@@ -211,11 +211,12 @@ info_transport(struct mkv_client *c, unsigned server, struct mkv_server_info *to
 {
 	struct server_state *st = &c->state[server];
 	int live = atomic_load_explicit(&st->live, memory_order_relaxed) > 0;
+	int local = atomic_load_explicit(&st->local, memory_order_relaxed) > 0;
 
-	(void)snprintf(to->transport, sizeof(to->transport), "%s", live ? "rdma" : "tcp");
+	(void)snprintf(to->transport, sizeof(to->transport), "%s", local ? "local" : live ? "rdma" : "tcp");
 	info_rails(st, to->rails, sizeof(to->rails));
 	(void)pthread_mutex_lock(&c->mutex);
-	if (!live)
+	if (!live && !local)
 		(void)snprintf(to->transport_why, sizeof(to->transport_why), "%.*s", (int)sizeof(to->transport_why) - 1, st->rail_why);
 	(void)pthread_mutex_unlock(&c->mutex);
 }

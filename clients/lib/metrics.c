@@ -186,9 +186,14 @@ text_servers(struct text *t, struct mkv_client *c)
 		text_add(t, "memkv_client_breaker_state{server=\"%s\"} %u\n", text_label(name, c->cf.server[i].name),
 		    atomic_load_explicit(&c->state[i].breaker, memory_order_relaxed));
 	text_gauge(t, GAUGE_sessions);
-	for (unsigned i = 0; i < c->cf.n_servers; i++)
-		text_add(t, "memkv_client_sessions{server=\"%s\",transport=\"tcp\"} %u\n", text_label(name, c->cf.server[i].name),
-		    atomic_load_explicit(&c->state[i].sessions, memory_order_relaxed));
+	for (unsigned i = 0; i < c->cf.n_servers; i++) {
+		uint32_t local = atomic_load_explicit(&c->state[i].local, memory_order_relaxed);
+		uint32_t all = atomic_load_explicit(&c->state[i].sessions, memory_order_relaxed);
+
+		/* Counted one after the other, by threads of their own. */
+		text_add(t, "memkv_client_sessions{server=\"%s\",transport=\"tcp\"} %u\n", text_label(name, c->cf.server[i].name), all - MKV_MIN(local, all));
+		text_add(t, "memkv_client_sessions{server=\"%s\",transport=\"local\"} %u\n", name, local);
+	}
 	text_rails(t, c);
 	text_gauge(t, GAUGE_server_refused);
 	for (unsigned i = 0; i < c->cf.n_servers; i++)

@@ -152,13 +152,6 @@ mkv_rails_told(struct conn *c, const void *rails, unsigned n)
 }
 
 static uint64_t
-rails_jitter(struct server *s, uint64_t ns)
-{
-	s->seed = s->seed * 6364136223846793005ull + 1442695040888963407ull;
-	return (ns * 3 / 4 + (s->seed >> 33) % (ns / 4 + 1));
-}
-
-static uint64_t
 known_backoff(struct server *s, struct rail_known *k)
 {
 	uint64_t now = s->loop->now_ns;
@@ -166,7 +159,7 @@ known_backoff(struct server *s, struct rail_known *k)
 	if (k->not_before_ns > now)
 		return (k->not_before_ns - now);	/* of several connections to it the first that failed counts */
 	k->backoff_ns = k->backoff_ns == 0 ? RAIL_BACKOFF_NS : MKV_MIN(2 * k->backoff_ns, RAIL_BACKOFF_MOST_NS);
-	k->not_before_ns = now + rails_jitter(s, k->backoff_ns);
+	k->not_before_ns = now + mkv_server_jitter(s, k->backoff_ns);
 	return (k->not_before_ns - now);
 }
 
@@ -204,20 +197,6 @@ mkv_rails_failed(struct rail *r, int err, const char *why)
 		rails_warn(s, 1, text);
 }
 
-static void
-pool_on_timer(struct mkv_timer *t, uint64_t now_ns MKV_UNUSED)
-{
-	mkv_server_pump(MKV_CONTAINER_OF(t, struct pool, timer)->srv);
-}
-
-static void
-pool_arm(struct pool *p, uint64_t at_ns)
-{
-	p->timer.fire = pool_on_timer;
-	if (p->timer.heap_idx == 0 || p->timer.at_ns > at_ns)
-		mkv_timer_arm(&p->srv->loop->timers, &p->timer, at_ns);
-}
-
 void
 mkv_rails_dial_failed(struct conn *c, int err)
 {
@@ -230,7 +209,7 @@ mkv_rails_dial_failed(struct conn *c, int err)
 		(void)snprintf(text, sizeof(text), "the server says that it is not up");
 	mkv_rails_trying(c->rail, 0);
 	mkv_rails_failed(c->rail, err, text);
-	pool_arm(p, c->srv->loop->now_ns + known_backoff(c->srv, &p->rail[c->rail_idx]));
+	mkv_pool_arm(p, c->srv->loop->now_ns + known_backoff(c->srv, &p->rail[c->rail_idx]));
 }
 
 /* ---- making connections ---- */
@@ -367,7 +346,7 @@ mkv_rails_want(struct server *s)
 	uint64_t at_ns;
 	int k;
 
-	if (p->n_rails == 0 || !pool_is_up(p)) {
+	if (p->n_rails == 0 || !pool_is_up(p) || mkv_local_wanted(p)) {
 		rails_rest(p);
 		return;
 	}
@@ -379,7 +358,7 @@ mkv_rails_want(struct server *s)
 		if ((k = rails_wanted(p, &at_ns)) < 0) {
 			rails_rest(p);
 			if (at_ns != UINT64_MAX)
-				pool_arm(p, at_ns);
+				mkv_pool_arm(p, at_ns);
 			return;
 		}
 		c->leaving = 0;
@@ -479,7 +458,7 @@ mkv_rails_choose(struct server *s, const struct leg *l, int *err)
 	struct conn *c;
 
 	*err = 0;
-	if (p->n == p->n_plain || !leg_has_payload(l)) {
+	if (p->n == p->n_plain || !leg_has_payload(l) || mkv_local_is_up(p) || mkv_local_exact(p)) {
 		if (exact && l->op->kind == OPK_STREAM)
 			*err = rails_let_stream(p);
 		return (NULL);

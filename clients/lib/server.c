@@ -58,8 +58,8 @@ server_random(struct server *s)
 	return (s->seed >> 33);
 }
 
-static uint64_t
-server_jitter(struct server *s, uint64_t ns)
+uint64_t
+mkv_server_jitter(struct server *s, uint64_t ns)
 {
 	return (ns * 3 / 4 + server_random(s) % (ns / 4 + 1));
 }
@@ -74,7 +74,7 @@ server_set_breaker(struct server *s, enum breaker to)
 static void
 server_arm(struct server *s, uint64_t ns)
 {
-	mkv_timer_arm(&s->loop->timers, &s->timer, s->loop->now_ns + server_jitter(s, ns));
+	mkv_timer_arm(&s->loop->timers, &s->timer, s->loop->now_ns + mkv_server_jitter(s, ns));
 }
 
 /* Everything that waits is told at once. */

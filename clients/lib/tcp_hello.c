@@ -97,6 +97,17 @@ hello_status(const struct mkv_hdr *h)
 	return (status == 0 || !mkv_err_known(status) ? MKV_E_PROTO : status);
 }
 
+/* Kept until the server has proven itself. */
+static void
+hello_local(struct conn *c, const struct mkv_wire_hello_reply *r, uint32_t body_bytes, const uint8_t *body)
+{
+	const size_t at = sizeof(*r) + r->n_rails * sizeof(struct mkv_wire_rail);
+
+	c->has_told = (r->features & MKV_FEATURE_LOCAL) != 0 && body_bytes >= at + sizeof(c->told);
+	if (c->has_told)
+		memcpy(&c->told, body + at, sizeof(c->told));
+}
+
 int
 mkv_conn_heard_hello(struct conn *c, const struct mkv_hdr *h, const uint8_t *body)
 {
@@ -122,7 +133,9 @@ mkv_conn_heard_hello(struct conn *c, const struct mkv_hdr *h, const uint8_t *bod
 		return (e);
 	memcpy(c->nonce_s, r.nonce, sizeof(c->nonce_s));
 	c->front_id = r.front_id;
-	mkv_rails_told(c, body + sizeof(r), r.n_rails);
+	if (!c->local)
+		mkv_rails_told(c, body + sizeof(r), r.n_rails);
+	hello_local(c, &r, h->body_bytes, body);
 	c->part_bytes = r.part_bytes;
 	c->credits = r.credits;
 	memcpy(c->server_id, r.server_id, sizeof(c->server_id));
@@ -151,8 +164,9 @@ mkv_conn_heard_auth(struct conn *c, const struct mkv_hdr *h, const uint8_t *body
 	c->rx_counter = 1;
 	if (r.credits != 0)
 		c->credits = r.credits;
-	if ((e = mkv_client_identity(c->srv->loop->c, c->srv->idx, c->server_id)) != 0)
+	if ((e = mkv_local_check(c)) != 0 || (e = mkv_client_identity(c->srv->loop->c, c->srv->idx, c->server_id)) != 0)
 		return (e);
+	mkv_local_told(c, c->has_told ? &c->told : NULL);
 	mkv_conn_ready(c);
 	return (0);
 }

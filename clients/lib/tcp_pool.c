@@ -134,6 +134,7 @@ conn_reset(struct conn *c)
 	mkv_mac_destroy(&c->mac_tx);
 	mkv_mac_destroy(&c->mac_rx);
 	c->state = CONN_IDLE;
+	c->local = 0;
 	c->fd = -1;
 	c->session_id = c->tx_counter = c->rx_counter = 0;
 	c->rx = RX_FRAME;
@@ -153,11 +154,38 @@ pool_serves(const struct pool *p)
 	return (0);
 }
 
+/* A connection that was never up. */
+static void
+conn_failed(struct conn *c, int local, int err)
+{
+	struct server *s = c->srv;
+	struct pool *p = pool_of(s);
+
+	client_count(s->loop->c, CC_connect_failures_total, 1);
+	if (c->rail != NULL) {
+		mkv_rails_dial_failed(c, err);
+		return;
+	}
+	if (local) {
+		mkv_local_failed(c, err);
+		if (!mkv_local_exact(p)) {
+			if (s->breaker == BREAKER_PROBING)
+				s->tr->probe(s);		/* the other way */
+			return;
+		}
+	} else
+		mkv_resolver_forget(s->loop->c->resolver, s->idx);
+	if ((err == MKV_E_CLOSED || err == MKV_E_UNREACHABLE || err == MKV_E_BUSY) && pool_serves(p))
+		mkv_server_crowded(s, err);
+	else
+		mkv_server_failed(s, err);
+}
+
 void
 mkv_conn_check_closed(struct conn *c)
 {
 	struct server *s = c->srv;
-	int was_ready = c->was_ready, err = c->error;
+	int was_ready = c->was_ready, local = c->local, err = c->error;
 
 	if (c->state != CONN_CLOSING || c->tx_busy || c->rx_busy)
 		return;
@@ -165,20 +193,12 @@ mkv_conn_check_closed(struct conn *c)
 	if (c->fd >= 0)
 		(void)close(c->fd);
 	conn_reset(c);
-	if (was_ready) {
+	if (!was_ready)
+		conn_failed(c, local, err);
+	else {
 		atomic_fetch_sub_explicit(&s->loop->c->state[s->idx].sessions, 1, memory_order_relaxed);
 		if (!pool_serves(pool_of(s)))
 			mkv_server_alone(s);
-	} else if (c->rail != NULL) {
-		client_count(s->loop->c, CC_connect_failures_total, 1);
-		mkv_rails_dial_failed(c, err);
-	} else {
-		client_count(s->loop->c, CC_connect_failures_total, 1);
-		mkv_resolver_forget(s->loop->c->resolver, s->idx);
-		if ((err == MKV_E_CLOSED || err == MKV_E_UNREACHABLE || err == MKV_E_BUSY) && pool_serves(pool_of(s)))
-			mkv_server_crowded(s, err);
-		else
-			mkv_server_failed(s, err);
 	}
 	mkv_server_pump(s);
 }
@@ -209,8 +229,11 @@ mkv_conn_fail(struct conn *c, int err)
 		return;
 	if (err == MKV_E_PEER || err == MKV_E_PROTO)
 		client_count(l->c, CC_protocol_errors_total, 1);
-	if (c->state == CONN_READY)
+	if (c->state == CONN_READY) {
 		client_count(l->c, CC_sessions_lost_total, 1);
+		if (c->local)
+			mkv_local_down(c, err);
+	}
 	conn_end(c, err);
 	mkv_rail_tether_down(c, err);
 	conn_lose_all(c);
@@ -221,6 +244,14 @@ mkv_conn_drop(struct conn *c)
 {
 	MKV_ASSERT(c->state == CONN_READY && c->n_out == 0 && !c->tx_busy);
 	client_count(c->srv->loop->c, CC_tethers_dropped_total, 1);
+	conn_end(c, MKV_E_CLOSED);
+}
+
+/* It is good, and not wanted any more. */
+void
+mkv_conn_retire(struct conn *c)
+{
+	MKV_ASSERT(c->state == CONN_READY && c->n_out == 0);
 	conn_end(c, MKV_E_CLOSED);
 }
 
@@ -238,6 +269,7 @@ mkv_conn_ready(struct conn *c)
 	mkv_timer_disarm(&s->loop->timers, &c->timer);
 	client_count(s->loop->c, CC_sessions_total, 1);
 	atomic_fetch_add_explicit(&s->loop->c->state[s->idx].sessions, 1, memory_order_relaxed);
+	mkv_local_up(c);
 	mkv_server_session_up(s);
 	mkv_rail_tether_up(c);
 }
@@ -272,12 +304,22 @@ conn_socket(int family)
 	return (fd);
 }
 
+/* 0; MKV_E_AGAIN; MKV_E_UNREACHABLE. */
+static int
+conn_address(struct conn *c)
+{
+	if (!c->local)
+		return (mkv_resolver_ask(c->srv->loop->c->resolver, c->srv->idx, &c->sa, &c->sa_bytes));
+	mkv_local_address(c);
+	return (0);
+}
+
 /* The name is asked for, or known: go on. */
 static void
 conn_dial(struct conn *c)
 {
 	struct loop *l = c->srv->loop;
-	int r = mkv_resolver_ask(l->c->resolver, c->srv->idx, &c->sa, &c->sa_bytes);
+	int r = conn_address(c);
 
 	if (r == MKV_E_AGAIN)
 		return;					/* mkv_loop_names() comes, or the limit */
@@ -338,6 +380,20 @@ conn_on_timer(struct mkv_timer *t, uint64_t now_ns)
 		mkv_timer_arm(&c->srv->loop->timers, t, now_ns + SILENCE_NS / 4);
 }
 
+static void
+pool_on_timer(struct mkv_timer *t, uint64_t now_ns MKV_UNUSED)
+{
+	mkv_server_pump(MKV_CONTAINER_OF(t, struct pool, timer)->srv);
+}
+
+void
+mkv_pool_arm(struct pool *p, uint64_t at_ns)
+{
+	p->timer.fire = pool_on_timer;
+	if (p->timer.heap_idx == 0 || p->timer.at_ns > at_ns)
+		mkv_timer_arm(&p->srv->loop->timers, &p->timer, at_ns);
+}
+
 /* ---- the carrier's ops ---- */
 
 static void
@@ -369,6 +425,7 @@ tcp_open(struct server *s)
 	if ((s->pool = p) == NULL)
 		return (MKV_E_NOMEM);
 	p->srv = s;
+	mkv_local_open(p);
 	p->n_plain = plain;
 	for (p->n = 0; p->n < n; p->n++) {
 		struct conn *c = &p->conn[p->n];
@@ -437,7 +494,7 @@ tcp_choose(struct server *s, const struct leg *l)
 		if (i == p->n_plain && best != NULL)
 			break;				/* tethers are for what comes when no other has room */
 		if (c->state == CONN_READY && c->n_out < MKV_MIN(c->credits, CONN_SLOTS) && (best == NULL || c->n_out < best->n_out) &&
-		    conn_suits(c, l))
+		    conn_suits(c, l) && mkv_local_takes(p, c))
 			best = c;
 	}
 	return (best);
@@ -456,7 +513,7 @@ tcp_send(struct server *s, struct leg *l)
 	if (err != 0)
 		return (err);
 	if ((c = tcp_choose(s, l)) == NULL)
-		return (MKV_E_AGAIN);
+		return (mkv_local_verdict(pool_of(s)));
 	l->conn = c;
 	l->slot = mkv_slot_take(c, l);
 	MKV_ASSERT(l->slot != NULL);
@@ -477,25 +534,43 @@ tcp_idle(struct server *s)
 	return (NULL);
 }
 
+/* Connections by the unix socket, or others, as many as are asked for. */
+static void
+pool_want(struct pool *p, int local, int waiting)
+{
+	unsigned ready = 0, making = 0, idle = 0;
+	struct conn *c;
+
+	for (unsigned i = 0; i < p->n_plain; i++) {
+		c = &p->conn[i];
+		if (c->local != local)
+			continue;
+		ready += c->state == CONN_READY;
+		making += c->state > CONN_IDLE && c->state < CONN_READY;
+		idle += c->state == CONN_READY && c->n_out == 0;
+	}
+	if (making > 0 || idle > 0 || ready >= p->srv->loop->c->cf.connections || (ready == 0 && !waiting))
+		return;
+	if ((c = tcp_idle(p->srv)) != NULL) {
+		c->local = local;
+		mkv_conn_begin(c);
+	}
+}
+
+/* Whoever is served another way goes over to the unix socket unasked. Until one is up both ways are tried. */
 static void
 tcp_want(struct server *s, int waiting)
 {
 	struct pool *p = pool_of(s);
-	unsigned ready = 0, making = 0, idle = 0;
-	struct conn *c;
+	int local = mkv_local_wanted(p);
 
 	mkv_rails_want(s);
 	if (!s->may_connect)
 		return;
-	for (unsigned i = 0; i < p->n_plain; i++) {
-		ready += p->conn[i].state == CONN_READY;
-		making += p->conn[i].state > CONN_IDLE && p->conn[i].state < CONN_READY;
-		idle += p->conn[i].state == CONN_READY && p->conn[i].n_out == 0;
-	}
-	if (making > 0 || idle > 0 || ready >= s->loop->c->cf.connections || (ready == 0 && !waiting))
-		return;
-	if ((c = tcp_idle(s)) != NULL)
-		mkv_conn_begin(c);
+	if (local)
+		pool_want(p, 1, waiting || pool_serves(p));
+	if (!local || (!mkv_local_exact(p) && !pool_serves(p)))
+		pool_want(p, 0, waiting);
 }
 
 static void
@@ -503,9 +578,10 @@ tcp_probe(struct server *s)
 {
 	struct conn *c = tcp_idle(s);
 
-	if (c != NULL)
+	if (c != NULL) {
+		c->local = mkv_local_wanted(pool_of(s));
 		mkv_conn_begin(c);
-	else
+	} else
 		mkv_server_failed(s, MKV_E_TIMEOUT);	/* all hang: their limits free one */
 }
 
@@ -592,6 +668,8 @@ tcp_flush(struct server *s)
 			mkv_rail_tx(c->rail);
 		if (c->state == CONN_READY && (c->tx_leg != NULL || !mkv_list_empty(&c->txq) || !mkv_list_empty(&c->notices) || mkv_ctl_has_frames(c)))
 			mkv_conn_tx_start(c);
+		if (mkv_local_spares(p, c))
+			mkv_conn_retire(c);
 		if (c->state == CONN_CLOSING)
 			mkv_conn_check_closed(c);
 	}

@@ -5,6 +5,7 @@
  *   tcp_hello.c  the handshake
  *   tcp_tx.c     frames out: small ones are collected in tx_buf, large payload goes from the caller's memory, at most one such frame a send
  *   tcp_rx.c     frames in: headers and bodies through rx_buf, payload straight into the caller's memory in pieces
+ *   tcp_local.c  which of them go by the unix socket of a server on this host
  *
  * A connection that asked for a rail is the tether of a queue pair as well (rail.h).
  */
@@ -66,10 +67,13 @@ struct conn {
 	uint8_t		nonce_s[32], transcript[32];	/* with nonce: for keys of further channels */
 	uint32_t	front_id;
 	uint8_t		server_id[16];
+	struct mkv_wire_local told;	/* with has_told: HELLO's reply had it */
+	int		has_told;
 	uint32_t	part_bytes, credits;
 	uint64_t	heard_ns;
 	struct rail	*rail;		/* NULL: to a TCP front */
 	unsigned	rail_idx;	/* in pool->rail[] */
+	int		local;		/* by the unix socket */
 	int		leaving;	/* takes nothing more, and ends when nothing is on it */
 	/* requests */
 	struct slot	slot[CONN_SLOTS];
@@ -116,14 +120,23 @@ struct rail_known {			/* a rail as the server told of it */
 	uint32_t	loose_most;	/* without one the path took no longer datagram, said the kernel; 0: it has not */
 };
 
+struct local {				/* the server's unix socket */
+	int		told, known;	/* a session has said where it is, or that there is none; it is on this host */
+	unsigned	n_up;		/* connections that are READY */
+	char		path[LOCAL_PATH_BYTES];
+	uint8_t		server_id[16];
+	uint64_t	backoff_ns, not_before_ns;	/* after failures */
+};
+
 struct pool {
 	struct server	*srv;
+	struct local	local;
 	unsigned	n, n_plain;	/* of conn[]; the first n_plain go to TCP fronts, the others to rails */
 	int		told;		/* rail[] is what the server said */
 	unsigned	n_rails, next_rail;
 	unsigned	turn;		/* which of those for rails took a value last */
 	struct rail_known rail[MKV_WIRE_RAILS_MAX];
-	struct mkv_timer timer;		/* a rail may be tried again */
+	struct mkv_timer timer;		/* a rail, or the unix socket, may be tried again */
 	struct conn	conn[];
 };
 
@@ -131,6 +144,7 @@ struct pool {
 void		mkv_conn_begin(struct conn *c);			/* from CONN_IDLE */
 void		mkv_conn_fail(struct conn *c, int err);		/* end it; its requests are lost (now, or when the kernel gave their memory back) */
 void		mkv_conn_drop(struct conn *c);			/* nothing is on it, and its rail goes on without */
+void		mkv_conn_retire(struct conn *c);		/* the same of one that is no tether */
 void		mkv_conn_check_closed(struct conn *c);		/* after recv or send ended */
 void		mkv_conn_ready(struct conn *c);
 struct slot *	mkv_conn_slot(struct conn *c, uint64_t id);
@@ -138,6 +152,21 @@ struct slot *	mkv_slot_take(struct conn *c, struct leg *l);		/* NULL: as many ar
 struct leg *	mkv_slot_release(struct conn *c, struct slot *s);	/* its leg, no longer the carrier's; may be NULL */
 void		mkv_conn_ended(struct conn *c, struct slot *s);	/* nobody waits for this answer any more */
 void		mkv_conn_early_reply(struct conn *c, struct leg *l);	/* answered before its last part was sent: act on it now */
+void		mkv_pool_arm(struct pool *p, uint64_t at_ns);	/* look then what is missing */
+/* tcp_local.c */
+void		mkv_local_open(struct pool *p);
+int		mkv_local_exact(const struct pool *p);		/* requests go by the socket, or not at all */
+int		mkv_local_wanted(const struct pool *p);		/* the next connection goes there */
+int		mkv_local_is_up(const struct pool *p);
+void		mkv_local_address(struct conn *c);
+void		mkv_local_told(struct conn *c, const struct mkv_wire_local *w);	/* by a server that has proven itself; NULL: it has none */
+int		mkv_local_check(const struct conn *c);		/* 0; MKV_E_PEER: another server listens there */
+void		mkv_local_up(struct conn *c);
+void		mkv_local_down(struct conn *c, int err);	/* one that was up */
+void		mkv_local_failed(struct conn *c, int err);	/* one that never was */
+int		mkv_local_verdict(const struct pool *p);	/* of a request that no connection takes: MKV_E_AGAIN, _UNSUPPORTED */
+int		mkv_local_takes(const struct pool *p, const struct conn *c);	/* c may take requests */
+int		mkv_local_spares(const struct pool *p, const struct conn *c);	/* c is not needed any more, and can be ended now */
 /* tcp_hello.c */
 void		mkv_conn_say_hello(struct conn *c);
 int		mkv_conn_heard_hello(struct conn *c, const struct mkv_hdr *h, const uint8_t *body);	/* 0 or MKV_E_* */

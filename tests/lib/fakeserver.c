@@ -7,8 +7,7 @@
 #include "config.h"
 #include "tests/lib/fakeserver.h"
 
-#include <netinet/in.h>
-#include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -29,7 +28,7 @@ const struct fakerail_ops *fakerail;
 static void
 freeze(struct fconn *c)
 {
-	while (c->f->frozen && !c->f->p->quit)
+	while ((c->f->frozen || (c->local && c->f->local_frozen)) && !c->f->p->quit && !c->over)
 		(void)usleep(500);
 }
 
@@ -564,6 +563,7 @@ fake_serve(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 {
 	if (q->op < 32)
 		c->f->requests[q->op]++;
+	c->f->local_requests += (unsigned)c->local;
 	if (q->flags & MKV_WIRE_F_RESEND)
 		c->f->resends++;
 	c->f->last_ack = q->ack_below;
@@ -613,6 +613,7 @@ shake_hello(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 		struct mkv_hdr h;
 		struct mkv_wire_hello_reply b;
 		struct mkv_wire_rail rail[MKV_WIRE_RAILS_MAX];
+		struct mkv_wire_local local;
 	} r;
 	uint8_t front[32], *transcript = c->transcript, key[32];
 	uint32_t bytes;
@@ -629,6 +630,11 @@ shake_hello(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 	memset(&r, 0, sizeof(r));
 	r.b.n_rails = (uint16_t)(fakerail == NULL ? 0 : fakerail->list(c->f, r.rail));
 	bytes = (uint32_t)(sizeof(r.b) + r.b.n_rails * sizeof(r.rail[0]));
+	if (c->f->local != 0) {
+		fake_hello_local(c->f, (uint8_t *)&r + sizeof(r.h) + bytes);
+		r.b.features |= MKV_FEATURE_LOCAL;
+		bytes += (uint32_t)sizeof(r.local);
+	}
 	header(&r.h, q, 0, 0, bytes, 0);
 	if ((c->f->rail_down << 1 >> ((const struct mkv_wire_hello *)body)->rail & 1) != 0) {
 		header(&r.h, q, MKV_E_UNREACHABLE, 0, 0, 0);
@@ -641,6 +647,7 @@ shake_hello(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 	r.b.credits = p->credits;
 	r.b.value_max = MKV_WIRE_VALUE_MAX;
 	memcpy(r.b.server_id, p->id, 16);
+	r.b.server_id[0] ^= c->local && c->f->local_stranger;
 	(void)mkv_random(r.b.nonce, 32);
 	memcpy(c->nonce_s, r.b.nonce, 32);
 	bytes += (uint32_t)sizeof(r.h);
@@ -726,8 +733,8 @@ fconn_free(struct fconn *c)
 
 /* ---- the server ---- */
 
-static void
-fake_add(struct fake *f, int fd)
+void
+fake_add(struct fake *f, int fd, int local)
 {
 	struct fake_priv *p = f->p;
 	struct fconn *c = calloc(1, sizeof(*c));
@@ -736,9 +743,11 @@ fake_add(struct fake *f, int fd)
 	MKV_ASSERT(c != NULL);
 	c->f = f;
 	c->fd = fd;
+	c->local = local;
 	c->payload = malloc(MKV_WIRE_PART_MAX);
 	(void)pthread_mutex_init(&c->out_lock, NULL);
 	f->connections++;
+	f->local_connections += (unsigned)local;
 	(void)pthread_mutex_lock(&p->lock);
 	for (i = 0; i < CONNS_MAX && p->conn[i] != NULL && !p->conn[i]->over; i++)
 		continue;
@@ -748,42 +757,6 @@ fake_add(struct fake *f, int fd)
 	p->conn[i] = c;
 	MKV_ASSERT(pthread_create(&c->thread, NULL, fconn_main, c) == 0);
 	(void)pthread_mutex_unlock(&p->lock);
-}
-
-static void *
-fake_main(void *arg)
-{
-	struct fake *f = arg;
-	struct fake_priv *p = f->p;
-	int fd;
-
-	while (!p->quit) {
-		struct pollfd pf = { .fd = p->fd, .events = POLLIN };
-
-		if (poll(&pf, 1, 20) <= 0)
-			continue;
-		if ((fd = accept(p->fd, NULL, NULL)) >= 0)
-			fake_add(f, fd);
-		else
-			(void)usleep(1000);
-	}
-	return (NULL);
-}
-
-static int
-fake_listen(struct fake_priv *p, uint16_t port)
-{
-	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons(port) };
-	socklen_t n = sizeof(sa);
-	int on = 1;
-
-	sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	p->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	(void)setsockopt(p->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	if (bind(p->fd, (struct sockaddr *)&sa, sizeof(sa)) != 0 || listen(p->fd, 64) != 0 || getsockname(p->fd, (struct sockaddr *)&sa, &n) != 0)
-		return (-1);
-	p->port = ntohs(sa.sin_port);
-	return (0);
 }
 
 int
@@ -807,7 +780,10 @@ fake_open(struct fake *f, const struct fake_opts *opts)
 		(void)mkv_random(p->id, 16);
 	(void)pthread_mutex_init(&p->lock, NULL);
 	fakestore_init(&p->store);
-	if (fake_listen(p, opts->port) != 0)
+	p->local_fd = -1;
+	if (opts->local_path != NULL)
+		(void)snprintf(p->local_path, sizeof(p->local_path), "%s", opts->local_path);
+	if (fake_listen(p, opts->port) != 0 || (opts->local_path != NULL && fake_local_back(f) != 0))
 		return (-1);
 	return (pthread_create(&p->thread, NULL, fake_main, f) == 0 ? 0 : -1);
 }
@@ -858,13 +834,6 @@ fake_port(const struct fake *f)
 	return (f->p->port);
 }
 
-/* The thread that accepts holds no lock over accept(): a listening socket that is shut down refuses at once. */
-void
-fake_stop_listening(struct fake *f)
-{
-	(void)shutdown(f->p->fd, SHUT_RDWR);
-}
-
 void
 fake_drop_all(struct fake *f)
 {
@@ -882,12 +851,16 @@ fake_close(struct fake *f)
 
 	p->quit = 1;
 	(void)pthread_join(p->thread, NULL);
+	if (p->local_fd >= 0)
+		fake_local_away(f);
 	fake_drop_all(f);
 	for (unsigned i = 0; i < CONNS_MAX; i++)
 		if (p->conn[i] != NULL)
 			fconn_free(p->conn[i]);
 	fakestore_fini(&p->store);
 	(void)close(p->fd);
+	while (p->n_local_old > 0)
+		(void)close(p->local_old[--p->n_local_old]);
 	(void)pthread_mutex_destroy(&p->lock);
 	free(p);
 	f->p = NULL;

@@ -1,5 +1,5 @@
 /*
- * A server in the test's own process that speaks proto/wire.h over TCP and can misbehave: stall, delay, lie, cut. Values live in memory.
+ * A server in the test's own process that speaks proto/wire.h over TCP and a unix socket and can misbehave: stall, delay, lie, cut. Values live in memory.
  *
  * Threads of its own, one that accepts and one a connection; everything below may be changed at any time from the test's thread.
  */
@@ -31,6 +31,11 @@ struct fake {
 	_Atomic uint64_t report_off, report_len;	/* of the last one */
 	_Atomic int	refuse_key;		/* CONNECT: 1 the key is refused */
 	_Atomic int	early;			/* a put of several parts is refused after its first, with this MKV_E_* */
+	/* the unix socket of fake_opts.local_path */
+	_Atomic int	local;			/* HELLO tells of it: 1 as it is, 2 as of another host, 3 with a path that is none */
+	_Atomic int	local_stranger;		/* who comes there meets another server */
+	_Atomic int	local_frozen;		/* as frozen, for those who came there */
+	_Atomic unsigned local_connections, local_requests;	/* what it saw */
 	/* rails (fakerail.c), over the fabric of fakeverbs: device fake1 */
 	_Atomic unsigned rails;			/* so many are listed */
 	_Atomic unsigned rail_down;		/* bit i: HELLO of rail i + 1 is refused */
@@ -70,6 +75,7 @@ struct fake_opts {
 	uint32_t	credits;		/* 0: 256 */
 	uint8_t		server_id;		/* repeated 16 times; 0: random */
 	uint16_t	port;			/* 0: any */
+	const char	*local_path;		/* NULL: TCP alone */
 };
 
 /* From now on servers of this process have rails (fake.rails). fakerail.c. */
@@ -81,6 +87,8 @@ void		fake_close(struct fake *f);
 unsigned	fake_port(const struct fake *f);
 void		fake_stop_listening(struct fake *f);	/* connection refused from now on; sessions go on */
 void		fake_drop_all(struct fake *f);		/* end all connections */
+void		fake_local_away(struct fake *f);	/* its unix socket is gone, and all who came there are sent away */
+int		fake_local_back(struct fake *f);	/* it is there again: 0 or -1 */
 /* Direct access to the store. */
 void		fake_store(struct fake *f, const char *ns, const void *key, size_t key_bytes, const void *value, size_t bytes);
 size_t		fake_load(struct fake *f, const char *ns, const void *key, size_t key_bytes, void *value, size_t room, int *there);

@@ -15,6 +15,7 @@
 #define SESSION_ID	0x1122334455667788ull
 #define CONNS_MAX	256u
 #define PARTS_MAX	64u
+#define LOCAL_LIVES_MAX	16u
 
 struct part_put {			/* a put of several parts */
 	uint64_t	id;			/* 0: free */
@@ -28,6 +29,7 @@ struct part_put {			/* a put of several parts */
 struct fconn {
 	struct fake	*f;
 	int		fd;
+	int		local;			/* came by the unix socket */
 	pthread_t	thread;
 	_Atomic int	over;
 	struct mkv_mac	*in, *out;
@@ -50,6 +52,10 @@ struct fake_priv {
 	uint8_t		cred[32], id[16];
 	uint32_t	part_bytes, credits, key_id;
 	int		fd;
+	char		local_path[112];	/* "": none */
+	_Atomic int	local_fd;		/* -1: none */
+	int		local_old[LOCAL_LIVES_MAX];	/* of its lives before: the thread that accepts may be at them */
+	unsigned	n_local_old;
 	uint16_t	port;
 	_Atomic int	quit;
 	pthread_t	thread;
@@ -61,6 +67,11 @@ struct fake_priv {
 /* One request, whatever carried it: 0, or the end of the connection. */
 int	fake_serve(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body);
 void	fake_fconn_clean(struct fconn *c);
+void	fake_add(struct fake *f, int fd, int local);		/* serve it */
+/* fakelisten.c */
+int	fake_listen(struct fake_priv *p, uint16_t port);	/* 0 or -1 */
+void *	fake_main(void *fake);					/* accepts until quit */
+void	fake_hello_local(const struct fake *f, uint8_t *to);	/* struct mkv_wire_local, not aligned */
 int	fake_reply(struct fconn *c, struct mkv_hdr *h, const void *body, const uint8_t *payload);	/* any thread; what is REMOTE has no payload behind it */
 
 /* fakerail.c, if the test has asked for it. */

@@ -10,7 +10,7 @@ from harness import Server  # noqa: E402
 
 
 def pytest_configure(config):
-    for name, when in (("over_rdma", ""), ("over_rdma_full", " with ./check --full")):
+    for name, when in (("over_rdma", ", and over the unix socket here"), ("over_rdma_full", " with ./check --full")):
         config.addinivalue_line("markers", f"{name}: in the lab it runs over RDMA as well{when} (tests/lib/transport.py)")
 
 

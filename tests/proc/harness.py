@@ -141,7 +141,7 @@ class Server:
             raise RuntimeError(f"server did not get ready (exit {rc}):\n{self.log_tail()}")
         m = dict(re.findall(r"(\w+)=(\S+)", line))
         assert line.startswith("ready "), line
-        self.addr, self.admin, self.control = m["data"], m["admin"], m["control"]
+        self.addr, self.admin, self.control, self.local = m["data"], m["admin"], m["control"], m["local"]
         self.port = int(self.addr.rsplit(":", 1)[1])
         end = time.monotonic() + timeout
         while transport.OVER_RDMA and not transport.rails_are_up(self.status_rows()):
@@ -306,10 +306,11 @@ class Load(threading.Thread):
     last acknowledged one and the last one tried; a miss of an acknowledged key is counted as lost unless the caller says that it may be.
     """
 
-    def __init__(self, servers, name, keys=8, size=256 * 1024, deadline=10.0, flags=0, pause=0.0):
+    def __init__(self, servers, name, keys=8, size=256 * 1024, deadline=10.0, flags=0, pause=0.0, options=None):
         super().__init__(daemon=True)
         import mkv
         self.mkv, self.servers, self.size, self.deadline, self.flags, self.pause = mkv, servers, size, deadline, flags, pause
+        self.options = options or {}            # of its handle
         self.keys = [f"{name}/{i}".encode() for i in range(keys)]
         self.acked = {k: 0 for k in self.keys}
         self.tried = {k: 0 for k in self.keys}
@@ -322,7 +323,7 @@ class Load(threading.Thread):
 
     def run(self):
         try:
-            with self.mkv.Client(self.servers) as c:
+            with self.mkv.Client(self.servers, **self.options) as c:
                 self.client = c
                 i = 0
                 while not self.stop_flag.is_set():

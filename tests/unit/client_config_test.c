@@ -150,7 +150,13 @@ test_refused(void **state)
 	refused("connections: 0\n", "from 1 to 16", MKV_E_CONFIG);
 	refused("connections: many\n", "many", MKV_E_CONFIG);
 	refused("transport: pigeon\n", "pigeon", MKV_E_CONFIG);
-	refused("transport: local\n", "not in this build", MKV_E_UNSUPPORTED);
+	refused("transport: tcp\nservers: 'local:///run/x'\n", "local:///run/x", MKV_E_CONFIG);
+	refused("servers: 'local://x'\n", "local://x", MKV_E_CONFIG);
+	assert_int_equal(load_file("transport: local\nservers: 'a:1,b=local:///run/x'\n"), 0);
+	assert_string_equal(cf.server[0].host, "a");
+	assert_string_equal(cf.server[0].path, "");
+	assert_string_equal(cf.server[1].name, "b");
+	assert_string_equal(cf.server[1].path, "/run/x");
 #ifdef HAVE_RDMA
 	assert_int_equal(load_file("transport: rdma\nrdma_devices: [a, b]\n"), 0);	/* module and devices are asked for when a handle is opened */
 	assert_string_equal(cf.rdma_devices, "a,b");

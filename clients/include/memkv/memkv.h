@@ -55,7 +55,7 @@ const char *	mkv_miss_text(unsigned reason);
 enum mkv_transport { MKV_TRANSPORT_AUTO, MKV_TRANSPORT_RDMA, MKV_TRANSPORT_TCP, MKV_TRANSPORT_LOCAL };
 
 /*
- * Told once when a server's values begin to go another way than transport asks for, and once when they go by RDMA again. text: a sentence that names the server and
+ * Told once when a server's values begin to go another way than transport asks for, and once when they go by RDMA, or by its socket on this host, again. text: a sentence that names the server and
  * why, valid inside the call. Comes from an I/O thread: it must not block, nor call this library.
  */
 typedef void	mkv_warn_fn(void *arg, const char *text);
@@ -66,7 +66,11 @@ typedef void	mkv_warn_fn(void *arg, const char *text);
 struct mkv_client_opts {
 	size_t		size;
 	const char	*config_file;	/* instead of MEMKV_CONFIG */
-	const char	*servers;	/* "host:port,NAME=host:port": names decide placement (docs/internals/placement.md). Default 127.0.0.1:9900 */
+	/*
+	 * "host:port,NAME=host:port": names decide placement (docs/internals/placement.md). A server on this host may be given by its unix socket instead:
+	 * "local:///run/memkv/memkv.sock". Default 127.0.0.1:9900
+	 */
+	const char	*servers;
 	const char	*namespace_;	/* default of this handle; "" */
 	const char	*transport;	/* "auto" "rdma" "tcp" "local" */
 	const char	*auth_key;	/* 64 hex digits; default: the dev key of this host */
@@ -210,7 +214,7 @@ struct mkv_server_info {
 	uint64_t	total_bytes, used_bytes, objects, uptime_ms;
 	unsigned	drives_total, drives_online;
 	char		version[32];
-	char		transport[8];	/* "tcp", "rdma": of values, now */
+	char		transport[8];	/* "local", "rdma", "tcp": of values, now */
 	char		transport_why[160];	/* tcp: why the last attempt at RDMA failed; "" none did */
 	char		rails[160];	/* rdma: which rails of it are up, and by what: "1 dc, 2 rc" */
 };

@@ -4,6 +4,7 @@ by `memkv`, and the disk, on which no file may be.
 """
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import sys
 
 import pytest
 
-from harness import MEMKV, MIB, STAGE, content
+from harness import FULL, MEMKV, MIB, STAGE, content
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LIBRARY = os.path.join(STAGE, "lib", "libmemkv_preload.so")
@@ -226,6 +227,17 @@ with safe_open(sys.argv[2], "np") as f:
     subprocess.run([python, "-c", script, "save", str(shim.top / "st")], check=True, timeout=60)
     shim.sh("cp st anchor/st")
     shim.run(python, "-c", script, "load", shim.anchor / "st")
+
+
+def test_random_calls(shim):
+    """The same calls on the disk and in the store return the same, call by call."""
+    first = int(os.environ.get("MEMKV_SEED", str(random.randrange(1 << 30))))
+    for seed in range(first, first + (40 if FULL else 6)):
+        said = []
+        for top, env in ((shim.top / f"plain{seed}", {"LD_PRELOAD": ""}), (shim.anchor / str(seed), {})):
+            said.append(shim.run(sys.executable, os.path.join(HERE, "preload_random.py"), top, seed, 1500, **env).splitlines())
+        wrong = [(i, a, b) for i, (a, b) in enumerate(zip(*said)) if a != b]
+        assert not wrong and len(said[0]) == len(said[1]) > 500, f"MEMKV_SEED={seed}: call, on the disk, in the store: {wrong[:3]}"
 
 
 def test_no_space(shim):

@@ -1,0 +1,117 @@
+"""
+Random calls on a few files by one process, and what each returned: run by test_b_preload.py below libmemkv_preload.so and without it, so that the kernel says
+what is right. Left out is what differs on purpose: a file is not read by one descriptor while it is written by another that was opened without it.
+
+    preload_random.py DIR SEED STEPS
+"""
+import hashlib
+import os
+import random
+import sys
+
+NAMES = ["f0", "f1", "f2", "f3", "d/g", "d/e/h"]
+SIZES = [0, 1, 7, 100, 4096, 5000, 70000]
+WRITES = [os.O_WRONLY | os.O_CREAT | os.O_TRUNC, os.O_RDWR | os.O_CREAT, os.O_WRONLY | os.O_CREAT | os.O_APPEND, os.O_RDWR,
+          os.O_RDWR | os.O_CREAT | os.O_EXCL, os.O_WRONLY | os.O_TRUNC]
+
+
+class Run:
+    def __init__(self, seed):
+        self.r = random.Random(seed)
+        self.open = {}          # label: (descriptor, name, may it be written)
+        self.labels = 0
+
+    def say(self, what, call):
+        """What the call returned, or its errno; bytes by their digest. True: it worked."""
+        try:
+            got = call()
+        except OSError as e:
+            print(what, "errno", e.errno)
+            return False
+        print(what, (len(got), hashlib.md5(got).hexdigest()) if isinstance(got, bytes) else got)
+        return True
+
+    def of(self, name, writable):
+        return any(n == name and w == writable for _, n, w in self.open.values())
+
+    def begin(self, name, flags, writable):
+        if self.of(name, not writable):
+            return
+        try:
+            fd = os.open(name, flags, 0o644)
+        except OSError as e:
+            print("open", name, flags, "errno", e.errno)
+            return
+        self.keep(fd, name, writable)
+        print("open", name, flags)
+
+    def keep(self, fd, name, writable):
+        self.open[self.labels] = (fd, name, writable)
+        self.labels += 1
+
+    def on_descriptor(self, op):
+        label = self.r.choice(sorted(self.open))
+        fd, name, writable = self.open[label]
+        data, off = self.r.randbytes(self.r.choice(SIZES)), self.r.randrange(9000)
+        if op == "dup":
+            free = 300 + self.labels % 50
+            taken = [f for f, _, _ in self.open.values()]
+            self.keep(os.dup(fd) if free in taken or off % 2 else os.dup2(fd, free), name, writable)
+        elif op == "close":
+            del self.open[label]
+            self.say(op, lambda: os.close(fd))
+        elif op == "fsync":
+            self.say(op, lambda: os.fsync(fd) if writable else None)
+        else:
+            self.say(op, {"write": lambda: os.write(fd, data), "pwrite": lambda: os.pwrite(fd, data, off), "read": lambda: os.read(fd, 10 * off),
+                          "pread": lambda: os.pread(fd, 100000, off), "seek": lambda: os.lseek(fd, off, os.SEEK_END if off % 3 == 0 else os.SEEK_SET),
+                          "ftruncate": lambda: os.ftruncate(fd, 2 * off), "fstat": lambda: os.fstat(fd).st_size}[op])
+
+    def on_name(self, op, name):
+        if op == "rename":
+            to = self.r.choice(NAMES)
+            if any(self.of(n, False) for n in (name, to)) or self.of(to, True):
+                return
+            if self.say(f"rename {name} {to}", lambda: os.rename(name, to)):
+                self.open = {k: (f, to if n == name else n, w) for k, (f, n, w) in self.open.items()}
+        elif op == "unlink" and not (self.of(name, True) or self.of(name, False)):
+            self.say(f"unlink {name}", lambda: os.unlink(name))
+        elif op == "look":
+            self.say(f"size {name}", lambda: os.stat(name).st_size)
+            if not self.of(name, True):
+                self.say(f"whole {name}", lambda: whole(name))
+            if not self.open:
+                self.say("list", lambda: sorted(os.path.join(at, n) for at, _, names in os.walk(".") for n in names))
+
+    def step(self):
+        name = self.r.choice(NAMES)
+        op = self.r.choice(["create", "create", "open", "write", "write", "pwrite", "read", "pread", "seek", "ftruncate", "fstat", "fsync", "dup", "close", "close",
+                            "close", "rename", "unlink", "look"])
+        if op == "create":
+            self.begin(name, self.r.choice(WRITES), True)
+        elif op == "open":
+            self.begin(name, os.O_RDONLY, False)
+        elif op in ("rename", "unlink", "look"):
+            self.on_name(op, name)
+        elif self.open:
+            self.on_descriptor(op)
+
+
+def whole(name):
+    with open(name, "rb") as f:
+        return f.read()
+
+
+def main(top, seed, steps):
+    os.makedirs(os.path.join(top, "d", "e"))
+    os.chdir(top)
+    run = Run(int(seed))
+    for _ in range(int(steps)):
+        run.step()
+    for fd, _, _ in run.open.values():
+        run.say("close", lambda fd=fd: os.close(fd))
+    for name in NAMES:
+        run.say(f"end {name}", lambda name=name: whole(name))
+
+
+main(*sys.argv[1:])

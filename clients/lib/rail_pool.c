@@ -192,8 +192,9 @@ mkv_rails_failed(struct rail *r, int err, const char *why)
 	client_count(s->loop->c, CC_rdma_failures_total, 1);
 	(void)snprintf(text, sizeof(text), "rail %u: %s", mkv_rails_number(r->c), why[0] != '\0' ? why : mkv_err(err));
 	rails_tell(s, text);
-	/* A host without a device goes by TCP as it always did. */
-	if (atomic_load_explicit(&state_of(s)->live, memory_order_relaxed) == 0 && mkv_fabric_is_there(s->loop->c))
+	/* A host without a device goes by TCP as it always did; by the unix socket of this host rails are not missed. */
+	if (atomic_load_explicit(&state_of(s)->live, memory_order_relaxed) == 0 && atomic_load_explicit(&state_of(s)->local, memory_order_relaxed) == 0 &&
+	    mkv_fabric_is_there(s->loop->c))
 		rails_warn(s, 1, text);
 }
 

@@ -206,7 +206,8 @@ mkv_local_failed(struct conn *c, int err)
 	k->backoff_ns = k->backoff_ns == 0 ? LOCAL_BACKOFF_NS : MKV_MIN(2 * k->backoff_ns, LOCAL_BACKOFF_MOST_NS);
 	k->not_before_ns = s->loop->now_ns + mkv_server_jitter(s, k->backoff_ns);
 	mkv_pool_arm(p, k->not_before_ns);
-	local_warn(s, 1, mkv_err(err));
+	if (atomic_load_explicit(&state_of(s)->local, memory_order_relaxed) == 0)
+		local_warn(s, 1, mkv_err(err));
 }
 
 /* ---- choosing ---- */

@@ -166,6 +166,10 @@ conn_failed(struct conn *c, int local, int err)
 		mkv_rails_dial_failed(c, err);
 		return;
 	}
+	if (local && mkv_local_is_up(p) && s->breaker != BREAKER_PROBING) {
+		mkv_server_crowded(s, err);			/* one more than it takes */
+		return;
+	}
 	if (local) {
 		mkv_local_failed(c, err);
 		if (!mkv_local_exact(p)) {

@@ -24,10 +24,13 @@ fake_accept(struct fake *f, const struct pollfd *pf, int local)
 
 	if (pf->revents == 0)
 		return;
-	if ((fd = accept(pf->fd, NULL, NULL)) >= 0)
-		fake_add(f, fd, local);
-	else
+	if ((fd = accept(pf->fd, NULL, NULL)) < 0) {
 		(void)usleep(1000);
+	} else if (local && f->local_full) {
+		f->local_refused++;
+		(void)close(fd);
+	} else
+		fake_add(f, fd, local);
 }
 
 void *

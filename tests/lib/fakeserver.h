@@ -35,7 +35,8 @@ struct fake {
 	_Atomic int	local;			/* HELLO tells of it: 1 as it is, 2 as of another host, 3 with a path that is none */
 	_Atomic int	local_stranger;		/* who comes there meets another server */
 	_Atomic int	local_frozen;		/* as frozen, for those who came there */
-	_Atomic unsigned local_connections, local_requests;	/* what it saw */
+	_Atomic int	local_full;		/* no more connections there */
+	_Atomic unsigned local_connections, local_requests, local_refused;	/* what it saw */
 	/* rails (fakerail.c), over the fabric of fakeverbs: device fake1 */
 	_Atomic unsigned rails;			/* so many are listed */
 	_Atomic unsigned rail_down;		/* bit i: HELLO of rail i + 1 is refused */

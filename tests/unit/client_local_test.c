@@ -6,6 +6,7 @@
 #include "tests/unit/client_counter.h"
 #include "tests/unit/client_fix.h"
 
+#include <pthread.h>
 #include <sys/stat.h>
 
 #define MS	1000u
@@ -242,6 +243,59 @@ test_away_and_back_alone(void **state)
 	assert_int_equal(n_warned, 0);
 }
 
+static void *
+put_for_long(void *arg)
+{
+	for (int i = 0; i < 50; i++)
+		assert_int_equal(mkv_put(cl, K("k"), "v", 1, NULL, 20 * SEC, NULL), 0);
+	return (arg);
+}
+
+/* It serves, and takes no more sessions: nothing goes another way, and nobody is warned. */
+static void
+test_full(void **state)
+{
+	unsigned tcp;
+	pthread_t t[4];
+
+	(void)state;
+	open_client("auto");
+	until_sessions("local", "tcp");
+	tcp = fake.connections - fake.local_connections;
+	fake.local_full = 1;
+	fake.delay_us = 5 * MS;
+	for (unsigned i = 0; i < MKV_ARRAY_LEN(t); i++)
+		assert_int_equal(pthread_create(&t[i], NULL, put_for_long, NULL), 0);
+	for (unsigned i = 0; i < MKV_ARRAY_LEN(t); i++)
+		assert_int_equal(pthread_join(t[i], NULL), 0);
+	assert_true(fake.local_refused > 0);
+	assert_int_equal(fake.connections - fake.local_connections, tcp);
+	assert_int_equal(n_warned, 0);
+	assert_int_equal(counter(cl, "local_downgrades_total"), 0);
+}
+
+/* One thread's values go there and another's, which comes too late, do not: the server's socket does answer. */
+static void
+test_full_for_another_thread(void **state)
+{
+	struct mkv_client_opts o = { .size = sizeof(o), .transport = "auto", .io_threads = 2, .connections = 1, .warn = on_warn };
+
+	(void)state;
+	cl = fix_client_opts(&o, &fake, 1);
+	assert_true(mkv_exists(cl, K("k"), 10 * SEC) >= 0);
+	for (int i = 0; i < 6000 && sessions("local") == 0; i++)
+		(void)usleep(10 * MS);
+	fake.local_full = 1;
+	for (int i = 0; i < 6000 && fake.local_refused < 2; i++) {
+		assert_true(mkv_exists(cl, K("k"), 10 * SEC) >= 0);
+		(void)usleep(MS);
+	}
+	assert_true(fake.local_refused >= 2);
+	assert_int_equal(sessions("local"), 1);
+	assert_int_equal(sessions("tcp"), 1);
+	assert_int_equal(n_warned, 0);
+}
+
 /* Accepts and says nothing: calls end by TCP, inside their deadline. */
 static void
 test_frozen(void **state)
@@ -317,6 +371,8 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_named_is_not_there, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_away_and_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_away_and_back_alone, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_full, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_full_for_another_thread, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_frozen, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_another_host, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stranger, setup, teardown),

@@ -3,7 +3,7 @@
  *
  *   transport auto    a TCP session tells of the socket; if it is on this host connections go there, and those of TCP end when nothing is on them. While none is up
  *                     TCP and rails serve, and the socket is tried again after a back-off (100 ms, doubled up to 10 s, with jitter), whatever the breaker does
- *   transport local   the same, but requests go nowhere else: a TCP session only tells where the socket is
+ *   transport local   the same, but requests go nowhere else: a TCP session only tells where the socket is, and is no sign that the server serves
  *   local://PATH      the socket is known, and there is no TCP
  *
  * The loop's thread. Owns pool->local. What a server says of its socket is believed once it has proven who it is, and who answers there must be the same server.
@@ -108,6 +108,12 @@ mkv_local_told(struct conn *c, const struct mkv_wire_local *w)
 		return;
 	memcpy(k->path, w->path, sizeof(k->path));
 	memcpy(k->server_id, c->server_id, sizeof(k->server_id));
+}
+
+int
+mkv_local_only_told(const struct conn *c)
+{
+	return (!c->local && mkv_local_exact(pool_of(c)) && pool_of(c)->local.known);
 }
 
 int

@@ -274,7 +274,12 @@ mkv_conn_ready(struct conn *c)
 	client_count(s->loop->c, CC_sessions_total, 1);
 	atomic_fetch_add_explicit(&s->loop->c->state[s->idx].sessions, 1, memory_order_relaxed);
 	mkv_local_up(c);
-	mkv_server_session_up(s);
+	if (!mkv_local_only_told(c))
+		mkv_server_session_up(s);
+	else if (s->breaker == BREAKER_PROBING)
+		s->tr->probe(s);
+	else
+		mkv_server_pump(s);
 	mkv_rail_tether_up(c);
 }
 

@@ -160,6 +160,7 @@ int		mkv_local_wanted(const struct pool *p);		/* the next connection goes there 
 int		mkv_local_is_up(const struct pool *p);
 void		mkv_local_address(struct conn *c);
 void		mkv_local_told(struct conn *c, const struct mkv_wire_local *w);	/* by a server that has proven itself; NULL: it has none */
+int		mkv_local_only_told(const struct conn *c);	/* it has said where the socket is, and serves nobody: whether the server does is not known yet */
 int		mkv_local_check(const struct conn *c);		/* 0; MKV_E_PEER: another server listens there */
 void		mkv_local_up(struct conn *c);
 void		mkv_local_down(struct conn *c, int err);	/* one that was up */

@@ -243,6 +243,30 @@ test_away_and_back_alone(void **state)
 	assert_int_equal(n_warned, 0);
 }
 
+/* TCP goes on to say that it is there: calls end as those of a server that is down. */
+static void
+test_gone_alone(void **state)
+{
+	char buf[8];
+	uint64_t t;
+	int r = -1;
+
+	(void)state;
+	open_client("local");
+	put_and_get(2);
+	until_sessions("local", "tcp");
+	fake_local_away(&fake);
+	t = mkv_now_ns();
+	assert_int_equal(mkv_put(cl, K("k"), "v", 1, NULL, 20 * SEC, NULL), MKV_ERR_UNREACHABLE);
+	assert_int_equal(mkv_get(cl, K("k"), buf, sizeof(buf), 20 * SEC, NULL), MKV_ERR_MISS);
+	assert_true(mkv_now_ns() - t < 10 * MKV_NS_PER_SEC);
+	assert_true(counter(cl, "breaker_opened_total") > 0);
+	assert_int_equal(fake_local_back(&fake), 0);
+	for (int i = 0; i < 600 && (r = mkv_put(cl, K("k"), "v", 1, NULL, SEC, NULL)) != 0; i++)
+		(void)usleep(100 * MS);
+	assert_int_equal(r, 0);
+}
+
 static void *
 put_for_long(void *arg)
 {
@@ -371,6 +395,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_named_is_not_there, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_away_and_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_away_and_back_alone, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_gone_alone, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_full, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_full_for_another_thread, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_frozen, setup, teardown),

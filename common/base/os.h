@@ -107,7 +107,8 @@ uint64_t mkv_os_libs_loaded(void);
 int	mkv_os_listen_tcp(const char *host, uint16_t port, int reuseport, uint16_t *bound_port);	/* bound, listening, non-blocking */
 /*
  * A unix socket at path, listening, non-blocking, which who has the rights of mode may connect to. What a killed process left there is replaced, the directory
- * above made if it is missing. The caller unlinks it. Context: no other thread makes files meanwhile (umask). MKV_E_LOCKED: somebody listens there; MKV_E_TOOBIG: the path is too long; MKV_E_SYSTEM, MKV_E_DENIED.
+ * above made if it is missing. The caller unlinks it. Context: no other thread makes files meanwhile (umask). MKV_E_LOCKED: somebody listens there; MKV_E_EXISTS:
+ * something is there that is no socket; MKV_E_TOOBIG: the path is too long; MKV_E_SYSTEM, MKV_E_DENIED.
  */
 int	mkv_os_listen_unix(const char *path, mode_t mode);
 /* Tells of entries that leave a directory. A descriptor (non-blocking, readable when there is news) or MKV_E_*. */

@@ -135,22 +135,27 @@ mkv_os_listen_tcp(const char *host, uint16_t port, int reuseport, uint16_t *boun
 	return (fd);
 }
 
-/* A socket that nobody listens on is left over from a process that was killed. */
+/* A socket that nobody listens on is left over from a process that was killed. Nothing else is removed: neither a file, nor what we may not connect to. */
 static int
 unix_remove_stale(const struct sockaddr_un *sa)
 {
-	int fd, live;
+	struct stat st;
+	int fd, r;
 
-	if (access(sa->sun_path, F_OK) != 0)
+	if (stat(sa->sun_path, &st) != 0)
 		return (0);
-	fd = socket(AF_UNIX, SOCK_STREAM, 0);
-	live = fd >= 0 && connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) == 0;
-	if (fd >= 0)
-		(void)close(fd);
-	if (live)
-		return (MKV_E_LOCKED);
-	(void)unlink(sa->sun_path);
-	return (0);
+	if (!S_ISSOCK(st.st_mode))
+		return (MKV_E_EXISTS);
+	if ((fd = socket(AF_UNIX, SOCK_STREAM, 0)) < 0)
+		return (os_err());
+	if (connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) == 0)
+		r = MKV_E_LOCKED;
+	else
+		r = errno == ECONNREFUSED ? 0 : os_err();
+	(void)close(fd);
+	if (r == 0)
+		(void)unlink(sa->sun_path);
+	return (r);
 }
 
 /* If that was needed and failed, bind says so. */

@@ -255,6 +255,12 @@ test_listen_unix(void **state MKV_UNUSED)
 	longer[0] = '/';
 	longer[sizeof(longer) - 1] = '\0';
 	assert_int_equal(mkv_os_listen_unix(longer, 0600), MKV_E_TOOBIG);
+	/* A file that is no socket was left by nobody who listened. */
+	fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	close(fd);
+	assert_int_equal(mkv_os_listen_unix(path, 0600), MKV_E_EXISTS);
+	assert_int_equal(unlink(path), 0);
 	snprintf(path, sizeof(path), "%s/below", dir);
 	assert_int_equal(rmdir(path), 0);
 	assert_int_equal(rmdir(dir), 0);

@@ -139,14 +139,19 @@ static void
 derive_local_path(struct config *c, struct config_errors *e)
 {
 	struct config_derived *d = &c->derived;
+	int is_long, is_control;
 
 	if (strcmp(c->params.local_path, "-") == 0)
 		return;
-	if (derive_socket_path(c, d->local_path, c->params.local_path, "memkv.sock") >= (int)SUN_PATH_MAX)
+	is_long = derive_socket_path(c, d->local_path, c->params.local_path, "memkv.sock") >= (int)SUN_PATH_MAX;
+	is_control = strcmp(d->local_path, d->control_path) == 0;
+	if (c->params.local_path[0] == '\0' && (is_long || is_control))
+		d->local_path[0] = '\0';		/* nobody has asked for it */
+	else if (is_long)
 		COMPLAIN(c, e, "local.path server.data_dir",
 		    "key \"local.path\": \"%s\" is longer than the system allows for a socket (%u); set it to a shorter path, or to - for none",
 		    d->local_path, SUN_PATH_MAX - 1);
-	else if (strcmp(d->local_path, d->control_path) == 0)
+	else if (is_control)
 		COMPLAIN(c, e, "local.path server.control_socket", "key \"local.path\": \"%s\" is server.control_socket; set it to another path", d->local_path);
 }
 

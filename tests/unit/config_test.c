@@ -501,6 +501,18 @@ local_socket(void **state)
 	set(longer);
 	set("server.control_socket=/x/y.sock");
 	refused(0, "--set local.path: ", "100");
+	args.n_sets = 0;
+	snprintf(longer, sizeof(longer), "server.data_dir=/%0*d", 150, 0);
+	set(longer);
+	set("server.control_socket=/x/y.sock");
+	load();
+	assert_string_equal(d->local_path, "");
+	assert_int_equal(d->local_count, 0);
+	args.n_sets = 0;
+	set("server.data_dir=/x");
+	set("server.control_socket=/x/memkv.sock");
+	load();
+	assert_string_equal(d->local_path, "");
 }
 
 static int

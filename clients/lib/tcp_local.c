@@ -83,9 +83,9 @@ mkv_local_address(struct conn *c)
 	c->sa_bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n + 1);
 }
 
-/* 1: the path can be one. */
+/* 1: the path is whole, and an address has room for it. */
 static int
-local_takes(const struct mkv_wire_local *w)
+local_path_fits(const struct mkv_wire_local *w)
 {
 	size_t n = strnlen(w->path, sizeof(w->path));
 
@@ -98,7 +98,7 @@ mkv_local_told(struct conn *c, const struct mkv_wire_local *w)
 	struct mkv_client *cl = c->srv->loop->c;
 	struct pool *p = pool_of(c);
 	struct local *k = &p->local;
-	int here = w != NULL && cl->has_host_id && memcmp(w->host_id, cl->host_id, sizeof(w->host_id)) == 0 && local_takes(w);
+	int here = w != NULL && cl->has_host_id && memcmp(w->host_id, cl->host_id, sizeof(w->host_id)) == 0 && local_path_fits(w);
 
 	if (c->local || c->rail != NULL || local_is_named(p) || (cl->cf.transport != MKV_TRANSPORT_AUTO && cl->cf.transport != MKV_TRANSPORT_LOCAL))
 		return;

@@ -267,6 +267,37 @@ test_gone_alone(void **state)
 	assert_int_equal(r, 0);
 }
 
+/* A put in parts ends by the way by which it began, and that one lasts as long; with the way it is lost, and the value before it stands. */
+static void
+test_parts_while_it_changes(void **state)
+{
+	size_t bytes = 5u << 20;
+	uint8_t *v = fix_bytes(2 * bytes, 7), *g = calloc(1, 2 * bytes);
+	struct mkv_put_stream *s;
+
+	(void)state;
+	fake_local_away(&fake);
+	open_client("auto");
+	assert_int_equal(mkv_put_begin(cl, K("k"), NULL, 20 * SEC, &s), 0);
+	assert_int_equal(mkv_put_part(s, v, bytes, 20 * SEC), 0);
+	assert_int_equal(fake_local_back(&fake), 0);
+	for (int i = 0; i < 6000 && sessions("local") == 0; i++)
+		(void)usleep(10 * MS);
+	put_and_get(2);
+	assert_int_equal(sessions("tcp"), 1);
+	assert_int_equal(mkv_put_part(s, v + bytes, bytes, 20 * SEC), 0);
+	assert_int_equal(mkv_put_commit(s, 20 * SEC, NULL), 0);
+	until_sessions("local", "tcp");
+	assert_int_equal(mkv_put_begin(cl, K("k"), NULL, 20 * SEC, &s), 0);
+	assert_int_equal(mkv_put_part(s, v, bytes, 20 * SEC), 0);
+	fake_local_away(&fake);
+	assert_int_equal(mkv_get(cl, K("k"), g, 2 * bytes, 20 * SEC, NULL), (int64_t)(2 * bytes));
+	assert_memory_equal(v, g, 2 * bytes);
+	assert_true(mkv_put_commit(s, 20 * SEC, NULL) < 0);
+	free(v);
+	free(g);
+}
+
 static void *
 put_for_long(void *arg)
 {
@@ -396,6 +427,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_away_and_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_away_and_back_alone, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_gone_alone, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_parts_while_it_changes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_full, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_full_for_another_thread, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_frozen, setup, teardown),

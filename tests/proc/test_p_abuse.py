@@ -254,7 +254,7 @@ def test_memory_is_bounded_whatever_clients_do(server_factory):
     memory (memory.max_size) is taken at start; beyond it a connection costs its receive buffer, 72 KiB.
     """
     stage = 32 * MIB
-    s = server_factory(drive_bytes="256MiB", sets=[f"memory.max_size={stage}", "network.shards=1", "network.handshake_timeout=1m"])
+    s = server_factory(drive_bytes="256MiB", sets=[f"memory.max_size={stage}", "network.shards=1", "local.path=-", "network.handshake_timeout=1m"])
     pids = s.all_pids()
     try:
         memory_of(pids)

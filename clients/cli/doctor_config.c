@@ -191,7 +191,7 @@ auth_server(struct doctor *d)
 		doctor_say(d, DOCTOR_AUTH_OPEN_FILE, DOCTOR_ARGS(d->file), "%s holds network.auth_key and has mode %04o", d->file, (unsigned)mode & 07777);
 }
 
-/* The first of "NAME=host:port,[v6]:port" that is not on this host; 0: none. */
+/* The first of "NAME=host:port,[v6]:port" that is not on this host, as one by its unix socket always is; 0: none. */
 static int
 auth_elsewhere(const char *servers, char host[64])
 {
@@ -205,7 +205,7 @@ auth_elsewhere(const char *servers, char host[64])
 		at = memchr(s, '=', n);
 		at = at != NULL ? at + 1 : s;
 		colon = memrchr(at, ':', n - (size_t)(at - s));
-		if (n == 0 || colon == NULL)
+		if (n == 0 || colon == NULL || strncmp(at, "local://", 8) == 0)
 			continue;
 		snprintf(host, 64, "%.*s", (int)MKV_MIN(colon - at, (ptrdiff_t)63), at);
 		if (host[0] == '[') {

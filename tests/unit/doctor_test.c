@@ -78,7 +78,7 @@ short_key(void)
 static void
 servers_elsewhere(void)
 {
-	up_env("MEMKV_SERVERS", "a=127.0.0.1:9900, b=[::1]:9900,c=10.1.0.2:9900");
+	up_env("MEMKV_SERVERS", "a=127.0.0.1:9900, b=[::1]:9900,local:///run/memkv.sock,d=local:///x,c=10.1.0.2:9900");
 }
 
 /* A listener whose process is `name`. */

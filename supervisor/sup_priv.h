@@ -35,7 +35,7 @@
 #define PROC_FORGIVEN_MAX	3u
 #define PROC_ACCUSE_MAX		3u			/* neighbours that a child's word ends within server.crash_window */
 #define PROC_START_PATIENCE	6u			/* times server.ping_timeout, until it is ready */
-#define SUP_RAIL_PATIENCE_NS	(3 * MKV_NS_PER_SEC)	/* the start does not wait longer for RDMA devices */
+#define SUP_RAIL_PATIENCE_NS	(3 * MKV_NS_PER_SEC)	/* the start does not wait longer for other fronts than those for TCP */
 #define SUP_KILL_LIMIT_MS	2000u			/* at the end: SIGKILL to giving up on a process that the kernel holds */
 
 struct mkv_sup;

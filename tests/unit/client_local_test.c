@@ -351,6 +351,38 @@ test_full_for_another_thread(void **state)
 	assert_int_equal(n_warned, 0);
 }
 
+static void
+until_all(unsigned threads, const char *transport)
+{
+	for (int i = 0; i < 6000 && (sessions(transport) < threads || counter(cl, "breaker_state{server=\"s0\"}") != 0); i++) {
+		assert_true(mkv_exists(cl, K("k"), 10 * SEC) >= 0);
+		(void)usleep(MS);
+	}
+	assert_true(sessions(transport) >= threads);
+}
+
+/* Each goes over and comes back for itself; it is counted and told once for all of them. */
+static void
+test_several_threads(void **state)
+{
+	struct mkv_client_opts o = { .size = sizeof(o), .transport = "auto", .io_threads = 3, .connections = 1, .warn = on_warn };
+	unsigned rounds = 3;
+
+	(void)state;
+	cl = fix_client_opts(&o, &fake, 1);
+	until_all(o.io_threads, "local");
+	for (unsigned i = 0; i < rounds; i++) {
+		fake_local_away(&fake);
+		until_all(o.io_threads, "tcp");
+		assert_int_equal(sessions("local"), 0);
+		assert_int_equal(fake_local_back(&fake), 0);
+		until_all(o.io_threads, "local");
+	}
+	assert_int_equal(counter(cl, "local_upgrades_total"), rounds + 1);
+	assert_int_equal(counter(cl, "local_downgrades_total"), rounds);
+	assert_int_equal(n_warned, 2 * rounds);
+}
+
 /* Accepts and says nothing: calls end by TCP, inside their deadline. */
 static void
 test_frozen(void **state)
@@ -432,6 +464,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_parts_while_it_changes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_full, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_full_for_another_thread, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_several_threads, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_frozen, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_another_host, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stranger, setup, teardown),

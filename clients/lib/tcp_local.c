@@ -128,6 +128,7 @@ mkv_local_check(const struct conn *c)
 
 /* ---- up and down ---- */
 
+/* It is not down as long as it answers another thread. Looked at under the mutex, so that whoever came up before has the last word. */
 static void
 local_warn(const struct server *s, int down, const char *why)
 {
@@ -137,7 +138,7 @@ local_warn(const struct server *s, int down, const char *why)
 	int news;
 
 	(void)pthread_mutex_lock(&c->mutex);
-	news = st->local_warned != down && !s->loop->ending;
+	news = st->local_warned != down && !s->loop->ending && (!down || atomic_load_explicit(&st->local, memory_order_relaxed) == 0);
 	if (news)
 		st->local_warned = down;
 	(void)pthread_mutex_unlock(&c->mutex);
@@ -212,8 +213,7 @@ mkv_local_failed(struct conn *c, int err)
 	k->backoff_ns = k->backoff_ns == 0 ? LOCAL_BACKOFF_NS : MKV_MIN(2 * k->backoff_ns, LOCAL_BACKOFF_MOST_NS);
 	k->not_before_ns = s->loop->now_ns + mkv_server_jitter(s, k->backoff_ns);
 	mkv_pool_arm(p, k->not_before_ns);
-	if (atomic_load_explicit(&state_of(s)->local, memory_order_relaxed) == 0)
-		local_warn(s, 1, mkv_err(err));
+	local_warn(s, 1, mkv_err(err));
 }
 
 /* ---- choosing ---- */

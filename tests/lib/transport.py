@@ -17,11 +17,11 @@ def client_options():
 
 
 def server_sets(sets):
-    """What a server is started with, of what its test says."""
-    if not OVER_RDMA:
-        return sets
-    sets = [f"network.address={ADDRESSES[1]}:0" if s == "network.address=127.0.0.1:0" else s for s in sets]
-    more = [f"rdma.devices=[{NICS[1]}]", f"network.auth_key={KEY}"]
+    """What a server is started with, of what its test says. Where there are devices its clients are on its own host and shall not notice."""
+    more = ["local.path=-"] if NICS else []
+    if OVER_RDMA:
+        sets = [f"network.address={ADDRESSES[1]}:0" if s == "network.address=127.0.0.1:0" else s for s in sets]
+        more += [f"rdma.devices=[{NICS[1]}]", f"network.auth_key={KEY}"]
     theirs = [s.split("=", 1)[0] for s in sets]
     return sets + [s for s in more if s.split("=", 1)[0] not in theirs]
 

@@ -83,6 +83,8 @@ fake_hello_local(const struct fake *f, uint8_t *to)
 	memcpy(w.path, f->p->local_path, sizeof(w.path));
 	if (f->local == 3)
 		w.path[0] = 'x';
+	if (f->local == 4)
+		memset(w.path, '/', sizeof(w.path));
 	memcpy(to, &w, sizeof(w));
 }
 

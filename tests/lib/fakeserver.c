@@ -633,7 +633,7 @@ shake_hello(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 	if (c->f->local != 0) {
 		fake_hello_local(c->f, (uint8_t *)&r + sizeof(r.h) + bytes);
 		r.b.features |= MKV_FEATURE_LOCAL;
-		bytes += (uint32_t)sizeof(r.local);
+		bytes += (uint32_t)sizeof(r.local) - (c->f->local == 5 ? 8 : 0);
 	}
 	header(&r.h, q, 0, 0, bytes, 0);
 	if ((c->f->rail_down << 1 >> ((const struct mkv_wire_hello *)body)->rail & 1) != 0) {

@@ -32,7 +32,7 @@ struct fake {
 	_Atomic int	refuse_key;		/* CONNECT: 1 the key is refused */
 	_Atomic int	early;			/* a put of several parts is refused after its first, with this MKV_E_* */
 	/* the unix socket of fake_opts.local_path */
-	_Atomic int	local;			/* HELLO tells of it: 1 as it is, 2 as of another host, 3 with a path that is none */
+	_Atomic int	local;			/* HELLO tells of it: 1 as it is, 2 as of another host, 3 with a path that is none, 4 with one that does not end, 5 short by 8 bytes */
 	_Atomic int	local_stranger;		/* who comes there meets another server */
 	_Atomic int	local_frozen;		/* as frozen, for those who came there */
 	_Atomic int	local_full;		/* no more connections there */

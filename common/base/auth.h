@@ -31,7 +31,7 @@ int	mkv_random(void *buf, size_t bytes);			/* getrandom; MKV_E_SYSTEM */
 
 /* The dev key: from /etc/machine-id, else the kernel's boot id. Same for every process on the host. 0 or MKV_E_SYSTEM. */
 int	mkv_key_dev(uint8_t key[MKV_KEY_BYTES]);
-/* What names this host until it boots again, for others on it and for nobody else: from the kernel's boot id, which it does not give away. 0 or MKV_E_SYSTEM: it has none. */
+/* What names this host until it boots again, to those on it: from the kernel's boot id, which it does not give away. 0 or MKV_E_SYSTEM: it has none. */
 int	mkv_key_host(uint8_t id[16]);
 /* 64 hex digits -> key. MKV_E_INVAL. */
 int	mkv_key_parse(const char *hex, uint8_t key[MKV_KEY_BYTES]);

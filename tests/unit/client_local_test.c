@@ -1,5 +1,6 @@
 /*
- * libmemkv and a server on its own host: which connections go by the unix socket, when they begin to, what happens while it does not answer, and what a server may say of it.
+ * libmemkv and a server on its own host: which connections go by the unix socket, when they begin to, what happens while it does not answer, and what a server
+ * may say of it.
  */
 #include "config.h"
 

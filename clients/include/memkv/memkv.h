@@ -55,8 +55,8 @@ const char *	mkv_miss_text(unsigned reason);
 enum mkv_transport { MKV_TRANSPORT_AUTO, MKV_TRANSPORT_RDMA, MKV_TRANSPORT_TCP, MKV_TRANSPORT_LOCAL };
 
 /*
- * Told once when a server's values begin to go another way than transport asks for, and once when they go by RDMA, or by its socket on this host, again. text: a sentence that names the server and
- * why, valid inside the call. Comes from an I/O thread: it must not block, nor call this library.
+ * Told once when a server's values begin to go another way than transport asks for, and once when they go by RDMA, or by its socket on this host, again. text:
+ * a sentence that names the server and why, valid inside the call. Comes from an I/O thread: it must not block, nor call this library.
  */
 typedef void	mkv_warn_fn(void *arg, const char *text);
 

@@ -114,11 +114,14 @@ mkostemps(char *path, int suffix, int flags)
 {
 	size_t n = strlen(path);
 	struct mkv_pl_name name;
+	enum mkv_pl_what what = mkv_pl_resolve(AT_FDCWD, path, &name);
 	unsigned i;
 	char *six;
 	int fd;
 
-	if (suffix < 0 || n < TEMP_LETTERS + (size_t)suffix || mkv_pl_resolve(AT_FDCWD, path, &name) != MKV_PL_KEY)
+	if (what == MKV_PL_ERROR)
+		return (-1);
+	if (suffix < 0 || n < TEMP_LETTERS + (size_t)suffix || what != MKV_PL_KEY)
 		return (REAL(mkostemps)(path, suffix, flags));
 	six = path + n - (size_t)suffix - TEMP_LETTERS;
 	if (strncmp(six, "XXXXXX", TEMP_LETTERS) != 0) {

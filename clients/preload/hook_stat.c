@@ -439,9 +439,11 @@ space_is_of(int fd)
 {
 	struct mkv_pl_object *o = mkv_pl_object_of(fd);
 
+	struct mkv_pl_name n;
+
 	if (o != NULL)
 		mkv_pl_object_drop(o);
-	return (o != NULL);
+	return (o != NULL || (fd >= 0 && mkv_pl_resolve(fd, ".", &n) == MKV_PL_DIR));
 }
 
 PL_EXPORT int

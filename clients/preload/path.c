@@ -208,7 +208,7 @@ in_directory(const char *dir, const char *base, bool slash, struct mkv_pl_name *
 		return (MKV_PL_OUTSIDE);
 	if (REAL(fstatat)(AT_FDCWD, path, &st, 0) == 0 && S_ISDIR(st.st_mode))
 		return (directory(path, out));
-	if (slash || (p = prefix_holding(dir)) == NULL)
+	if (slash || strlen(base) > NAME_MAX || (p = prefix_holding(dir)) == NULL)
 		return (MKV_PL_OUTSIDE);
 	return (name_set(p, path, MKV_PL_KEY, out));
 }

@@ -308,6 +308,84 @@ assert not bad, bad
     assert len(shim.keys()) == 24
 
 
+def test_names_too_long_for_a_file(shim):
+    """255 bytes of a name and 512 of a key, as on a disk; by mkstemp() too, and nothing lies on the disk then."""
+    shim.run(sys.executable, "-c", """
+import ctypes, errno, os
+c = ctypes.CDLL(None, use_errno=True)
+open("anchor/" + "n" * 255, "w").close()
+deep = "anchor/" + "/".join(["d" * 200, "e" * 200])
+os.makedirs(deep)
+open(deep + "/" + "f" * 110, "w").close()
+for name in ("anchor/" + "n" * 256, deep + "/" + "f" * 111):
+    try:
+        open(name, "w")
+        raise SystemExit(name)
+    except OSError as e:
+        assert e.errno == errno.ENAMETOOLONG, e
+assert c.mkstemp((deep + "/" + "f" * 105 + "XXXXXX").encode()) == -1 and ctypes.get_errno() == errno.ENAMETOOLONG
+d = os.open("anchor", os.O_RDONLY)
+assert os.fstatvfs(d).f_blocks == os.statvfs("anchor").f_blocks
+""")
+    assert sorted(map(len, shim.keys())) == [255, 512]
+
+
+def both(*works):
+    ts = [threading.Thread(target=w) for w in works]
+    [t.start() for t in ts]; [t.join() for t in ts]
+at = threading.Barrier(4)
+def part(n, name):
+    at.wait()
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT)
+    at.wait()
+    os.pwrite(fd, bytes([65 + n]) * 10, 10 * n)
+    os.close(fd)
+for i in range(30):
+    name = f"anchor/part{i}"
+    both(*(lambda n=n: part(n, name) for n in range(4)))
+    assert open(name, "rb").read() == b"A" * 10 + b"B" * 10 + b"C" * 10 + b"D" * 10, name
+won = []
+def lock(n, name):
+    at.wait()
+    try:
+        won.append(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        pass
+for i in range(10):
+    both(*(lambda n=n: lock(n, f"anchor/lock{i}") for n in range(4)))
+assert len(won) == 10, won
+fd = os.open("anchor/shrinks", os.O_RDWR | os.O_CREAT)
+def store():
+    for i in range(200):
+        os.fsync(fd)
+    won.append("stored")
+def write():
+    while len(won) == 10 and t.is_alive():
+        os.pwrite(fd, b"x", 0)
+def shrink():
+    while len(won) == 10 and t.is_alive():
+        os.ftruncate(fd, 4 << 20)
+        os.ftruncate(fd, 0)
+t = threading.Thread(target=store)
+t.start()
+both(write, shrink)
+t.join()
+assert won[10:] == ["stored"]       # and no fsync failed
+""")
+
+
+def work():
+    time.sleep(0.5)
+    for name in ("one", "two"):
+        with open("anchor/" + name, "wb") as f:
+            f.write(b"here")
+    os._exit(7)
+threading.Thread(target=work).start()
+ctypes.CDLL(None).pthread_exit(None)
+""", expect=7)
+    assert shim.stored("two") == b"here"
+
+
 def test_errors_are_told(shim):
     """A server that is gone: no write is taken for done, no read for nothing, and every call ends at its deadline."""
     (shim.top / "out").write_bytes(b"kept")

@@ -29,6 +29,24 @@ struct dir {
 static struct dir *dirs;
 static pthread_mutex_t dirs_mutex = PTHREAD_MUTEX_INITIALIZER;
 
+static void
+fork_before(void)
+{
+	(void)pthread_mutex_lock(&dirs_mutex);
+}
+
+static void
+fork_after(void)
+{
+	(void)pthread_mutex_unlock(&dirs_mutex);
+}
+
+void
+mkv_pl_dir_init(void)
+{
+	(void)pthread_atfork(fork_before, fork_after, fork_after);
+}
+
 static struct dir *
 dir_find(DIR *real)
 {

@@ -35,6 +35,7 @@ init(void)
 
 	mkv_pl_path_init(getenv("MEMKV_PRELOAD_PREFIX"));
 	mkv_pl_store_init();
+	mkv_pl_dir_init();
 	mkv_pl_object_adopt_all();
 	errno = e;
 }

@@ -31,6 +31,19 @@ static struct prefix prefix_of[PREFIX_MAX];
 static unsigned prefix_count;
 static pthread_mutex_t prefix_mutex = PTHREAD_MUTEX_INITIALIZER;
 
+/* A child has one thread: not in the midst of another's look. */
+static void
+fork_before(void)
+{
+	(void)pthread_mutex_lock(&prefix_mutex);
+}
+
+static void
+fork_after(void)
+{
+	(void)pthread_mutex_unlock(&prefix_mutex);
+}
+
 /* realpath() needs no room from the caller, and is not interposed. */
 static bool
 prefix_find(struct prefix *p)
@@ -74,6 +87,7 @@ mkv_pl_path_init(const char *text)
 {
 	const char *end;
 
+	(void)pthread_atfork(fork_before, fork_after, fork_after);
 	prefix_count = 0;
 	memset(prefix_of, 0, sizeof(prefix_of));
 	for (; text != NULL && *text != '\0'; text = *end == '\0' ? end : end + 1) {

@@ -122,6 +122,7 @@ int	mkv_pl_memfd(const char *name);			/* a high number, close-on-exec; -1 with e
 
 /* ---- Between the hooks --------------------------------------------------------------------------------------------------------- */
 
+void	mkv_pl_dir_init(void);
 /* 0, or -1 with errno, of any name below a prefix. */
 int	mkv_pl_name_stat(const struct mkv_pl_name *n, struct stat *st);
 

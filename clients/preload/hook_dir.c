@@ -23,6 +23,7 @@ struct dir {
 	char		**names;
 	size_t		count, room, at;
 	bool		failed;		/* memory, while the list was made */
+	int		error;		/* of rewinddir(), which cannot say it */
 	struct dirent	entry;		/* what readdir() returned last */
 };
 
@@ -188,11 +189,15 @@ fdopendir(int fd)
 static bool
 is_directory(DIR *real, const struct dirent *e)
 {
+	int saved = errno;		/* at the end of the directory it says whether that is the end */
 	struct stat st;
+	bool is;
 
 	if (e->d_type != DT_UNKNOWN && e->d_type != DT_LNK)
 		return (e->d_type == DT_DIR);
-	return (REAL(fstatat)(dirfd(real), e->d_name, &st, 0) == 0 && S_ISDIR(st.st_mode));
+	is = REAL(fstatat)(dirfd(real), e->d_name, &st, 0) == 0 && S_ISDIR(st.st_mode);
+	errno = saved;
+	return (is);
 }
 
 PL_EXPORT struct dirent *
@@ -208,8 +213,11 @@ readdir(DIR *real)
 	while ((e = REAL(readdir)(real)) != NULL)
 		if (is_directory(real, e))
 			return (e);
-	if (d->at >= d->count)
+	if (d->at >= d->count) {
+		if (d->error != 0)
+			errno = d->error;
 		return (NULL);
+	}
 	bytes = snprintf(n.key, sizeof(n.key), "%s%s", d->prefix, d->names[d->at]);
 	memset(&d->entry, 0, sizeof(d->entry));
 	d->entry.d_ino = (ino_t)mkv_pl_name_ino(n.key, (size_t)bytes);
@@ -234,7 +242,7 @@ rewinddir(DIR *real)
 
 	REAL(rewinddir)(real);
 	if (d != NULL)
-		(void)names_read(d);
+		d->error = names_read(d) != 0 ? errno : 0;
 }
 
 PL_EXPORT int

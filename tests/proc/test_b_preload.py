@@ -415,6 +415,30 @@ assert fails(lambda: os.listdir("anchor")) in (errno.EIO, errno.ETIMEDOUT)
     assert shim.counted()["put_errors"] >= 2
 
 
+def test_a_directory_that_cannot_be_read_again_is_not_empty(shim):
+    script = """
+import ctypes, errno, sys
+c = ctypes.CDLL(None, use_errno=True)
+c.opendir.restype = c.readdir.restype = ctypes.c_void_p
+open("anchor/a", "w").close()
+d = ctypes.c_void_p(c.opendir(b"anchor"))
+print("open", flush=True)
+sys.stdin.readline()
+c.rewinddir(d)
+ctypes.set_errno(0)
+while c.readdir(d):
+    pass
+assert ctypes.get_errno() in (errno.EIO, errno.ETIMEDOUT), ctypes.get_errno()
+"""
+    with subprocess.Popen([sys.executable, "-c", script], env=dict(shim.env, MEMKV_PRELOAD_DEADLINE="2s"), cwd=shim.top, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True) as p:
+        assert p.stdout.readline() == "open\n"
+        shim.server.stop()
+        p.stdin.write("\n")
+        p.stdin.flush()
+        assert p.wait(60) == 0
+
+
 def test_who_never_comes_near_connects_to_nobody(shim):
     shim.sh("ls / >/dev/null; cat /etc/passwd >/dev/null; cp /etc/passwd elsewhere")
     assert not shim.stats.exists()

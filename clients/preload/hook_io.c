@@ -355,7 +355,7 @@ close_range(unsigned first, unsigned last, int flags)
 	struct dirent *d;
 	DIR *dir;
 
-	if (flags != 0 || mkv_pl_object_none() || (dir = REAL(opendir)("/proc/self/fd")) == NULL)
+	if (flags != 0 || first > last || mkv_pl_object_none() || (dir = REAL(opendir)("/proc/thread-self/fd")) == NULL)
 		return (REAL(close_range)(first, last, flags));
 	while ((d = REAL(readdir)(dir)) != NULL) {
 		unsigned n = (unsigned)atoi(d->d_name);

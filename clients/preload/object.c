@@ -436,7 +436,7 @@ object_fd(const struct mkv_pl_object *o, int flags)
 
 	if (inner_stat(o, &st) != 0)
 		return (-1);
-	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", o->fd);
+	(void)snprintf(path, sizeof(path), "/proc/thread-self/fd/%d", o->fd);
 	return (REAL(open)(path, flags & (O_ACCMODE | O_CLOEXEC | O_APPEND | O_NONBLOCK)));
 }
 
@@ -619,7 +619,7 @@ is_last(const struct mkv_pl_object *o, int fd)
 	bool last = true;
 	DIR *dir;
 
-	if ((dir = REAL(opendir)("/proc/self/fd")) == NULL)
+	if ((dir = REAL(opendir)("/proc/thread-self/fd")) == NULL)
 		return (false);
 	while (last && (d = REAL(readdir)(dir)) != NULL) {
 		int n = atoi(d->d_name);

@@ -374,6 +374,9 @@ assert won[10:] == ["stored"]       # and no fsync failed
 """)
 
 
+def test_a_main_thread_that_has_ended(shim):
+    shim.run(sys.executable, "-c", """
+import ctypes, os, threading, time
 def work():
     time.sleep(0.5)
     for name in ("one", "two"):

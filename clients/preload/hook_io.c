@@ -83,7 +83,15 @@ preadv2(int fd, const struct iovec *iov, int n, off_t off, int flags)
 }
 ssize_t	preadv64v2(int fd, const struct iovec *iov, int n, off_t off, int flags) PL_ALIAS(preadv2);
 
-/* ---- Writing: marked after -------------------------------------------------------------------------------------------------------- */
+/* Where the bytes lie only who has them knows. */
+PL_EXPORT off_t
+lseek(int fd, off_t off, int whence)
+{
+	return ((whence == SEEK_DATA || whence == SEEK_HOLE) && fill(fd) != 0 ? -1 : REAL(lseek)(fd, off, whence));
+}
+off_t	lseek64(int fd, off_t off, int whence) PL_ALIAS(lseek);
+
+/* ---- Writing: marked, and never into bytes that are on the way -------------------------------------------------------------------------------------------------------- */
 
 static ssize_t
 marked(int fd, ssize_t r)

@@ -647,7 +647,7 @@ mkv_pl_object_leave(struct mkv_pl_object *o, int fd, int (*end)(void *), void *a
 	*result = end(arg);
 	if (*result < 0 && r == 0)
 		e = errno;
-	if (last)
+	if (last && is_last(o, -1))		/* dup2() may have failed */
 		table_remove(o);
 	(void)pthread_mutex_unlock(&o->mutex);
 	errno = e;
@@ -721,9 +721,9 @@ fork_child(void)
 static bool
 adopt_name(const char *link, struct mkv_pl_name *n, bool *writable)
 {
-	const char *head = "/memfd:" NAME_HEAD, *end = strstr(link, " (deleted)");
+	const char *head = "/memfd:" NAME_HEAD, *mark = " (deleted)", *end = link + strlen(link) - strlen(mark);
 
-	if (strncmp(link, head, strlen(head)) != 0 || end == NULL)
+	if (strncmp(link, head, strlen(head)) != 0 || end < link + strlen(head) || strcmp(end, mark) != 0)
 		return (false);
 	link += strlen(head);
 	*writable = link[0] == 'w';
@@ -761,7 +761,7 @@ adopt(const char *path, int fd, const char *link)
 		return;
 	}
 	o->foreign = true;
-	o->filled = writable || lseek(inner, 0, SEEK_HOLE) >= st.st_size;
+	o->filled = writable || REAL(lseek)(inner, 0, SEEK_HOLE) >= st.st_size;
 	o->streams = 1;
 	seen_now(o);
 	table_add(o);

@@ -308,6 +308,25 @@ assert not bad, bad
     assert len(shim.keys()) == 24
 
 
+def test_descriptors_that_fail_or_are_inherited(shim):
+    """A dup2() that fails closes nothing; a name like the kernel's own mark is a name; where the bytes lie is said of bytes that are there."""
+    shim.run(sys.executable, "-c", """
+import ctypes, errno, os
+c = ctypes.CDLL(None, use_errno=True)
+fd = os.open("anchor/kept", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+os.write(fd, b"before")
+assert c.dup2(999, fd) == -1 and ctypes.get_errno() == errno.EBADF
+os.write(fd, b" and after")
+os.close(fd)
+fd = os.open("anchor/kept", os.O_RDONLY)
+assert os.lseek(fd, 0, os.SEEK_DATA) == 0 and os.read(fd, 99) == b"before and after"
+os.close(fd)
+assert c.close_range(7, 5, 0) == -1
+""")
+    shim.sh("echo old > anchor/x; /bin/echo new > 'anchor/x (deleted) y'")
+    assert shim.stored("kept") == b"before and after" and shim.stored("x") == b"old\n" and shim.stored("x (deleted) y") == b"new\n"
+
+
 def test_names_too_long_for_a_file(shim):
     """255 bytes of a name and 512 of a key, as on a disk; by mkstemp() too, and nothing lies on the disk then."""
     shim.run(sys.executable, "-c", """

@@ -20,7 +20,8 @@ mkv_pl_end(bool flush)
 	if (!mkv_pl_path_any() || mkv_pl_store_inside() || !mkv_pl_object_mine())
 		return;
 	if (!mkv_pl_object_none()) {
-		if (flush)		/* libc does so after us; _exit() does not */
+		/* libc does so after us; _exit() does not. It waits for streams that another thread is reading, so only where one may be an object's. */
+		if (flush && mkv_pl_object_streams())
 			(void)fflush(NULL);
 		mkv_pl_object_end_all();
 	}

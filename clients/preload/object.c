@@ -39,7 +39,7 @@ struct mkv_pl_object {
 	bool		foreign;	/* came from the process before fork() or exec(): its own writes are not ours to commit */
 	bool		mapped, mapped_writable;
 	bool		left;		/* out of the table: no descriptor may be made of it any more */
-	unsigned	streams;	/* FILE * over it, whose writes nobody sees */
+	_Atomic unsigned streams;	/* FILE * over it, whose writes nobody sees; read without the mutex when the program ends */
 	uint64_t	wall_ms;	/* of the put that it was read from */
 	struct timespec	seen_mtime;	/* mtime and size when it was last known to be clean */
 	off_t		seen_size;
@@ -669,6 +669,18 @@ table_all(unsigned *count)
 		}
 	(void)pthread_mutex_unlock(&table_mutex);
 	return (all);
+}
+
+bool
+mkv_pl_object_streams(void)
+{
+	struct mkv_pl_object *o;
+
+	(void)pthread_mutex_lock(&table_mutex);
+	for (o = table; o != NULL && o->streams == 0; o = o->next)
+		;
+	(void)pthread_mutex_unlock(&table_mutex);
+	return (o != NULL);
 }
 
 void

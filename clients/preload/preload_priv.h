@@ -91,6 +91,7 @@ struct mkv_pl_object *mkv_pl_object_of(int fd);
 struct mkv_pl_object *mkv_pl_object_named(const struct mkv_pl_name *n);
 void	mkv_pl_object_drop(struct mkv_pl_object *o);
 bool	mkv_pl_object_mine(void);		/* false: a child of vfork(), in its parent's memory */
+bool	mkv_pl_object_streams(void);		/* some object has a FILE * over it */
 bool	mkv_pl_object_none(void);		/* no descriptor of this process can be ours */
 
 int	mkv_pl_object_open(const struct mkv_pl_name *n, int flags);		/* a descriptor, or -1 */

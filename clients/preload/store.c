@@ -88,7 +88,8 @@ void
 mkv_pl_store_init(void)
 {
 	store_deadline_us = deadline_of(getenv("MEMKV_PRELOAD_DEADLINE"));
-	store_stats = getenv("MEMKV_PRELOAD_STATS");
+	/* A copy: programs that set their title write over what they were given. */
+	store_stats = getenv("MEMKV_PRELOAD_STATS") == NULL ? NULL : strdup(getenv("MEMKV_PRELOAD_STATS"));
 }
 
 /* The parent's handle is its own: the copy here answers nothing, and is closed for its memory. */

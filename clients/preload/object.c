@@ -36,6 +36,7 @@ struct mkv_pl_object {
 	bool		filled;		/* the memfd holds the bytes; else only the size is right */
 	bool		dirty;
 	bool		fresh;		/* opened with O_EXCL and never committed */
+	bool		loose;		/* committed by a rename or a close: an fsync after it has to put it on the drive */
 	bool		foreign;	/* came from the process before fork() or exec(): its own writes are not ours to commit */
 	bool		mapped, mapped_writable;
 	bool		left;		/* out of the table: no descriptor may be made of it any more */
@@ -328,6 +329,7 @@ commit(struct mkv_pl_object *o, unsigned put_flags)
 		return (-1);
 	}
 	o->fresh = false;
+	o->loose = (put_flags & MKV_PUT_COMMIT) == 0;
 	return (0);
 }
 
@@ -337,6 +339,7 @@ mkv_pl_object_commit(struct mkv_pl_object *o, unsigned put_flags)
 	int r, e = errno;
 
 	(void)pthread_mutex_lock(&o->mutex);
+	o->dirty = o->dirty || (o->loose && (put_flags & MKV_PUT_COMMIT) != 0);
 	if ((r = commit(o, put_flags)) == 0)
 		errno = e;
 	(void)pthread_mutex_unlock(&o->mutex);

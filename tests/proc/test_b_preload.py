@@ -393,6 +393,19 @@ assert won[10:] == ["stored"]       # and no fsync failed
 """)
 
 
+def test_fsync_after_a_rename_is_a_put_to_the_drive(shim):
+    shim.run(sys.executable, "-c", """
+import os
+fd = os.open("anchor/a.tmp", os.O_WRONLY | os.O_CREAT)
+os.write(fd, b"x")
+os.rename("anchor/a.tmp", "anchor/a")
+os.fsync(fd)
+os.fsync(fd)
+os.close(fd)
+""")
+    assert shim.counted()["put_count"] == 2 and shim.keys() == ["a"]
+
+
 def test_a_main_thread_that_has_ended(shim):
     shim.run(sys.executable, "-c", """
 import ctypes, os, threading, time

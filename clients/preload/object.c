@@ -470,7 +470,8 @@ object_begin(struct mkv_pl_object *o, int flags, bool there, const struct mkv_ob
 	o->wall_ms = obj->put_wall_ms;
 	if (REAL(ftruncate)(o->fd, (off_t)obj->value_bytes) != 0)
 		return (-1);
-	return (o->writable ? fill(o) : 0);
+	/* A program after exec() could not say which object it has: its bytes are there from the start. */
+	return (o->writable || o->name.key_bytes > NAME_KEY_MAX ? fill(o) : 0);
 }
 
 static int

@@ -97,10 +97,11 @@ static ssize_t
 marked(int fd, ssize_t r)
 {
 	struct mkv_pl_object *o;
-	int e = errno;
+	int e = errno, cancel;
 
 	if (r > 0 && (o = mkv_pl_object_of(fd)) != NULL) {
-		mkv_pl_object_dirty(o);
+		mkv_pl_object_hold(o, &cancel);
+		mkv_pl_object_release(o, cancel, true);
 		mkv_pl_object_drop(o);
 	}
 	errno = e;
@@ -114,43 +115,86 @@ changed(int fd, int r)
 	return (r == 0 ? (int)marked(fd, 1) - 1 : r);
 }
 
+/* A write, which does not wait for anybody, and the object that it goes to. */
+struct writing {
+	struct mkv_pl_object *o;
+	int	cancel;
+};
+
+static struct writing
+writing_begin(int fd)
+{
+	struct writing w = { .o = mkv_pl_object_of(fd) };
+
+	if (w.o != NULL)
+		mkv_pl_object_hold(w.o, &w.cancel);
+	return (w);
+}
+
+static ssize_t
+writing_end(const struct writing *w, ssize_t r)
+{
+	if (w->o != NULL) {
+		mkv_pl_object_release(w->o, w->cancel, r > 0);
+		mkv_pl_object_drop(w->o);
+	}
+	return (r);
+}
+
 PL_EXPORT ssize_t
 write(int fd, const void *buf, size_t n)
 {
-	return (marked(fd, REAL(write)(fd, buf, n)));
+	struct writing w = writing_begin(fd);
+
+	return (writing_end(&w, REAL(write)(fd, buf, n)));
 }
 
 PL_EXPORT ssize_t
 pwrite(int fd, const void *buf, size_t n, off_t off)
 {
-	return (marked(fd, REAL(pwrite)(fd, buf, n, off)));
+	struct writing w = writing_begin(fd);
+
+	return (writing_end(&w, REAL(pwrite)(fd, buf, n, off)));
 }
 ssize_t	pwrite64(int fd, const void *buf, size_t n, off_t off) PL_ALIAS(pwrite);
 
 PL_EXPORT ssize_t
 writev(int fd, const struct iovec *iov, int n)
 {
-	return (marked(fd, REAL(writev)(fd, iov, n)));
+	struct writing w = writing_begin(fd);
+
+	return (writing_end(&w, REAL(writev)(fd, iov, n)));
 }
 
 PL_EXPORT ssize_t
 pwritev(int fd, const struct iovec *iov, int n, off_t off)
 {
-	return (marked(fd, REAL(pwritev)(fd, iov, n, off)));
+	struct writing w = writing_begin(fd);
+
+	return (writing_end(&w, REAL(pwritev)(fd, iov, n, off)));
 }
 ssize_t	pwritev64(int fd, const struct iovec *iov, int n, off_t off) PL_ALIAS(pwritev);
 
 PL_EXPORT ssize_t
 pwritev2(int fd, const struct iovec *iov, int n, off_t off, int flags)
 {
-	return (marked(fd, REAL(pwritev2)(fd, iov, n, off, flags)));
+	struct writing w = writing_begin(fd);
+
+	return (writing_end(&w, REAL(pwritev2)(fd, iov, n, off, flags)));
 }
 ssize_t	pwritev64v2(int fd, const struct iovec *iov, int n, off_t off, int flags) PL_ALIAS(pwritev2);
 
 PL_EXPORT int
 ftruncate(int fd, off_t size)
 {
-	return (fill(fd) != 0 ? -1 : changed(fd, REAL(ftruncate)(fd, size)));
+	struct mkv_pl_object *o = mkv_pl_object_of(fd);
+	int r;
+
+	if (o == NULL)
+		return (REAL(ftruncate)(fd, size));
+	r = mkv_pl_object_truncate(o, fd, size);
+	mkv_pl_object_drop(o);
+	return (r);
 }
 int	ftruncate64(int fd, off_t size) PL_ALIAS(ftruncate);
 

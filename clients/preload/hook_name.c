@@ -11,37 +11,25 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "clients/preload/preload_priv.h"
 
 /* ---- Removing ------------------------------------------------------------------------------------------------------------------------- */
 
-/* What a writer of this process has open under the name is never committed. 1: there was one. */
-static int
-forget(const struct mkv_pl_name *n)
-{
-	struct mkv_pl_object *o;
-	int any = 0;
-
-	while ((o = mkv_pl_object_named(n)) != NULL) {
-		mkv_pl_object_unlinked(o);
-		mkv_pl_object_drop(o);
-		any = 1;
-	}
-	return (any);
-}
-
+/* What a writer of this process has open under the name is never committed after. */
 static int
 unlink_key(const struct mkv_pl_name *n)
 {
-	int any = forget(n), e = errno, r = mkv_pl_store_delete(n);
+	struct mkv_pl_object *o;
+	int r = 1;
 
-	if (r != 0 && errno == ENOENT && any) {
-		errno = e;
-		r = 0;
+	while (r > 0 && (o = mkv_pl_object_named(n)) != NULL) {
+		r = mkv_pl_object_unlink(o, n);
+		mkv_pl_object_drop(o);
 	}
-	return (r);
+	return (r > 0 ? mkv_pl_store_delete(n) : r);
 }
 
 static int
@@ -131,7 +119,10 @@ rename_stored(const struct mkv_pl_name *from, const struct mkv_pl_name *to)
 	if (fd < 0)
 		return (-1);
 	if ((o = mkv_pl_object_of(fd)) != NULL) {
-		r = mkv_pl_object_rename(o, to);
+		if ((r = mkv_pl_object_rename(o, from, to)) > 0) {
+			errno = ENOENT;
+			r = -1;
+		}
 		mkv_pl_object_drop(o);
 	}
 	e = errno;
@@ -143,26 +134,14 @@ rename_stored(const struct mkv_pl_name *from, const struct mkv_pl_name *to)
 static int
 rename_key(const struct mkv_pl_name *from, const struct mkv_pl_name *to)
 {
-	struct mkv_pl_object *o, *replaced = mkv_pl_object_named(to);
-	int r, e = errno;
+	struct mkv_pl_object *o;
+	int r = 1;
 
-	if ((o = mkv_pl_object_named(from)) != NULL) {
-		r = mkv_pl_object_rename(o, to);
+	while (r > 0 && (o = mkv_pl_object_named(from)) != NULL) {
+		r = mkv_pl_object_rename(o, from, to);
 		mkv_pl_object_drop(o);
-	} else {
-		r = rename_stored(from, to);
 	}
-	if (replaced != NULL) {
-		if (r == 0 && replaced != o)
-			mkv_pl_object_unlinked(replaced);
-		mkv_pl_object_drop(replaced);
-	}
-	if (r == 0 && mkv_pl_store_delete(from) != 0) {
-		if (errno != ENOENT)
-			return (-1);
-		errno = e;
-	}
-	return (r);
+	return (r > 0 ? rename_stored(from, to) : r);
 }
 
 /* flags: of renameat2(). */
@@ -175,7 +154,7 @@ rename_keys(const struct mkv_pl_name *from, const struct mkv_pl_name *to, unsign
 		errno = EINVAL;
 		return (-1);
 	}
-	if (from->key_bytes == to->key_bytes && mkv_pl_name_ino(from->key, from->key_bytes) == mkv_pl_name_ino(to->key, to->key_bytes))
+	if (from->key_bytes == to->key_bytes && memcmp(from->key, to->key, from->key_bytes) == 0)
 		return (mkv_pl_name_stat(from, &st));
 	if ((flags & RENAME_NOREPLACE) != 0) {
 		if (mkv_pl_name_stat(to, &st) == 0)

@@ -32,6 +32,7 @@ struct mkv_pl_object {
 	bool		writable;
 	pthread_mutex_t	mutex;		/* for all below */
 	struct mkv_pl_name name;	/* read under table_mutex too, written under both */
+	const struct mkv_pl_name *leaving;	/* as name: the old one, while it is renamed */
 	bool		gone;		/* unlinked or replaced: nothing is committed any more; written under both */
 	bool		filled;		/* the memfd holds the bytes; else only the size is right */
 	bool		dirty;
@@ -130,9 +131,15 @@ mkv_pl_object_of(int fd)
 }
 
 static bool
+is_same(const struct mkv_pl_name *a, const struct mkv_pl_name *b)
+{
+	return (a->key_bytes == b->key_bytes && memcmp(a->key, b->key, b->key_bytes) == 0);
+}
+
+static bool
 is_named(const struct mkv_pl_object *o, const struct mkv_pl_name *n)
 {
-	return (!o->gone && o->name.key_bytes == n->key_bytes && memcmp(o->name.key, n->key, n->key_bytes) == 0);
+	return (!o->gone && (is_same(&o->name, n) || (o->leaving != NULL && is_same(o->leaving, n))));
 }
 
 struct mkv_pl_object *
@@ -151,15 +158,23 @@ mkv_pl_object_named(const struct mkv_pl_name *n)
 	return (o);
 }
 
-static void
+/* false: a writer of this process has opened the name meanwhile, and there is one memfd for all of them; o stays the caller's. */
+static bool
 table_add(struct mkv_pl_object *o)
 {
+	struct mkv_pl_object *other;
+
 	(void)pthread_mutex_lock(&table_mutex);
-	o->refs = 2;			/* the table's and the caller's */
-	o->next = table;
-	table = o;
-	atomic_fetch_add(&table_count, 1);
+	for (other = o->writable && !o->foreign ? table : NULL; other != NULL && !(other->writable && is_named(other, &o->name)); other = other->next)
+		;
+	if (other == NULL) {
+		o->refs = 2;		/* the table's and the caller's */
+		o->next = table;
+		table = o;
+		atomic_fetch_add(&table_count, 1);
+	}
 	(void)pthread_mutex_unlock(&table_mutex);
+	return (other == NULL);
 }
 
 /* The last descriptor is closed. o->mutex is held. */
@@ -217,11 +232,18 @@ is_dirty(const struct mkv_pl_object *o)
 }
 
 void
-mkv_pl_object_dirty(struct mkv_pl_object *o)
+mkv_pl_object_hold(struct mkv_pl_object *o, int *cancel)
 {
+	(void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, cancel);
 	(void)pthread_mutex_lock(&o->mutex);
-	o->dirty = true;
+}
+
+void
+mkv_pl_object_release(struct mkv_pl_object *o, int cancel, bool changed)
+{
+	o->dirty = o->dirty || changed;
 	(void)pthread_mutex_unlock(&o->mutex);
+	(void)pthread_setcancelstate(cancel, NULL);
 }
 
 void
@@ -358,39 +380,99 @@ mkv_pl_object_forget_bytes(struct mkv_pl_object *o)
 	(void)pthread_mutex_unlock(&o->mutex);
 }
 
-static void
-name_change(struct mkv_pl_object *o, const struct mkv_pl_name *to)
-{
-	(void)pthread_mutex_lock(&table_mutex);
-	o->name = *to;
-	(void)pthread_mutex_unlock(&table_mutex);
-}
-
 int
-mkv_pl_object_rename(struct mkv_pl_object *o, const struct mkv_pl_name *to)
+mkv_pl_object_truncate(struct mkv_pl_object *o, int fd, off_t size)
 {
-	struct mkv_pl_name from;
 	int r;
 
 	(void)pthread_mutex_lock(&o->mutex);
-	from = o->name;
-	name_change(o, to);
-	o->dirty = true;
-	o->fresh = false;
-	if ((r = commit(o, 0)) != 0)
-		name_change(o, &from);
+	if ((r = fill(o)) == 0 && (r = REAL(ftruncate)(fd, size)) == 0)
+		o->dirty = true;
 	(void)pthread_mutex_unlock(&o->mutex);
 	return (r);
 }
 
-void
-mkv_pl_object_unlinked(struct mkv_pl_object *o)
+static void
+name_change(struct mkv_pl_object *o, const struct mkv_pl_name *to, const struct mkv_pl_name *leaving)
 {
-	(void)pthread_mutex_lock(&o->mutex);
+	(void)pthread_mutex_lock(&table_mutex);
+	o->name = *to;
+	o->leaving = leaving;
+	(void)pthread_mutex_unlock(&table_mutex);
+}
+
+static void
+set_gone(struct mkv_pl_object *o)
+{
 	(void)pthread_mutex_lock(&table_mutex);
 	o->gone = true;
 	(void)pthread_mutex_unlock(&table_mutex);
+}
+
+/* A delete of what was never committed has nothing to do. */
+static int
+store_delete(const struct mkv_pl_name *n)
+{
+	int r, e = errno;
+
+	if ((r = mkv_pl_store_delete(n)) != 0 && errno == ENOENT) {
+		errno = e;
+		r = 0;
+	}
+	return (r);
+}
+
+/* The mutexes of o and of what is replaced (or NULL) are held: nobody commits, or begins anew, under one of the names before both are right. */
+static int
+rename_held(struct mkv_pl_object *o, const struct mkv_pl_name *from, const struct mkv_pl_name *to, struct mkv_pl_object *replaced)
+{
+	bool fresh = o->fresh;
+	int r;
+
+	name_change(o, to, from);
+	o->dirty = true;
+	o->fresh = false;
+	if ((r = commit(o, 0)) != 0) {
+		o->fresh = fresh;
+	} else {
+		if (replaced != NULL && is_named(replaced, to))
+			set_gone(replaced);
+		r = store_delete(from);
+	}
+	name_change(o, o->dirty ? from : to, NULL);
+	return (r);
+}
+
+int
+mkv_pl_object_rename(struct mkv_pl_object *o, const struct mkv_pl_name *from, const struct mkv_pl_name *to)
+{
+	struct mkv_pl_object *replaced = mkv_pl_object_named(to), *first = replaced != NULL && replaced < o ? replaced : o;
+	int r = 1;
+
+	/* In the order of their addresses: another thread may rename the other way. */
+	(void)pthread_mutex_lock(&first->mutex);
+	if (replaced != NULL && replaced != o)
+		(void)pthread_mutex_lock(&(first == o ? replaced : o)->mutex);
+	if (!o->left && replaced != o && is_named(o, from))
+		r = rename_held(o, from, to, replaced);
+	if (replaced != NULL && replaced != o)
+		(void)pthread_mutex_unlock(&replaced->mutex);
 	(void)pthread_mutex_unlock(&o->mutex);
+	if (replaced != NULL)
+		mkv_pl_object_drop(replaced);
+	return (r);
+}
+
+int
+mkv_pl_object_unlink(struct mkv_pl_object *o, const struct mkv_pl_name *n)
+{
+	int r = 1;
+
+	(void)pthread_mutex_lock(&o->mutex);
+	if (!o->left && is_named(o, n) && (r = store_delete(n)) == 0)
+		set_gone(o);
+	(void)pthread_mutex_unlock(&o->mutex);
+	return (r);
 }
 
 /* ---- Opening -------------------------------------------------------------------------------------------------------------------- */
@@ -474,43 +556,48 @@ object_begin(struct mkv_pl_object *o, int flags, bool there, const struct mkv_ob
 	return (o->writable || o->name.key_bytes > NAME_KEY_MAX ? fill(o) : 0);
 }
 
-static int
-open_new(const struct mkv_pl_name *n, int flags)
+/* false: as table_add(). */
+static bool
+open_new(const struct mkv_pl_name *n, int flags, int *opened)
 {
 	bool writable = (flags & O_ACCMODE) != O_RDONLY;
 	struct mkv_object obj = { .size = sizeof(obj) };
 	struct mkv_pl_object *o;
 	int there = 0, fd = -1;
 
+	*opened = -1;
+
 	/* Whether something lies there matters to all but who replaces it whole. */
 	if ((!writable || (flags & O_TRUNC) == 0 || (flags & O_CREAT) == 0 || (flags & O_EXCL) != 0) && (there = open_look(n, flags, &obj)) < 0)
-		return (-1);
+		return (true);
 	/* open(O_CREAT | O_RDONLY) of what is not there makes it, and that is a write. */
 	if ((o = object_make(n, writable || !there)) == NULL)
-		return (-1);
+		return (true);
 	if (object_begin(o, flags, there != 0, &obj) == 0)
 		fd = object_fd(o, flags);
-	if (fd < 0) {
+	if (fd < 0 || !table_add(o)) {
 		int e = errno;
 
+		if (fd >= 0)
+			(void)REAL(close)(fd);
 		object_free(o);
 		errno = e;
-		return (-1);
+		return (fd < 0);
 	}
-	table_add(o);
 	mkv_pl_object_drop(o);
-	return (fd);
+	*opened = fd;
+	return (true);
 }
 
-/* Another descriptor of what a writer of this process has open. false: he has closed it meanwhile. */
+/* Another descriptor of what a writer of this process has open. false: he has closed, renamed or removed it meanwhile. */
 static bool
-open_again(struct mkv_pl_object *o, int flags, int *fd)
+open_again(struct mkv_pl_object *o, const struct mkv_pl_name *n, int flags, int *fd)
 {
 	bool left;
 
 	*fd = -1;
 	(void)pthread_mutex_lock(&o->mutex);
-	left = o->left;
+	left = o->left || !is_named(o, n);
 	if (!left && (flags & O_CREAT) != 0 && (flags & O_EXCL) != 0) {
 		errno = EEXIST;
 	} else if (!left && (*fd = object_fd(o, flags)) >= 0 && (flags & O_TRUNC) != 0 && REAL(ftruncate)(o->fd, 0) == 0) {
@@ -551,22 +638,25 @@ int
 mkv_pl_object_open(const struct mkv_pl_name *n, int flags)
 {
 	struct mkv_pl_object *o;
+	bool done;
 	int fd;
 
-	if ((flags & O_DIRECTORY) != 0) {
-		errno = ENOTDIR;
+	/* A child that nobody told us of (vfork, clone) shares our memory, or has no thread of the client: it would read what nobody fills. */
+	if ((flags & O_DIRECTORY) != 0 || !mkv_pl_object_mine()) {
+		errno = (flags & O_DIRECTORY) != 0 ? ENOTDIR : ENOTSUP;
 		return (-1);
 	}
 	if (mkv_pl_store_ready() != 0)
 		return (-1);
-	while ((o = mkv_pl_object_named(n)) != NULL) {
-		bool again = open_again(o, flags, &fd);
-
+	do {
+		if ((o = mkv_pl_object_named(n)) == NULL) {
+			done = open_new(n, flags, &fd);
+			continue;
+		}
+		done = open_again(o, n, flags, &fd);
 		mkv_pl_object_drop(o);
-		if (again)
-			return (opened(fd));
-	}
-	return (opened(open_new(n, flags)));
+	} while (!done);
+	return (opened(fd));
 }
 
 /* ---- Stat ----------------------------------------------------------------------------------------------------------------------- */
@@ -780,7 +870,7 @@ adopt(const char *path, int fd, const char *link)
 	o->filled = writable || REAL(lseek)(inner, 0, SEEK_HOLE) >= st.st_size;
 	o->streams = 1;
 	seen_now(o);
-	table_add(o);
+	(void)table_add(o);
 	mkv_pl_object_drop(o);
 }
 

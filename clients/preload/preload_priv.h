@@ -98,12 +98,15 @@ int	mkv_pl_object_open(const struct mkv_pl_name *n, int flags);		/* a descriptor
 int	mkv_pl_object_standard(struct mkv_pl_object *o, int fd);		/* it has got this number; 0, or -1 with errno */
 int	mkv_pl_object_fill(struct mkv_pl_object *o);				/* its bytes are in the memfd: 0, or -1 */
 int	mkv_pl_object_commit(struct mkv_pl_object *o, unsigned put_flags);	/* what is dirty is in the store */
-void	mkv_pl_object_dirty(struct mkv_pl_object *o);
+void	mkv_pl_object_hold(struct mkv_pl_object *o, int *cancel);		/* nothing of it is on the way, until it is released */
+void	mkv_pl_object_release(struct mkv_pl_object *o, int cancel, bool changed);
 void	mkv_pl_object_mapped(struct mkv_pl_object *o, bool writable);
 void	mkv_pl_object_stream(struct mkv_pl_object *o, int plus);		/* a FILE * over it began or ends */
 void	mkv_pl_object_forget_bytes(struct mkv_pl_object *o);			/* clean bytes are dropped, and fetched again when they are read */
-int	mkv_pl_object_rename(struct mkv_pl_object *o, const struct mkv_pl_name *to);
-void	mkv_pl_object_unlinked(struct mkv_pl_object *o);			/* it will not be committed any more */
+int	mkv_pl_object_truncate(struct mkv_pl_object *o, int fd, off_t size);	/* never while its bytes are on the way */
+/* At the store too. 0, or -1 with errno: nothing has changed, or both names are there; 1: it has not that name any more. */
+int	mkv_pl_object_rename(struct mkv_pl_object *o, const struct mkv_pl_name *from, const struct mkv_pl_name *to);
+int	mkv_pl_object_unlink(struct mkv_pl_object *o, const struct mkv_pl_name *n);	/* and it will not be committed any more */
 int	mkv_pl_object_stat(struct mkv_pl_object *o, struct stat *st);
 /*
  * fd is about to end, by end(arg): if it is the last one, what is dirty is committed first and the object is forgotten after.

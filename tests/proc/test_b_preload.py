@@ -349,6 +349,10 @@ assert os.fstatvfs(d).f_blocks == os.statvfs("anchor").f_blocks
     assert sorted(map(len, shim.keys())) == [255, 512]
 
 
+def test_threads_on_the_same_name(shim):
+    """Two that open it have one file; one shrinks it while another stores it; one makes it anew while another renames it."""
+    shim.run(sys.executable, "-c", """
+import os, threading, time
 def both(*works):
     ts = [threading.Thread(target=w) for w in works]
     [t.start() for t in ts]; [t.join() for t in ts]
@@ -391,6 +395,68 @@ both(write, shrink)
 t.join()
 assert won[10:] == ["stored"]       # and no fsync failed
 """)
+
+
+def test_a_name_made_anew_while_it_is_renamed(shim):
+    """What comes under the old name after it was renamed is not removed with it; who had the new name open does not come back to it."""
+    shim.run(sys.executable, "-c", """
+import os, threading
+body = b"first" * (4 << 20)
+for i in range(4):
+    fd = os.open("anchor/old", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.write(fd, body)
+    replaced = os.open("anchor/new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.write(replaced, b"replaced")
+    t = threading.Thread(target=os.rename, args=("anchor/old", "anchor/new"))
+    t.start()
+    again = os.open("anchor/old", os.O_WRONLY | os.O_CREAT)     # before the rename: the file that becomes new; after: another
+    os.close(replaced)
+    t.join()
+    os.pwrite(again, b"again", 0)
+    os.close(again)
+    os.close(fd)
+    now = open("anchor/new", "rb").read()
+    if os.path.exists("anchor/old"):
+        assert open("anchor/old", "rb").read() == b"again" and now == body
+    else:
+        assert now == b"again" + body[5:], now[:20]
+""")
+
+
+def test_ends_and_children(shim):
+    """exit() does not wait for a thread that reads a stream; a child made past libc's fork() is told that it has no files; titles are not taken for names."""
+    r, w = os.pipe()
+    script = """
+import ctypes, os, threading, time
+c = ctypes.CDLL(None, use_errno=True)
+c.getenv.restype = ctypes.c_void_p
+at = c.getenv(b"MEMKV_PRELOAD_STATS")
+ctypes.memset(at, ord("t"), len(os.environ["MEMKV_PRELOAD_STATS"]))
+fd = os.open("anchor/open", os.O_WRONLY | os.O_CREAT)
+os.write(fd, b"by exit")
+with open("anchor/read", "wb") as f:
+    f.write(b"x" * 1000)
+if os.fork() == 0:
+    os._exit(0 if open("anchor/read", "rb").read() == b"x" * 1000 else 1)
+assert os.wait()[1] == 0
+pid = c._Fork()
+if pid == 0:
+    got = ctypes.create_string_buffer(10)
+    fd = c.open(b"anchor/read", os.O_RDONLY)
+    if fd >= 0 and (c.read(fd, got, 10) != 10 or got.raw != b"x" * 10):
+        c._exit(1)
+    fd = c.open(b"anchor/never", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    c._exit(2 if fd >= 0 and c.write(fd, b"x", 1) == 1 and c.close(fd) == 0 else 0)
+assert os.waitpid(pid, 0)[1] == 0
+threading.Thread(target=c.getchar, daemon=True).start()
+time.sleep(0.5)
+c.exit(0)
+"""
+    p = subprocess.run([sys.executable, "-c", script], env=shim.env, cwd=shim.top, stdin=r, capture_output=True, text=True, timeout=30)
+    os.close(r)
+    os.close(w)
+    assert p.returncode == 0, p.stderr
+    assert shim.stored("open") == b"by exit" and shim.counted()["put_count"] == 2
 
 
 def test_fsync_after_a_rename_is_a_put_to_the_drive(shim):
@@ -439,6 +505,7 @@ def fails(what):
 fd = os.open("anchor/b", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 os.write(fd, b"lost")
 assert fails(lambda: os.fsync(fd)) in (errno.EIO, errno.ETIMEDOUT)
+assert fails(lambda: os.unlink("anchor/b")) in (errno.EIO, errno.ETIMEDOUT)             # and so it is still to be stored
 assert fails(lambda: os.close(fd)) in (errno.EIO, errno.ETIMEDOUT)
 assert fails(lambda: open("anchor/a", "rb").read()) in (errno.EIO, errno.ETIMEDOUT)      # not ENOENT: nobody knows
 assert fails(lambda: open("anchor/a", "ab").close()) in (errno.EIO, errno.ETIMEDOUT)

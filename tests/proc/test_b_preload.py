@@ -459,6 +459,30 @@ c.exit(0)
     assert shim.stored("open") == b"by exit" and shim.counted()["put_count"] == 2
 
 
+def test_a_fork_in_the_midst_of_another_thread_s_look(shim):
+    shim.run(sys.executable, "-c", """
+import os, signal, threading
+open("anchor/a", "w").close()
+ended = []
+def look():
+    while not ended:
+        os.access("anchor", os.R_OK)
+ts = [threading.Thread(target=look) for n in range(3)]
+[t.start() for t in ts]
+for i in range(300):
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)
+        os._exit(0 if os.access("anchor", os.R_OK) else 1)
+    ended += [i] if os.waitpid(pid, 0)[1] != 0 else []
+    if ended:
+        break
+bad, _ = list(ended), ended.append(0)
+[t.join() for t in ts]
+assert not bad, bad
+""")
+
+
 def test_fsync_after_a_rename_is_a_put_to_the_drive(shim):
     shim.run(sys.executable, "-c", """
 import os

@@ -124,7 +124,7 @@ struct writing {
 static struct writing
 writing_begin(int fd)
 {
-	struct writing w = { .o = mkv_pl_object_of(fd) };
+	struct writing w = { .o = mkv_pl_object_written(fd) };
 
 	if (w.o != NULL)
 		mkv_pl_object_hold(w.o, &w.cancel);

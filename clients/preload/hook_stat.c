@@ -19,6 +19,24 @@
 
 #define SPACE_BLOCK	4096u
 
+void
+mkv_pl_object_stat_of(const struct mkv_pl_name *n, uint64_t bytes, uint64_t wall_ms, struct stat *st)
+{
+	memset(st, 0, sizeof(*st));
+	st->st_dev = n->dev;
+	st->st_ino = (ino_t)mkv_pl_name_ino(n->key, n->key_bytes);
+	st->st_mode = S_IFREG | 0644;
+	st->st_nlink = 1;
+	st->st_uid = geteuid();
+	st->st_gid = getegid();
+	st->st_size = (off_t)bytes;
+	st->st_blksize = 65536;
+	st->st_blocks = (blkcnt_t)((bytes + 511) / 512);
+	st->st_mtim.tv_sec = (time_t)(wall_ms / 1000);
+	st->st_mtim.tv_nsec = (long)(wall_ms % 1000) * 1000000;
+	st->st_atim = st->st_ctim = st->st_mtim;
+}
+
 int
 mkv_pl_name_stat(const struct mkv_pl_name *n, struct stat *st)
 {

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "clients/preload/preload_priv.h"
@@ -27,4 +28,22 @@ mkv_pl_memfd(const char *name)
 	}
 	(void)fchmod(fd, 0644);
 	return (fd);
+}
+
+/* "/memfd:memkv:w:KEY (deleted)": the key, and whether it may be written. */
+bool
+mkv_pl_memfd_key(const char *link, struct mkv_pl_name *n, bool *writable)
+{
+	const char *head = "/memfd:" MKV_PL_MEMFD_HEAD, *mark = " (deleted)", *end = link + strlen(link) - strlen(mark);
+
+	if (strncmp(link, head, strlen(head)) != 0 || end < link + strlen(head) || strcmp(end, mark) != 0)
+		return (false);
+	link += strlen(head);
+	*writable = link[0] == 'w';
+	if ((!*writable && link[0] != 'r') || link[1] != ':' || end < link + 3 || (size_t)(end - link - 2) > MKV_PL_MEMFD_KEY_MAX)
+		return (false);
+	n->key_bytes = (size_t)(end - link - 2);
+	memcpy(n->key, link + 2, n->key_bytes);
+	n->key[n->key_bytes] = '\0';
+	return (true);
 }

@@ -19,9 +19,6 @@
 
 /* The clock of a memfd's mtime ticks every 10 ms at worst: a write so soon after a commit may leave no trace in it. */
 #define TICK_NS		10000000ll
-#define NAME_HEAD	"memkv:"
-/* The kernel's limit for the name of a memfd, less our head and its mark. */
-#define NAME_KEY_MAX	230u		/* and in object_make() */
 
 struct mkv_pl_object {
 	struct mkv_pl_object *next;
@@ -112,11 +109,17 @@ mkv_pl_object_none(void)
 struct mkv_pl_object *
 mkv_pl_object_of(int fd)
 {
+	return (mkv_pl_store_inside() ? NULL : mkv_pl_object_written(fd));
+}
+
+struct mkv_pl_object *
+mkv_pl_object_written(int fd)
+{
 	struct mkv_pl_object *o = NULL;
 	int e = errno;
 	struct stat st;
 
-	if (fd < 0 || !table_is_ours())
+	if (fd < 0 || atomic_load_explicit(&table_count, memory_order_relaxed) == 0 || getpid() != table_pid)
 		return (NULL);
 	if (REAL(fstat)(fd, &st) == 0 && S_ISREG(st.st_mode)) {
 		(void)pthread_mutex_lock(&table_mutex);
@@ -195,6 +198,24 @@ table_remove(struct mkv_pl_object *o)
 	(void)pthread_mutex_unlock(&table_mutex);
 }
 
+/* What this thread has locked; set before and cleared after, for its signal handlers. */
+#define HELD_ALREADY	(-1)
+static __thread const struct mkv_pl_object *held;
+
+static void
+object_lock(struct mkv_pl_object *o)
+{
+	held = o;
+	(void)pthread_mutex_lock(&o->mutex);
+}
+
+static void
+object_unlock(struct mkv_pl_object *o)
+{
+	(void)pthread_mutex_unlock(&o->mutex);
+	held = NULL;
+}
+
 /* ---- Clean or dirty ----------------------------------------------------------------------------------------------------------- */
 
 static void
@@ -231,28 +252,38 @@ is_dirty(const struct mkv_pl_object *o)
 	return (o->dirty || (o->mapped_writable && !o->foreign) || (o->streams != 0 && has_changed(o)));
 }
 
+/*
+ * A signal handler may write to what its thread was about to commit, or while it is in a call of the client, whose locks it may hold: then nothing is
+ * waited for. *cancel: what release wants back.
+ */
 void
 mkv_pl_object_hold(struct mkv_pl_object *o, int *cancel)
 {
+	if (mkv_pl_store_inside() || held == o) {
+		*cancel = HELD_ALREADY;
+		return;
+	}
 	(void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, cancel);
-	(void)pthread_mutex_lock(&o->mutex);
+	object_lock(o);
 }
 
 void
 mkv_pl_object_release(struct mkv_pl_object *o, int cancel, bool changed)
 {
 	o->dirty = o->dirty || changed;
-	(void)pthread_mutex_unlock(&o->mutex);
+	if (cancel == HELD_ALREADY)
+		return;
+	object_unlock(o);
 	(void)pthread_setcancelstate(cancel, NULL);
 }
 
 void
 mkv_pl_object_mapped(struct mkv_pl_object *o, bool writable)
 {
-	(void)pthread_mutex_lock(&o->mutex);
+	object_lock(o);
 	o->mapped = true;
 	o->mapped_writable = o->mapped_writable || (writable && o->writable);
-	(void)pthread_mutex_unlock(&o->mutex);
+	object_unlock(o);
 }
 
 /* The stream has been flushed if it is one of the program's. */
@@ -266,12 +297,12 @@ stream_end(struct mkv_pl_object *o)
 void
 mkv_pl_object_stream(struct mkv_pl_object *o, int plus)
 {
-	(void)pthread_mutex_lock(&o->mutex);
+	object_lock(o);
 	if (plus < 0)
 		stream_end(o);
 	else if (o->streams++ == 0)
 		seen_now(o);
-	(void)pthread_mutex_unlock(&o->mutex);
+	object_unlock(o);
 }
 
 /* ---- Between the memfd and the store --------------------------------------------------------------------------------------------- */
@@ -332,10 +363,10 @@ mkv_pl_object_fill(struct mkv_pl_object *o)
 {
 	int r, e = errno;
 
-	(void)pthread_mutex_lock(&o->mutex);
+	object_lock(o);
 	if ((r = fill(o)) == 0)
 		errno = e;
-	(void)pthread_mutex_unlock(&o->mutex);
+	object_unlock(o);
 	return (r);
 }
 
@@ -360,11 +391,11 @@ mkv_pl_object_commit(struct mkv_pl_object *o, unsigned put_flags)
 {
 	int r, e = errno;
 
-	(void)pthread_mutex_lock(&o->mutex);
+	object_lock(o);
 	o->dirty = o->dirty || (o->loose && (put_flags & MKV_PUT_COMMIT) != 0);
 	if ((r = commit(o, put_flags)) == 0)
 		errno = e;
-	(void)pthread_mutex_unlock(&o->mutex);
+	object_unlock(o);
 	return (r);
 }
 
@@ -373,11 +404,11 @@ mkv_pl_object_forget_bytes(struct mkv_pl_object *o)
 {
 	struct stat st;
 
-	(void)pthread_mutex_lock(&o->mutex);
+	object_lock(o);
 	if (!o->writable && o->filled && !o->mapped && inner_stat(o, &st) == 0 && st.st_size != 0 &&
 	    REAL(fallocate)(o->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, st.st_size) == 0)
 		o->filled = false;
-	(void)pthread_mutex_unlock(&o->mutex);
+	object_unlock(o);
 }
 
 int
@@ -385,10 +416,10 @@ mkv_pl_object_truncate(struct mkv_pl_object *o, int fd, off_t size)
 {
 	int r;
 
-	(void)pthread_mutex_lock(&o->mutex);
+	object_lock(o);
 	if ((r = fill(o)) == 0 && (r = REAL(ftruncate)(fd, size)) == 0)
 		o->dirty = true;
-	(void)pthread_mutex_unlock(&o->mutex);
+	object_unlock(o);
 	return (r);
 }
 
@@ -450,6 +481,7 @@ mkv_pl_object_rename(struct mkv_pl_object *o, const struct mkv_pl_name *from, co
 	int r = 1;
 
 	/* In the order of their addresses: another thread may rename the other way. */
+	held = o;
 	(void)pthread_mutex_lock(&first->mutex);
 	if (replaced != NULL && replaced != o)
 		(void)pthread_mutex_lock(&(first == o ? replaced : o)->mutex);
@@ -457,7 +489,7 @@ mkv_pl_object_rename(struct mkv_pl_object *o, const struct mkv_pl_name *from, co
 		r = rename_held(o, from, to, replaced);
 	if (replaced != NULL && replaced != o)
 		(void)pthread_mutex_unlock(&replaced->mutex);
-	(void)pthread_mutex_unlock(&o->mutex);
+	object_unlock(o);
 	if (replaced != NULL)
 		mkv_pl_object_drop(replaced);
 	return (r);
@@ -468,10 +500,10 @@ mkv_pl_object_unlink(struct mkv_pl_object *o, const struct mkv_pl_name *n)
 {
 	int r = 1;
 
-	(void)pthread_mutex_lock(&o->mutex);
+	object_lock(o);
 	if (!o->left && is_named(o, n) && (r = store_delete(n)) == 0)
 		set_gone(o);
-	(void)pthread_mutex_unlock(&o->mutex);
+	object_unlock(o);
 	return (r);
 }
 
@@ -504,7 +536,7 @@ object_make(const struct mkv_pl_name *n, bool writable)
 	char name[256];
 	int fd;
 
-	(void)snprintf(name, sizeof(name), NAME_HEAD "%c:%.230s", n->key_bytes > NAME_KEY_MAX ? '-' : writable ? 'w' : 'r', n->key);
+	(void)snprintf(name, sizeof(name), MKV_PL_MEMFD_HEAD "%c:%.230s", n->key_bytes > MKV_PL_MEMFD_KEY_MAX ? '-' : writable ? 'w' : 'r', n->key);
 	if ((fd = mkv_pl_memfd(name)) < 0)
 		return (NULL);
 	if ((o = object_new(n, fd, writable)) == NULL)
@@ -553,7 +585,7 @@ object_begin(struct mkv_pl_object *o, int flags, bool there, const struct mkv_ob
 	if (REAL(ftruncate)(o->fd, (off_t)obj->value_bytes) != 0)
 		return (-1);
 	/* A program after exec() could not say which object it has: its bytes are there from the start. */
-	return (o->writable || o->name.key_bytes > NAME_KEY_MAX ? fill(o) : 0);
+	return (o->writable || o->name.key_bytes > MKV_PL_MEMFD_KEY_MAX ? fill(o) : 0);
 }
 
 /* false: as table_add(). */
@@ -596,14 +628,14 @@ open_again(struct mkv_pl_object *o, const struct mkv_pl_name *n, int flags, int 
 	bool left;
 
 	*fd = -1;
-	(void)pthread_mutex_lock(&o->mutex);
+	object_lock(o);
 	left = o->left || !is_named(o, n);
 	if (!left && (flags & O_CREAT) != 0 && (flags & O_EXCL) != 0) {
 		errno = EEXIST;
 	} else if (!left && (*fd = object_fd(o, flags)) >= 0 && (flags & O_TRUNC) != 0 && REAL(ftruncate)(o->fd, 0) == 0) {
 		o->dirty = true;
 	}
-	(void)pthread_mutex_unlock(&o->mutex);
+	object_unlock(o);
 	return (!left);
 }
 
@@ -661,24 +693,6 @@ mkv_pl_object_open(const struct mkv_pl_name *n, int flags)
 
 /* ---- Stat ----------------------------------------------------------------------------------------------------------------------- */
 
-void
-mkv_pl_object_stat_of(const struct mkv_pl_name *n, uint64_t bytes, uint64_t wall_ms, struct stat *st)
-{
-	memset(st, 0, sizeof(*st));
-	st->st_dev = n->dev;
-	st->st_ino = (ino_t)mkv_pl_name_ino(n->key, n->key_bytes);
-	st->st_mode = S_IFREG | 0644;
-	st->st_nlink = 1;
-	st->st_uid = geteuid();
-	st->st_gid = getegid();
-	st->st_size = (off_t)bytes;
-	st->st_blksize = 65536;
-	st->st_blocks = (blkcnt_t)((bytes + 511) / 512);
-	st->st_mtim.tv_sec = (time_t)(wall_ms / 1000);
-	st->st_mtim.tv_nsec = (long)(wall_ms % 1000) * 1000000;
-	st->st_atim = st->st_ctim = st->st_mtim;
-}
-
 int
 mkv_pl_object_stat(struct mkv_pl_object *o, struct stat *st)
 {
@@ -732,7 +746,7 @@ mkv_pl_object_leave(struct mkv_pl_object *o, int fd, int (*end)(void *), void *a
 	int r = 0, e = errno;
 	bool last;
 
-	(void)pthread_mutex_lock(&o->mutex);
+	object_lock(o);
 	last = is_last(o, fd);
 	if (fd >= STDIN_FILENO && fd <= STDERR_FILENO)
 		stream_end(o);
@@ -743,7 +757,7 @@ mkv_pl_object_leave(struct mkv_pl_object *o, int fd, int (*end)(void *), void *a
 		e = errno;
 	if (last && is_last(o, -1))		/* dup2() may have failed */
 		table_remove(o);
-	(void)pthread_mutex_unlock(&o->mutex);
+	object_unlock(o);
 	errno = e;
 	return (r);
 }
@@ -823,24 +837,6 @@ fork_child(void)
 	mkv_pl_store_forked();
 }
 
-/* "/memfd:memkv:w:KEY (deleted)": the key, and whether it may be written. */
-static bool
-adopt_name(const char *link, struct mkv_pl_name *n, bool *writable)
-{
-	const char *head = "/memfd:" NAME_HEAD, *mark = " (deleted)", *end = link + strlen(link) - strlen(mark);
-
-	if (strncmp(link, head, strlen(head)) != 0 || end < link + strlen(head) || strcmp(end, mark) != 0)
-		return (false);
-	link += strlen(head);
-	*writable = link[0] == 'w';
-	if ((!*writable && link[0] != 'r') || link[1] != ':' || end < link + 3 || (size_t)(end - link - 2) > NAME_KEY_MAX)
-		return (false);
-	n->key_bytes = (size_t)(end - link - 2);
-	memcpy(n->key, link + 2, n->key_bytes);
-	n->key[n->key_bytes] = '\0';
-	return (true);
-}
-
 /*
  * A memfd of ours that the program before exec() left open. It was filled when it was duplicated onto its number; one with holes was not, and is
  * filled when it is read.
@@ -854,7 +850,7 @@ adopt(const char *path, int fd, const char *link)
 	bool writable;
 	int inner;
 
-	if (!adopt_name(link, &n, &writable))
+	if (!mkv_pl_memfd_key(link, &n, &writable))
 		return;
 	if ((o = mkv_pl_object_of(fd)) != NULL) {
 		mkv_pl_object_drop(o);

@@ -87,6 +87,7 @@ struct mkv_pl_object;
 
 /* The object behind a descriptor, held until mkv_pl_object_drop(); NULL: not ours. Keeps errno. */
 struct mkv_pl_object *mkv_pl_object_of(int fd);
+struct mkv_pl_object *mkv_pl_object_written(int fd);		/* the same for a write, also of a signal handler within a call of libmemkv */
 /* The object that a writer of this process has open under a name; NULL: none. */
 struct mkv_pl_object *mkv_pl_object_named(const struct mkv_pl_name *n);
 void	mkv_pl_object_drop(struct mkv_pl_object *o);
@@ -122,7 +123,11 @@ void	mkv_pl_end(bool flush);							/* the program ends: commit what is dirty, sa
 
 /* ---- memfd (memfd.c) ---------------------------------------------------------------------------------------------------------- */
 
+#define MKV_PL_MEMFD_HEAD	"memkv:"
+/* The kernel's limit for the name of a memfd, less our head and its mark. */
+#define MKV_PL_MEMFD_KEY_MAX	230u	/* and in object_make() */
 int	mkv_pl_memfd(const char *name);			/* a high number, close-on-exec; -1 with errno */
+bool	mkv_pl_memfd_key(const char *link, struct mkv_pl_name *n, bool *writable);	/* of the link in /proc; false: not ours */
 
 /* ---- Between the hooks --------------------------------------------------------------------------------------------------------- */
 

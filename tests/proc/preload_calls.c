@@ -10,12 +10,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/statvfs.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -72,6 +74,41 @@ absent(const char *name)
 	struct stat st;
 
 	return (stat(at(0, name), &st) == -1 && errno == ENOENT && access(at(0, name), F_OK) == -1 && open(at(0, name), O_RDONLY) == -1 && errno == ENOENT);
+}
+
+static int handler_fd;
+static volatile sig_atomic_t handler_writes;
+
+static void
+on_alarm(int sig)
+{
+	int e = errno;
+
+	(void)sig;
+	handler_writes += write(handler_fd, "h", 1) == 1;
+	errno = e;
+}
+
+/* write() may be called by a signal handler, also on the file that its thread is writing or storing. */
+static void
+check_handler(void)
+{
+	struct itimerval often = { .it_interval = { .tv_usec = 3000 }, .it_value = { .tv_usec = 3000 } }, never = { .it_value = { .tv_usec = 0 } };
+	struct stat st;
+	unsigned i;
+
+	CHECK((handler_fd = open(at(0, "handled"), O_WRONLY | O_CREAT | O_APPEND | O_TRUNC, 0666)) >= 0);
+	CHECK(signal(SIGALRM, on_alarm) != SIG_ERR && setitimer(ITIMER_REAL, &often, NULL) == 0);
+	for (i = 0; i < 600; i++) {
+		CHECK(write(handler_fd, big, 1 << 12) == 1 << 12);
+		if (i % 4 == 0)
+			while (fsync(handler_fd) != 0)
+				CHECK(errno == EINTR);
+	}
+	CHECK(setitimer(ITIMER_REAL, &never, NULL) == 0 && signal(SIGALRM, SIG_DFL) != SIG_ERR);
+	CHECK(close(handler_fd) == 0);
+	CHECK(stat(at(0, "handled"), &st) == 0 && st.st_size == 600 * (1 << 12) + handler_writes);
+	CHECK(unlink(at(0, "handled")) == 0);		/* no two runs are alike */
 }
 
 static void
@@ -251,6 +288,7 @@ main(int argc, char **argv)
 	top = argv[1];
 	for (i = 0; i < BIG; i++)
 		big[i] = (char)(i * 2654435761u >> 13);
+	check_handler();
 	check_reads();
 	check_writes();
 	check_streams();

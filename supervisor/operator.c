@@ -636,7 +636,7 @@ operator_close(struct operator **op)
 	*op = NULL;
 	MKV_LIST_FOREACH_SAFE(l, next, &o->conns)
 		op_conn_close(MKV_CONTAINER_OF(l, struct op_conn, link));
+	(void)unlink(o->path);			/* while it is ours: another server may be about to listen there */
 	uv_close((uv_handle_t *)o->listener, op_on_listener_closed);
-	(void)unlink(o->path);
 	free(o);
 }

@@ -429,6 +429,7 @@ struct server_state {			/* what callers may see; written by loops */
 	_Atomic uint32_t rail_live[MKV_WIRE_RAILS_MAX][2];	/* each, by RC and by DC */
 	_Atomic uint32_t rail_tries;		/* on the way to one */
 	char		rail_why[WHY_BYTES];	/* why the last try failed; under c->mutex */
+	int		local_seen;		/* its socket has answered once; under c->mutex */
 	int		local_warned;		/* that its socket does not answer, and not yet that it does again; under c->mutex */
 	int		rail_warned;		/* that no rail is up, and not yet that one is again; under c->mutex */
 	int		known;			/* id is valid; under c->mutex */

@@ -129,6 +129,7 @@ mkv_local_check(const struct conn *c)
 /* ---- up and down ---- */
 
 /* It is not down as long as it answers another thread. Looked at under the mutex, so that whoever came up before has the last word. */
+/* Where it never answered (another container of the host may not see it) nobody misses it. */
 static void
 local_warn(const struct server *s, int down, const char *why)
 {
@@ -138,7 +139,8 @@ local_warn(const struct server *s, int down, const char *why)
 	int news;
 
 	(void)pthread_mutex_lock(&c->mutex);
-	news = st->local_warned != down && !s->loop->ending && (!down || atomic_load_explicit(&st->local, memory_order_relaxed) == 0);
+	st->local_seen |= !down;
+	news = st->local_seen && st->local_warned != down && !s->loop->ending && (!down || atomic_load_explicit(&st->local, memory_order_relaxed) == 0);
 	if (news)
 		st->local_warned = down;
 	(void)pthread_mutex_unlock(&c->mutex);

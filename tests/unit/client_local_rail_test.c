@@ -68,7 +68,7 @@ test_rails_meanwhile(void **state)
 	for (unsigned i = 0; i < MKV_MIN(n_warned, MKV_ARRAY_LEN(warned)); i++)
 		if (strstr(warned[i], "its socket on this host") == NULL)
 			fail_msg("%u: %s", i, warned[i]);
-	assert_int_equal(n_warned, 5);
+	assert_int_equal(n_warned, 3);			/* away, back, away: before it had answered once nobody missed it */
 	free(value);
 }
 

@@ -400,6 +400,7 @@ test_frozen(void **state)
 	assert_int_equal(sessions("local"), 0);
 	fake.local_frozen = 0;
 	until_sessions("local", "tcp");
+	assert_int_equal(n_warned, 0);		/* it had never answered */
 }
 
 static void

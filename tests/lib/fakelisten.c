@@ -42,6 +42,7 @@ fake_main(void *arg)
 	while (!p->quit) {
 		struct pollfd pf[2] = { { .fd = p->fd, .events = POLLIN }, { .fd = p->local_fd, .events = POLLIN } };
 
+		p->turns++;
 		if (poll(pf, 2, 20) <= 0)
 			continue;
 		fake_accept(f, &pf[0], 0);
@@ -92,10 +93,15 @@ void
 fake_local_away(struct fake *f)
 {
 	struct fake_priv *p = f->p;
+	unsigned from;
 
 	(void)unlink(p->local_path);
 	MKV_ASSERT(p->n_local_old < LOCAL_LIVES_MAX);
 	p->local_old[p->n_local_old++] = atomic_exchange(&p->local_fd, -1);
+	/* Who was about to be accepted is, and is sent away with the rest. */
+	from = p->turns;
+	while (!p->quit && p->turns - from < 2)
+		(void)usleep(500);
 	(void)pthread_mutex_lock(&p->lock);
 	for (unsigned i = 0; i < CONNS_MAX; i++)
 		if (p->conn[i] != NULL && p->conn[i]->local)

@@ -54,6 +54,7 @@ struct fake_priv {
 	int		fd;
 	char		local_path[112];	/* "": none */
 	_Atomic int	local_fd;		/* -1: none */
+	_Atomic unsigned turns;			/* of the thread that accepts */
 	int		local_old[LOCAL_LIVES_MAX];	/* of its lives before: the thread that accepts may be at them */
 	unsigned	n_local_old;
 	uint16_t	port;

@@ -51,9 +51,9 @@ def peer(good):
 
 
 class Named:
-    """Within: one channel breaks at the front, for a reason with these words; and the metric, if one is named, counts one."""
+    """Within: one channel breaks at the front, for a reason with one of these words; and the metric, if one is named, counts one."""
 
-    def __init__(self, s, words, metric=None):
+    def __init__(self, s, *words, metric=None):
         self.s, self.words, self.metric = s, words, metric
 
     def state(self):
@@ -76,7 +76,7 @@ class Named:
         assert len(why) <= 1 and broken <= self.before[0] + 1, why
         if not why or broken == self.before[0]:
             return False
-        assert self.words in why[0], why
+        assert any(w in why[0] for w in self.words), why
         return self.metric is None or counted == self.before[1] + 1
 
 
@@ -218,7 +218,8 @@ def test_the_servers_memory_cannot_be_reached(served, peer):
 def test_a_message_longer_than_the_receive(served, peer):
     s = Session(served, peer)
     chan = s.attach()
-    with Named(served, "did not fit"):          # mlx5 would say so in other words
+    # Told by the receive, and by the device's event, whichever the front hears first; mlx5 would say so in other words.
+    with Named(served, "did not fit", "the device ended it"):
         assert chan.send(bytes(8192)) in (INVALID_REQUEST, OPERATION)
     goes_on(s)
     s.close()
@@ -232,20 +233,20 @@ def test_frames_that_are_not_in_order(served, peer):
     frame = chan.frame(PING)
     assert chan.send(frame) == SUCCESS and chan.take()[0].status == 0
     old = frame
-    with Named(served, "AUTH", auth):
+    with Named(served, "AUTH", metric=auth):
         chan.post(frame)
     chan = goes_on(s)
-    with Named(served, "AUTH", auth):
+    with Named(served, "AUTH", metric=auth):
         chan.counter += 1
         chan.post(chan.frame(PING))
     chan = goes_on(s)
-    with Named(served, "AUTH", auth):
+    with Named(served, "AUTH", metric=auth):
         chan.post(old)
     chan = s.attach()
     data = content(b"changed", 1, 4096)
     frame = bytearray(chan.put_frame(b"changed", data, [chan.seg(0, len(data))]))
     frame[-16] ^= 8             # in the address of its segment
-    with Named(served, "AUTH", auth):
+    with Named(served, "AUTH", metric=auth):
         chan.post(bytes(frame))
     goes_on(s)
     with rdma.client(served) as c:
@@ -259,10 +260,10 @@ def test_messages_that_are_none(served, peer):
     s = Session(served, peer)
     for n in (1, 95, 96, 4096):
         chan = s.attach()
-        with Named(served, "PROTO", bad):
+        with Named(served, "PROTO", metric=bad):
             chan.post(rnd.randbytes(n))
     chan = s.attach()
-    with Named(served, "PROTO", bad):
+    with Named(served, "PROTO", metric=bad):
         chan.post(chan.frame(EXISTS, Wire.keys_body([b"k"])))           # lists go by the tether
     chan = s.attach()
     for segs in ([(peer.address, 0, peer.rkey)], [(2**64 - 8, 4096, peer.rkey)], [chan.seg(0, 4095)], []):

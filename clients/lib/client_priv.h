@@ -481,6 +481,12 @@ client_count(struct mkv_client *c, enum client_counter what, uint64_t n)
 	atomic_fetch_add_explicit(&c->counters.value[what], n, memory_order_relaxed);
 }
 
+static inline struct server_state *
+server_state_of(const struct server *s)
+{
+	return (&s->loop->c->state[s->idx]);
+}
+
 #define RDMA_DEVS_MAX		8u
 
 struct mkv_region {

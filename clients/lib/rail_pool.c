@@ -16,18 +16,6 @@
 
 #define HOPELESS_NS	(4 * RAIL_BACKOFF_NS)	/* three failures in a row: requests that must go by RDMA do not wait for the next try */
 
-static struct pool *
-pool_of(const struct conn *c)
-{
-	return (c->srv->pool);
-}
-
-static struct server_state *
-state_of(const struct server *s)
-{
-	return (&s->loop->c->state[s->idx]);
-}
-
 unsigned
 mkv_rails_conns(const struct conf *cf)
 {
@@ -37,7 +25,7 @@ mkv_rails_conns(const struct conf *cf)
 uint16_t
 mkv_rails_number(const struct conn *c)
 {
-	return (c->rail == NULL ? 0 : pool_of(c)->rail[c->rail_idx].wire.rail);
+	return (c->rail == NULL ? 0 : conn_pool(c)->rail[c->rail_idx].wire.rail);
 }
 
 /* ---- what callers and metrics see ---- */
@@ -59,7 +47,7 @@ static void
 rails_warn(const struct server *s, int down, const char *why)
 {
 	struct mkv_client *c = s->loop->c;
-	struct server_state *st = state_of(s);
+	struct server_state *st = server_state_of(s);
 	char text[2 * WHY_BYTES];
 	int news;
 
@@ -87,10 +75,10 @@ mkv_rails_trying(struct rail *r, int on)
 		return;
 	r->trying = on;
 	if (on) {
-		atomic_fetch_add_explicit(&state_of(s)->rail_tries, 1, memory_order_relaxed);
+		atomic_fetch_add_explicit(&server_state_of(s)->rail_tries, 1, memory_order_relaxed);
 		return;
 	}
-	atomic_fetch_sub_explicit(&state_of(s)->rail_tries, 1, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&server_state_of(s)->rail_tries, 1, memory_order_relaxed);
 	rails_tell(s, NULL);
 }
 
@@ -98,7 +86,7 @@ void
 mkv_rails_live(struct rail *r, int up)
 {
 	struct server *s = r->c->srv;
-	struct server_state *st = state_of(s);
+	struct server_state *st = server_state_of(s);
 
 	if (up) {
 		atomic_fetch_add_explicit(&st->rail_live[r->c->rail_idx][mkv_rail_is_dc(r)], 1, memory_order_relaxed);
@@ -119,7 +107,7 @@ mkv_rails_live(struct rail *r, int up)
 static void
 rails_told_by_rail(struct conn *c, const uint8_t *rails, unsigned n)
 {
-	struct rail_known *k = &pool_of(c)->rail[c->rail_idx];
+	struct rail_known *k = &conn_pool(c)->rail[c->rail_idx];
 	struct mkv_wire_rail w;
 
 	for (unsigned i = 0; i < n; i++) {
@@ -132,7 +120,7 @@ rails_told_by_rail(struct conn *c, const uint8_t *rails, unsigned n)
 void
 mkv_rails_told(struct conn *c, const void *rails, unsigned n)
 {
-	struct pool *p = pool_of(c);
+	struct pool *p = conn_pool(c);
 
 	if (p->n == p->n_plain)
 		return;
@@ -147,7 +135,7 @@ mkv_rails_told(struct conn *c, const void *rails, unsigned n)
 		p->rail[i].no_dc = p->rail[i].no_udp = p->rail[i].no_loose = 0;
 		p->rail[i].loose_most = 0;
 	}
-	atomic_store_explicit(&state_of(c->srv)->n_rails, n, memory_order_relaxed);
+	atomic_store_explicit(&server_state_of(c->srv)->n_rails, n, memory_order_relaxed);
 	rails_tell(c->srv, n == 0 ? "the server has no rails" : NULL);
 }
 
@@ -166,19 +154,19 @@ known_backoff(struct server *s, struct rail_known *k)
 void
 mkv_rails_carried(struct rail *r)
 {
-	pool_of(r->c)->rail[r->c->rail_idx].carried_ns = r->c->srv->loop->now_ns;
+	conn_pool(r->c)->rail[r->c->rail_idx].carried_ns = r->c->srv->loop->now_ns;
 }
 
 void
 mkv_rails_backoff(struct rail *r)
 {
-	(void)known_backoff(r->c->srv, &pool_of(r->c)->rail[r->c->rail_idx]);
+	(void)known_backoff(r->c->srv, &conn_pool(r->c)->rail[r->c->rail_idx]);
 }
 
 uint64_t
 mkv_rails_wait(const struct rail *r)
 {
-	uint64_t now = r->c->srv->loop->now_ns, at = pool_of(r->c)->rail[r->c->rail_idx].not_before_ns;
+	uint64_t now = r->c->srv->loop->now_ns, at = conn_pool(r->c)->rail[r->c->rail_idx].not_before_ns;
 
 	return (at > now ? at - now : 0);
 }
@@ -193,7 +181,7 @@ mkv_rails_failed(struct rail *r, int err, const char *why)
 	(void)snprintf(text, sizeof(text), "rail %u: %s", mkv_rails_number(r->c), why[0] != '\0' ? why : mkv_err(err));
 	rails_tell(s, text);
 	/* A host without a device goes by TCP as it always did; by the unix socket of this host rails are not missed. */
-	if (atomic_load_explicit(&state_of(s)->live, memory_order_relaxed) == 0 && atomic_load_explicit(&state_of(s)->local, memory_order_relaxed) == 0 &&
+	if (atomic_load_explicit(&server_state_of(s)->live, memory_order_relaxed) == 0 && atomic_load_explicit(&server_state_of(s)->local, memory_order_relaxed) == 0 &&
 	    mkv_fabric_is_there(s->loop->c))
 		rails_warn(s, 1, text);
 }
@@ -201,7 +189,7 @@ mkv_rails_failed(struct rail *r, int err, const char *why)
 void
 mkv_rails_dial_failed(struct conn *c, int err)
 {
-	struct pool *p = pool_of(c);
+	struct pool *p = conn_pool(c);
 	char text[64];
 
 	if (p->rail[c->rail_idx].wire.state == 1)
@@ -269,7 +257,7 @@ rails_crowded(struct pool *p, conn_is_fn *is)
 void
 mkv_rails_level(struct rail *r)
 {
-	struct pool *p = pool_of(r->c);
+	struct pool *p = conn_pool(r->c);
 	struct conn *c;
 
 	if (rail_conns(p, conn_is_live) > r->c->srv->loop->c->cf.connections && (c = rails_crowded(p, conn_is_live)) != NULL)

@@ -68,7 +68,7 @@ static void
 server_set_breaker(struct server *s, enum breaker to)
 {
 	s->breaker = to;
-	atomic_store_explicit(&s->loop->c->state[s->idx].breaker, to, memory_order_relaxed);
+	atomic_store_explicit(&server_state_of(s)->breaker, to, memory_order_relaxed);
 }
 
 static void
@@ -141,7 +141,7 @@ server_refuse_all(struct server *s)
 void
 mkv_server_failed(struct server *s, int err)
 {
-	if (atomic_load_explicit(&s->loop->c->state[s->idx].refused, memory_order_relaxed))
+	if (atomic_load_explicit(&server_state_of(s)->refused, memory_order_relaxed))
 		server_refuse_all(s);
 	s->last_error = err;
 	s->fails++;
@@ -256,7 +256,7 @@ mkv_server_submit(struct server *s, struct leg *l)
 	if (l->state == LEG_IDLE || l->state == LEG_BACKOFF)
 		mkv_leg_set_state(l, LEG_WAITING);
 	MKV_ASSERT(l->state == LEG_WAITING);
-	if (atomic_load_explicit(&s->loop->c->state[s->idx].refused, memory_order_relaxed)) {
+	if (atomic_load_explicit(&server_state_of(s)->refused, memory_order_relaxed)) {
 		mkv_leg_over(l, MKV_E_CONFIG, MKV_REASON_SERVER_DOWN);
 	} else if (!server_admits(s, l)) {
 		mkv_leg_down(l);

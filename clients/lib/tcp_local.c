@@ -24,18 +24,6 @@
 
 _Static_assert(sizeof(((struct mkv_wire_local *)0)->path) == LOCAL_PATH_BYTES, "what is told fits");
 
-static struct pool *
-pool_of(const struct conn *c)
-{
-	return (c->srv->pool);
-}
-
-static struct server_state *
-state_of(const struct server *s)
-{
-	return (&s->loop->c->state[s->idx]);
-}
-
 static int
 local_is_named(const struct pool *p)
 {
@@ -75,11 +63,11 @@ void
 mkv_local_address(struct conn *c)
 {
 	struct sockaddr_un *un = (struct sockaddr_un *)&c->sa;
-	size_t n = strnlen(pool_of(c)->local.path, sizeof(un->sun_path) - 1);
+	size_t n = strnlen(conn_pool(c)->local.path, sizeof(un->sun_path) - 1);
 
 	memset(un, 0, sizeof(*un));
 	un->sun_family = AF_UNIX;
-	memcpy(un->sun_path, pool_of(c)->local.path, n);
+	memcpy(un->sun_path, conn_pool(c)->local.path, n);
 	c->sa_bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n + 1);
 }
 
@@ -96,7 +84,7 @@ void
 mkv_local_told(struct conn *c, const struct mkv_wire_local *w)
 {
 	struct mkv_client *cl = c->srv->loop->c;
-	struct pool *p = pool_of(c);
+	struct pool *p = conn_pool(c);
 	struct local *k = &p->local;
 	int here = w != NULL && cl->has_host_id && memcmp(w->host_id, cl->host_id, sizeof(w->host_id)) == 0 && local_path_fits(w);
 
@@ -113,13 +101,13 @@ mkv_local_told(struct conn *c, const struct mkv_wire_local *w)
 int
 mkv_local_only_told(const struct conn *c)
 {
-	return (!c->local && mkv_local_exact(pool_of(c)) && pool_of(c)->local.known);
+	return (!c->local && mkv_local_exact(conn_pool(c)) && conn_pool(c)->local.known);
 }
 
 int
 mkv_local_check(const struct conn *c)
 {
-	const struct pool *p = pool_of(c);
+	const struct pool *p = conn_pool(c);
 
 	if (!c->local || local_is_named(p))
 		return (0);
@@ -128,13 +116,15 @@ mkv_local_check(const struct conn *c)
 
 /* ---- up and down ---- */
 
-/* It is not down as long as it answers another thread. Looked at under the mutex, so that whoever came up before has the last word. */
-/* Where it never answered (another container of the host may not see it) nobody misses it. */
+/*
+ * It is not down as long as it answers another thread. Looked at under the mutex, so that whoever came up before has the last word. Where it never answered
+ * (another container of the host may not see it) nobody misses it.
+ */
 static void
 local_warn(const struct server *s, int down, const char *why)
 {
 	struct mkv_client *c = s->loop->c;
-	struct server_state *st = state_of(s);
+	struct server_state *st = server_state_of(s);
 	char text[2 * WHY_BYTES];
 	int news;
 
@@ -157,14 +147,14 @@ local_warn(const struct server *s, int down, const char *why)
 void
 mkv_local_up(struct conn *c)
 {
-	struct pool *p = pool_of(c);
+	struct pool *p = conn_pool(c);
 	struct server *s = c->srv;
 
 	if (!c->local)
 		return;
 	p->local.backoff_ns = p->local.not_before_ns = 0;
 	p->local.n_up++;
-	if (atomic_fetch_add_explicit(&state_of(s)->local, 1, memory_order_relaxed) == 0)
+	if (atomic_fetch_add_explicit(&server_state_of(s)->local, 1, memory_order_relaxed) == 0)
 		client_count(s->loop->c, CC_local_upgrades_total, 1);
 	local_warn(s, 0, "");
 	for (unsigned i = p->n_plain; i < p->n; i++)
@@ -175,12 +165,12 @@ mkv_local_up(struct conn *c)
 void
 mkv_local_down(struct conn *c, int err)
 {
-	struct pool *p = pool_of(c);
+	struct pool *p = conn_pool(c);
 	struct server *s = c->srv;
 
 	MKV_ASSERT(p->local.n_up > 0);
 	p->local.n_up--;
-	if (atomic_fetch_sub_explicit(&state_of(s)->local, 1, memory_order_relaxed) != 1)
+	if (atomic_fetch_sub_explicit(&server_state_of(s)->local, 1, memory_order_relaxed) != 1)
 		return;
 	client_count(s->loop->c, CC_local_downgrades_total, 1);
 	if (!mkv_local_exact(p))
@@ -200,7 +190,7 @@ local_ask_again(struct pool *p)
 void
 mkv_local_failed(struct conn *c, int err)
 {
-	struct pool *p = pool_of(c);
+	struct pool *p = conn_pool(c);
 	struct server *s = c->srv;
 	struct local *k = &p->local;
 

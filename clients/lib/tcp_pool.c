@@ -200,7 +200,7 @@ mkv_conn_check_closed(struct conn *c)
 	if (!was_ready)
 		conn_failed(c, local, err);
 	else {
-		atomic_fetch_sub_explicit(&s->loop->c->state[s->idx].sessions, 1, memory_order_relaxed);
+		atomic_fetch_sub_explicit(&server_state_of(s)->sessions, 1, memory_order_relaxed);
 		if (!pool_serves(pool_of(s)))
 			mkv_server_alone(s);
 	}
@@ -243,20 +243,20 @@ mkv_conn_fail(struct conn *c, int err)
 	conn_lose_all(c);
 }
 
-void
-mkv_conn_drop(struct conn *c)
-{
-	MKV_ASSERT(c->state == CONN_READY && c->n_out == 0 && !c->tx_busy);
-	client_count(c->srv->loop->c, CC_tethers_dropped_total, 1);
-	conn_end(c, MKV_E_CLOSED);
-}
-
 /* It is good, and not wanted any more. */
 void
 mkv_conn_retire(struct conn *c)
 {
 	MKV_ASSERT(c->state == CONN_READY && c->n_out == 0);
 	conn_end(c, MKV_E_CLOSED);
+}
+
+void
+mkv_conn_drop(struct conn *c)
+{
+	MKV_ASSERT(!c->tx_busy);
+	client_count(c->srv->loop->c, CC_tethers_dropped_total, 1);
+	mkv_conn_retire(c);
 }
 
 /* ---- making ---- */
@@ -272,7 +272,7 @@ mkv_conn_ready(struct conn *c)
 	s->part_bytes = c->part_bytes;
 	mkv_timer_disarm(&s->loop->timers, &c->timer);
 	client_count(s->loop->c, CC_sessions_total, 1);
-	atomic_fetch_add_explicit(&s->loop->c->state[s->idx].sessions, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&server_state_of(s)->sessions, 1, memory_order_relaxed);
 	mkv_local_up(c);
 	if (!mkv_local_only_told(c))
 		mkv_server_session_up(s);

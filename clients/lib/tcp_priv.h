@@ -140,6 +140,12 @@ struct pool {
 	struct conn	conn[];
 };
 
+static inline struct pool *
+conn_pool(const struct conn *c)
+{
+	return (c->srv->pool);
+}
+
 /* tcp_pool.c */
 void		mkv_conn_begin(struct conn *c);			/* from CONN_IDLE */
 void		mkv_conn_fail(struct conn *c, int err);		/* end it; its requests are lost (now, or when the kernel gave their memory back) */

@@ -3,22 +3,9 @@
  */
 #include "config.h"
 #include "tests/unit/client_rail_fix.h"
+#include "tests/unit/client_warn.h"
 
-#include <stdatomic.h>
-
-static char path[64], warned[8][256];
-static _Atomic unsigned n_warned;
-
-static void
-on_warn(void *arg, const char *text)
-{
-	unsigned i = n_warned;
-
-	(void)arg;
-	if (i < MKV_ARRAY_LEN(warned))
-		(void)snprintf(warned[i], sizeof(warned[i]), "%s", text);
-	n_warned = i + 1;
-}
+static char path[64];
 
 static int
 setup_away(void **state)

@@ -6,6 +6,7 @@
 
 #include "tests/unit/client_counter.h"
 #include "tests/unit/client_fix.h"
+#include "tests/unit/client_warn.h"
 
 #include <pthread.h>
 #include <sys/stat.h>
@@ -15,19 +16,6 @@
 static char dir[] = "/tmp/client-local-XXXXXX", path[64];
 static struct fake fake;
 static struct mkv_client *cl;
-static char warned[4][256];
-static _Atomic unsigned n_warned;
-
-static void
-on_warn(void *arg, const char *text)
-{
-	unsigned i = n_warned;
-
-	(void)arg;
-	if (i < MKV_ARRAY_LEN(warned))
-		(void)snprintf(warned[i], sizeof(warned[i]), "%s", text);
-	n_warned = i + 1;
-}
 
 static int
 setup(void **state)

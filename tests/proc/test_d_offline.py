@@ -468,6 +468,25 @@ def test_a_check_changes_nothing_also_after_a_kill(store):
         assert c.get(b"last", 70000) == content(b"last", 1, 70000)
 
 
+def test_a_lock_that_goes_in_a_moment_is_waited_for(store):
+    """The kernel drops the lock of a drive process a moment after its end: an operator's next command is not refused for that."""
+    s, f = store
+    s.start()
+    assert s.stop() == 0
+    for command in (["clear-failures", f], ["repair", f]):
+        with open(f, "rb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            timer = threading.Timer(0.4, held.close)
+            timer.start()
+            r = memkv("drive", *command)
+            timer.join()
+        assert r.returncode == 0, (command, r.stderr)
+    with open(f, "rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        r = memkv("drive", "clear-failures", f)
+        assert r.returncode != 0 and "is in use" in r.stderr, r
+
+
 def test_wrong_bytes_are_found_recorded_and_dropped(store):
     s, f = store
     key = b"offline/030"

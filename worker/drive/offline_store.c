@@ -2,7 +2,8 @@
  * A medium and its store for an offline command: locked, read and written by the engine itself. One process, one thread; owns the descriptor, the
  * queue, the medium and the engine until offline_close().
  *
- * The lock is the one a server takes: who has it, has the drive to itself. Nothing waits for it: a server that runs is to be stopped first.
+ * The lock is the one a server takes: who has it, has the drive to itself. Nothing waits for a server that runs, which is to be stopped first; for the
+ * end of one that has just stopped, everything does (PROBE_SETTLE_NS).
  */
 #include "config.h"
 
@@ -11,10 +12,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "common/base/clock.h"
 #include "common/base/err.h"
 #include "common/base/os.h"
+#include "worker/drive/probe_priv.h"
 
 #define STORE_PUMP_NS	(5 * MKV_NS_PER_MS)
 #define STORE_DEPTH	64u
@@ -74,16 +78,33 @@ static const struct mkv_engine_ops store_ops = {
 	.reply = store_reply, .buffer = store_buffer, .peer = store_peer, .client_done = store_client_done, .readonly = store_readonly, .pump = store_pump,
 };
 
+/* As probe_settled(). */
+static int
+store_lock(struct offline_store *s, const char *path)
+{
+	uint64_t until = mkv_now_ns() + PROBE_SETTLE_NS;
+	int direct, r;
+
+	for (;;) {
+		if (s->fd < 0)
+			s->fd = mkv_os_medium_open(path, &direct);
+		r = s->fd < 0 ? s->fd : mkv_os_medium_lock(s->fd);
+		if (r != MKV_E_LOCKED || mkv_now_ns() >= until)
+			return (r);
+		(void)nanosleep(&(struct timespec){ .tv_nsec = PROBE_AGAIN_NS }, NULL);
+	}
+}
+
 int
 offline_open(struct offline_store *s, const char *path, char *why, size_t n)
 {
 	struct mkv_ioq_opts qo = { .kind = MKV_IOQ_AUTO, .entries = 256, .depth_max = 1024, .threads = 2 };
 	struct mkv_os_medium m;
-	int direct, r;
+	int r;
 
 	memset(s, 0, sizeof(*s));
-	s->fd = mkv_os_medium_open(path, &direct);
-	r = s->fd < 0 ? s->fd : mkv_os_medium_lock(s->fd);
+	s->fd = -1;
+	r = store_lock(s, path);
 	if (r == MKV_E_LOCKED) {
 		snprintf(why, n, "%s is in use: stop the server that has it first (or unmount it, if it is no store)", path);
 	} else if (r == 0 && (r = mkv_os_medium_query(s->fd, &m)) == 0 && (r = mkv_ioq_create(&s->q, &qo)) == 0) {

@@ -21,7 +21,6 @@
 #include "common/base/err.h"
 #include "common/base/os.h"
 
-#define PROBE_AGAIN_NS	(20 * (long)MKV_NS_PER_MS)
 #define PROBE_PIECE	(64u << 10)
 #define PROBE_BEHIND	(64ull << 20)		/* zeros that were written, so many of them, are as good as data */
 

@@ -14,7 +14,8 @@
 
 #define PROBE_HEAD_BYTES	(1u << 20)
 #define PROBE_TEXT_BYTES	512u
-#define PROBE_SETTLE_NS		(2 * MKV_NS_PER_SEC)	/* for probe_settled() */
+#define PROBE_SETTLE_NS		(2 * MKV_NS_PER_SEC)	/* for probe_settled(), and who takes the lock */
+#define PROBE_AGAIN_NS		(20 * (long)MKV_NS_PER_MS)
 #define PROBE_MEDIA_MAX		255u		/* bytes of a medium's name in a configuration */
 
 enum probe_state {

@@ -32,6 +32,14 @@
  * alone, ends the channel, and with it a session that has no tether; it is answered if the channel is there, and what comes afterwards is of no channel. The client
  * has made its memory safe before it says so. A reply to no request (id 0) of that op, by the tether, or by datagram where that is gone: the server has given the channel up.
  */
+/*
+ * Regions (a unix socket only; HELLO's reply says REGIONS). A client's memory is a memfd that it passes with REGION (SCM_RIGHTS beside the first byte of the frame, one
+ * descriptor), under a number of its choice that lives as long as the session or until REGION with DROP. The memfd has the seals SHRINK, GROW and SEAL, not
+ * FUTURE_WRITE, and all its pages are there; what is not so is refused (INVAL), what is beyond the server's caps too (TOOBIG, NOSPACE). The answer to DROP says that nothing
+ * touches it any more. A PUT or GET with flag REMOTE has its payload there: the rest of its body is a list of struct mkv_wire_seg, rkey the region's number, addr an
+ * offset in it. The server copies: of a PUT each frame (payload_bytes, PAYLOAD) when it comes to it, so the client keeps the bytes until its answer; of a GET (at most
+ * MKV_WIRE_GET_SEGS_MAX segments) each part to where it belongs in the segments, before that part's reply (REMOTE and PAYLOAD, no bytes behind it). A request without REMOTE is as on TCP.
+ */
 #ifndef MKV_PROTO_WIRE_H
 #define MKV_PROTO_WIRE_H
 
@@ -53,7 +61,8 @@
 #define MKV_WIRE_DEADLINE_MAX_US 3600000000u
 #define MKV_WIRE_RAILS_MAX	11u		/* of one server: what fits a HELLO reply */
 #define MKV_WIRE_RDMA_BYTES	4096u		/* a message on a queue pair is no longer */
-#define MKV_WIRE_SEGS_MAX	128u		/* of one request on a queue pair */
+#define MKV_WIRE_SEGS_MAX	128u		/* of one request on a queue pair, of one frame of a put from regions */
+#define MKV_WIRE_GET_SEGS_MAX	4u		/* of a get into regions */
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "the wire structs are used in place: little-endian hosts only"
@@ -74,7 +83,7 @@ enum {					/* mkv_hdr.flags */
 	MKV_WIRE_F_PAYLOAD	= 8,
 	MKV_WIRE_F_RESEND	= 16,
 	MKV_WIRE_F_ABORT	= 32,	/* PUT: last part, drop everything; no payload */
-	MKV_WIRE_F_REMOTE	= 64,	/* on a queue pair: payload is in the client's memory */
+	MKV_WIRE_F_REMOTE	= 64,	/* payload is in the client's memory: on a queue pair, or in regions */
 	MKV_WIRE_F_KNOWN	= 127
 };
 
@@ -106,6 +115,7 @@ enum {					/* features, both HELLOs: what the sender can do */
 	MKV_FEATURE_UDP		= 8,
 	MKV_FEATURE_LOCAL	= 16,
 	MKV_FEATURE_TLS		= 32,
+	MKV_FEATURE_REGIONS	= 64,	/* on this connection */
 };
 
 struct mkv_wire_hello {			/* HELLO request */
@@ -179,11 +189,20 @@ struct mkv_wire_attach {		/* ATTACH, both directions */
 };
 _Static_assert(sizeof(struct mkv_wire_attach) == 56 && offsetof(struct mkv_wire_attach, udp_port) == 54, "attach");
 
-struct mkv_wire_seg {			/* of the client's memory */
+struct mkv_wire_seg {			/* of the client's memory; in a region: offset, bytes, number of the region */
 	uint64_t	addr;
 	uint32_t	bytes, rkey;
 };
 _Static_assert(sizeof(struct mkv_wire_seg) == 16, "seg");
+
+enum { MKV_WIRE_REGION_DROP = 1 };
+
+struct mkv_wire_region {		/* REGION */
+	uint32_t	number;		/* not 0, not one that the session has; DROP: one that it has */
+	uint32_t	flags;
+	uint64_t	bytes;		/* of the memfd; DROP: 0 */
+};
+_Static_assert(sizeof(struct mkv_wire_region) == 16, "region");
 
 struct mkv_wire_cancel {
 	uint64_t	request_id;

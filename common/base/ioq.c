@@ -17,6 +17,7 @@
 #include "common/base/assert.h"
 #include "common/base/err.h"
 #include "common/base/ioq_priv.h"
+#include "common/base/os_priv.h"
 
 int
 mkv_ioq_create(struct mkv_ioq **out, const struct mkv_ioq_opts *opts)
@@ -120,6 +121,7 @@ ioq_start(struct mkv_ioq *q, struct mkv_io *io, enum ioq_op op, int file)
 	io->buf_idx = -1;
 	io->buf = NULL;
 	io->off = io->bytes = io->moved = 0;
+	io->passed = -1;
 }
 
 static void
@@ -141,7 +143,15 @@ mkv_ioq_recv(struct mkv_ioq *q, struct mkv_io *io, int file, void *buf, uint32_t
 }
 
 void
-mkv_ioq_send(struct mkv_ioq *q, struct mkv_io *io, int file, const struct iovec *iov, unsigned n)
+mkv_ioq_recv_fd(struct mkv_ioq *q, struct mkv_io *io, int file, void *buf, uint32_t bytes)
+{
+	ioq_start_bytes(q, io, IOQ_RECV, file, buf, bytes);
+	io->flags = IOQ_F_PASS;
+	q->ops->submit(q, io);
+}
+
+static void
+ioq_start_send(struct mkv_ioq *q, struct mkv_io *io, int file, const struct iovec *iov, unsigned n)
 {
 	ioq_start(q, io, IOQ_SEND, file);
 	MKV_ASSERT(n <= IOV_MAX);
@@ -150,6 +160,22 @@ mkv_ioq_send(struct mkv_ioq *q, struct mkv_io *io, int file, const struct iovec 
 	MKV_ASSERT(io->bytes <= INT_MAX);
 	io->buf = (void *)(uintptr_t)iov;	/* read only */
 	io->off = n;
+}
+
+void
+mkv_ioq_send_fd(struct mkv_ioq *q, struct mkv_io *io, int file, const struct iovec *iov, unsigned n, int fd)
+{
+	ioq_start_send(q, io, file, iov, n);
+	MKV_ASSERT(io->bytes > 0 && fd >= 0);
+	io->flags = IOQ_F_PASS;
+	io->passed = fd;
+	q->ops->submit(q, io);
+}
+
+void
+mkv_ioq_send(struct mkv_ioq *q, struct mkv_io *io, int file, const struct iovec *iov, unsigned n)
+{
+	ioq_start_send(q, io, file, iov, n);
 	if (io->bytes == 0)
 		mkv_ioq_ready(q, io, 0);
 	else
@@ -270,9 +296,21 @@ ioq_failed(const struct mkv_io *io, int e, int *res)
 	return (1);
 }
 
+/* There was room for one: what else came the kernel has closed. */
+static int
+ioq_take_passed(struct msghdr *m)
+{
+	unsigned n = 1;
+	int fd = -1;
+
+	return (os_ctl_detach(m, 1, &fd, &n) == 0 && n == 1 ? fd : -1);
+}
+
 static int
 ioq_moved(struct mkv_io *io, int n, int *res)
 {
+	if (io->op == IOQ_RECV && (io->flags & IOQ_F_PASS))
+		io->passed = ioq_take_passed(&io->msg);
 	io->moved += (uint64_t)n;
 	MKV_ASSERT(io->moved <= io->bytes);
 	if (n == 0 && (io->op == IOQ_RECV || io->op == IOQ_READ))
@@ -313,6 +351,18 @@ mkv_ioq_progress(struct mkv_io *io, int raw, int *res)
 }
 
 void
+mkv_ioq_recv_pass(struct mkv_io *io, struct msghdr *m)
+{
+	memset(m, 0, sizeof(*m));
+	io->one.iov_base = io->buf;
+	io->one.iov_len = io->bytes;
+	m->msg_iov = &io->one;
+	m->msg_iovlen = 1;
+	m->msg_control = io->ctl;
+	m->msg_controllen = CMSG_LEN(sizeof(int));	/* not CMSG_SPACE(), which has room for two */
+}
+
+void
 mkv_ioq_send_rest(struct mkv_io *io, struct msghdr *m)
 {
 	struct iovec *iov = io->buf;
@@ -331,6 +381,8 @@ mkv_ioq_send_rest(struct mkv_io *io, struct msghdr *m)
 		m->msg_iov = &io->one;
 		m->msg_iovlen = 1;
 	}
+	if ((io->flags & IOQ_F_PASS) && io->moved == 0)
+		os_ctl_attach(m, io->ctl, &io->passed, 1);
 }
 
 void

@@ -26,10 +26,12 @@ struct mkv_io {
 	uint8_t		op, active, flags, multishot;
 	int		fd, buf_idx, events;
 	int		res;
+	int		passed;			/* recv_fd: the descriptor that came, the caller's from now on; -1: none. send_fd: the caller's */
 	uint64_t	off, bytes, moved;
 	void		*buf;
 	struct iovec	one;
 	struct msghdr	msg;
+	_Alignas(struct cmsghdr) char ctl[CMSG_SPACE(sizeof(int))];
 	struct sockaddr_storage addr;
 	socklen_t	addr_bytes;
 };
@@ -75,6 +77,12 @@ int		mkv_ioq_jail(struct mkv_ioq *q, unsigned may);
 #define MKV_IO_ALL	1
 void		mkv_ioq_recv(struct mkv_ioq *q, struct mkv_io *io, int file, void *buf, uint32_t bytes, unsigned flags);
 void		mkv_ioq_send(struct mkv_ioq *q, struct mkv_io *io, int file, const struct iovec *iov, unsigned n); /* all or error; iov stays the caller's */
+/*
+ * Unix sockets: the same with a descriptor beside the bytes (SCM_RIGHTS). It goes with the first byte that is sent, and comes with the recv that brings this
+ * byte, close-on-exec, in io->passed; a recv never goes beyond the bytes of that send, and takes one descriptor (a peer that passes more with one send has wasted them).
+ */
+void		mkv_ioq_recv_fd(struct mkv_ioq *q, struct mkv_io *io, int file, void *buf, uint32_t bytes);
+void		mkv_ioq_send_fd(struct mkv_ioq *q, struct mkv_io *io, int file, const struct iovec *iov, unsigned n, int fd);
 void		mkv_ioq_accept(struct mkv_ioq *q, struct mkv_io *io, int file);		/* new fd, close-on-exec; peer in io->addr */
 void		mkv_ioq_connect(struct mkv_ioq *q, struct mkv_io *io, int file, const struct sockaddr *sa, socklen_t bytes);
 /*

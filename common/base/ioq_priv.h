@@ -27,6 +27,7 @@ enum ioq_active {
 };
 
 /* io->flags beside MKV_IO_ALL */
+#define IOQ_F_PASS		0x20	/* a descriptor goes or comes beside the bytes */
 #define IOQ_F_CANCEL		0x40	/* the caller wants an early end: issue no rest */
 #define IOQ_F_WAITING		0x80	/* the back end waits for readiness, then issues the operation again */
 
@@ -58,6 +59,8 @@ int		mkv_ioq_create_poll(struct mkv_ioq **out, const struct mkv_ioq_opts *opts);
 void		mkv_ioq_init(struct mkv_ioq *q, const struct mkv_ioq_ops *ops, const struct mkv_ioq_opts *opts);
 /* Take `raw` (a count or -errno) in. 1: *res is the result; 0: issue what is left. Touches only io: helper threads call it too. */
 int		mkv_ioq_progress(struct mkv_io *io, int raw, int *res);
+/* The msghdr of a recv that may bring a descriptor. */
+void		mkv_ioq_recv_pass(struct mkv_io *io, struct msghdr *m);
 /* The msghdr of what is left to send: whole iovecs of the caller, or the rest of one in io->one. */
 void		mkv_ioq_send_rest(struct mkv_io *io, struct msghdr *m);
 int		mkv_ioq_errno(int e);					/* positive errno -> MKV_E_*, as ioq.h promises */

@@ -23,6 +23,19 @@ int	mkv_os_shm_create(const char *name, uint64_t bytes, int huge);
  * withheld: by a limit of the cgroup, or the node has not so many.
  */
 int	mkv_os_shm_create_huge(const char *name, uint64_t bytes, uint64_t page_bytes, int node);
+/*
+ * Memory that somebody else has made, before it is used as a region: a memfd with the seals SHRINK, GROW and SEAL, writable, no FUTURE_WRITE, all
+ * its pages there. 0; MKV_E_INVAL: it is none; MKV_E_UNSUPPORTED: the system has none.
+ */
+struct mkv_os_shm {
+	uint64_t	bytes;
+	dev_t		dev;			/* with ino: its name, by whatever descriptor it comes */
+	ino_t		ino;
+	int		huge;			/* of hugetlbfs: pread() works, pwrite() does not */
+};
+int	mkv_os_shm_check(int fd, struct mkv_os_shm *out);
+/* All pages of one's own memfd are there from now on. 0, MKV_E_NOSPACE, MKV_E_NOMEM, MKV_E_UNSUPPORTED. */
+int	mkv_os_shm_fill(int fd, uint64_t bytes);
 /* Pages that nobody has touched yet come from this node as long as it has any. 0, MKV_E_UNSUPPORTED, or why not. */
 int	mkv_os_shm_prefer(int fd, uint64_t bytes, int node);
 /* Ask for memory behind [p, p+bytes) that is mapped writable, before it is used; what is there stays as it is. Only advice. */
@@ -131,7 +144,8 @@ int	mkv_os_fds_inherited(void);				/* how many above 2 are open and not close-on
 /*
  * What the poll back end of ioq stands on.
  */
-extern const int mkv_os_msg_nosignal;				/* flag for send: no SIGPIPE (0 where mkv_os_socket_mode() does it) */
+extern const int mkv_os_msg_nosignal;	/* flag for send: no SIGPIPE (0 where mkv_os_socket_mode() does it) */
+extern const int mkv_os_msg_cloexec;	/* for recvmsg(), or 0 */
 int	mkv_os_poll(struct pollfd *fds, unsigned n, uint64_t wait_ns);	/* count, 0 (time passed, signal) or error; UINT64_MAX: no limit */
 int	mkv_os_accept(int fd, struct sockaddr_storage *addr, socklen_t *bytes);	/* close-on-exec, non-blocking; or -errno */
 int	mkv_os_socket_mode(int fd, int nonblocking);		/* also: no SIGPIPE where that is a socket option */

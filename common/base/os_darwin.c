@@ -32,7 +32,7 @@
 
 #define CTL_SEND_MS	1000u		/* a message that is half out has to get out */
 
-const int mkv_os_msg_nosignal = 0;	/* SO_NOSIGPIPE, see mkv_os_socket_mode() */
+const int mkv_os_msg_nosignal = 0, mkv_os_msg_cloexec = 0;	/* SO_NOSIGPIPE, see mkv_os_socket_mode() */
 
 static int
 os_cloexec(int fd)
@@ -68,6 +68,18 @@ mkv_os_shm_create(const char *name MKV_UNUSED, uint64_t bytes, int huge)
 	if (os_cloexec(fd) != 0 || ftruncate(fd, (off_t)bytes) != 0)
 		return (os_close_err(fd, os_err()));
 	return (fd);
+}
+
+int
+mkv_os_shm_check(int fd MKV_UNUSED, struct mkv_os_shm *out MKV_UNUSED)
+{
+	return (MKV_E_UNSUPPORTED);
+}
+
+int
+mkv_os_shm_fill(int fd MKV_UNUSED, uint64_t bytes MKV_UNUSED)
+{
+	return (MKV_E_UNSUPPORTED);
 }
 
 int

@@ -38,12 +38,19 @@
 
 #define HUGE_BYTES	(2ull << 20)
 
+/* Younger than some headers. */
+#ifdef F_SEAL_FUTURE_WRITE
+#define SEAL_FUTURE_WRITE	F_SEAL_FUTURE_WRITE
+#else
+#define SEAL_FUTURE_WRITE	0x0010
+#endif
+
 /* Younger than the headers of Debian 12. */
 #ifndef STATX_DIOALIGN
 #define STATX_DIOALIGN	0x2000u
 #endif
 
-const int mkv_os_msg_nosignal = MSG_NOSIGNAL;
+const int mkv_os_msg_nosignal = MSG_NOSIGNAL, mkv_os_msg_cloexec = MSG_CMSG_CLOEXEC;
 
 /* ---- shared memory ---- */
 
@@ -138,6 +145,33 @@ mkv_os_shm_create(const char *name, uint64_t bytes, int huge)
 	if (ftruncate(fd, (off_t)bytes) != 0)
 		return (os_close_err(fd, os_err()));
 	return (shm_seal(fd));
+}
+
+int
+mkv_os_shm_check(int fd, struct mkv_os_shm *out)
+{
+	const int must = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL, must_not = F_SEAL_WRITE | SEAL_FUTURE_WRITE;
+	int seals = fcntl(fd, F_GET_SEALS), mode = fcntl(fd, F_GETFL);
+	struct stat st;
+
+	/* What is no memfd has no seals, or (a file in tmpfs) SEAL alone. */
+	if (seals < 0 || (seals & must) != must || (seals & must_not) != 0 || mode < 0 || (mode & O_ACCMODE) != O_RDWR)
+		return (MKV_E_INVAL);
+	if (fstat(fd, &st) != 0 || st.st_size <= 0 || (uint64_t)st.st_blocks * 512 < (uint64_t)st.st_size)
+		return (MKV_E_INVAL);
+	*out = (struct mkv_os_shm){ .bytes = (uint64_t)st.st_size, .dev = st.st_dev, .ino = st.st_ino, .huge = st.st_blksize > sysconf(_SC_PAGESIZE) };
+	return (0);
+}
+
+int
+mkv_os_shm_fill(int fd, uint64_t bytes)
+{
+	int r;
+
+	do
+		r = fallocate(fd, 0, 0, (off_t)bytes);
+	while (r != 0 && errno == EINTR);
+	return (r == 0 ? 0 : os_err());
 }
 
 /* The policy stays with the memory, whoever maps it. */

@@ -226,17 +226,29 @@ poll_send_try(struct mkv_io *io, int fd)
 	return (n < 0 ? -errno : (int)n);
 }
 
+static int
+poll_recv_try(struct mkv_io *io, int fd)
+{
+	ssize_t n;
+
+	if (io->flags & IOQ_F_PASS) {
+		mkv_ioq_recv_pass(io, &io->msg);
+		n = recvmsg(fd, &io->msg, MSG_DONTWAIT | mkv_os_msg_cloexec);
+	} else {
+		n = recv(fd, (char *)io->buf + io->moved, io->bytes - io->moved, MSG_DONTWAIT);
+	}
+	return (n < 0 ? -errno : (int)n);
+}
+
 /* One attempt: a count, a descriptor, or -errno. -EAGAIN: wait for readiness. */
 static int
 poll_try(const struct pollq *p, struct mkv_io *io)
 {
 	int fd = poll_fd(p, io);
-	ssize_t n;
 
 	switch ((enum ioq_op)io->op) {
 	case IOQ_RECV:
-		n = recv(fd, (char *)io->buf + io->moved, io->bytes - io->moved, MSG_DONTWAIT);
-		return (n < 0 ? -errno : (int)n);
+		return (poll_recv_try(io, fd));
 	case IOQ_SEND:
 		return (poll_send_try(io, fd));
 	case IOQ_ACCEPT:

@@ -234,15 +234,15 @@ mkv_os_is_socket(int fd)
 /* ---- descriptors as companions of a message ---- */
 
 void
-os_ctl_attach(struct msghdr *m, union os_ctl_buf *c, const int *fds, unsigned n_fds)
+os_ctl_attach(struct msghdr *m, void *buf, const int *fds, unsigned n_fds)
 {
 	struct cmsghdr *h;
 
 	MKV_ASSERT(n_fds <= OS_CTL_FDS_MAX);
 	if (n_fds == 0)
 		return;
-	memset(c, 0, sizeof(*c));
-	m->msg_control = c->buf;
+	memset(buf, 0, CMSG_SPACE(n_fds * sizeof(int)));
+	m->msg_control = buf;
 	m->msg_controllen = (socklen_t)CMSG_SPACE(n_fds * sizeof(int));
 	h = CMSG_FIRSTHDR(m);
 	h->cmsg_level = SOL_SOCKET;

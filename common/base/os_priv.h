@@ -34,8 +34,8 @@ union os_ctl_buf {
 /* os_dcb.c. One message of rtnetlink, 4-aligned: as mkv_os_dcb(); -EBADMSG: cut off. */
 int	os_dcb_parse(const void *msg, size_t bytes, struct mkv_os_dcb *out);
 
-/* Hangs n_fds (at most OS_CTL_FDS_MAX) to the message; c must live until it is sent. */
-void	os_ctl_attach(struct msghdr *m, union os_ctl_buf *c, const int *fds, unsigned n_fds);
+/* Hangs n_fds (at most OS_CTL_FDS_MAX) to the message; buf, CMSG_SPACE() of them and aligned for struct cmsghdr, must live until it is sent. */
+void	os_ctl_attach(struct msghdr *m, void *buf, const int *fds, unsigned n_fds);
 /*
  * Takes the descriptors out of a message that was received. *n_fds: room, then how many came.
  * Returns: 0; MKV_E_PROTO if there were more, or if it is not whole: all are closed then and *n_fds is 0.

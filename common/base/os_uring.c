@@ -104,11 +104,24 @@ static void
 uring_prep_send(struct mkv_io *io, struct io_uring_sqe *sqe)
 {
 	mkv_ioq_send_rest(io, &io->msg);
-	if (io->msg.msg_iovlen == 1)
+	if (io->msg.msg_iovlen == 1 && io->msg.msg_control == NULL)
 		io_uring_prep_send(sqe, uring_fd(io), io->msg.msg_iov->iov_base, io->msg.msg_iov->iov_len,
 		    MSG_NOSIGNAL | MSG_WAITALL);
 	else
 		io_uring_prep_sendmsg(sqe, uring_fd(io), &io->msg, MSG_NOSIGNAL | MSG_WAITALL);
+}
+
+static void
+uring_prep_recv(struct mkv_io *io, struct io_uring_sqe *sqe)
+{
+	char *at = (char *)io->buf + io->moved;
+
+	if (io->flags & IOQ_F_PASS) {
+		mkv_ioq_recv_pass(io, &io->msg);
+		io_uring_prep_recvmsg(sqe, uring_fd(io), &io->msg, MSG_CMSG_CLOEXEC);
+	} else {
+		io_uring_prep_recv(sqe, uring_fd(io), at, io->bytes - io->moved, io->flags & MKV_IO_ALL ? MSG_WAITALL : 0);
+	}
 }
 
 static void
@@ -140,15 +153,13 @@ uring_prep_poll(struct mkv_io *io, struct io_uring_sqe *sqe)
 static void
 uring_prep(struct mkv_io *io, struct io_uring_sqe *sqe)
 {
-	char *at = (char *)io->buf + io->moved;
-
 	if (io->flags & IOQ_F_WAITING) {
 		io_uring_prep_poll_add(sqe, uring_fd(io), (unsigned)uring_wait_events(io));
 		return;
 	}
 	switch ((enum ioq_op)io->op) {
 	case IOQ_RECV:
-		io_uring_prep_recv(sqe, uring_fd(io), at, io->bytes - io->moved, io->flags & MKV_IO_ALL ? MSG_WAITALL : 0);
+		uring_prep_recv(io, sqe);
 		break;
 	case IOQ_SEND:
 		uring_prep_send(io, sqe);

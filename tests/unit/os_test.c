@@ -38,6 +38,19 @@ is_cloexec(int fd)
 	return ((fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
 }
 
+static int
+temp_file_of(off_t bytes)
+{
+	char path[] = "/tmp/memkv-os-XXXXXX";
+	int fd = mkstemp(path);
+
+	if (fd >= 0) {
+		(void)unlink(path);
+		assert_int_equal(posix_fallocate(fd, 0, bytes), 0);
+	}
+	return (fd);
+}
+
 static void
 test_shm(void **state MKV_UNUSED)
 {
@@ -65,6 +78,41 @@ test_shm(void **state MKV_UNUSED)
 	mkv_os_shm_unmap(NULL, 4096);
 	close(fd);
 	assert_true(mkv_os_shm_map(fd, 4096, 1, 0, &p) < 0);
+}
+
+/* What a server takes as a client's region, and what it does not. */
+static void
+test_shm_check(void **state MKV_UNUSED)
+{
+	int fd = mkv_os_shm_create("test", 3 * 4096, 0), other, plain = temp_file_of(4096);
+	struct mkv_os_shm s, t;
+
+	assert_true(fd >= 0 && plain >= 0);
+	assert_int_equal(mkv_os_shm_check(fd, &s), MKV_E_INVAL);	/* sparse: its pages would be the server's */
+	assert_int_equal(mkv_os_shm_fill(fd, 3 * 4096), 0);
+	assert_int_equal(mkv_os_shm_check(fd, &s), 0);
+	assert_int_equal(s.bytes, 3 * 4096);
+	assert_false(s.huge);
+	other = dup(fd);
+	assert_int_equal(mkv_os_shm_check(other, &t), 0);
+	assert_true(s.dev == t.dev && s.ino == t.ino);
+	close(other);
+	assert_int_equal(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 4096, 4096), 0);
+	assert_int_equal(mkv_os_shm_check(fd, &s), MKV_E_INVAL);
+	close(fd);
+	assert_int_equal(mkv_os_shm_check(plain, &s), MKV_E_INVAL);
+	close(plain);
+	assert_int_equal(mkv_os_shm_check(-1, &s), MKV_E_INVAL);
+	for (unsigned i = 0; i < 5; i++) {
+		static const int seals[] = { F_SEAL_SHRINK | F_SEAL_GROW, F_SEAL_GROW | F_SEAL_SEAL, F_SEAL_SHRINK | F_SEAL_SEAL,
+			F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL | F_SEAL_WRITE, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL | F_SEAL_FUTURE_WRITE };
+
+		fd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+		assert_true(fd >= 0 && ftruncate(fd, 4096) == 0 && mkv_os_shm_fill(fd, 4096) == 0);
+		assert_int_equal(fcntl(fd, F_ADD_SEALS, seals[i]), 0);
+		assert_int_equal(mkv_os_shm_check(fd, &s), MKV_E_INVAL);
+		close(fd);
+	}
 }
 
 static void
@@ -509,6 +557,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_shm),
+		cmocka_unit_test(test_shm_check),
 		cmocka_unit_test(test_shm_huge),
 		cmocka_unit_test(test_shm_huge_refused),
 		cmocka_unit_test(test_shm_prefer),

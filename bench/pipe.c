@@ -26,11 +26,13 @@
 
 #include "common/base/assert.h"
 #include "common/base/clock.h"
+#include "common/base/os.h"
 
+#define PIPE_UNIX_SCHEME	"unix://"
 #define PIPE_CONNS_MAX		64u
 #define PIPE_OUT_BYTES		65536u
 #define PIPE_IN_BYTES		262144u
-#define PIPE_CONNECT_MS		2000
+#define PIPE_CONNECT_MS		2000u
 #define PIPE_TURNS_MAX		64u		/* receive calls in a row on one connection: the others wait */
 
 struct pipe_conn {
@@ -54,7 +56,7 @@ struct pipe_conn {
 struct pipe_drv {
 	struct bench_drv	base;
 	const struct pipe_protocol *proto;
-	char			host[256], port[16];
+	char			host[256], port[16];	/* no port: host is the path of a unix socket */
 	struct bench_io		*done, **done_tail;
 	unsigned		n_conns;
 	struct pipe_conn	conn[PIPE_CONNS_MAX];
@@ -107,7 +109,7 @@ pipe_connect_to(const struct addrinfo *ai)
 	pfd.fd = fd;
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	if (connect(fd, ai->ai_addr, ai->ai_addrlen) != 0 &&
-	    (errno != EINPROGRESS || poll(&pfd, 1, PIPE_CONNECT_MS) != 1 || getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) != 0 || err != 0)) {
+	    (errno != EINPROGRESS || poll(&pfd, 1, (int)PIPE_CONNECT_MS) != 1 || getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) != 0 || err != 0)) {
 		close(fd);
 		return (MKV_ERR_UNREACHABLE);
 	}
@@ -119,6 +121,10 @@ pipe_conn_open(struct pipe_drv *d, struct pipe_conn *c)
 {
 	struct addrinfo hint = { .ai_socktype = SOCK_STREAM }, *list, *ai;
 
+	if (d->port[0] == '\0') {
+		c->fd = mkv_os_connect_unix(d->host, PIPE_CONNECT_MS / 1000);
+		return (c->fd >= 0 ? 0 : MKV_ERR_UNREACHABLE);
+	}
 	if (getaddrinfo(d->host, d->port, &hint, &list) != 0)
 		return (MKV_ERR_UNREACHABLE);
 	for (ai = list; ai != NULL && c->fd < 0; ai = ai->ai_next)
@@ -321,18 +327,34 @@ pipe_recv(struct pipe_drv *d, struct pipe_conn *c)
 
 /* ---- the driver's side ---- */
 
+/* HOST:PORT or unix://PATH. 0, or -1 when it is neither. */
 static int
-pipe_address(struct pipe_drv *d, const char *servers, char *why, size_t why_bytes)
+pipe_address_parse(struct pipe_drv *d, const char *servers)
 {
-	const char *colon = strrchr(servers, ':');
+	const char *path = servers + sizeof(PIPE_UNIX_SCHEME) - 1, *colon = strrchr(servers, ':');
+	int is_unix = strncmp(servers, PIPE_UNIX_SCHEME, sizeof(PIPE_UNIX_SCHEME) - 1) == 0;
 
-	if (colon == NULL || strchr(servers, ',') != NULL || (size_t)(colon - servers) >= sizeof(d->host) || strlen(colon + 1) >= sizeof(d->port)) {
-		snprintf(why, why_bytes, "%s: this driver wants one server as HOST:PORT", servers);
-		return (MKV_ERR_CONFIG);
+	if (is_unix && (*path != '/' || strlen(path) >= sizeof(d->host)))
+		return (-1);
+	if (is_unix) {
+		snprintf(d->host, sizeof(d->host), "%s", path);
+		return (0);
 	}
+	if (colon == NULL || strchr(servers, ',') != NULL || (size_t)(colon - servers) >= sizeof(d->host) || colon[1] == '\0' ||
+	    strlen(colon + 1) >= sizeof(d->port))
+		return (-1);
 	snprintf(d->host, sizeof(d->host), "%.*s", (int)(colon - servers), servers);
 	snprintf(d->port, sizeof(d->port), "%s", colon + 1);
 	return (0);
+}
+
+static int
+pipe_address(struct pipe_drv *d, const char *servers, char *why, size_t why_bytes)
+{
+	if (pipe_address_parse(d, servers) == 0)
+		return (0);
+	snprintf(why, why_bytes, "%s: this driver wants one server as HOST:PORT or unix:///PATH", servers);
+	return (MKV_ERR_CONFIG);
 }
 
 static int
@@ -346,7 +368,7 @@ pipe_conns_make(struct pipe_drv *d, char *why, size_t why_bytes)
 		r = d->conn[i].out == NULL || d->conn[i].in == NULL ? MKV_ERR_NOMEM : pipe_conn_open(d, &d->conn[i]);
 	}
 	if (r != 0)
-		snprintf(why, why_bytes, "%s:%s: %s", d->host, d->port, mkv_strerror(r));
+		snprintf(why, why_bytes, "%s%s%s: %s", d->host, d->port[0] != '\0' ? ":" : "", d->port, mkv_strerror(r));
 	return (r);
 }
 

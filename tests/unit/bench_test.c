@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,6 +21,7 @@
 #include "bench/gen.h"
 #include "common/base/assert.h"
 #include "common/base/clock.h"
+#include "common/base/os.h"
 #include "tests/lib/rnd.h"
 
 /* ---- the driver under the test's control ---- */
@@ -637,6 +639,100 @@ wrong_options_are_refused_with_a_hint(void **state)
 	assert_int_equal(opts(&o, 2, words, why, "--flag", NULL), 0);
 }
 
+/* ---- drivers ---- */
+
+/* One request through a driver, to its end. */
+static int64_t
+driven(struct bench_drv *d, enum bench_op op, const char *key, void *buf, size_t bytes)
+{
+	struct mkv_key k = { key, strlen(key) };
+	struct bench_io io = { .op = op, .keys = &k, .n_keys = 1, .buf = buf, .bytes = bytes, .deadline_us = 10000000 }, *out = NULL;
+
+	assert_int_equal(d->ops->submit(d, &io), 0);
+	while (d->ops->drain(d, &out, 1) == 0)
+		d->ops->wait(d, 100000);
+	assert_ptr_equal(out, &io);
+	return (io.result);
+}
+
+static int
+driver_open(struct bench_drv **d, const struct bench_driver *ops, const char *servers, char why[256])
+{
+	const struct bench_drv_opts o = { .servers = servers, .concurrency = 1, .connections = 1, .value_bytes = 8 };
+
+	why[0] = '\0';
+	return (ops->open(d, &o, why, 256));
+}
+
+#define REDIS_SET	"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$8\r\n01234567\r\n"
+#define REDIS_GET	"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"
+
+/* What this server is asked must be `want`, then it says `answer`. */
+static int
+redis_turn(int fd, const char *want, const char *answer)
+{
+	char got[128];
+
+	return (recv(fd, got, strlen(want), MSG_WAITALL) == (ssize_t)strlen(want) && memcmp(got, want, strlen(want)) == 0 &&
+	    write(fd, answer, strlen(answer)) == (ssize_t)strlen(answer));
+}
+
+static void
+redis_child(int listener)
+{
+	int fd = accept(listener, NULL, NULL);
+
+	_exit(fd >= 0 && redis_turn(fd, REDIS_SET, "+OK\r\n") && redis_turn(fd, REDIS_GET, "$8\r\nabcdefgh\r\n") ? 0 : 1);
+}
+
+static void
+redis_is_reached_by_its_unix_socket(void **state)
+{
+	char path[64], servers[80], why[256], buf[8] = "01234567";
+	int listener, status;
+	struct bench_drv *d;
+	pid_t child;
+
+	(void)state;
+	snprintf(path, sizeof(path), "/tmp/memkv-bench-%d.sock", (int)getpid());
+	snprintf(servers, sizeof(servers), "unix://%s", path);
+	assert_int_equal(driver_open(&d, &bench_driver_redis, servers, why), MKV_ERR_UNREACHABLE);
+	assert_non_null(strstr(why, path));
+	listener = mkv_os_listen_unix(path, 0600);
+	assert_true(listener >= 0 && mkv_os_socket_mode(listener, 0) == 0);
+	child = fork();
+	assert_true(child >= 0);
+	if (child == 0)
+		redis_child(listener);
+	assert_int_equal(driver_open(&d, &bench_driver_redis, servers, why), 0);
+	assert_int_equal(driven(d, BENCH_PUT, "k", buf, sizeof(buf)), 0);
+	assert_int_equal(driven(d, BENCH_GET, "k", buf, sizeof(buf)), 8);
+	assert_memory_equal(buf, "abcdefgh", 8);
+	d->ops->close(d);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	close(listener);
+	unlink(path);
+}
+
+static void
+addresses_that_are_none_are_refused(void **state)
+{
+	static const char *const bad[] = { "unix://", "unix://relative", "host", "host:", "a:1,b:2" };
+	char why[256], far[400];
+	struct bench_drv *d;
+
+	(void)state;
+	memset(far, 'x', sizeof(far));
+	memcpy(far, "unix:///", 8);
+	far[sizeof(far) - 1] = '\0';
+	assert_int_equal(driver_open(&d, &bench_driver_redis, far, why), MKV_ERR_CONFIG);
+	for (size_t i = 0; i < MKV_ARRAY_LEN(bad); i++) {
+		assert_int_equal(driver_open(&d, &bench_driver_memcached, bad[i], why), MKV_ERR_CONFIG);
+		assert_non_null(strstr(why, "HOST:PORT"));
+	}
+}
+
 /* ---- CPU time ---- */
 
 /* Takes 100 ms of processor time, says so, and waits for the end of its input. */
@@ -694,6 +790,7 @@ main(void)
 		cmocka_unit_test(a_small_store_hits_less), cmocka_unit_test(a_replay_finds_wrong_bytes_and_errors),
 		cmocka_unit_test(the_capacity_of_a_replay_is_checked), cmocka_unit_test(an_open_replay_keeps_the_pace),
 		cmocka_unit_test(options_are_read), cmocka_unit_test(wrong_options_are_refused_with_a_hint),
+		cmocka_unit_test(redis_is_reached_by_its_unix_socket), cmocka_unit_test(addresses_that_are_none_are_refused),
 		cmocka_unit_test(cpu_time_of_a_process_is_seen),
 	};
 	int r, fd;

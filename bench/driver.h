@@ -40,6 +40,7 @@ struct bench_drv_opts {
 	uint64_t	concurrency;	/* requests in flight at most */
 	uint64_t	connections;	/* per server; 0: the driver's default */
 	uint64_t	value_bytes;	/* largest value */
+	uint64_t	keys;		/* how many different ones there are */
 	int		no_crc;
 	const char	*durability;	/* "commit", "accepted" or NULL */
 	int		files_direct, files_sync;
@@ -57,7 +58,7 @@ struct bench_drv {
 
 struct bench_driver {
 	const char	*name;
-	int		keeps_values;	/* 0: what is put is lost (null): nothing to verify */
+	int		keeps_values;	/* 0: what is put is lost (null, memcpy): nothing to verify */
 	int		default_connections;
 	/* 0, or a negative MKV_ERR_* with a sentence in why. */
 	int		(*open)(struct bench_drv **out, const struct bench_drv_opts *o, char *why, size_t why_bytes);
@@ -72,7 +73,8 @@ struct bench_driver {
 	int		(*info)(struct bench_drv *d, struct bench_drv_info *info);
 };
 
-extern const struct bench_driver bench_driver_memkv, bench_driver_redis, bench_driver_memcached, bench_driver_files, bench_driver_null;
+extern const struct bench_driver bench_driver_memkv, bench_driver_redis, bench_driver_memcached, bench_driver_files, bench_driver_memcpy,
+    bench_driver_null;
 
 const struct bench_driver *	bench_driver_find(const char *name);
 

@@ -36,7 +36,8 @@ const struct mkv_opt bench_options[] = {
 const unsigned bench_options_count = MKV_ARRAY_LEN(bench_options);
 
 static const struct bench_driver *const main_drivers[] = {
-	&bench_driver_memkv, &bench_driver_redis, &bench_driver_memcached, &bench_driver_files, &bench_driver_null
+	&bench_driver_memkv, &bench_driver_redis, &bench_driver_memcached, &bench_driver_files, &bench_driver_memcpy,
+	&bench_driver_null
 };
 
 static volatile sig_atomic_t main_signal;
@@ -102,7 +103,7 @@ void
 bench_drv_opts(const struct bench_params *p, struct bench_drv_opts *o, uint64_t concurrency, uint64_t value_bytes)
 {
 	*o = (struct bench_drv_opts){ .servers = p->servers, .transport = p->transport, .namespace_ = p->namespace_, .config_file = p->config_file,
-		.concurrency = concurrency, .connections = p->connections, .value_bytes = value_bytes, .no_crc = p->no_crc,
+		.concurrency = concurrency, .connections = p->connections, .value_bytes = value_bytes, .keys = p->keys, .no_crc = p->no_crc,
 		.durability = p->durability, .files_direct = p->files_direct, .files_sync = p->files_sync };
 	if (o->connections == 0)
 		o->connections = (uint64_t)p->drv->default_connections;

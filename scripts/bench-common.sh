@@ -25,7 +25,7 @@ usage: ${0##*/} [OPTION]... ${BENCH_WORDS:-}
 
 $BENCH_ABOUT
 
-  --driver NAME     memkv (default), redis, memcached, files, null
+  --driver NAME     memkv (default), redis, memcached, files, memcpy, null
   --servers LIST    use this server; without it a memkv server is started and ended
   --mode NAME       of the server that is started: memory (default), file
   --capacity SIZE   of the server that is started (default $BENCH_CAPACITY)

@@ -658,7 +658,7 @@ driven(struct bench_drv *d, enum bench_op op, const char *key, void *buf, size_t
 static int
 driver_open(struct bench_drv **d, const struct bench_driver *ops, const char *servers, char why[256])
 {
-	const struct bench_drv_opts o = { .servers = servers, .concurrency = 1, .connections = 1, .value_bytes = 8 };
+	const struct bench_drv_opts o = { .servers = servers, .concurrency = 1, .connections = 1, .value_bytes = 8, .keys = 3 };
 
 	why[0] = '\0';
 	return (ops->open(d, &o, why, 256));
@@ -733,6 +733,29 @@ addresses_that_are_none_are_refused(void **state)
 	}
 }
 
+/* Each key has a place of its own, else it would measure fewer values than it says. */
+static void
+the_reference_copies_what_a_key_has(void **state)
+{
+	char why[256], key[BENCH_KEY_BYTES], buf[8];
+	struct bench_drv *d;
+
+	(void)state;
+	assert_int_equal(driver_open(&d, &bench_driver_memcpy, NULL, why), 0);
+	for (uint64_t i = 0; i < 3; i++) {
+		bench_key(key, 'k', 1, 98 + i);
+		memset(buf, (int)('a' + i), sizeof(buf));
+		assert_int_equal(driven(d, BENCH_PUT, key, buf, sizeof(buf)), 0);
+	}
+	for (uint64_t i = 0; i < 3; i++) {
+		bench_key(key, 'k', 1, 98 + i);
+		assert_int_equal(driven(d, BENCH_GET, key, buf, sizeof(buf)), sizeof(buf));
+		for (size_t at = 0; at < sizeof(buf); at++)
+			assert_int_equal(buf[at], 'a' + i);
+	}
+	d->ops->close(d);
+}
+
 /* ---- CPU time ---- */
 
 /* Takes 100 ms of processor time, says so, and waits for the end of its input. */
@@ -791,7 +814,7 @@ main(void)
 		cmocka_unit_test(the_capacity_of_a_replay_is_checked), cmocka_unit_test(an_open_replay_keeps_the_pace),
 		cmocka_unit_test(options_are_read), cmocka_unit_test(wrong_options_are_refused_with_a_hint),
 		cmocka_unit_test(redis_is_reached_by_its_unix_socket), cmocka_unit_test(addresses_that_are_none_are_refused),
-		cmocka_unit_test(cpu_time_of_a_process_is_seen),
+		cmocka_unit_test(the_reference_copies_what_a_key_has), cmocka_unit_test(cpu_time_of_a_process_is_seen),
 	};
 	int r, fd;
 

@@ -55,6 +55,12 @@ int	mkv_os_ctl_send(int fd, const void *msg, size_t bytes, const int *fds, unsig
 /* Bytes received; 0 end; descriptors in fds (close-on-exec), *n_fds in: room, out: count. Too many or truncated: all closed, MKV_E_PROTO. MKV_E_AGAIN when none. */
 ssize_t	mkv_os_ctl_recv(int fd, void *msg, size_t bytes, int *fds, unsigned *n_fds);
 
+/*
+ * Whether a peer of this unix socket, or of those that are accepted from it, may pass descriptors: whoever receives one has to close it, and that may take as long as the
+ * passer likes. Sockets begin with 1. A kernel before Linux 6.16 has no such switch: then nothing changes.
+ */
+void	mkv_os_pass_rights(int fd, int on);
+
 /* User and process at the other end of a connected unix socket, when it connected; pid may be NULL. 0 or MKV_E_SYSTEM. */
 int	mkv_os_peer(int fd, uid_t *uid, pid_t *pid);
 

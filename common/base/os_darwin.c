@@ -70,6 +70,11 @@ mkv_os_shm_create(const char *name MKV_UNUSED, uint64_t bytes, int huge)
 	return (fd);
 }
 
+void
+mkv_os_pass_rights(int fd MKV_UNUSED, int on MKV_UNUSED)
+{
+}
+
 int
 mkv_os_shm_check(int fd MKV_UNUSED, struct mkv_os_shm *out MKV_UNUSED)
 {

@@ -39,6 +39,11 @@
 #define HUGE_BYTES	(2ull << 20)
 
 /* Younger than some headers. */
+#ifdef SO_PASSRIGHTS
+#define SOCKET_PASSRIGHTS	SO_PASSRIGHTS
+#else
+#define SOCKET_PASSRIGHTS	83
+#endif
 #ifdef F_SEAL_FUTURE_WRITE
 #define SEAL_FUTURE_WRITE	F_SEAL_FUTURE_WRITE
 #else
@@ -145,6 +150,12 @@ mkv_os_shm_create(const char *name, uint64_t bytes, int huge)
 	if (ftruncate(fd, (off_t)bytes) != 0)
 		return (os_close_err(fd, os_err()));
 	return (shm_seal(fd));
+}
+
+void
+mkv_os_pass_rights(int fd, int on)
+{
+	(void)setsockopt(fd, SOL_SOCKET, SOCKET_PASSRIGHTS, &on, sizeof(on));
 }
 
 int

@@ -190,6 +190,7 @@ mkv_os_listen_unix(const char *path, mode_t mode)
 		return (os_err());
 	if (fcntl(fd, F_SETFD, FD_CLOEXEC) != 0 || mkv_os_socket_mode(fd, 1) != 0)
 		return (os_close_err(fd, os_err()));
+	mkv_os_pass_rights(fd, 0);
 	mask = umask(0777 & ~mode);
 	r = bind(fd, (struct sockaddr *)&sa, sizeof(sa));
 	(void)umask(mask);

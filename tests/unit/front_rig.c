@@ -483,19 +483,24 @@ from_pump(struct rig *r, unsigned i)
 	return (n);
 }
 
+int
+rig_turn(struct rig *r)
+{
+	int busy = mkv_ioq_run(r->q, 0) > 0;
+
+	busy |= mkv_timers_run(&r->timers, mkv_now_ns() + r->ahead_ns) > 0;
+	for (unsigned i = 0; i < r->conf.drives; i++)
+		busy |= drive_pump(&r->drive[i]) | from_pump(r, i);
+	busy |= mkv_front_turn(r->f) > 0 || !mkv_front_may_sleep(r->f);
+	return (busy | rig_clients_pump(r));
+}
+
 void
 rig_pump(struct rig *r)
 {
-	int busy = 1;
-
-	for (unsigned round = 0; busy && round < 64; round++) {
-		busy = mkv_ioq_run(r->q, 0) > 0;
-		busy |= mkv_timers_run(&r->timers, mkv_now_ns() + r->ahead_ns) > 0;
-		for (unsigned i = 0; i < r->conf.drives; i++)
-			busy |= drive_pump(&r->drive[i]) | from_pump(r, i);
-		busy |= mkv_front_turn(r->f) > 0 || !mkv_front_may_sleep(r->f);
-		busy |= rig_clients_pump(r);
-	}
+	for (unsigned round = 0; round < 64; round++)
+		if (!rig_turn(r))
+			return;
 }
 
 void
@@ -572,6 +577,7 @@ rig_open(struct rig *r, const struct rig_conf *conf)
 	fc.stall_ns = conf->stall_ns;
 	fc.idle_ns = conf->idle_ns != 0 ? conf->idle_ns : 60 * MKV_NS_PER_SEC;
 	fc.memory_mode = conf->memory_mode;
+	fc.regions_bytes = conf->regions_bytes;
 	fc.rail = conf->rail;
 	fc.push = rig_push;
 	fc.arg = r;

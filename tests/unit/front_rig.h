@@ -1,6 +1,6 @@
 /*
  * A front in a test: its loop, fake drives on real rings in the same process, and clients on socket pairs that speak proto/wire.h by hand. One thread:
- * rig_pump() turns everything once.
+ * rig_pump() turns everything until nothing moves.
  */
 #ifndef MKV_TESTS_UNIT_FRONT_RIG_H
 #define MKV_TESTS_UNIT_FRONT_RIG_H
@@ -69,6 +69,7 @@ struct rig_conf {
 	uint32_t	part_bytes;		/* 0: 1 MiB */
 	uint64_t	handshake_ns, idle_ns, stall_ns;
 	enum mkv_ioq_kind kind;
+	uint64_t	regions_bytes;
 	uint16_t	rail;			/* a rail's own front */
 	int		door;			/* its door, taken; 0: none */
 };
@@ -113,6 +114,7 @@ struct rig_client {
 
 void		rig_open(struct rig *r, const struct rig_conf *conf);
 void		rig_close(struct rig *r);		/* asserts that nothing is left: buffers, slots, requests */
+int		rig_turn(struct rig *r);		/* one turn of each; not 0: something moved */
 void		rig_pump(struct rig *r);
 int		rig_clients_pump(const struct rig *r);		/* its clients' sockets; not 0: something moved */
 void		rig_pump_ms(struct rig *r, unsigned ms);
@@ -129,6 +131,8 @@ void		rig_write(struct rig_client *c, const void *p, size_t n);
 /* A whole signed frame. Returns its request id. */
 uint64_t	rig_send(struct rig_client *c, unsigned op, unsigned flags, uint64_t id, const void *body, size_t body_bytes, const void *pay, size_t pay_bytes);
 void		rig_frame_make(struct rig_client *c, struct mkv_hdr *h, unsigned op, unsigned flags, uint64_t id, const void *body, size_t body_bytes, size_t pay_bytes);
+/* At once, a descriptor beside its first byte. */
+uint64_t	rig_send_fd(struct rig_client *c, unsigned op, const void *body, size_t body_bytes, int fd);
 /* 1: a frame in c->f, MAC checked; 0: nothing came in ms; -1: closed. */
 int		rig_recv(struct rig_client *c, unsigned ms);
 

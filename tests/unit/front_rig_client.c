@@ -143,6 +143,29 @@ rig_send(struct rig_client *c, unsigned op, unsigned flags, uint64_t id, const v
 	return (id);
 }
 
+uint64_t
+rig_send_fd(struct rig_client *c, unsigned op, const void *body, size_t body_bytes, int fd)
+{
+	_Alignas(struct cmsghdr) char ctl[CMSG_SPACE(sizeof(fd))] = { 0 };
+	uint64_t id = c->next_id++;
+	struct iovec v[2];
+	struct msghdr m = { .msg_iov = v, .msg_iovlen = 2, .msg_control = ctl, .msg_controllen = sizeof(ctl) };
+	struct cmsghdr *cm = CMSG_FIRSTHDR(&m);
+	struct mkv_hdr h;
+
+	while (c->out_bytes != 0)
+		rig_pump(c->rig);
+	rig_frame_make(c, &h, op, 0, id, body, body_bytes, 0);
+	v[0] = (struct iovec){ &h, sizeof(h) };
+	v[1] = (struct iovec){ (void *)(uintptr_t)body, body_bytes };
+	cm->cmsg_level = SOL_SOCKET;
+	cm->cmsg_type = SCM_RIGHTS;
+	cm->cmsg_len = CMSG_LEN(sizeof(fd));
+	memcpy(CMSG_DATA(cm), &fd, sizeof(fd));
+	assert_int_equal(sendmsg(c->fd, &m, MSG_NOSIGNAL), sizeof(h) + body_bytes);
+	return (id);
+}
+
 static int
 client_take(struct rig_client *c)
 {

@@ -18,94 +18,7 @@
 
 #include <cmocka.h>
 
-#define LIMIT_NS	(10 * MKV_NS_PER_SEC)	/* no test waits longer for one completion */
-
-struct op {
-	struct mkv_io	io;
-	unsigned	calls;
-	int		res;
-};
-
-static enum mkv_ioq_kind kinds[] = { MKV_IOQ_URING, MKV_IOQ_POLL };
-static struct mkv_ioq *q;
-
-static void
-on_done(struct mkv_io *io, int res)
-{
-	struct op *o = MKV_CONTAINER_OF(io, struct op, io);
-
-	o->calls++;
-	o->res = res;
-}
-
-static void
-op_init(struct op *o)
-{
-	memset(o, 0, sizeof(*o));
-	o->io.done = on_done;
-}
-
-static int
-set_up_depth(void **state, unsigned entries, unsigned depth)
-{
-	struct mkv_ioq_opts opts = { .kind = *(enum mkv_ioq_kind *)*state, .entries = entries, .depth_max = depth, .threads = 2 };
-
-	return (mkv_ioq_create(&q, &opts));
-}
-
-static int
-set_up(void **state)
-{
-	int r = set_up_depth(state, 8, 64);
-
-	if (r == MKV_E_UNSUPPORTED)
-		q = NULL;			/* need_queue() skips */
-	return (r == MKV_E_UNSUPPORTED ? 0 : r);
-}
-
-static int
-tear_down(void **state MKV_UNUSED)
-{
-	mkv_ioq_destroy(&q);
-	return (0);
-}
-
-static void
-need_queue(void)
-{
-	if (q == NULL) {
-		print_message("io_uring is refused here\n");
-		skip();
-	}
-}
-
-static int
-wait_for(struct op *o)
-{
-	uint64_t until = mkv_now_ns() + LIMIT_NS;
-
-	while (o->calls == 0 && mkv_now_ns() < until)
-		assert_true(mkv_ioq_run(q, until) >= 0);
-	assert_int_equal(o->calls, 1);
-	return (o->res);
-}
-
-static void
-pair(int s[2])
-{
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, s), 0);
-}
-
-static int
-temp_file(void)
-{
-	char path[] = "/tmp/memkv-ioq-XXXXXX";
-	int fd = mkstemp(path);
-
-	assert_true(fd >= 0);
-	unlink(path);
-	return (fd);
-}
+#include "tests/unit/ioq_up.h"
 
 static void
 test_names(void **state)
@@ -298,90 +211,6 @@ test_nonblocking_socket(void **state MKV_UNUSED)
 	assert_int_equal(mkv_ioq_run(q, mkv_now_ns() + 2 * MKV_NS_PER_MS), 0);
 	mkv_ioq_cancel(q, &r.io);
 	assert_int_equal(wait_for(&r), MKV_E_CANCELLED);
-	close(s[0]);
-	close(s[1]);
-}
-
-/* A descriptor goes with the first byte of its send, and a recv ends with the bytes of that send. */
-static void
-test_passes_descriptor(void **state MKV_UNUSED)
-{
-	char text[] = "abcdefgh";
-	struct iovec a = { text, 4 }, b[2] = { { text + 4, 2 }, { text + 6, 2 } };
-	struct op r, w;
-	struct stat mine, came;
-	char buf[16];
-	int s[2], fd;
-
-	need_queue();
-	pair(s);
-	fd = temp_file();
-	assert_int_equal(fstat(fd, &mine), 0);
-	op_init(&w);
-	mkv_ioq_send(q, &w.io, MKV_FD(s[1]), &a, 1);
-	assert_int_equal(wait_for(&w), 4);
-	op_init(&w);
-	mkv_ioq_send_fd(q, &w.io, MKV_FD(s[1]), b, 2, fd);
-	assert_int_equal(wait_for(&w), 4);
-	op_init(&w);
-	mkv_ioq_send(q, &w.io, MKV_FD(s[1]), &a, 1);
-	assert_int_equal(wait_for(&w), 4);
-	op_init(&r);
-	mkv_ioq_recv_fd(q, &r.io, MKV_FD(s[0]), buf, 4);
-	assert_int_equal(wait_for(&r), 4);
-	assert_int_equal(r.io.passed, -1);
-	op_init(&r);
-	mkv_ioq_recv_fd(q, &r.io, MKV_FD(s[0]), buf, sizeof(buf));
-	assert_int_equal(wait_for(&r), 4);		/* not the next one's */
-	assert_memory_equal(buf, "efgh", 4);
-	assert_true(r.io.passed >= 0);
-	assert_int_equal(fcntl(r.io.passed, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
-	assert_int_equal(fstat(r.io.passed, &came), 0);
-	assert_true(mine.st_dev == came.st_dev && mine.st_ino == came.st_ino);
-	close(r.io.passed);
-	op_init(&r);
-	mkv_ioq_recv_fd(q, &r.io, MKV_FD(s[0]), buf, sizeof(buf));
-	assert_int_equal(wait_for(&r), 4);
-	assert_int_equal(r.io.passed, -1);
-	close(fd);
-	close(s[0]);
-	close(s[1]);
-}
-
-/* More than one with a send: one comes, none stays open here. */
-static void
-test_takes_one_descriptor(void **state MKV_UNUSED)
-{
-	_Alignas(struct cmsghdr) char ctl[CMSG_SPACE(3 * sizeof(int))] = { 0 };
-	char text[] = "x";
-	struct iovec v = { text, 1 };
-	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = ctl, .msg_controllen = sizeof(ctl) };
-	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-	int s[2], fds[3], before, after;
-	struct op r;
-	char buf[4];
-
-	need_queue();
-	pair(s);
-	for (int i = 0; i < 3; i++)
-		fds[i] = temp_file();
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(fds));
-	memcpy(CMSG_DATA(c), fds, sizeof(fds));
-	assert_int_equal(sendmsg(s[1], &m, 0), 1);
-	before = dup(0);
-	close(before);
-	op_init(&r);
-	mkv_ioq_recv_fd(q, &r.io, MKV_FD(s[0]), buf, sizeof(buf));
-	assert_int_equal(wait_for(&r), 1);
-	if (r.io.passed >= 0)
-		close(r.io.passed);
-	after = dup(0);
-	assert_int_equal(after, before);
-	close(after);
-	for (int i = 0; i < 3; i++)
-		close(fds[i]);
 	close(s[0]);
 	close(s[1]);
 }
@@ -959,16 +788,12 @@ test_restricted(void **state)
 	close(r);
 }
 
-#define BOTH(f) \
-	{ #f "/io_uring", f, set_up, tear_down, &kinds[0] }, \
-	{ #f "/poll", f, set_up, tear_down, &kinds[1] }
-
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		BOTH(test_names), BOTH(test_deadline), BOTH(test_recv_send), BOTH(test_send_nothing), BOTH(test_recv_all),
-		BOTH(test_send_large), BOTH(test_peer_gone), BOTH(test_shutdown), BOTH(test_nonblocking_socket), BOTH(test_cancel), BOTH(test_passes_descriptor), BOTH(test_takes_one_descriptor),
+		BOTH(test_send_large), BOTH(test_peer_gone), BOTH(test_shutdown), BOTH(test_nonblocking_socket), BOTH(test_cancel),
 		BOTH(test_cancel_then_reuse), BOTH(test_accept_connect), BOTH(test_poll_once), BOTH(test_bell_multishot),
 		BOTH(test_wake), BOTH(test_file), BOTH(test_file_direct), BOTH(test_fixed_buffers), BOTH(test_more_than_entries),
 		BOTH(test_resubmit_in_done), BOTH(test_destroy_busy), BOTH(test_other_thread), BOTH(test_restricted),

@@ -275,6 +275,41 @@ test_peer(void **state MKV_UNUSED)
 	assert_int_equal(mkv_os_peer(s[0], &uid, &pid), MKV_E_SYSTEM);
 }
 
+static int
+pass_one(int fd)
+{
+	_Alignas(struct cmsghdr) char ctl[CMSG_SPACE(sizeof(fd))] = { 0 };
+	char text[] = "x";
+	struct iovec v = { text, 1 };
+	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = ctl, .msg_controllen = sizeof(ctl) };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(fd));
+	memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+	return (sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) == 1);
+}
+
+/* Who connected, accepted or not, may pass nothing before he is allowed to, where the kernel knows how to say no. */
+static void
+check_pass_rights(int listener, int client)
+{
+	int on = 1, fd;
+	socklen_t n = sizeof(on);
+
+	if (getsockopt(listener, SOL_SOCKET, 83 /* SO_PASSRIGHTS */, &on, &n) != 0)
+		return;
+	assert_int_equal(on, 0);
+	assert_false(pass_one(client));
+	fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_false(pass_one(client));
+	mkv_os_pass_rights(fd, 1);
+	assert_true(pass_one(client));
+	close(fd);
+}
+
 static void
 test_listen_unix(void **state MKV_UNUSED)
 {
@@ -292,6 +327,7 @@ test_listen_unix(void **state MKV_UNUSED)
 	c = mkv_os_connect_unix(path, 1);
 	assert_true(c >= 0);
 	assert_int_equal(mkv_os_listen_unix(path, 0600), MKV_E_LOCKED);
+	check_pass_rights(fd, c);
 	close(c);
 	close(fd);
 	/* Nobody listens any more: it is what a killed process left. */

@@ -43,7 +43,8 @@ conn_reset(struct mkv_conn *c)
 	c->rx = RX_HDR;
 	c->kicked = 0;
 	c->loose = 0;
-	c->local = 0;
+	c->local = c->by_region = c->rx_ref = 0;
+	c->passed = -1;
 	c->rx_head = c->rx_tail = 0;
 	c->rx_req = NULL;
 	c->rx_part = NULL;
@@ -125,6 +126,7 @@ conn_drop_payload(struct mkv_conn *c)
 	}
 	c->rx_req = NULL;
 	c->rx_part = NULL;
+	c->rx_ref = 0;
 	return (r);
 }
 
@@ -144,6 +146,7 @@ mkv_conn_close(struct mkv_conn *c)
 	mkv_timer_disarm(f->timers, &c->tx_timer);
 	c->tr->stop(c);
 	mkv_chan_close(c);
+	mkv_regions_close(c);
 	/* A recv that is under way still writes into the part's buffers: they go when it has ended. */
 	if (!c->rx_busy)
 		(void)conn_drop_payload(c);
@@ -228,8 +231,8 @@ conn_loose_fire(struct mkv_conn *c, uint64_t now_ns)
 	mkv_conn_close(c);
 }
 
-static void
-conn_refuse(struct mkv_conn *c, enum mkv_metric why, const char *what)
+void
+mkv_conn_refuse(struct mkv_conn *c, enum mkv_metric why, const char *what)
 {
 	mkv_metric_add(c->f->m, why, 0, 1);
 	mkv_log(why == MKV_M_front_auth_failures_total ? MKV_EV_AUTH_FAILED : MKV_EV_FRAME_BAD, "session=%" PRIx64 " op=%u why=%s",
@@ -244,6 +247,16 @@ mkv_conn_kick(struct mkv_conn *c)
 		return;
 	c->kicked = 1;
 	mkv_list_push_tail(&c->f->run, &c->run_link);
+}
+
+/* In the next turn. */
+static void
+conn_kick_later(struct mkv_conn *c)
+{
+	if (c->kicked)
+		return;
+	c->kicked = 1;
+	mkv_list_push_tail(&c->f->later, &c->run_link);
 }
 
 /* ---- Timers ---------------------------------------------------------------------------------------------------------------- */
@@ -310,7 +323,7 @@ conn_read(struct mkv_conn *c, uint32_t want)
 		c->rx_tail = have;
 	}
 	conn_rx_arm(c);
-	c->tr->recv(c, c->rx_buf + c->rx_tail, want - have + CONN_AHEAD_BYTES, 0);
+	c->tr->recv(c, c->rx_buf + c->rx_tail, want - have + CONN_AHEAD_BYTES, mkv_region_may_pass(c) ? MKV_TR_PASS : 0);
 	return (MKV_NEXT_PARK);
 }
 
@@ -332,7 +345,7 @@ conn_header(struct mkv_conn *c)
 	}
 	memcpy(&c->hdr, c->rx_buf + c->rx_head, sizeof(c->hdr));
 	if ((r = mkv_wire_hdr_check(&c->hdr, 0, c->state == CONN_OPEN)) != 0) {
-		conn_refuse(c, MKV_M_front_bad_frames_total, mkv_err_name(r));
+		mkv_conn_refuse(c, MKV_M_front_bad_frames_total, mkv_err_name(r));
 		return (MKV_NEXT_DONE);
 	}
 	c->hdr_ns = mkv_now_ns();
@@ -355,7 +368,7 @@ conn_body(struct mkv_conn *c)
 		mkv_metric_time(c->f->m, MKV_M_front_receive_seconds, begin_ns - c->hdr_ns);
 	if (c->state == CONN_OPEN) {
 		if ((r = mkv_session_check(c, &c->hdr, body)) != 0) {
-			conn_refuse(c, r == MKV_E_AUTH ? MKV_M_front_auth_failures_total : MKV_M_front_bad_frames_total, mkv_err_name(r));
+			mkv_conn_refuse(c, r == MKV_E_AUTH ? MKV_M_front_auth_failures_total : MKV_M_front_bad_frames_total, mkv_err_name(r));
 			return (MKV_NEXT_DONE);
 		}
 		c->body_ns = mkv_now_ns();
@@ -371,8 +384,11 @@ conn_frame_used(struct mkv_conn *c, enum mkv_take t)
 {
 	c->rx_head += MKV_WIRE_HDR_BYTES + c->hdr.body_bytes;
 	MKV_ASSERT(c->rx_head <= c->rx_tail);
-	c->pay_left = (c->hdr.flags & MKV_WIRE_F_REMOTE) ? 0 : c->hdr.payload_bytes;
+	c->rx_ref = t == MKV_TAKE_PAYLOAD && (c->hdr.flags & MKV_WIRE_F_REMOTE) != 0;
+	c->pay_left = (c->hdr.flags & MKV_WIRE_F_REMOTE) != 0 && !c->rx_ref ? 0 : c->hdr.payload_bytes;
 	c->pay_pos = 0;
+	if (c->hdr.op == MKV_WIRE_REGION)
+		mkv_region_forget_passed(c);
 	if (t == MKV_TAKE_PAYLOAD)
 		c->rx = c->rx_part->state == PART_RECV ? RX_PAYLOAD : RX_WAIT;
 	else
@@ -388,7 +404,7 @@ conn_handshake(struct mkv_conn *c, const uint8_t *body)
 		return (MKV_NEXT_PARK);		/* the end of that send kicks us */
 	r = c->state == CONN_HELLO ? mkv_session_hello(c, &c->hdr, body) : mkv_session_connect(c, &c->hdr, body);
 	if (r == MKV_E_PROTO || r == MKV_E_VERSION || r == MKV_E_SYSTEM || r == MKV_E_NOMEM) {
-		conn_refuse(c, MKV_M_front_bad_frames_total, mkv_err_name(r));
+		mkv_conn_refuse(c, MKV_M_front_bad_frames_total, mkv_err_name(r));
 		return (MKV_NEXT_DONE);
 	}
 	if (r == MKV_E_AUTH) {
@@ -410,14 +426,17 @@ conn_frame(struct mkv_conn *c)
 	if (c->state != CONN_OPEN)
 		return (conn_handshake(c, body));
 	mkv_timer_disarm(c->f->timers, &c->rx_timer);
-	t = (c->hdr.flags & MKV_WIRE_F_REMOTE) ? mkv_chan_frame(c, &c->hdr, body) : mkv_req_dispatch(c, &c->hdr, body);
+	if ((c->hdr.flags & MKV_WIRE_F_REMOTE) == 0)
+		t = mkv_req_dispatch(c, &c->hdr, body);
+	else
+		t = c->local ? mkv_region_frame(c, &c->hdr, body) : mkv_chan_frame(c, &c->hdr, body);
 	if (!conn_reads(c))
 		return (MKV_NEXT_DONE);
 	switch (t) {
 	case MKV_TAKE_HOLD:
 		return (MKV_NEXT_PARK);
 	case MKV_TAKE_BREAK:
-		conn_refuse(c, MKV_M_front_bad_frames_total, "PROTO");
+		mkv_conn_refuse(c, MKV_M_front_bad_frames_total, "PROTO");
 		return (MKV_NEXT_DONE);
 	case MKV_TAKE_PAYLOAD:
 		MKV_ASSERT(c->rx_req != NULL && c->rx_part != NULL);
@@ -460,9 +479,45 @@ conn_payload_done(struct mkv_conn *c)
 	return (MKV_NEXT_AGAIN);
 }
 
+void
+mkv_conn_unread(struct mkv_conn *c)
+{
+	MKV_ASSERT(c->rx_ref && c->rx == RX_PAYLOAD);
+	(void)conn_drop_payload(c);
+	c->pay_left = 0;
+	c->rx = RX_HDR;
+	mkv_conn_kick(c);
+}
+
+/* From a region: a piece, then the others have theirs. What it does not give makes the CRCs wrong. */
+static enum mkv_next
+conn_payload_ref(struct mkv_conn *c)
+{
+	struct mkv_req *r = c->rx_req;
+	uint32_t room, n;
+	uint8_t *to;
+
+	MKV_ASSERT(c->pay_left != 0 && mkv_part_seg(r, c->rx_part, c->pay_pos, &to, &room) == 0);
+	n = (uint32_t)MKV_MIN((uint64_t)MKV_MIN(room, CONN_PIECE_BYTES - c->pay_pos % MKV_CRC_CHUNK), c->pay_left);
+	if ((n = mkv_region_read(c, to, n)) == 0) {
+		mkv_conn_unread(c);
+		mkv_req_run(r);
+		return (MKV_NEXT_AGAIN);
+	}
+	conn_crc(c, to, n);
+	if (c->pay_left == 0) {
+		c->rx_ref = 0;
+		return (conn_payload_done(c));
+	}
+	conn_kick_later(c);
+	return (MKV_NEXT_PARK);
+}
+
 static enum mkv_next
 conn_payload(struct mkv_conn *c)
 {
+	if (c->rx_ref)
+		return (conn_payload_ref(c));
 	while (c->pay_left != 0) {
 		uint32_t room, n;
 		uint8_t *to;
@@ -481,7 +536,7 @@ conn_payload(struct mkv_conn *c)
 		c->pay_to = to;
 		c->pay_ask = n;
 		conn_rx_arm(c);
-		c->tr->recv(c, to, n, 1);
+		c->tr->recv(c, to, n, MKV_TR_ALL);
 		return (MKV_NEXT_PARK);
 	}
 	return (conn_payload_done(c));
@@ -517,6 +572,9 @@ mkv_conn_discard(struct mkv_conn *c)
 {
 	MKV_ASSERT(c->rx_part->state == PART_WAIT || c->rx_part->state == PART_RESERVE);
 	MKV_ASSERT(c->rx == RX_WAIT);
+	if (c->rx_ref)
+		c->pay_left = 0;
+	c->rx_ref = 0;
 	c->rx_req = NULL;
 	c->rx_part = NULL;
 	c->rx = c->pay_left != 0 ? RX_DISCARD : RX_HDR;
@@ -548,15 +606,27 @@ mkv_conn_run(struct mkv_conn *c)
 	conn_try_free(c);
 }
 
+/* It waits for its frame; until that is taken no other may come (mkv_region_may_pass()). */
+static void
+conn_take_passed(struct mkv_conn *c)
+{
+	MKV_ASSERT(c->passed < 0);
+	c->passed = c->rx_io.passed;
+	c->rx_io.passed = -1;
+}
+
 void
 mkv_conn_received(struct mkv_conn *c, int res)
 {
 	c->rx_busy = 0;
+	if (c->rx_io.passed >= 0)
+		conn_take_passed(c);
 	if (!conn_reads(c)) {
 		struct mkv_req *r = conn_drop_payload(c);
 
 		if (r != NULL)
 			mkv_req_run(r);
+		mkv_region_forget_passed(c);
 		conn_shed(c);
 		conn_try_free(c);
 		return;

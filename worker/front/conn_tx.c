@@ -48,7 +48,7 @@ tx_gather_one(struct mkv_conn *c, struct mkv_out *o, unsigned n)
 		c->tx_iov[n].iov_base = (void *)(uintptr_t)o->body;
 		c->tx_iov[n++].iov_len = o->hdr.body_bytes;
 	}
-	for (unsigned i = 0; i < o->n_pay; i++)
+	for (unsigned i = 0; i < o->n_pay && o->place == NULL; i++)
 		c->tx_iov[n++] = o->pay[i];
 	return (n);
 }
@@ -64,19 +64,40 @@ tx_gather(struct mkv_conn *c)
 	while (!mkv_list_empty(&c->txq) && bytes < CONN_TX_BYTES) {
 		struct mkv_out *o = MKV_CONTAINER_OF(c->txq.next, struct mkv_out, link);
 
-		if (n + 2 + o->n_pay > CONN_TX_IOV)
+		if (n + 2 + o->n_pay > CONN_TX_IOV || o->place_left != 0)
 			break;
 		if ((r = tx_seal(c, o)) != 0)
 			return (r);
 		mkv_list_remove(&o->link);
 		mkv_list_push_tail(&c->tx_flight, &o->link);
 		n = tx_gather_one(c, o, n);
-		bytes += sizeof(o->hdr) + o->hdr.body_bytes + o->pay_bytes;
+		bytes += sizeof(o->hdr) + o->hdr.body_bytes + (o->place == NULL ? o->pay_bytes : 0);
 		until = MKV_MAX(until, o->until_ns);
 	}
 	if (n != 0)
 		mkv_timer_arm(c->f->timers, &c->tx_timer, MKV_MAX(until, mkv_now_ns() + CONN_TX_GRACE_NS));
 	return ((int)n);
+}
+
+/*
+ * What goes to a region is there before its reply leaves: a piece a turn, then others have theirs. 1: nothing in front has to be copied any more. A region that
+ * takes nothing, or has been dropped under its get, is the client's fault.
+ */
+static int
+tx_place(struct mkv_conn *c)
+{
+	struct mkv_out *o = mkv_list_empty(&c->txq) ? NULL : MKV_CONTAINER_OF(c->txq.next, struct mkv_out, link);
+
+	if (o == NULL || o->place_left == 0)
+		return (1);
+	if (!mkv_region_write(c, o)) {
+		mkv_conn_refuse(c, MKV_M_front_bad_frames_total, "region");
+		return (0);
+	}
+	if (o->place_left == 0)
+		return (1);
+	mkv_list_push_tail(&c->f->tx_dirty, &c->tx_link);
+	return (0);
 }
 
 void
@@ -85,6 +106,8 @@ mkv_conn_tx_begin(struct mkv_conn *c)
 	int n;
 
 	if (c->tx_busy || c->state == CONN_CLOSING || c->state == CONN_FREE || c->state == CONN_LOOSE)
+		return;
+	if (!tx_place(c))
 		return;
 	n = tx_gather(c);
 	if (n < 0)

@@ -51,6 +51,7 @@ front_lists_init(struct mkv_front *f)
 	mkv_list_init(&f->conn_used);
 	mkv_list_init(&f->req_free);
 	mkv_list_init(&f->run);
+	mkv_list_init(&f->later);
 	mkv_list_init(&f->tx_dirty);
 	mkv_list_init(&f->req_wait);
 	mkv_list_init(&f->refused);
@@ -81,6 +82,8 @@ front_conns_init(struct mkv_front *f)
 		mkv_list_init(&c->wait_link);
 		mkv_list_init(&c->msg_link);
 		mkv_list_init(&c->reqs);
+		mkv_list_init(&c->regions);
+		c->passed = -1;
 		mkv_list_init(&c->txq);
 		mkv_list_init(&c->tx_flight);
 		mkv_list_push_tail(&f->conn_free, &c->link);
@@ -137,7 +140,7 @@ mkv_front_create(struct mkv_front **out, const struct mkv_front_conf *conf, stru
 	f->start_ns = mkv_now_ns();
 	front_lists_init(f);
 	mkv_doors_init(f);
-	if ((r = front_alloc(f)) != 0)
+	if ((r = front_alloc(f)) != 0 || (r = mkv_regions_init(f)) != 0)
 		goto out;
 	if ((r = mkv_hkdf(conf->store_secret, sizeof(conf->store_secret), NULL, 0, MKV_PIECE_INFO, strlen(MKV_PIECE_INFO), f->piece_secret,
 	    sizeof(f->piece_secret))) != 0)
@@ -174,6 +177,7 @@ mkv_front_destroy(struct mkv_front **fp)
 	free(f->reqs);
 	free(f->dops);
 	free(f->req_hash);
+	free(f->regions);
 	f->magic = 0;
 	free(f);
 	*fp = NULL;
@@ -397,9 +401,13 @@ front_run_kicked(struct mkv_front *f)
 static void
 front_send(struct mkv_front *f)
 {
-	struct mkv_list *l;
+	struct mkv_list now, *l;
 
+	/* Those that have more to copy come again in the next turn. */
+	mkv_list_init(&now);
 	while ((l = mkv_list_pop(&f->tx_dirty)) != NULL)
+		mkv_list_push_tail(&now, l);
+	while ((l = mkv_list_pop(&now)) != NULL)
 		mkv_conn_tx_begin(MKV_CONTAINER_OF(l, struct mkv_conn, tx_link));
 }
 
@@ -407,8 +415,11 @@ unsigned
 mkv_front_turn(struct mkv_front *f)
 {
 	unsigned n = 0, came = f->rail != NULL ? mkv_rail_turn(f->rail) : 0;
+	struct mkv_list *l;
 
 	MKV_CHECK_OBJ(f, FRONT_MAGIC);
+	while ((l = mkv_list_pop(&f->later)) != NULL)
+		mkv_list_push_tail(&f->run, l);
 	mkv_drives_pending(f);
 	for (unsigned round = 0; round < FRONT_TURN_ROUNDS; round++) {
 		mkv_drives_refused(f);
@@ -435,7 +446,7 @@ mkv_front_may_sleep(struct mkv_front *f)
 {
 	MKV_CHECK_OBJ(f, FRONT_MAGIC);
 	/* A rail's flush is the last of a turn, and may have left something to be run or sent. */
-	return (mkv_list_empty(&f->run) && mkv_list_empty(&f->tx_dirty) && (f->rail == NULL || mkv_rail_may_sleep(f->rail)));
+	return (mkv_list_empty(&f->run) && mkv_list_empty(&f->later) && mkv_list_empty(&f->tx_dirty) && (f->rail == NULL || mkv_rail_may_sleep(f->rail)));
 }
 
 void
@@ -456,6 +467,8 @@ mkv_front_gauges(struct mkv_front *f)
 	mkv_metric_set(f->m, MKV_M_front_sessions, 0, f->n_sessions);
 	mkv_metric_set(f->m, MKV_M_front_sessions_loose, 0, f->n_loose);
 	mkv_metric_set(f->m, MKV_M_front_in_flight, 0, f->n_reqs);
+	mkv_metric_set(f->m, MKV_M_front_regions, 0, f->n_regions);
+	mkv_metric_set(f->m, MKV_M_front_region_bytes, 0, f->regions_bytes / 2);
 	mkv_metric_set(f->m, MKV_M_front_parked, 0, parked);
 	mkv_metric_set(f->m, MKV_M_front_stage_bytes, 0, st.total_bytes);
 	mkv_metric_set(f->m, MKV_M_front_stage_free_bytes, 0, st.free_bytes);

@@ -38,6 +38,7 @@ struct mkv_front_conf {
 	uint32_t	connections_max;
 	uint32_t	inflight_max;		/* requests of one session */
 	uint32_t	requests_max;		/* of all sessions */
+	uint64_t	regions_bytes;		/* what regions of clients on unix sockets may count, twice their bytes each; 0: no regions */
 	uint32_t	part_bytes;		/* extent: power of two, MKV_EXTENT_MIN..MKV_EXTENT_MAX */
 	uint64_t	handshake_ns, idle_ns;
 	uint64_t	loose_ns;		/* a session without a connection ends after so long without a message; 0: MKV_FRONT_LOOSE_NS */

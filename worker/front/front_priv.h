@@ -11,6 +11,7 @@
 #include "common/base/auth.h"
 #include "common/base/clock.h"
 #include "common/base/hash.h"
+#include "common/base/os.h"
 #include "common/shm/drv.h"
 #include "proto/wire.h"
 #include "worker/front/rail.h"
@@ -79,8 +80,10 @@ struct mkv_conn {
 	uint8_t		crowded;		/* one too many: it is told so and closed */
 	uint8_t		loose;			/* has been in CONN_LOOSE */
 	uint8_t		local;			/* a unix socket */
+	uint8_t		by_region;		/* the frame that is being dispatched has its payload in regions */
+	uint8_t		rx_ref;			/* RX_WAIT, RX_PAYLOAD: so has the one whose payload comes */
 	struct mkv_list	link;			/* free or used connections */
-	struct mkv_list	run_link;		/* front.run */
+	struct mkv_list	run_link;		/* front.run or front.later */
 	struct mkv_list	tx_link;		/* front.tx_dirty */
 	struct mkv_list	wait_link;		/* front.req_wait: no request context */
 	struct mkv_list	msg_link;		/* ctl.wait: its stream's frame has no memory for segments. A message of its channel may wait for the former meanwhile */
@@ -97,6 +100,12 @@ struct mkv_conn {
 	uint64_t	pay_left;
 	uint32_t	pay_pos, pay_ask;	/* bytes placed; bytes asked for in the recv under way */
 	uint8_t		*pay_to;
+	/* regions */
+	struct mkv_list	regions;
+	int		passed;			/* a descriptor whose frame has not been taken yet; -1: none */
+	const struct mkv_wire_seg *rx_seg;	/* with rx_ref: in rx_buf, where nothing is received meanwhile */
+	unsigned	rx_n_seg;
+	uint64_t	rx_seg_at;		/* how far they have been read */
 	/* a message of its channel that is being dispatched; NULL: a frame of the stream */
 	struct mkv_remote *remote;
 	uint16_t	remote_channel;
@@ -195,6 +204,16 @@ struct mkv_door {
 	int		fd;		/* where it is passed; -1: shut */
 };
 
+struct mkv_region {			/* memory of a client: region.c */
+	struct mkv_list	link;		/* front.region_free or conn.regions */
+	struct mkv_list	used;		/* front.regions_used */
+	uint32_t	number;		/* the client's */
+	int		fd;
+	pid_t		pid;		/* who passed it */
+	uint8_t		counts, counts_own;	/* in the sum of all, of its process: one of those of the same memory does */
+	struct mkv_os_shm shm;
+};
+
 struct mkv_listener {
 	struct mkv_io	io;
 	struct mkv_timer again;
@@ -226,6 +245,7 @@ struct mkv_front {
 	struct mkv_req	**req_hash;
 	uint32_t	req_hash_mask;
 	/* wake-ups for the turn */
+	struct mkv_list	later;				/* run, from the next turn on */
 	struct mkv_list	run, tx_dirty, req_wait, refused, hold_wait;
 	struct mkv_park_queue park_bufs, park_slots;
 	struct mkv_park_queue park_lists;
@@ -237,6 +257,11 @@ struct mkv_front {
 	uint64_t	map_version;
 	struct mkv_listener listener[MKV_FRONT_LISTENERS_MAX];
 	unsigned	n_listeners;
+	/* regions; none with conf.regions_bytes 0 */
+	struct mkv_region *regions;
+	struct mkv_list	region_free, regions_used;
+	uint32_t	n_regions;
+	uint64_t	regions_bytes;		/* what they count */
 	/* rails */
 	struct mkv_door	doors[MKV_WIRE_RAILS_MAX];
 	unsigned	n_doors;
@@ -270,6 +295,22 @@ void		mkv_conn_lost(struct mkv_conn *c);			/* its socket is worth nothing any mo
 int		mkv_conn_alive(const struct mkv_conn *c);		/* its requests are at work, and somebody may hear their answers */
 /* rail_ctl.c: a frame of the stream whose payload goes by the session's channel */
 enum mkv_take	mkv_chan_frame(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body);
+void		mkv_conn_unread(struct mkv_conn *c);			/* rx_ref: the rest of its payload is not wanted any more; the caller runs the request */
+void		mkv_conn_refuse(struct mkv_conn *c, enum mkv_metric why, const char *what);	/* counts, says why, closes */
+/* region.c */
+int		mkv_regions_init(struct mkv_front *f);
+void		mkv_regions_close(struct mkv_conn *c);			/* all of the session's */
+int		mkv_region_may_pass(const struct mkv_conn *c);		/* the next recv may bring a descriptor */
+void		mkv_region_forget_passed(struct mkv_conn *c);		/* nobody has taken it */
+enum mkv_take	mkv_region_frame(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body);	/* with flag REMOTE */
+/* The rest of such a frame's body. 0; MKV_E_PROTO. Put: bytes is what they must be; they are read from rx_buf until conn.c has done with the payload. */
+int		mkv_region_take_put(struct mkv_conn *c, struct mkv_wire_in *in, uint64_t bytes);
+int		mkv_region_take_get(struct mkv_req *r, struct mkv_wire_in *in);
+uint32_t	mkv_region_read(struct mkv_conn *c, uint8_t *to, uint32_t bytes);	/* the next bytes of the put; how many, 0: its memory gives none */
+int		mkv_region_write(struct mkv_conn *c, struct mkv_out *o);	/* the next piece of the get's part; 0: its memory takes none */
+/* aside.c */
+void		mkv_close_aside(int fd, int stranger);
+int		mkv_close_aside_busy(void);
 /* conn_tx.c */
 void		mkv_conn_send(struct mkv_conn *c, struct mkv_out *o);	/* o->done comes later, never from inside */
 void		mkv_conn_sent(struct mkv_conn *c, int res);

@@ -36,6 +36,8 @@ get_start(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
 		r->c->remote->msg = NULL;
 		r->u.get.len = MKV_MIN(w->len, r->remote.bytes);
 	}
+	if (r->by_region)
+		r->u.get.len = MKV_MIN(w->len, r->seg_bytes);
 	if (w->off > MKV_WIRE_VALUE_MAX)
 		return (MKV_E_INVAL);
 	return (0);
@@ -295,6 +297,11 @@ get_send(struct mkv_req *r, struct mkv_part *p, int last)
 	o->n_crcs = p->n_crcs;
 	memcpy(o + 1, p->crc, 4 * p->n_crcs);
 	get_payload(r, p);
+	if (r->by_region && p->bytes != 0) {
+		p->out.place = r->seg;
+		p->out.place_at = o->off - u->off;
+		p->out.place_left = p->bytes;
+	}
 	p->state = PART_SEND;
 	mkv_req_reply(r, &p->out, last ? 0 : MKV_WIRE_F_MORE, 0, MKV_REASON_NONE, p->body, body_bytes);
 	if (last) {

@@ -24,6 +24,7 @@
 #include "common/shm/drv.h"
 #include "proto/wire.h"
 #include "worker/core/core.h"
+#include "worker/core/jail.h"
 #include "worker/front/rail_life.h"
 
 #define ROOM_GAUGES_NS		(500 * MKV_NS_PER_MS)
@@ -52,6 +53,7 @@ struct room {
 	int		stage_fd, stage_huge;
 	int		listener[MKV_FRONT_LISTENERS_MAX];
 	unsigned	n_listeners;
+	int		is_local;		/* they are unix sockets */
 	struct room_arena arena[MKV_FRONT_DRIVES_MAX];
 	struct room_key	key[MKV_FRONT_KEYS_MAX];
 	unsigned	n_keys;
@@ -113,6 +115,15 @@ room_arena_message(struct room *m, const Mkv__Ctl__Arena *a, int *fd)
 	return (0);
 }
 
+static int
+listener_is_unix(int fd)
+{
+	struct sockaddr_storage ss = { .ss_family = AF_UNSPEC };
+	socklen_t n = sizeof(ss);
+
+	return (getsockname(fd, (struct sockaddr *)&ss, &n) == 0 && ss.ss_family == AF_UNIX);
+}
+
 /*
  * Accepted sockets inherit it; in the jail there is no setsockopt. On the loopback nothing is on its way for long: what waits in the receive queue
  * only goes cold in the cache, and the kernel would let it grow to tens of megabytes (docs/internals/tcp-path.md). A network needs its window.
@@ -138,6 +149,7 @@ room_listener_message(struct room *m, int *fd)
 	if (m->n_listeners == MKV_FRONT_LISTENERS_MAX)
 		return (MKV_E_PROTO);
 	listener_prepare(*fd);
+	m->is_local |= listener_is_unix(*fd);
 	if (m->f != NULL && (r = mkv_front_listen(m->f, MKV_FD(*fd))) != 0)
 		return (r);
 	m->listener[m->n_listeners++] = *fd;
@@ -372,6 +384,7 @@ front_conf(struct mkv_worker *w, const struct room *m, struct mkv_front_conf *c)
 	c->inflight_max = p->network_max_inflight;
 	/* Twice: while some receive or are answered, others have the slots. */
 	c->requests_max = 2 * slots;
+	c->regions_bytes = m->is_local ? p->local_region_max : 0;
 	c->part_bytes = (uint32_t)MKV_MIN(p->storage_block_size, (uint64_t)MKV_EXTENT_MAX);
 	conf_times(p, c);
 	c->memory_mode = p->storage_mode == MKV_STORAGE_MEMORY;
@@ -461,7 +474,7 @@ front_start(struct mkv_worker *w)
 	if ((r = front_catch_up(w, m)) != 0)
 		return (mkv_worker_fail(w, 0, "front: %s", mkv_err(r)));
 	mkv_metric_set(w->metrics, MKV_M_front_start_time_seconds, 0, mkv_wall_ms() / 1000);
-	mkv_worker_jail(w, MKV_IOQ_MAY_SOCKET | (w->rail != 0 ? mkv_rail_may() : 0));
+	mkv_worker_jail(w, MKV_IOQ_MAY_SOCKET | (m->is_local ? MKV_JAIL_MAY_COPY : 0) | (w->rail != 0 ? mkv_rail_may() : 0));
 	if (w->rail != 0)
 		mkv_rail_watch(w);
 	mkv_front_start(m->f);

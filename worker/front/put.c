@@ -148,7 +148,7 @@ put_take_crcs(struct mkv_part *p, struct mkv_wire_in *in, const uint8_t *body, c
 	return (0);
 }
 
-/* Where a part that came by a channel lies. The message is the part's from here on. */
+/* Where a part lies that is not behind its frame. A channel's message is the part's from here on. */
 static int
 put_take_segs(struct mkv_req *r, struct mkv_part *p, struct mkv_wire_in *in)
 {
@@ -156,6 +156,8 @@ put_take_segs(struct mkv_req *r, struct mkv_part *p, struct mkv_wire_in *in)
 	int e;
 
 	p->check = m == NULL || p->crc_make || r->f->conf.verify_put;
+	if (r->c->by_region)
+		return (mkv_region_take_put(r->c, in, p->bytes));
 	if ((e = mkv_chan_take_segs(r->c, in)) != 0 || m == NULL)
 		return (e);
 	if (m->bytes != p->bytes)

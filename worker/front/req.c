@@ -19,6 +19,7 @@
 static const struct mkv_req_ops *const req_ops[] = {
 	&mkv_put_ops, &mkv_get_ops, &mkv_exists_ops, &mkv_match_ops, &mkv_delete_ops, &mkv_touch_ops,
 	&mkv_list_ops, &mkv_info_ops, &mkv_stat_ops, &mkv_report_ops, &mkv_ping_ops, &mkv_cancel_ops, &mkv_attach_ops,
+	&mkv_region_ops,
 };
 
 /* From -> to that can be; a bit for each state. */
@@ -149,6 +150,7 @@ req_take(struct mkv_conn *c, const struct mkv_hdr *h)
 	r->c = c;
 	r->id = h->request_id;
 	r->channel = c->remote_channel;
+	r->by_region = c->by_region;
 	mkv_chan_req_begins(r);
 	r->carrier = c->remote_carrier;
 	r->posted = r->wrote = 0;
@@ -226,7 +228,7 @@ mkv_req_reply(struct mkv_req *r, struct mkv_out *o, unsigned flags, int status, 
 {
 	MKV_ASSERT(!o->busy && body_bytes % 8 == 0);
 	o->hdr = (struct mkv_hdr){ .magic = MKV_WIRE_MAGIC, .version = MKV_WIRE_VERSION, .op = r->op,
-		.flags = (uint16_t)(MKV_WIRE_F_REPLY | flags | (o->pay_bytes != 0 ? MKV_WIRE_F_PAYLOAD : 0)), .request_id = r->id, .body_bytes = body_bytes,
+		.flags = (uint16_t)(MKV_WIRE_F_REPLY | flags | (o->pay_bytes != 0 ? MKV_WIRE_F_PAYLOAD : 0) | (o->place != NULL ? MKV_WIRE_F_REMOTE : 0)), .request_id = r->id, .body_bytes = body_bytes,
 		.payload_bytes = o->pay_bytes, .status = (uint16_t)-status, .reason = (uint16_t)reason };
 	if (mkv_err_retry(status))
 		o->hdr.deadline_us = 10000;	/* when to come again */
@@ -362,6 +364,8 @@ req_fire(struct mkv_timer *t, uint64_t now_ns)
 			mkv_conn_close(r->c);
 		return;
 	}
+	if (r->c->rx_req == r && r->c->rx_ref && r->c->rx == RX_PAYLOAD)
+		mkv_conn_unread(r->c);
 	for (unsigned i = 0; i < REQ_PARTS; i++)
 		if (r->part[i].state == PART_RECV && r->channel == 0) {
 			mkv_metric_add(r->f->m, MKV_M_front_expired_total, 0, 1);
@@ -420,7 +424,7 @@ req_flags_ok(const struct mkv_conn *c, const struct mkv_hdr *h, const struct mkv
 {
 	int lists = (row->flags & MKV_OPF_LISTS) != 0;
 
-	if ((h->flags & MKV_WIRE_F_LONG_BODY) != 0 || ((h->flags & MKV_WIRE_F_REMOTE) != 0 && c->remote == NULL))
+	if ((h->flags & MKV_WIRE_F_LONG_BODY) != 0 || ((h->flags & MKV_WIRE_F_REMOTE) != 0 && c->remote == NULL && !c->by_region))
 		return (0);
 	if ((h->flags & MKV_WIRE_F_MORE) != 0 && !lists && h->op != MKV_WIRE_PUT)
 		return (0);
@@ -477,7 +481,7 @@ req_start(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body)
 	if (c->remote != NULL && c->remote->lost)
 		return (req_refuse(r, h, MKV_E_CLOSED));
 	/* Where keys are is not known before the drives have come: that is no miss. */
-	e = c->f->map_version == 0 && h->op != MKV_WIRE_PING && h->op != MKV_WIRE_CANCEL && h->op != MKV_WIRE_INFO ? MKV_E_RETRY : ops->start(r, h, body);
+	e = c->f->map_version == 0 && h->op != MKV_WIRE_PING && h->op != MKV_WIRE_CANCEL && h->op != MKV_WIRE_INFO && h->op != MKV_WIRE_REGION ? MKV_E_RETRY : ops->start(r, h, body);
 	if (e != 0)
 		return (req_refuse(r, h, e));
 	mkv_timer_arm(c->f->timers, &r->timer, r->deadline_ns);
@@ -540,7 +544,9 @@ mkv_req_take_get(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body
 	if ((e = mkv_req_take_key(r, &in, w->ns_bytes, w->key_bytes)) != 0)
 		return (e);
 	*out = w;
-	return (mkv_wire_skip_pad(&in, body) ? mkv_chan_take_segs(r->c, &in) : MKV_E_PROTO);
+	if (!mkv_wire_skip_pad(&in, body))
+		return (MKV_E_PROTO);
+	return (r->by_region ? mkv_region_take_get(r, &in) : mkv_chan_take_segs(r->c, &in));
 }
 
 void

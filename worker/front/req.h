@@ -53,6 +53,9 @@ struct mkv_out {
 	uint8_t		carrier;		/* of a channel: MKV_WIRE_CONTROL_* */
 	uint32_t	flush_rkey;		/* of a channel: a byte with the client that must have come back before it leaves; address 0: any that is out */
 	uint64_t	flush_addr;
+	/* Payload that goes to regions, not behind the body. */
+	const struct mkv_wire_seg *place;	/* of the request; NULL: it goes behind the body */
+	uint64_t	place_at, place_left;	/* where in the segments the next byte of pay[] goes; bytes not copied yet */
 	unsigned	n_pay;
 	uint64_t	pay_bytes;
 	const void	*body;
@@ -224,6 +227,10 @@ struct mkv_req {
 	uint32_t	last_rkey;	/* of the last WRITE, with the client */
 	uint64_t	last_addr;
 	struct mkv_remote remote;	/* get by a channel: where the payload is wanted */
+	uint8_t		by_region;	/* get: the payload is wanted in regions: */
+	unsigned	n_seg;
+	uint64_t	seg_bytes;
+	struct mkv_wire_seg seg[MKV_WIRE_GET_SEGS_MAX];
 	struct mkv_xfer	*xfer_now;	/* of its parts: the one whose turn it is; those behind it */
 	struct mkv_list	xfer_wait;
 	uint64_t	born_ns, stage_ns, deadline_ns;
@@ -276,7 +283,7 @@ struct mkv_req_ops {
 };
 
 extern const struct mkv_req_ops mkv_put_ops, mkv_get_ops, mkv_exists_ops, mkv_match_ops, mkv_delete_ops, mkv_touch_ops;
-extern const struct mkv_req_ops mkv_list_ops, mkv_info_ops, mkv_stat_ops, mkv_report_ops, mkv_ping_ops, mkv_cancel_ops, mkv_attach_ops;
+extern const struct mkv_req_ops mkv_list_ops, mkv_info_ops, mkv_stat_ops, mkv_report_ops, mkv_ping_ops, mkv_cancel_ops, mkv_attach_ops, mkv_region_ops;
 
 enum mkv_take	mkv_req_dispatch(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body);
 void		mkv_req_run(struct mkv_req *r);

@@ -85,6 +85,8 @@ session_hello_reply(struct mkv_conn *c)
 	session_header(c, &c->hs.hello.hdr, MKV_WIRE_HELLO, bytes, 0);
 	b->version = MKV_WIRE_VERSION;
 	b->features = SESSION_FEATURES | rdma | (f->conf.local_path[0] != '\0' ? MKV_FEATURE_LOCAL : 0);
+	if (c->local && f->conf.regions_bytes != 0)
+		b->features |= MKV_FEATURE_REGIONS;
 	b->front_id = f->conf.front_id;
 	b->epoch = f->conf.epoch;
 	b->map_version = f->map_version;
@@ -232,6 +234,8 @@ mkv_session_connect(struct mkv_conn *c, const struct mkv_hdr *h, const void *bod
 	mkv_metric_add(c->f->m, MKV_M_front_sessions_opened_total, 0, 1);
 	mkv_log(MKV_EV_SESSION_OPEN, "session=%" PRIx64 " key_id=%u", s->id, s->key_id);
 	session_log_local(c);
+	if (c->local && c->f->conf.regions_bytes != 0)
+		mkv_os_pass_rights(c->fd, 1);
 	session_connect_reply(c);
 	return (0);
 }

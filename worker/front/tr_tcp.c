@@ -30,12 +30,15 @@ tcp_send_done(struct mkv_io *io, int res)
 }
 
 static void
-tcp_recv(struct mkv_conn *c, void *buf, uint32_t bytes, int all)
+tcp_recv(struct mkv_conn *c, void *buf, uint32_t bytes, unsigned flags)
 {
 	MKV_ASSERT(!c->rx_busy);
 	c->rx_busy = 1;
 	c->rx_io.done = tcp_recv_done;
-	mkv_ioq_recv(c->f->q, &c->rx_io, MKV_FD(c->fd), buf, bytes, all ? MKV_IO_ALL : 0);
+	if (flags & MKV_TR_PASS)
+		mkv_ioq_recv_fd(c->f->q, &c->rx_io, MKV_FD(c->fd), buf, bytes);
+	else
+		mkv_ioq_recv(c->f->q, &c->rx_io, MKV_FD(c->fd), buf, bytes, flags & MKV_TR_ALL ? MKV_IO_ALL : 0);
 }
 
 static void

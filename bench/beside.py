@@ -68,6 +68,21 @@ class Server:
         return self.log.read()[-2000:].decode(errors="replace")
 
 
+def loop_device(path, capacity):
+    """A block device of a file of ours, for direct mode; past the page cache where the kernel lets it."""
+    with open(path, "wb") as f:
+        os.posix_fallocate(f.fileno(), 0, capacity)
+    for more in (["--direct-io=on"], []):
+        out = subprocess.run(["losetup", "--find", "--show", *more, path], capture_output=True, check=False)
+        if out.returncode == 0:
+            return out.stdout.decode().strip()
+    raise Failed(f"no loop device (root only): {out.stderr.decode(errors='replace').strip()}")
+
+
+def loop_device_end(device):
+    subprocess.run(["losetup", "--detach", device], check=False)
+
+
 class Memkv(Server):
     name = "memkv"
 
@@ -75,8 +90,12 @@ class Memkv(Server):
         self.dir = tempfile.mkdtemp(prefix="memkv-compare-", dir=args.tmp)
         self.loop = None
         media = "arena0" if mode == "memory" else os.path.join(self.dir, "drive0.dat")
-        if mode == "direct":
-            media = self.loop = self.loop_device(media, capacity)
+        try:
+            if mode == "direct":
+                media = self.loop = loop_device(media, capacity)
+        except Failed:
+            shutil.rmtree(self.dir, ignore_errors=True)
+            raise
         r, w = os.pipe()
         cmd = [args.memkv, "start", "--ready-fd", str(w), "--set", f"server.data_dir={self.dir}/data",
                "--set", "network.address=127.0.0.1:0", "--set", "admin.address=127.0.0.1:0",
@@ -90,20 +109,7 @@ class Memkv(Server):
             text = self.words()
             self.stop()
             raise Failed(f"memkv does not start: {text}")
-        self.address, self.admin = words["data"], words.get("admin")
-
-    def loop_device(self, path, capacity):
-        """A block device of a file of ours, for direct mode; past the page cache where the kernel lets it."""
-        with open(path, "wb") as f:
-            os.posix_fallocate(f.fileno(), 0, capacity)
-        why = ""
-        for more in (["--direct-io=on"], []):
-            out = subprocess.run(["losetup", "--find", "--show", *more, path], capture_output=True, check=False)
-            if out.returncode == 0:
-                return out.stdout.decode().strip()
-            why = out.stderr.decode(errors="replace").strip()
-        shutil.rmtree(self.dir, ignore_errors=True)
-        raise Failed(f"no loop device (root only): {why}")
+        self.address, self.admin, self.local = words["data"], words.get("admin"), "local://" + words.get("local", "-")
 
     def metrics(self):
         import urllib.request
@@ -117,10 +123,17 @@ class Memkv(Server):
                 out[name] = out.get(name, 0.0) + float(value)
         return out
 
+    def flushes_and_puts(self):
+        m = self.metrics()
+        try:
+            return m["memkv_drive_flushes_total"], m["memkv_drive_puts_total"]
+        except KeyError as e:
+            raise Failed("the server's metrics do not count flushes and puts") from e
+
     def stop(self):
         super().stop()
         if self.loop is not None:
-            subprocess.run(["losetup", "--detach", self.loop], check=False)
+            loop_device_end(self.loop)
             self.loop = None
         shutil.rmtree(self.dir, ignore_errors=True)
 
@@ -130,10 +143,16 @@ class Redis(Server):
 
     def __init__(self, args, _capacity):
         port = free_port()
-        self.address = f"127.0.0.1:{port}"
-        super().__init__([args.tools["redis-server"], "--port", str(port), "--bind", "127.0.0.1", "--save", "",
-                          "--appendonly", "no", "--dir", args.tmp])
+        self.dir = tempfile.mkdtemp(prefix="memkv-compare-", dir=args.tmp)
+        path = os.path.join(self.dir, "redis.sock")
+        self.address, self.unix = f"127.0.0.1:{port}", "unix://" + path
+        super().__init__([args.tools["redis-server"], "--port", str(port), "--bind", "127.0.0.1", "--unixsocket", path, "--save", "",
+                          "--appendonly", "no", "--dir", self.dir])
         wait_port(port, self.proc)
+
+    def stop(self):
+        super().stop()
+        shutil.rmtree(self.dir, ignore_errors=True)
 
 
 class Memcached(Server):
@@ -168,12 +187,12 @@ class Iperf(Server):
 def bench(args, server, op, **options):
     """One run of `memkv bench`; its JSON object. A wrong byte, an error, or gets of what was filled and is gone, make it a failure."""
     driver = options.pop("driver", server.name if server else "files")
-    servers = options.pop("servers", server.address if server else None)
-    cmd = [args.memkv, "bench", op, "--driver", driver, "--servers", servers, "--json", "--quiet"]
+    options.setdefault("servers", server.address if server else None)
+    cmd = [args.memkv, "bench", op, "--driver", driver, "--json", "--quiet"]
     if server is not None:
         cmd += ["--server-pid", str(server.pid)]
     if driver == "memkv":
-        cmd += ["--transport", "tcp"]
+        options.setdefault("transport", "tcp")
     for key, value in options.items():
         if value is True:
             cmd.append("--" + key.replace("_", "-"))
@@ -186,13 +205,15 @@ def bench(args, server, op, **options):
     j = json.loads(out.stdout.splitlines()[-1])
     if op == "get" and sum(j["misses"].values()) > j["hits"] // 100:
         raise Failed(f"{' '.join(cmd)}: {j['misses']} of {j['ops']} gets missed what was filled")
+    if driver == "memkv" and j["transport"] not in ("", options["transport"]):
+        raise Failed(f"{' '.join(cmd)}: went over {j['transport']}")
     return j
 
 
-def cpu_per_gib(j):
-    if j["cpu_s"]["server"] is None or j["bytes"] == 0:
+def cpu_per_gib(j, who="server"):
+    if j["cpu_s"][who] is None or j["bytes"] == 0:
         return None
-    return j["cpu_s"]["server"] / (j["bytes"] / GIB)
+    return j["cpu_s"][who] / (j["bytes"] / GIB)
 
 
 class Results:
@@ -202,16 +223,20 @@ class Results:
         self.value = {}
         self.rows = []
         self.failures = []
+        self.tables = []                # of a group's own: title, Markdown, the prefix of the names that it shows
+
+    def note(self, name, rnd, value):
+        if value is not None:
+            self.value.setdefault(name, {})[rnd] = value
 
     def measure(self, name, rnd, fn):
         try:
             v = fn()
-        except (Failed, subprocess.SubprocessError, OSError, ValueError, KeyError) as e:
+        except (Failed, subprocess.SubprocessError, OSError, ValueError, KeyError, ArithmeticError) as e:
             self.failures.append(f"{name}: {e}")
             say(f"FAILED {name}: {e}")
             return
-        if v is not None:
-            self.value.setdefault(name, {})[rnd] = v
+        self.note(name, rnd, v)
 
     def ratios(self, a, b):
         va, vb = self.value.get(a, {}), self.value.get(b, {})
@@ -256,12 +281,27 @@ class Results:
         return "\n".join(out)
 
     def raw(self):
-        out = ["| candidate | median | smallest..largest | rounds |", "|---|---|---|---|"]
-        for name in sorted(self.value):
-            if name == "one":
-                continue
-            out.append(f"| {name} | {self.median(name):.4g} | {self.spread(name)} | {len(self.value[name])} |")
-        return "\n".join(out)
+        shown = ("one", *(prefix for _, _, prefix in self.tables))
+        names = [n for n in sorted(self.value) if not n.startswith(shown)]
+        out = [f"| {name} | {self.median(name):.4g} | {self.spread(name)} | {len(self.value[name])} |" for name in names]
+        head = "Medians (GiB/s; keys/s for exists and match; cpu: s/GiB)\n\n| candidate | median | smallest..largest | rounds |\n|---|---|---|---|\n"
+        return head + "\n".join(out) if out else ""
+
+    def text(self):
+        """All of it as Markdown."""
+        return "\n\n".join(x for x in [self.table(), *(f"{title}\n\n{table}" for title, table, _ in self.tables), self.raw()] if x)
+
+    def json(self):
+        """All of it, for scripts: what each candidate measured in each round, and the rows that compare two of them."""
+        rows = []
+        for what, a, b, unit, must, goal, less in self.rows:
+            ratios = self.ratios(a, b)
+            m = statistics.median(ratios) if ratios else None
+            rows.append({"what": what, "candidate": a, "reference": b, "unit": unit, "ratios": ratios, "ratio": m, "must": must, "goal": goal,
+                         "less_is_better": less, "verdict": None if m is None or must is None else self.verdict(m, must, goal, less).strip("*")})
+        values = {name: {"median": self.median(name), "least": min(v.values()), "most": max(v.values()), "rounds": {str(r): v[r] for r in sorted(v)}}
+                  for name, v in self.value.items() if name != "one"}
+        return {"rows": rows, "candidates": values, "failures": self.failures}
 
 
 def human(n):
@@ -284,9 +324,7 @@ def started(res, what, fn):
 def throughput(res, name, rnd, args, server, op, **options):
     def once():
         j = bench(args, server, op, duration=args.seconds, **options)
-        cpu = cpu_per_gib(j)
-        if cpu is not None:
-            res.value.setdefault(name + " cpu", {})[rnd] = cpu
+        res.note(name + " cpu", rnd, cpu_per_gib(j))
         return j["gib_per_s"]
     res.measure(name, rnd, once)
 
@@ -304,14 +342,14 @@ def warm_up(args, server, size, keys, capacity):
     return j["gib_per_s"]
 
 
-def fio(args, rw, path, size, seconds):
-    job = [args.tools["fio"], "--name=ref", f"--filename={path}", f"--rw={rw}", f"--bs={size}", "--iodepth=8", "--ioengine=io_uring", "--direct=1",
-           f"--size={args.file_bytes}", "--time_based", f"--runtime={max(1, round(seconds))}", "--output-format=json", "--group_reporting"]
-    if rw == "randwrite":
-        job.append("--fdatasync=8")
+def fio(args, rw, path, block, **more):
+    """What fio says of its reads (rw randread) or writes, with io_uring and O_DIRECT; `more` are options of fio's."""
+    job = [args.tools["fio"], "--name=ref", f"--filename={path}", f"--rw={rw}", f"--bs={block}", "--ioengine=io_uring", "--direct=1",
+           "--time_based", f"--runtime={max(1, round(args.seconds))}", "--output-format=json", "--group_reporting"]
+    job += [f"--{key}={value}" for key, value in more.items()]
     out = subprocess.run(job, capture_output=True, timeout=args.limit, check=False)
     if out.returncode != 0:
         raise Failed(f"fio: {out.stderr[-300:]!r}")
     text = out.stdout.decode()
     j = json.loads(text[text.index("{"):])["jobs"][0]
-    return j["read" if rw == "randread" else "write"]["bw_bytes"] / GIB
+    return j | j["read" if rw == "randread" else "write"]

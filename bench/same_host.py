@@ -175,7 +175,7 @@ def fio_memory(wanted):
 
 
 class Media:
-    """A server in this mode, something of the same kind for fio, and Redis for its CPU."""
+    """A server in this mode, something of the same kind for fio, and beside a device Redis, for its CPU."""
 
     def __init__(self, args, res, stack, mode, size, depth):
         self.args, self.res, self.mode, self.size, self.depth = args, res, mode, size, depth
@@ -190,7 +190,8 @@ class Media:
             self.fio_path = loop_device(self.fio_path, self.keys * size)
             stack.callback(loop_device_end, self.fio_path)
         written(self.fio_path, self.keys * size)
-        self.redis = started(res, "redis", lambda: Redis(args, self.capacity)) if args.tools.get("redis-server") else None
+        wanted = mode == "direct" and args.tools.get("redis-server")
+        self.redis = started(res, "redis", lambda: Redis(args, self.capacity)) if wanted else None
         if self.redis is not None:
             stack.callback(self.redis.stop)
 
@@ -199,7 +200,7 @@ class Media:
         out = [Candidate(f"memkv {self.mode}, local", self.server, dict(servers=self.server.local, transport="local", **durable), to_disk=True),
                Candidate(f"memkv {self.mode}, TCP", self.server, durable, to_disk=True)]
         if self.redis is not None:
-            out.append(Candidate(f"Redis beside {self.mode}", self.redis, dict(servers=self.redis.unix)))
+            out.append(Candidate("Redis beside direct", self.redis, dict(servers=self.redis.unix)))
         return out
 
     def name(self, op, who):
@@ -264,7 +265,7 @@ class Media:
             self.res.row(f"CPU of client and server: {what}, against memkv by TCP", local + " cpu", tcp + " cpu", "s/GiB", None, None, less=True)
             if self.mode == "direct":
                 self.res.row(f"CPU of the server: {what}, against Redis by its unix socket", local + " server cpu",
-                             self.name(op, f"Redis beside {self.mode}") + " server cpu", "s/GiB", 0.2, None, less=True)
+                             self.name(op, "Redis beside direct") + " server cpu", "s/GiB", 0.2, None, less=True)
 
 
 def media(args, res, mode, size, depth):
@@ -307,8 +308,8 @@ def table(res, wanted):
 
 def conditions(args):
     def kind(path):
-        out = subprocess.run(["stat", "--file-system", "--format=%T", path], capture_output=True, check=False)
-        return out.stdout.decode().strip() or "nothing"
+        out = subprocess.run(["df", "--output=fstype", path], capture_output=True, check=False)
+        return (out.stdout.decode().split() or ["nothing"])[-1]
     return (f"- files on {kind(args.tmp)} and on {kind(args.tmpfs)}; {human(huge_bytes('Total'))} reserved as huge pages, which fio takes where they suffice; "
             f"at least {human(args.span)} of values in memory, {human(args.media_span)} in a file and on a device")
 

@@ -24,6 +24,7 @@ decode_object(struct op *o, const struct mkv_hdr *h, const uint8_t *body)
 	o->object.value_bytes = w.value_bytes;
 	o->object.put_wall_ms = w.put_wall_ms;
 	o->object.expires_wall_ms = w.expires_wall_ms;
+	o->object.put_id = w.put_id;
 	o->object.flags = w.flags & MKV_WIRE_PUT_PIN ? MKV_PUT_PIN : 0;
 	o->object.same = (w.flags & MKV_WIRE_PUT_SAME) != 0;
 	return (0);

@@ -128,6 +128,24 @@ test_iovecs(void **state)
 }
 
 static void
+test_every_get_tells_which_put_it_saw(void **state)
+{
+	struct mkv_put_opts over = { .size = sizeof(over), .flags = MKV_PUT_OVERWRITE };
+	struct mkv_object seen = { .size = sizeof(seen) }, again = { .size = sizeof(again) };
+	char buf[8];
+
+	(void)state;
+	assert_int_equal(mkv_put(cl, K("twice"), "one", 3, NULL, SEC, NULL), 0);
+	assert_int_equal(mkv_stat(cl, K("twice"), SEC, &seen), 0);
+	assert_int_not_equal(seen.put_id, 0);
+	assert_int_equal(mkv_get_range(cl, K("twice"), 1, buf, 1, SEC, &again), 1);
+	assert_int_equal(again.put_id, seen.put_id);
+	assert_int_equal(mkv_put(cl, K("twice"), "two", 3, &over, SEC, NULL), 0);
+	assert_int_equal(mkv_get(cl, K("twice"), buf, 8, SEC, &again), 3);
+	assert_int_not_equal(again.put_id, seen.put_id);
+}
+
+static void
 test_small_calls(void **state)
 {
 	struct mkv_put_opts po = { .size = sizeof(po), .flags = MKV_PUT_IF_ABSENT | MKV_PUT_PIN, .ttl_ms = 5000, .parent = "dad", .parent_bytes = 3 };
@@ -548,7 +566,7 @@ main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_round_trips), T(test_no_verify), T(test_range), T(test_iovecs), T(test_small_calls), T(test_namespaces),
+		T(test_round_trips), T(test_no_verify), T(test_range), T(test_iovecs), T(test_every_get_tells_which_put_it_saw), T(test_small_calls), T(test_namespaces),
 		T(test_bad_arguments), T(test_long_lists), T(test_batches), T(test_list_and_info), T(test_stream_small), T(test_stream_parts),
 		T(test_stream_exact), T(test_stream_empty), T(test_stream_abort), T(test_stream_object), T(test_stream_lost), T(test_async), T(test_inflight_max),
 		T(test_regions),

@@ -131,6 +131,7 @@ struct mkv_object {			/* what a get, stat or put learnt */
 	unsigned	reason;		/* of a miss */
 	int		same;		/* put: the bytes were there already */
 	int		server;		/* index in the server list */
+	uint64_t	put_id;		/* which put made it: gets that tell the same one saw the same bytes. 0: not known */
 };
 
 /* Every call below: key 1..512 bytes, any bytes. obj may be NULL. Blocks until the answer or the deadline. */

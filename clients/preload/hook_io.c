@@ -1,9 +1,9 @@
 /*
- * libc's calls on descriptors and streams, interposed.
+ * libc's calls on descriptors, interposed.
  *
- * Any thread of the program. A descriptor that is not ours costs one load while no object is open, else one fstat. A read fills the object first, a
- * write marks it, fsync and the last close commit it; the bytes themselves move by the kernel's own call on the memfd. Fails: as the call does, and
- * with the store's errno where bytes are fetched or committed.
+ * Any thread of the program. A descriptor that is not ours costs one load while no object is open, else one fstat. A read fetches what it asks for, a
+ * write marks the object, fsync and the last close commit it; the bytes move by the kernel's own call on the memfd, but for long reads. Fails: as the
+ * call does, and with the store's errno where bytes are fetched or committed.
  */
 #include "config.h"
 
@@ -16,7 +16,7 @@
 
 #include "clients/preload/preload_priv.h"
 
-/* ---- Reading: filled before ------------------------------------------------------------------------------------------------------- */
+/* ---- Reading: fetched before ------------------------------------------------------------------------------------------------------- */
 
 static int
 fill(int fd)
@@ -31,10 +31,22 @@ fill(int fd)
 	return (r);
 }
 
+/* off -1: at the descriptor's own offset. */
+static ssize_t
+read_object(struct mkv_pl_object *o, int fd, const struct iovec *iov, int n, off_t off)
+{
+	ssize_t r = mkv_pl_object_read(o, fd, iov, n, off);
+
+	mkv_pl_object_drop(o);
+	return (r);
+}
+
 PL_EXPORT ssize_t
 read(int fd, void *buf, size_t n)
 {
-	return (fill(fd) != 0 ? -1 : REAL(read)(fd, buf, n));
+	struct mkv_pl_object *o = mkv_pl_object_of(fd);
+
+	return (o == NULL ? REAL(read)(fd, buf, n) : read_object(o, fd, &(struct iovec){ buf, n }, 1, -1));
 }
 
 PL_EXPORT ssize_t	__read_chk(int fd, void *buf, size_t n, size_t room);
@@ -49,7 +61,9 @@ __read_chk(int fd, void *buf, size_t n, size_t room)
 PL_EXPORT ssize_t
 pread(int fd, void *buf, size_t n, off_t off)
 {
-	return (fill(fd) != 0 ? -1 : REAL(pread)(fd, buf, n, off));
+	struct mkv_pl_object *o = off < 0 ? NULL : mkv_pl_object_of(fd);
+
+	return (o == NULL ? REAL(pread)(fd, buf, n, off) : read_object(o, fd, &(struct iovec){ buf, n }, 1, off));
 }
 ssize_t	pread64(int fd, void *buf, size_t n, off_t off) PL_ALIAS(pread);
 
@@ -66,20 +80,28 @@ ssize_t	__pread64_chk(int fd, void *buf, size_t n, off_t off, size_t room) PL_AL
 PL_EXPORT ssize_t
 readv(int fd, const struct iovec *iov, int n)
 {
-	return (fill(fd) != 0 ? -1 : REAL(readv)(fd, iov, n));
+	struct mkv_pl_object *o = mkv_pl_object_of(fd);
+
+	return (o == NULL ? REAL(readv)(fd, iov, n) : read_object(o, fd, iov, n, -1));
 }
 
 PL_EXPORT ssize_t
 preadv(int fd, const struct iovec *iov, int n, off_t off)
 {
-	return (fill(fd) != 0 ? -1 : REAL(preadv)(fd, iov, n, off));
+	struct mkv_pl_object *o = off < 0 ? NULL : mkv_pl_object_of(fd);
+
+	return (o == NULL ? REAL(preadv)(fd, iov, n, off) : read_object(o, fd, iov, n, off));
 }
 ssize_t	preadv64(int fd, const struct iovec *iov, int n, off_t off) PL_ALIAS(preadv);
 
 PL_EXPORT ssize_t
 preadv2(int fd, const struct iovec *iov, int n, off_t off, int flags)
 {
-	return (fill(fd) != 0 ? -1 : REAL(preadv2)(fd, iov, n, off, flags));
+	struct mkv_pl_object *o = off < -1 || flags != 0 ? NULL : mkv_pl_object_of(fd);
+
+	if (o != NULL)
+		return (read_object(o, fd, iov, n, off));
+	return (flags != 0 && fill(fd) != 0 ? -1 : REAL(preadv2)(fd, iov, n, off, flags));
 }
 ssize_t	preadv64v2(int fd, const struct iovec *iov, int n, off_t off, int flags) PL_ALIAS(preadv2);
 
@@ -295,7 +317,7 @@ int	posix_fadvise64(int fd, off_t off, off_t bytes, int advice) PL_ALIAS(posix_f
 
 /* ---- Descriptors come and go --------------------------------------------------------------------------------------------------------- */
 
-/* A new number for what may be an object, which has been filled. */
+/* A new number for what may be an object. What cannot be fetched for a standard one shows when it is read. */
 static int
 numbered(int fd)
 {
@@ -311,7 +333,7 @@ numbered(int fd)
 PL_EXPORT int
 dup(int fd)
 {
-	return (fill(fd) != 0 ? -1 : numbered(REAL(dup)(fd)));
+	return (numbered(REAL(dup)(fd)));
 }
 
 static int
@@ -354,7 +376,8 @@ dup_over(struct dup_call *d)
 	struct mkv_pl_object *o;
 	int r, result = -1;
 
-	if (fill(d->from) != 0)
+	/* What reads a standard number may be anything, with this library or without. */
+	if (d->to >= STDIN_FILENO && d->to <= STDERR_FILENO && fill(d->from) != 0)
 		return (-1);
 	if (d->from == d->to)
 		return (end_dup(d));
@@ -392,8 +415,6 @@ fcntl(int fd, int cmd, ...)
 	va_start(ap, cmd);
 	arg = va_arg(ap, void *);
 	va_end(ap);
-	if ((cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC) && fill(fd) != 0)
-		return (-1);
 	if (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC)
 		return (numbered(REAL(fcntl)(fd, cmd, arg)));
 	return (REAL(fcntl)(fd, cmd, arg));
@@ -424,115 +445,3 @@ closefrom(int first)
 {
 	(void)close_range((unsigned)(first < 0 ? 0 : first), ~0u, 0);
 }
-
-/* ---- Streams --------------------------------------------------------------------------------------------------------------------- */
-
-PL_EXPORT FILE *
-fdopen(int fd, const char *mode)
-{
-	struct mkv_pl_object *o = mkv_pl_object_of(fd);
-	FILE *f = NULL;
-
-	if (o == NULL)
-		return (REAL(fdopen)(fd, mode));
-	if (mkv_pl_object_fill(o) == 0 && (f = REAL(fdopen)(fd, mode)) != NULL)
-		mkv_pl_object_stream(o, 1);
-	mkv_pl_object_drop(o);
-	return (f);
-}
-
-static int
-end_fclose(void *arg)
-{
-	return (REAL(fclose)(arg));
-}
-
-PL_EXPORT int
-fclose(FILE *f)
-{
-	struct mkv_pl_object *o = f == NULL ? NULL : mkv_pl_object_of(fileno(f));
-	int r, flushed, result = EOF, e;
-
-	if (o == NULL)
-		return (REAL(fclose)(f));
-	flushed = fflush(f);
-	e = errno;
-	mkv_pl_object_stream(o, -1);
-	r = mkv_pl_object_leave(o, fileno(f), end_fclose, f, &result);
-	mkv_pl_object_drop(o);
-	if (r == 0 && flushed != 0)
-		errno = e;
-	return (r != 0 || flushed != 0 ? EOF : result);
-}
-
-/* "r", "w+be", ...: as open() has it. -1: no such mode. */
-static int
-mode_flags(const char *mode)
-{
-	int flags;
-
-	switch (mode[0]) {
-	case 'r':
-		flags = O_RDONLY;
-		break;
-	case 'w':
-		flags = O_WRONLY | O_CREAT | O_TRUNC;
-		break;
-	case 'a':
-		flags = O_WRONLY | O_CREAT | O_APPEND;
-		break;
-	default:
-		return (-1);
-	}
-	if (strchr(mode, '+') != NULL)
-		flags = (flags & ~O_ACCMODE) | O_RDWR;
-	return (flags | (strchr(mode, 'x') != NULL ? O_EXCL : 0) | (strchr(mode, 'e') != NULL ? O_CLOEXEC : 0));
-}
-
-PL_EXPORT FILE *
-fopen(const char *path, const char *mode)
-{
-	struct mkv_pl_name n;
-	int flags, fd, e;
-	FILE *f;
-
-	switch (mkv_pl_resolve(AT_FDCWD, path, &n)) {
-	case MKV_PL_KEY:
-		break;
-	case MKV_PL_ERROR:
-		return (NULL);
-	default:
-		return (REAL(fopen)(path, mode));
-	}
-	if ((flags = mode_flags(mode)) < 0) {
-		errno = EINVAL;
-		return (NULL);
-	}
-	if ((fd = mkv_pl_object_open(&n, flags)) < 0)
-		return (NULL);
-	if ((f = fdopen(fd, mode)) == NULL) {
-		e = errno;
-		(void)close(fd);
-		errno = e;
-	}
-	return (f);
-}
-FILE *	fopen64(const char *path, const char *mode) PL_ALIAS(fopen);
-
-/* A stream that becomes another file: not for objects, and better refused than on the disk. */
-PL_EXPORT FILE *
-freopen(const char *path, const char *mode, FILE *f)
-{
-	struct mkv_pl_name n;
-	enum mkv_pl_what what = path == NULL ? MKV_PL_OUTSIDE : mkv_pl_resolve(AT_FDCWD, path, &n);
-	struct mkv_pl_object *o = f == NULL ? NULL : mkv_pl_object_of(fileno(f));
-
-	if (o == NULL && what != MKV_PL_KEY && what != MKV_PL_ERROR)
-		return (REAL(freopen)(path, mode, f));
-	if (o != NULL)
-		mkv_pl_object_drop(o);
-	if (what != MKV_PL_ERROR)
-		errno = ENOTSUP;
-	return (NULL);
-}
-FILE *	freopen64(const char *path, const char *mode, FILE *f) PL_ALIAS(freopen);

@@ -29,7 +29,10 @@ unlink_key(const struct mkv_pl_name *n)
 		r = mkv_pl_object_unlink(o, n);
 		mkv_pl_object_drop(o);
 	}
-	return (r > 0 ? mkv_pl_store_delete(n) : r);
+	if (r <= 0)
+		return (r);
+	mkv_pl_object_keep(n);
+	return (mkv_pl_store_delete(n));
 }
 
 static int

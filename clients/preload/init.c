@@ -21,7 +21,7 @@ mkv_pl_end(bool flush)
 		return;
 	if (!mkv_pl_object_none()) {
 		/* libc does so after us; _exit() does not. It waits for streams that another thread is reading, so only where one may be an object's. */
-		if (flush && mkv_pl_object_streams())
+		if (flush && (mkv_pl_object_streams() || mkv_pl_stream_any()))
 			(void)fflush(NULL);
 		mkv_pl_object_end_all();
 	}
@@ -37,6 +37,7 @@ init(void)
 	mkv_pl_path_init(getenv("MEMKV_PRELOAD_PREFIX"));
 	mkv_pl_store_init();
 	mkv_pl_dir_init();
+	mkv_pl_stream_init();
 	mkv_pl_object_adopt_all();
 	errno = e;
 }

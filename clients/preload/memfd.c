@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -14,6 +15,7 @@
 
 /* Programs use low numbers and expect them in order: ours are above, if the limit allows. */
 #define MEMFD_NUMBER_MIN	700
+#define PUT_ID_DIGITS		16
 
 int
 mkv_pl_memfd(const char *name)
@@ -30,20 +32,25 @@ mkv_pl_memfd(const char *name)
 	return (fd);
 }
 
-/* "/memfd:memkv:w:KEY (deleted)": the key, and whether it may be written. */
+/* "/memfd:memkv:w0123456789abcdef:KEY (deleted)": the key, whether it may be written, and the put that it was opened as. */
 bool
-mkv_pl_memfd_key(const char *link, struct mkv_pl_name *n, bool *writable)
+mkv_pl_memfd_key(const char *link, struct mkv_pl_name *n, bool *writable, uint64_t *put_id)
 {
-	const char *head = "/memfd:" MKV_PL_MEMFD_HEAD, *mark = " (deleted)", *end = link + strlen(link) - strlen(mark);
+	const char *head = "/memfd:" MKV_PL_MEMFD_HEAD, *mark = " (deleted)", *end = link + strlen(link) - strlen(mark), *key;
+	char *colon;
 
 	if (strncmp(link, head, strlen(head)) != 0 || end < link + strlen(head) || strcmp(end, mark) != 0)
 		return (false);
 	link += strlen(head);
 	*writable = link[0] == 'w';
-	if ((!*writable && link[0] != 'r') || link[1] != ':' || end < link + 3 || (size_t)(end - link - 2) > MKV_PL_MEMFD_KEY_MAX)
+	if ((!*writable && link[0] != 'r') || end < link + PUT_ID_DIGITS + 3)
 		return (false);
-	n->key_bytes = (size_t)(end - link - 2);
-	memcpy(n->key, link + 2, n->key_bytes);
+	*put_id = strtoull(link + 1, &colon, 16);
+	key = colon + 1;
+	if (colon != link + 1 + PUT_ID_DIGITS || *colon != ':' || (size_t)(end - key) > MKV_PL_MEMFD_KEY_MAX)
+		return (false);
+	n->key_bytes = (size_t)(end - key);
+	memcpy(n->key, key, n->key_bytes);
 	n->key[n->key_bytes] = '\0';
 	return (true);
 }

@@ -1,5 +1,5 @@
 /*
- * Objects that the program has open: a memfd each, that holds the bytes.
+ * Objects that the program has open: which there are, under which names, and when they come and go.
  *
  * Any thread of the program. The table (table_mutex) owns an object until its last descriptor is closed; whoever uses it meanwhile holds a reference.
  * o->mutex is held over a transfer of that object, table_mutex never. An object is known by the inode of its memfd: descriptor numbers are the
@@ -12,38 +12,9 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "clients/preload/preload_priv.h"
-
-/* The clock of a memfd's mtime ticks every 10 ms at worst: a write so soon after a commit may leave no trace in it. */
-#define TICK_NS		10000000ll
-
-struct mkv_pl_object {
-	struct mkv_pl_object *next;
-	unsigned	refs;		/* table_mutex */
-	ino_t		ino;		/* of the memfd; constant, as are dev, fd, writable */
-	dev_t		dev;
-	int		fd;
-	bool		writable;
-	pthread_mutex_t	mutex;		/* for all below */
-	struct mkv_pl_name name;	/* read under table_mutex too, written under both */
-	const struct mkv_pl_name *leaving;	/* as name: the old one, while it is renamed */
-	bool		gone;		/* unlinked or replaced: nothing is committed any more; written under both */
-	bool		filled;		/* the memfd holds the bytes; else only the size is right */
-	bool		dirty;
-	bool		fresh;		/* opened with O_EXCL and never committed */
-	bool		loose;		/* committed by a rename or a close: an fsync after it has to put it on the drive */
-	bool		foreign;	/* came from the process before fork() or exec(): its own writes are not ours to commit */
-	bool		mapped, mapped_writable;
-	bool		left;		/* out of the table: no descriptor may be made of it any more */
-	_Atomic unsigned streams;	/* FILE * over it, whose writes nobody sees; read without the mutex when the program ends */
-	uint64_t	wall_ms;	/* of the put that it was read from */
-	struct timespec	seen_mtime;	/* mtime and size when it was last known to be clean */
-	off_t		seen_size;
-	bool		seen_close;	/* that was within a tick of the mtime */
-};
+#include "clients/preload/object_priv.h"
 
 static struct mkv_pl_object *table;
 static _Atomic unsigned table_count;
@@ -53,8 +24,8 @@ static pid_t table_pid;
 /* ---- The table ---------------------------------------------------------------------------------------------------------------- */
 
 /* Our own descriptor, unless the program has closed it by a way that we do not see and put another file there. */
-static int
-inner_stat(const struct mkv_pl_object *o, struct stat *st)
+int
+mkv_pl_inner_stat(const struct mkv_pl_object *o, struct stat *st)
 {
 	if (REAL(fstat)(o->fd, st) == 0 && st->st_ino == o->ino && st->st_dev == o->dev)
 		return (0);
@@ -67,9 +38,10 @@ object_free(struct mkv_pl_object *o)
 {
 	struct stat st;
 
-	if (inner_stat(o, &st) == 0)
+	if (mkv_pl_inner_stat(o, &st) == 0)
 		(void)REAL(close)(o->fd);
 	(void)pthread_mutex_destroy(&o->mutex);
+	free(o->there);
 	free(o);
 }
 
@@ -202,54 +174,18 @@ table_remove(struct mkv_pl_object *o)
 #define HELD_ALREADY	(-1)
 static __thread const struct mkv_pl_object *held;
 
-static void
-object_lock(struct mkv_pl_object *o)
+void
+mkv_pl_object_lock(struct mkv_pl_object *o)
 {
 	held = o;
 	(void)pthread_mutex_lock(&o->mutex);
 }
 
-static void
-object_unlock(struct mkv_pl_object *o)
+void
+mkv_pl_object_unlock(struct mkv_pl_object *o)
 {
 	(void)pthread_mutex_unlock(&o->mutex);
 	held = NULL;
-}
-
-/* ---- Clean or dirty ----------------------------------------------------------------------------------------------------------- */
-
-static void
-seen_now(struct mkv_pl_object *o)
-{
-	struct timespec now;
-	struct stat st;
-
-	if (inner_stat(o, &st) != 0)
-		return;
-	(void)clock_gettime(CLOCK_REALTIME, &now);
-	o->seen_mtime = st.st_mtim;
-	o->seen_size = st.st_size;
-	o->seen_close = (now.tv_sec - st.st_mtim.tv_sec) * 1000000000ll + (now.tv_nsec - st.st_mtim.tv_nsec) < 2 * TICK_NS;
-}
-
-/* Has a stream written to it since? In doubt yes, but not for what another process has begun. */
-static bool
-has_changed(const struct mkv_pl_object *o)
-{
-	struct stat st;
-
-	if (inner_stat(o, &st) != 0)
-		return (false);
-	return (st.st_size != o->seen_size || st.st_mtim.tv_sec != o->seen_mtime.tv_sec || st.st_mtim.tv_nsec != o->seen_mtime.tv_nsec ||
-	    (o->seen_close && !o->foreign));
-}
-
-static bool
-is_dirty(const struct mkv_pl_object *o)
-{
-	if (!o->writable || o->gone)
-		return (false);
-	return (o->dirty || (o->mapped_writable && !o->foreign) || (o->streams != 0 && has_changed(o)));
 }
 
 /*
@@ -264,7 +200,7 @@ mkv_pl_object_hold(struct mkv_pl_object *o, int *cancel)
 		return;
 	}
 	(void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, cancel);
-	object_lock(o);
+	mkv_pl_object_lock(o);
 }
 
 void
@@ -273,155 +209,61 @@ mkv_pl_object_release(struct mkv_pl_object *o, int cancel, bool changed)
 	o->dirty = o->dirty || changed;
 	if (cancel == HELD_ALREADY)
 		return;
-	object_unlock(o);
+	mkv_pl_object_unlock(o);
 	(void)pthread_setcancelstate(cancel, NULL);
 }
 
-void
-mkv_pl_object_mapped(struct mkv_pl_object *o, bool writable)
+/* All that are open now, each held, or those that only read the name n. NULL: none, or no memory. */
+static struct mkv_pl_object **
+table_all(const struct mkv_pl_name *n, unsigned *count)
 {
-	object_lock(o);
-	o->mapped = true;
-	o->mapped_writable = o->mapped_writable || (writable && o->writable);
-	object_unlock(o);
+	struct mkv_pl_object **all = NULL, *o;
+
+	*count = 0;
+	(void)pthread_mutex_lock(&table_mutex);
+	for (o = table; o != NULL; o = o->next) {
+		if (n != NULL && (o->writable || !is_named(o, n)))
+			continue;
+		if (all == NULL && (all = calloc(atomic_load(&table_count), sizeof(struct mkv_pl_object *))) == NULL)
+			break;
+		o->refs++;
+		all[(*count)++] = o;
+	}
+	(void)pthread_mutex_unlock(&table_mutex);
+	return (all);
 }
 
-/* The stream has been flushed if it is one of the program's. */
+/*
+ * One that was read, and not to its end; if the rest cannot be fetched, that shows when it is read. held stays what it is: the object that is put or
+ * renamed, which a signal handler may write to, as it cannot to this one.
+ */
 static void
-stream_end(struct mkv_pl_object *o)
+keep(struct mkv_pl_object *o)
 {
-	o->dirty = is_dirty(o);
-	o->streams -= o->streams != 0;
+	(void)pthread_mutex_lock(&o->mutex);
+	if (o->version.put_id != 0 && (uint64_t)o->next_off < o->version.bytes)
+		(void)mkv_pl_bytes_fill(o);
+	(void)pthread_mutex_unlock(&o->mutex);
 }
 
 void
-mkv_pl_object_stream(struct mkv_pl_object *o, int plus)
+mkv_pl_object_keep(const struct mkv_pl_name *n)
 {
-	object_lock(o);
-	if (plus < 0)
-		stream_end(o);
-	else if (o->streams++ == 0)
-		seen_now(o);
-	object_unlock(o);
-}
+	struct mkv_pl_object **all;
+	unsigned i, count;
+	int e = errno;
 
-/* ---- Between the memfd and the store --------------------------------------------------------------------------------------------- */
-
-/* Calls with the whole of the memfd in memory; a mapping of nothing is none. */
-static int
-with_bytes(struct mkv_pl_object *o, int prot, int (*fn)(struct mkv_pl_object *, void *, size_t, unsigned), unsigned arg)
-{
-	struct stat st;
-	void *at;
-	int r, e;
-
-	if (inner_stat(o, &st) != 0)
-		return (-1);
-	if (st.st_size == 0)
-		return (fn(o, (char[1]){ 0 }, 0, arg));
-	if ((at = REAL(mmap)(NULL, (size_t)st.st_size, prot, MAP_SHARED, o->fd, 0)) == MAP_FAILED)
-		return (-1);
-	r = fn(o, at, (size_t)st.st_size, arg);
-	e = errno;
-	(void)munmap(at, (size_t)st.st_size);
+	if ((all = table_all(n, &count)) == NULL)
+		return;
+	for (i = 0; i < count; i++) {
+		keep(all[i]);
+		mkv_pl_object_drop(all[i]);
+	}
+	free(all);
 	errno = e;
-	return (r);
 }
 
-static int
-get_into(struct mkv_pl_object *o, void *at, size_t bytes, unsigned unused)
-{
-	(void)unused;
-	return (bytes == 0 ? 0 : mkv_pl_store_get(&o->name, at, bytes));
-}
-
-static int
-put_from(struct mkv_pl_object *o, void *at, size_t bytes, unsigned flags)
-{
-	return (mkv_pl_store_put(&o->name, at, bytes, flags));
-}
-
-/* o->mutex is held. What was there when it was opened must be there still: a miss now is a failure, not an absence. */
-static int
-fill(struct mkv_pl_object *o)
-{
-	if (o->filled)
-		return (0);
-	if (with_bytes(o, PROT_READ | PROT_WRITE, get_into, 0) != 0) {
-		if (errno == ENOENT)
-			errno = ESTALE;
-		return (-1);
-	}
-	o->filled = true;
-	if (o->streams != 0)
-		seen_now(o);
-	return (0);
-}
-
-int
-mkv_pl_object_fill(struct mkv_pl_object *o)
-{
-	int r, e = errno;
-
-	object_lock(o);
-	if ((r = fill(o)) == 0)
-		errno = e;
-	object_unlock(o);
-	return (r);
-}
-
-static int
-commit(struct mkv_pl_object *o, unsigned put_flags)
-{
-	if (!is_dirty(o))
-		return (0);
-	o->dirty = false;
-	seen_now(o);
-	if (with_bytes(o, PROT_READ, put_from, put_flags | (o->fresh ? MKV_PUT_IF_ABSENT : MKV_PUT_OVERWRITE)) != 0) {
-		o->dirty = true;
-		return (-1);
-	}
-	o->fresh = false;
-	o->loose = (put_flags & MKV_PUT_COMMIT) == 0;
-	return (0);
-}
-
-int
-mkv_pl_object_commit(struct mkv_pl_object *o, unsigned put_flags)
-{
-	int r, e = errno;
-
-	object_lock(o);
-	o->dirty = o->dirty || (o->loose && (put_flags & MKV_PUT_COMMIT) != 0);
-	if ((r = commit(o, put_flags)) == 0)
-		errno = e;
-	object_unlock(o);
-	return (r);
-}
-
-void
-mkv_pl_object_forget_bytes(struct mkv_pl_object *o)
-{
-	struct stat st;
-
-	object_lock(o);
-	if (!o->writable && o->filled && !o->mapped && inner_stat(o, &st) == 0 && st.st_size != 0 &&
-	    REAL(fallocate)(o->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, st.st_size) == 0)
-		o->filled = false;
-	object_unlock(o);
-}
-
-int
-mkv_pl_object_truncate(struct mkv_pl_object *o, int fd, off_t size)
-{
-	int r;
-
-	object_lock(o);
-	if ((r = fill(o)) == 0 && (r = REAL(ftruncate)(fd, size)) == 0)
-		o->dirty = true;
-	object_unlock(o);
-	return (r);
-}
+/* ---- Names ---------------------------------------------------------------------------------------------------------------------- */
 
 static void
 name_change(struct mkv_pl_object *o, const struct mkv_pl_name *to, const struct mkv_pl_name *leaving)
@@ -446,6 +288,7 @@ store_delete(const struct mkv_pl_name *n)
 {
 	int r, e = errno;
 
+	mkv_pl_object_keep(n);
 	if ((r = mkv_pl_store_delete(n)) != 0 && errno == ENOENT) {
 		errno = e;
 		r = 0;
@@ -463,7 +306,7 @@ rename_held(struct mkv_pl_object *o, const struct mkv_pl_name *from, const struc
 	name_change(o, to, from);
 	o->dirty = true;
 	o->fresh = false;
-	if ((r = commit(o, 0)) != 0) {
+	if ((r = mkv_pl_bytes_commit(o, 0)) != 0) {
 		o->fresh = fresh;
 	} else {
 		if (replaced != NULL && is_named(replaced, to))
@@ -489,7 +332,7 @@ mkv_pl_object_rename(struct mkv_pl_object *o, const struct mkv_pl_name *from, co
 		r = rename_held(o, from, to, replaced);
 	if (replaced != NULL && replaced != o)
 		(void)pthread_mutex_unlock(&replaced->mutex);
-	object_unlock(o);
+	mkv_pl_object_unlock(o);
 	if (replaced != NULL)
 		mkv_pl_object_drop(replaced);
 	return (r);
@@ -500,10 +343,10 @@ mkv_pl_object_unlink(struct mkv_pl_object *o, const struct mkv_pl_name *n)
 {
 	int r = 1;
 
-	object_lock(o);
+	mkv_pl_object_lock(o);
 	if (!o->left && is_named(o, n) && (r = store_delete(n)) == 0)
 		set_gone(o);
-	object_unlock(o);
+	mkv_pl_object_unlock(o);
 	return (r);
 }
 
@@ -528,15 +371,16 @@ object_new(const struct mkv_pl_name *n, int fd, bool writable)
 	return (o);
 }
 
-/* The key is in the memfd's name, so that a program after exec() knows what it has been given. */
+/* The key is in the memfd's name, and which put it was opened as: so a program after exec() knows what it has been given. */
 static struct mkv_pl_object *
-object_make(const struct mkv_pl_name *n, bool writable)
+object_make(const struct mkv_pl_name *n, bool writable, uint64_t put_id)
 {
 	struct mkv_pl_object *o;
 	char name[256];
 	int fd;
 
-	(void)snprintf(name, sizeof(name), MKV_PL_MEMFD_HEAD "%c:%.230s", n->key_bytes > MKV_PL_MEMFD_KEY_MAX ? '-' : writable ? 'w' : 'r', n->key);
+	(void)snprintf(name, sizeof(name), MKV_PL_MEMFD_HEAD "%c%016llx:%.224s", n->key_bytes > MKV_PL_MEMFD_KEY_MAX ? '-' : writable ? 'w' : 'r',
+	    (unsigned long long)put_id, n->key);
 	if ((fd = mkv_pl_memfd(name)) < 0)
 		return (NULL);
 	if ((o = object_new(n, fd, writable)) == NULL)
@@ -551,7 +395,7 @@ object_fd(const struct mkv_pl_object *o, int flags)
 	char path[64];
 	struct stat st;
 
-	if (inner_stat(o, &st) != 0)
+	if (mkv_pl_inner_stat(o, &st) != 0)
 		return (-1);
 	(void)snprintf(path, sizeof(path), "/proc/thread-self/fd/%d", o->fd);
 	return (REAL(open)(path, flags & (O_ACCMODE | O_CLOEXEC | O_APPEND | O_NONBLOCK)));
@@ -582,10 +426,11 @@ object_begin(struct mkv_pl_object *o, int flags, bool there, const struct mkv_ob
 	if (o->dirty)
 		return (0);
 	o->wall_ms = obj->put_wall_ms;
+	o->version.bytes = obj->value_bytes;
 	if (REAL(ftruncate)(o->fd, (off_t)obj->value_bytes) != 0)
 		return (-1);
 	/* A program after exec() could not say which object it has: its bytes are there from the start. */
-	return (o->writable || o->name.key_bytes > MKV_PL_MEMFD_KEY_MAX ? fill(o) : 0);
+	return (o->writable || o->name.key_bytes > MKV_PL_MEMFD_KEY_MAX ? mkv_pl_bytes_fill(o) : 0);
 }
 
 /* false: as table_add(). */
@@ -603,7 +448,7 @@ open_new(const struct mkv_pl_name *n, int flags, int *opened)
 	if ((!writable || (flags & O_TRUNC) == 0 || (flags & O_CREAT) == 0 || (flags & O_EXCL) != 0) && (there = open_look(n, flags, &obj)) < 0)
 		return (true);
 	/* open(O_CREAT | O_RDONLY) of what is not there makes it, and that is a write. */
-	if ((o = object_make(n, writable || !there)) == NULL)
+	if ((o = object_make(n, writable || !there, obj.put_id)) == NULL)
 		return (true);
 	if (object_begin(o, flags, there != 0, &obj) == 0)
 		fd = object_fd(o, flags);
@@ -628,14 +473,14 @@ open_again(struct mkv_pl_object *o, const struct mkv_pl_name *n, int flags, int 
 	bool left;
 
 	*fd = -1;
-	object_lock(o);
+	mkv_pl_object_lock(o);
 	left = o->left || !is_named(o, n);
 	if (!left && (flags & O_CREAT) != 0 && (flags & O_EXCL) != 0) {
 		errno = EEXIST;
 	} else if (!left && (*fd = object_fd(o, flags)) >= 0 && (flags & O_TRUNC) != 0 && REAL(ftruncate)(o->fd, 0) == 0) {
 		o->dirty = true;
 	}
-	object_unlock(o);
+	mkv_pl_object_unlock(o);
 	return (!left);
 }
 
@@ -699,7 +544,7 @@ mkv_pl_object_stat(struct mkv_pl_object *o, struct stat *st)
 	struct mkv_pl_name n;
 	struct stat raw;
 
-	if (inner_stat(o, &raw) != 0)
+	if (mkv_pl_inner_stat(o, &raw) != 0)
 		return (-1);
 	(void)pthread_mutex_lock(&table_mutex);
 	n = o->name;
@@ -746,37 +591,20 @@ mkv_pl_object_leave(struct mkv_pl_object *o, int fd, int (*end)(void *), void *a
 	int r = 0, e = errno;
 	bool last;
 
-	object_lock(o);
+	mkv_pl_object_lock(o);
 	last = is_last(o, fd);
 	if (fd >= STDIN_FILENO && fd <= STDERR_FILENO)
-		stream_end(o);
-	if (last && (r = commit(o, 0)) != 0)
+		mkv_pl_bytes_stream_end(o);
+	if (last && (r = mkv_pl_bytes_commit(o, 0)) != 0)
 		e = errno;
 	*result = end(arg);
 	if (*result < 0 && r == 0)
 		e = errno;
 	if (last && is_last(o, -1))		/* dup2() may have failed */
 		table_remove(o);
-	object_unlock(o);
+	mkv_pl_object_unlock(o);
 	errno = e;
 	return (r);
-}
-
-/* All that are open now, each held. NULL: none, or no memory. */
-static struct mkv_pl_object **
-table_all(unsigned *count)
-{
-	struct mkv_pl_object **all, *o;
-
-	*count = 0;
-	(void)pthread_mutex_lock(&table_mutex);
-	if ((all = calloc(atomic_load(&table_count) + 1, sizeof(struct mkv_pl_object *))) != NULL)
-		for (o = table; o != NULL; o = o->next) {
-			o->refs++;
-			all[(*count)++] = o;
-		}
-	(void)pthread_mutex_unlock(&table_mutex);
-	return (all);
 }
 
 bool
@@ -797,7 +625,7 @@ mkv_pl_object_end_all(void)
 	struct mkv_pl_object **all;
 	unsigned i, count;
 
-	if (!table_is_ours() || (all = table_all(&count)) == NULL)
+	if (!table_is_ours() || (all = table_all(NULL, &count)) == NULL)
 		return;
 	for (i = 0; i < count; i++) {
 		(void)mkv_pl_object_commit(all[i], 0);
@@ -814,9 +642,20 @@ fork_before(void)
 	(void)pthread_mutex_lock(&table_mutex);
 }
 
+/* Offsets are shared from now on, and the other may read what this one has not fetched. */
+static void
+share_all(void)
+{
+	struct mkv_pl_object *o;
+
+	for (o = table; o != NULL; o = o->next)
+		o->shared = true;
+}
+
 static void
 fork_parent(void)
 {
+	share_all();
 	(void)pthread_mutex_unlock(&table_mutex);
 }
 
@@ -828,6 +667,7 @@ fork_child(void)
 
 	(void)pthread_mutex_init(&table_mutex, NULL);
 	table_pid = getpid();
+	share_all();
 	for (o = table; o != NULL; o = o->next) {
 		(void)pthread_mutex_init(&o->mutex, NULL);
 		o->foreign = true;
@@ -846,11 +686,12 @@ adopt(const char *path, int fd, const char *link)
 {
 	struct mkv_pl_name n = { .key_bytes = 0 };
 	struct mkv_pl_object *o;
+	uint64_t put_id;
 	struct stat st;
 	bool writable;
 	int inner;
 
-	if (!mkv_pl_memfd_key(link, &n, &writable))
+	if (!mkv_pl_memfd_key(link, &n, &writable, &put_id))
 		return;
 	if ((o = mkv_pl_object_of(fd)) != NULL) {
 		mkv_pl_object_drop(o);
@@ -862,10 +703,11 @@ adopt(const char *path, int fd, const char *link)
 		(void)REAL(close)(inner);
 		return;
 	}
-	o->foreign = true;
+	o->foreign = o->shared = true;
+	o->version = (struct mkv_pl_version){ .bytes = (uint64_t)st.st_size, .put_id = put_id };
 	o->filled = writable || REAL(lseek)(inner, 0, SEEK_HOLE) >= st.st_size;
 	o->streams = 1;
-	seen_now(o);
+	mkv_pl_bytes_seen(o);
 	(void)table_add(o);
 	mkv_pl_object_drop(o);
 }

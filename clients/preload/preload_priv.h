@@ -68,9 +68,15 @@ uint64_t mkv_pl_name_ino(const char *key, size_t key_bytes);
 
 /* ---- The store (store.c) ------------------------------------------------------------------------------------------------------ */
 
+/* Which one of those that were ever put under a name. */
+struct mkv_pl_version {
+	uint64_t bytes, put_id;
+};
+
 /* All return 0, or -1 with errno; never later than the deadline of MEMKV_PRELOAD_DEADLINE (a list: for each page). */
 int	mkv_pl_store_stat(const struct mkv_pl_name *n, struct mkv_object *obj);
-int	mkv_pl_store_get(const struct mkv_pl_name *n, void *to, size_t bytes);		/* ESTALE: it has another size by now */
+/* All of [off, off + bytes) of the object that v tells of; ESTALE: it is another by now. put_id 0 is any, and is told then. */
+int	mkv_pl_store_get(const struct mkv_pl_name *n, struct mkv_pl_version *v, uint64_t off, void *to, size_t bytes);
 int	mkv_pl_store_put(const struct mkv_pl_name *n, const void *from, size_t bytes, unsigned flags);
 int	mkv_pl_store_delete(const struct mkv_pl_name *n);
 int	mkv_pl_store_list(const char *prefix, size_t prefix_bytes, mkv_list_fn *fn, void *arg);
@@ -92,21 +98,25 @@ struct mkv_pl_object *mkv_pl_object_written(int fd);		/* the same for a write, a
 struct mkv_pl_object *mkv_pl_object_named(const struct mkv_pl_name *n);
 void	mkv_pl_object_drop(struct mkv_pl_object *o);
 bool	mkv_pl_object_mine(void);		/* false: a child of vfork(), in its parent's memory */
-bool	mkv_pl_object_streams(void);		/* some object has a FILE * over it */
+bool	mkv_pl_object_streams(void);		/* some object has a FILE * of libc's own over it */
 bool	mkv_pl_object_none(void);		/* no descriptor of this process can be ours */
 
 int	mkv_pl_object_open(const struct mkv_pl_name *n, int flags);		/* a descriptor, or -1 */
 int	mkv_pl_object_standard(struct mkv_pl_object *o, int fd);		/* it has got this number; 0, or -1 with errno */
 int	mkv_pl_object_fill(struct mkv_pl_object *o);				/* its bytes are in the memfd: 0, or -1 */
+/* A read by a descriptor of it: as preadv(), or readv() with off -1. Fetches no more than a reader needs. */
+ssize_t	mkv_pl_object_read(struct mkv_pl_object *o, int fd, const struct iovec *iov, int n, off_t off);
 int	mkv_pl_object_commit(struct mkv_pl_object *o, unsigned put_flags);	/* what is dirty is in the store */
 void	mkv_pl_object_hold(struct mkv_pl_object *o, int *cancel);		/* nothing of it is on the way, until it is released */
 void	mkv_pl_object_release(struct mkv_pl_object *o, int cancel, bool changed);
 void	mkv_pl_object_mapped(struct mkv_pl_object *o, bool writable);
-void	mkv_pl_object_stream(struct mkv_pl_object *o, int plus);		/* a FILE * over it began or ends */
+void	mkv_pl_object_stream(struct mkv_pl_object *o, int plus);		/* a FILE * of libc's own over it began or ends */
 void	mkv_pl_object_forget_bytes(struct mkv_pl_object *o);			/* clean bytes are dropped, and fetched again when they are read */
 int	mkv_pl_object_truncate(struct mkv_pl_object *o, int fd, off_t size);	/* never while its bytes are on the way */
 /* At the store too. 0, or -1 with errno: nothing has changed, or both names are there; 1: it has not that name any more. */
 int	mkv_pl_object_rename(struct mkv_pl_object *o, const struct mkv_pl_name *from, const struct mkv_pl_name *to);
+/* The name is about to be removed or replaced: who reads it in this process goes on with what he began with. */
+void	mkv_pl_object_keep(const struct mkv_pl_name *n);
 int	mkv_pl_object_unlink(struct mkv_pl_object *o, const struct mkv_pl_name *n);	/* and it will not be committed any more */
 int	mkv_pl_object_stat(struct mkv_pl_object *o, struct stat *st);
 /*
@@ -125,13 +135,15 @@ void	mkv_pl_end(bool flush);							/* the program ends: commit what is dirty, sa
 
 #define MKV_PL_MEMFD_HEAD	"memkv:"
 /* The kernel's limit for the name of a memfd, less our head and its mark. */
-#define MKV_PL_MEMFD_KEY_MAX	230u	/* and in object_make() */
+#define MKV_PL_MEMFD_KEY_MAX	224u	/* and in object_make() */
 int	mkv_pl_memfd(const char *name);			/* a high number, close-on-exec; -1 with errno */
-bool	mkv_pl_memfd_key(const char *link, struct mkv_pl_name *n, bool *writable);	/* of the link in /proc; false: not ours */
+bool	mkv_pl_memfd_key(const char *link, struct mkv_pl_name *n, bool *writable, uint64_t *put_id);	/* of the link in /proc; false: not ours */
 
 /* ---- Between the hooks --------------------------------------------------------------------------------------------------------- */
 
 void	mkv_pl_dir_init(void);
+void	mkv_pl_stream_init(void);
+bool	mkv_pl_stream_any(void);	/* a stream of ours is open: it may have what is not written yet */
 /* 0, or -1 with errno, of any name below a prefix. */
 int	mkv_pl_name_stat(const struct mkv_pl_name *n, struct stat *st);
 

@@ -216,7 +216,7 @@ mkv_pl_store_stat(const struct mkv_pl_name *n, struct mkv_object *obj)
 }
 
 int
-mkv_pl_store_get(const struct mkv_pl_name *n, void *to, size_t bytes)
+mkv_pl_store_get(const struct mkv_pl_name *n, struct mkv_pl_version *v, uint64_t off, void *to, size_t bytes)
 {
 	struct mkv_object obj = { .size = sizeof(obj) };
 	struct mkv_client *c;
@@ -225,14 +225,17 @@ mkv_pl_store_get(const struct mkv_pl_name *n, void *to, size_t bytes)
 
 	if ((c = store_begin(&since)) == NULL)
 		return (store_none(OP_GET));
-	r = mkv_get(c, n->key, n->key_bytes, to, bytes, store_deadline_us, &obj);
+	r = mkv_get_range(c, n->key, n->key_bytes, off, to, bytes, store_deadline_us, &obj);
 	if (r == MKV_ERR_MISS && is_unknown(&obj))
 		r = MKV_ERR_UNREACHABLE;
-	if (store_end(OP_GET, since, r, bytes) == 0 && (size_t)r == bytes)
-		return (0);
-	if (r >= 0 || r == MKV_ERR_TOOBIG)
+	if (store_end(OP_GET, since, r, r < 0 ? 0 : (uint64_t)r) != 0)
+		return (-1);
+	if (obj.value_bytes != v->bytes || (size_t)r != bytes || (v->put_id != 0 && obj.put_id != v->put_id)) {
 		errno = ESTALE;
-	return (-1);
+		return (-1);
+	}
+	v->put_id = obj.put_id;
+	return (0);
 }
 
 int

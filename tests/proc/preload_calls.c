@@ -188,6 +188,36 @@ check_streams(void)
 	CHECK(fseek(f, 0, SEEK_SET) == 0 && fputs("bbbb", f) >= 0 && fclose(f) == 0 && holds("same", "bbbb", 4));
 }
 
+/* A stream's position, its end and what was pushed back, around reads that are longer than any buffer. */
+static void
+check_long_streams(void)
+{
+	FILE *f;
+
+	put("long", big, BIG);
+	CHECK((f = fopen(at(0, "long"), "rb")) != NULL && fileno(f) > 2 && fgetc(f) == (unsigned char)big[0]);
+	CHECK(fread(back, 2, 1 << 20, f) == 1 << 20 && memcmp(back, big + 1, 2 << 20) == 0 && ftell(f) == 1 + (2 << 20));
+	CHECK(fgetc(f) == (unsigned char)big[1 + (2 << 20)] && ungetc('x', f) == 'x' && ftell(f) == 1 + (2 << 20));
+	CHECK(fread(back, 1, 100000, f) == 100000 && back[0] == 'x' && memcmp(back + 1, big + 2 + (2 << 20), 99999) == 0);
+	CHECK(fseek(f, -100, SEEK_CUR) == 0 && fread(back, 1, 200, f) == 200 && memcmp(back, big + 99901 + (2 << 20), 200) == 0 && !feof(f));
+	CHECK(fread(back, 7, BIG / 7, f) == (BIG - 100101 - (2 << 20)) / 7 && feof(f) && !ferror(f) && ftell(f) == BIG);
+	CHECK(fread(back, 1, BIG, f) == 0 && fseek(f, 0, SEEK_SET) == 0 && !feof(f) && fread(back, 1, BIG, f) == BIG && memcmp(back, big, BIG) == 0);
+	CHECK(!feof(f) && fgetc(f) == EOF && feof(f) && fclose(f) == 0);
+	CHECK((f = fopen(at(0, "long"), "r+b")) != NULL && fseek(f, 100, SEEK_SET) == 0 && fread(back, 1, 1 << 20, f) == 1 << 20);
+	CHECK(fseek(f, 0, SEEK_CUR) == 0 && fwrite("written", 1, 7, f) == 7 && fflush(f) == 0 && fseek(f, -10, SEEK_CUR) == 0);
+	CHECK(fread(back, 1, 20, f) == 20 && memcmp(back + 3, "written", 7) == 0 && fclose(f) == 0);
+	CHECK((f = fopen(at(0, "long"), "r+b")) != NULL && fseek(f, 1000, SEEK_SET) == 0 && fputc('w', f) == 'w' && fseek(f, 10, SEEK_CUR) == 0);
+	CHECK(ftell(f) == 1011 && fclose(f) == 0);
+	CHECK((f = fopen(at(0, "long"), "w+b")) != NULL && fwrite(big, 1, BIG, f) == BIG && ftell(f) == BIG && fputc('e', f) == 'e');
+	rewind(f);
+	CHECK(fread(back, 1, BIG, f) == BIG && memcmp(back, big, BIG) == 0 && fgetc(f) == 'e' && fclose(f) == 0);
+	CHECK((f = fopen(at(0, "long"), "a+b")) != NULL && fwrite("end", 1, 3, f) == 3 && ftell(f) == BIG + 4 && fseek(f, -4, SEEK_END) == 0);
+	CHECK(fread(back, 1, 5, f) == 4 && memcmp(back, "eend", 4) == 0 && feof(f) && fclose(f) == 0);
+	CHECK((f = fopen(at(0, "long"), "rb")) != NULL && fwrite("x", 1, 1, f) == 0 && ferror(f) && fclose(f) == 0);
+	CHECK((f = fopen(at(0, "long"), "wb")) != NULL && fread(back, 1, BIG, f) == 0 && ferror(f) && fputs("short", f) >= 0 && fclose(f) == 0);
+	CHECK(fdopen(-1, "rb") == NULL && errno == EBADF && holds("long", "short", 5));
+}
+
 static void
 check_names(void)
 {
@@ -292,6 +322,7 @@ main(int argc, char **argv)
 	check_reads();
 	check_writes();
 	check_streams();
+	check_long_streams();
 	check_names();
 	check_lists();
 	check_children();

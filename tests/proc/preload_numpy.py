@@ -13,6 +13,7 @@ import sys
 import numpy as np
 
 HEADER = 128
+WHOLE = 256 << 10        # what is larger is fetched in two
 
 
 def put(path, data):
@@ -59,7 +60,7 @@ def main(top):
         for path, items in names.items():
             back = get(path)
             assert back.dtype == np.float16 and np.array_equal(back, array(path, items)), path
-            said["gets"] += 1
+            said["gets"] += 1 if 2 * items + HEADER <= WHOLE else 2
             said["get_bytes"] += 2 * items + HEADER
     assert sorted(glob.glob(os.path.join(top, "*.npy"))) == sorted(names)
     os.unlink(first)

@@ -4,15 +4,68 @@ what is right. Left out is what differs on purpose: a file is not read by one de
 
     preload_random.py DIR SEED STEPS
 """
+import ctypes
+import fcntl
 import hashlib
 import os
 import random
 import sys
 
 NAMES = ["f0", "f1", "f2", "f3", "d/g", "d/e/h"]
-SIZES = [0, 1, 7, 100, 4096, 5000, 70000]
+SIZES = [0, 1, 7, 100, 4096, 5000, 70000] * 3 + [300000, 1 << 20, (3 << 20) + 1]
+LONG = (3 << 20) + 1
+LIBC = ctypes.CDLL(None, use_errno=True)
+LIBC.fdopen.restype = ctypes.c_void_p
+LIBC.ftell.restype = LIBC.fread.restype = LIBC.fwrite.restype = ctypes.c_size_t
 WRITES = [os.O_WRONLY | os.O_CREAT | os.O_TRUNC, os.O_RDWR | os.O_CREAT, os.O_WRONLY | os.O_CREAT | os.O_APPEND, os.O_RDWR,
           os.O_RDWR | os.O_CREAT | os.O_EXCL, os.O_WRONLY | os.O_TRUNC]
+
+
+def vector(r):
+    return [bytearray(r.choice(SIZES)) for _ in range(r.randrange(1, 4))]
+
+
+class Stream:
+    """A few calls of C on a stream over a duplicate of a descriptor, which is closed with it."""
+
+    def __init__(self, r, fd, say):
+        flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+        way = {os.O_RDONLY: b"rb", os.O_WRONLY: b"wb", os.O_RDWR: b"r+b"}[flags & os.O_ACCMODE]
+        self.r, self.say, self.writes = r, say, False
+        self.may = (["read"] if b"r" in way else []) + (["write"] if way != b"rb" else [])
+        self.f = ctypes.c_void_p(LIBC.fdopen(os.dup(fd), b"ab" if flags & os.O_APPEND else way))
+
+    def turn(self, writes):
+        """C wants a seek between a read and a write."""
+        if writes != self.writes:
+            self.say("turn", lambda: LIBC.fseek(self.f, ctypes.c_long(0), os.SEEK_CUR))
+        self.writes = writes
+
+    def read(self):
+        self.turn(False)
+        n = self.r.choice(SIZES)
+        to = ctypes.create_string_buffer(n)
+        got = LIBC.fread(to, 1, n, self.f)
+        self.say("fread", lambda: to.raw[:got])
+        c = LIBC.fgetc(self.f)
+        self.say("fgetc", lambda: c)
+        if c >= 0 and n % 2:
+            self.say("ungetc", lambda: LIBC.ungetc(self.r.choice([c, 7]), self.f))
+
+    def write(self):
+        self.turn(True)
+        data = self.r.randbytes(self.r.choice(SIZES))
+        self.say("fwrite", lambda: LIBC.fwrite(data, 1, len(data), self.f))
+
+    def run(self):
+        for _ in range(self.r.randrange(1, 6)):
+            op = self.r.choice(["seek", *self.may, *self.may])
+            if op == "seek":
+                self.say("fseek", lambda: LIBC.fseek(self.f, ctypes.c_long(self.r.randrange(100000)), self.r.choice([os.SEEK_SET, os.SEEK_CUR])))
+            else:
+                getattr(self, op)()
+            self.say("ftell feof ferror", lambda: (LIBC.ftell(self.f), bool(LIBC.feof(self.f)), bool(LIBC.ferror(self.f))))
+        return LIBC.fclose(self.f)
 
 
 class Run:
@@ -63,9 +116,16 @@ class Run:
         elif op == "fsync":
             self.say(op, lambda: os.fsync(fd) if writable else None)
         else:
-            self.say(op, {"write": lambda: os.write(fd, data), "pwrite": lambda: os.pwrite(fd, data, off), "read": lambda: os.read(fd, 10 * off),
-                          "pread": lambda: os.pread(fd, 100000, off), "seek": lambda: os.lseek(fd, off, os.SEEK_END if off % 3 == 0 else os.SEEK_SET),
+            at = self.r.randrange(LONG) if off % 4 == 0 else off
+            self.say(op, {"stream": lambda: (Stream(self.r, fd, self.say).run(), os.lseek(fd, off, os.SEEK_SET)),
+                          "readv": lambda: self.all_of(lambda into: os.readv(fd, into)), "preadv": lambda: self.all_of(lambda into: os.preadv(fd, into, at)),
+                          "write": lambda: os.write(fd, data), "pwrite": lambda: os.pwrite(fd, data, off), "read": lambda: os.read(fd, LONG if off % 8 == 0 else 10 * off),
+                          "pread": lambda: os.pread(fd, LONG if off % 8 == 1 else 100000, at), "seek": lambda: os.lseek(fd, off, os.SEEK_END if off % 3 == 0 else os.SEEK_SET),
                           "ftruncate": lambda: os.ftruncate(fd, 2 * off), "fstat": lambda: os.fstat(fd).st_size}[op])
+
+    def all_of(self, call):
+        into = vector(self.r)
+        return b"".join(into)[:call(into)]
 
     def on_name(self, op, name):
         if op == "rename":
@@ -85,7 +145,7 @@ class Run:
 
     def step(self):
         name = self.r.choice(NAMES)
-        op = self.r.choice(["create", "create", "open", "write", "write", "pwrite", "read", "pread", "seek", "ftruncate", "fstat", "fsync", "dup", "close", "close",
+        op = self.r.choice(["create", "create", "open", "write", "write", "pwrite", "read", "pread", "readv", "preadv", "stream", "stream", "seek", "ftruncate", "fstat", "fsync", "dup", "close", "close",
                             "close", "rename", "unlink", "look"])
         if op == "create":
             self.begin(name, self.r.choice(WRITES), True)

@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 
-HELLO, CONNECT, PING, CANCEL, ATTACH = 1, 2, 3, 4, 5
+HELLO, CONNECT, PING, CANCEL, ATTACH, REGION = 1, 2, 3, 4, 5, 7
 PUT, GET, EXISTS, DELETE, STAT, TOUCH, MATCH, LIST, INFO, REPORT = range(16, 26)
 F_REPLY, F_MORE, F_LONG_BODY, F_PAYLOAD, F_RESEND, F_ABORT, F_REMOTE = 1, 2, 4, 8, 16, 32, 64
 PUT_NO_CRC = 64
@@ -95,9 +95,15 @@ def mac(key, h, body):
 
 
 class Wire:
-    def __init__(self, host, port, key=None, timeout=10):
-        self.sock = socket.create_connection((host, port), timeout)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, host, port=None, key=None, timeout=10):
+        """By TCP, or (no port) by the unix socket at this path."""
+        if port is None:
+            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sock.settimeout(timeout)
+            self.sock.connect(host)
+        else:
+            self.sock = socket.create_connection((host, port), timeout)
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.cred = key if key is not None else dev_key()
         self.key_id = key_id(key) if key is not None else KEY_ID_DEV
         self.session = self.counter = self.counter_in = 0
@@ -157,7 +163,7 @@ class Wire:
         """The next frame: (Hdr, body, payload). Its MAC and counter are checked."""
         h = Hdr.unpack(self.recv_exact(96))
         body = self.recv_exact(h.body_bytes)
-        payload = self.recv_exact(h.payload_bytes)
+        payload = self.recv_exact(h.payload_bytes) if not h.flags & F_REMOTE else b""
         if self.s2c and h.session_id:
             assert hmac.compare_digest(mac(self.s2c, h, body), h.mac), "the server's MAC is wrong"
             self.counter_in += 1
@@ -215,6 +221,37 @@ class Wire:
     @staticmethod
     def keys_body(keys, ns=b""):
         return pad8(struct.pack("<IIQIHH", len(keys), 0, 0, 0, len(ns), 0) + ns + b"".join(struct.pack("<H", len(k)) + k for k in keys))
+
+    # ---- regions ---------------------------------------------------------------------------------------------------------------
+
+    def region(self, number, fd, size):
+        """Pass a memfd. Returns the status."""
+        frame = self.frame(REGION, struct.pack("<IIQ", number, 0, size))
+        assert socket.send_fds(self.sock, [frame], [fd]) == len(frame)
+        return self.recv()[0].status
+
+    def drop_region(self, number):
+        self.send(REGION, struct.pack("<IIQ", number, 1, 0))
+        return self.recv()[0].status
+
+    def send_put_from(self, key, value, number, off, **kw):
+        """A put of one frame whose bytes, value, lie at off of a region."""
+        body = self.put_body(key, value, **kw) + struct.pack("<QII", off, len(value), number)
+        return self.send(PUT, body, flags=F_REMOTE | F_PAYLOAD, payload_bytes=len(value))
+
+    def put_from(self, *args, **kw):
+        self.send_put_from(*args, **kw)
+        return self.recv()[0].status
+
+    def get_into(self, key, number, off, room, **kw):
+        """Returns (status, bytes): they are in the region."""
+        self.send(GET, self.get_body(key, **kw) + struct.pack("<QII", off, room, number), flags=F_REMOTE)
+        got = 0
+        while True:
+            h, _, _ = self.recv()
+            got += h.payload_bytes
+            if h.status or not h.flags & F_MORE:
+                return h.status, got
 
     # ---- whole operations ------------------------------------------------------------------------------------------------------
 

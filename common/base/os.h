@@ -31,7 +31,6 @@ struct mkv_os_shm {
 	uint64_t	bytes;
 	dev_t		dev;			/* with ino: its name, by whatever descriptor it comes */
 	ino_t		ino;
-	int		huge;			/* of hugetlbfs: pread() works, pwrite() does not */
 };
 int	mkv_os_shm_check(int fd, struct mkv_os_shm *out);
 /* All pages of one's own memfd are there from now on. 0, MKV_E_NOSPACE, MKV_E_NOMEM, MKV_E_UNSUPPORTED. */

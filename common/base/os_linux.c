@@ -170,7 +170,7 @@ mkv_os_shm_check(int fd, struct mkv_os_shm *out)
 		return (MKV_E_INVAL);
 	if (fstat(fd, &st) != 0 || st.st_size <= 0 || (uint64_t)st.st_blocks * 512 < (uint64_t)st.st_size)
 		return (MKV_E_INVAL);
-	*out = (struct mkv_os_shm){ .bytes = (uint64_t)st.st_size, .dev = st.st_dev, .ino = st.st_ino, .huge = st.st_blksize > sysconf(_SC_PAGESIZE) };
+	*out = (struct mkv_os_shm){ .bytes = (uint64_t)st.st_size, .dev = st.st_dev, .ino = st.st_ino };
 	return (0);
 }
 

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -594,6 +595,34 @@ test_lingering(void **state MKV_UNUSED)
 	with(0, 1ull << 30, run_lingering);
 }
 
+/* Memory whose pages are gone ends the copy in either direction, and only that: a file that is cut short stands for an empty pool of huge pages. */
+static void
+test_guard(void **state MKV_UNUSED)
+{
+	int fd = plain_file(), status;
+	uint8_t *p = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), own[8192] = { 1 };
+	pid_t pid;
+
+	assert_true(p != MAP_FAILED);
+	assert_true(mkv_guard_init());
+	assert_true(mkv_guard_copy(p, own, sizeof(own), p));
+	assert_true(mkv_guard_copy(own, p, sizeof(own), p));
+	assert_int_equal(ftruncate(fd, 4096), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_false(mkv_guard_copy(p, own, sizeof(own), p));
+		assert_false(mkv_guard_copy(own, p, sizeof(own), p));
+		assert_true(mkv_guard_copy(own, p, 4096, p));
+	}
+	if ((pid = fork()) == 0) {
+		(void)mkv_guard_copy(p + 8192, own, 4096, own);	/* the fault is elsewhere */
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status) || WEXITSTATUS(status) != 0);
+	assert_int_equal(munmap(p, 65536), 0);
+	close(fd);
+}
+
 /* Where there are none, a frame that speaks of them ends the session; a descriptor goes nowhere. */
 static void
 run_none(struct rig *r MKV_UNUSED, struct rig_client *c)
@@ -628,6 +657,7 @@ main(void)
 		cmocka_unit_test(test_deadline),
 		cmocka_unit_test(test_fair),
 		cmocka_unit_test(test_lingering),
+		cmocka_unit_test(test_guard),
 		cmocka_unit_test(test_none),
 	};
 

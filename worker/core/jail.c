@@ -65,9 +65,6 @@ static const int jail_calls_socket[] = {
 	SCMP_SYS(setsockopt), SCMP_SYS(getsockname), SCMP_SYS(getpeername),
 };
 
-/* Between clients' memory and ours. */
-static const int jail_calls_copy[] = { SCMP_SYS(pread64), SCMP_SYS(pwrite64) };
-
 /* Datagrams in batches, on the one socket that a rail has open. */
 static const int jail_calls_rail[] = { SCMP_SYS(recvmmsg), SCMP_SYS(sendmmsg) };
 
@@ -147,8 +144,6 @@ jail_allow_may(scmp_filter_ctx f, unsigned may)
 	}
 	if (r == 0 && (may & MKV_IOQ_MAY_SOCKET))
 		r = jail_allow(f, jail_calls_socket, MKV_ARRAY_LEN(jail_calls_socket));
-	if (r == 0 && (may & MKV_JAIL_MAY_COPY))
-		r = jail_allow(f, jail_calls_copy, MKV_ARRAY_LEN(jail_calls_copy));
 	if (r == 0 && (may & MKV_JAIL_MAY_VERBS))
 		r = seccomp_rule_add_array(f, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, &verbs);
 	if (r == 0 && (may & MKV_JAIL_MAY_VERBS))

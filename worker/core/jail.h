@@ -20,10 +20,8 @@ enum mkv_jail_part {
 	MKV_JAIL_ALL		= 31
 };
 
-/* Beside MKV_IOQ_MAY_*. */
+/* Beside MKV_IOQ_MAY_*, for who has an RDMA device open. */
 enum {
-	MKV_JAIL_MAY_COPY	= 1024,	/* pread() and pwrite() on what clients of this host pass */
-	/* For who has an RDMA device open. */
 	MKV_JAIL_MAY_VERBS	= 256,	/* the one ioctl of libibverbs */
 	/*
 	 * The credentials that opened the device stay: no user of its own, no Landlock, both are missing then. A soft device posts by write(), which

@@ -2,9 +2,9 @@
  * memkv-front: the ends of descriptors that clients passed, beside the loop. The last close of a file may take its time: a memfd gives its pages back, a socket lingers,
  * a file of FUSE or NFS is flushed to whoever serves it.
  *
- * mkv_close_aside() on the loop; it owns the descriptor from then on. What was a region is closed by one thread, in order; a stranger, which was none, by a thread
- * of its own, since it may hang for ever: where ASIDE_STRANGERS do, no session may pass a descriptor (mkv_close_aside_busy()). The threads are the process's and end with it.
- * Fails: no thread to be had, or more than ASIDE_WAITING to close: it is closed here and now.
+ * Called on the loop, which has nothing to do with them from then on. What was a region is unmapped and closed by one thread, in order; a stranger, which was none, by a thread
+ * of its own, since it may hang for ever: where ASIDE_STRANGERS do, no session may pass a descriptor (mkv_close_strangers()). The threads are the process's and end with it.
+ * Fails: no thread to be had, or more than ASIDE_WAITING to close: it is done here and now.
  */
 #include "config.h"
 
@@ -21,7 +21,7 @@
 static pthread_mutex_t aside_mutex = PTHREAD_MUTEX_INITIALIZER;		/* what follows */
 static pthread_cond_t aside_more = PTHREAD_COND_INITIALIZER;
 static int aside_runs;
-static int aside_fd[ASIDE_WAITING];
+static struct mkv_aside aside_wait[ASIDE_WAITING];
 static unsigned aside_head, aside_n;
 
 static _Atomic unsigned aside_strangers;
@@ -44,20 +44,28 @@ aside_thread(void *(*fn)(void *), void *arg)
 	return (r == 0);
 }
 
+static void
+aside_end(const struct mkv_aside *a)
+{
+	if (a->base != NULL)
+		mkv_os_shm_unmap(a->base, a->bytes);
+	close(a->fd);
+}
+
 static void *
 aside_run(void *arg MKV_UNUSED)
 {
 	(void)pthread_mutex_lock(&aside_mutex);
 	for (;;) {
-		int fd;
+		struct mkv_aside a;
 
 		while (aside_n == 0)
 			(void)pthread_cond_wait(&aside_more, &aside_mutex);
-		fd = aside_fd[aside_head];
+		a = aside_wait[aside_head];
 		aside_head = (aside_head + 1) % ASIDE_WAITING;
 		aside_n--;
 		(void)pthread_mutex_unlock(&aside_mutex);
-		close(fd);
+		aside_end(&a);
 		(void)pthread_mutex_lock(&aside_mutex);
 	}
 	return (NULL);
@@ -71,9 +79,8 @@ aside_stranger(void *arg)
 	return (NULL);
 }
 
-/* 1: the thread has it. */
-static int
-aside_queue(int fd)
+void
+mkv_close_aside(const struct mkv_aside *a)
 {
 	int took = 0;
 
@@ -81,32 +88,27 @@ aside_queue(int fd)
 	if (!aside_runs)
 		aside_runs = aside_thread(aside_run, NULL);
 	if (aside_runs && aside_n < ASIDE_WAITING) {
-		aside_fd[(aside_head + aside_n++) % ASIDE_WAITING] = fd;
+		aside_wait[(aside_head + aside_n++) % ASIDE_WAITING] = *a;
 		took = 1;
 	}
 	(void)pthread_mutex_unlock(&aside_mutex);
 	(void)pthread_cond_signal(&aside_more);
-	return (took);
+	if (!took)
+		aside_end(a);
 }
 
 void
-mkv_close_aside(int fd, int stranger)
+mkv_close_stranger(int fd)
 {
-	int took;
-
-	if (stranger) {
-		(void)atomic_fetch_add_explicit(&aside_strangers, 1, memory_order_relaxed);
-		if ((took = aside_thread(aside_stranger, (void *)(intptr_t)fd)) == 0)
-			(void)atomic_fetch_sub_explicit(&aside_strangers, 1, memory_order_relaxed);
-	} else {
-		took = aside_queue(fd);
-	}
-	if (!took)
-		close(fd);
+	(void)atomic_fetch_add_explicit(&aside_strangers, 1, memory_order_relaxed);
+	if (aside_thread(aside_stranger, (void *)(intptr_t)fd))
+		return;
+	(void)atomic_fetch_sub_explicit(&aside_strangers, 1, memory_order_relaxed);
+	close(fd);
 }
 
 int
-mkv_close_aside_busy(void)
+mkv_close_strangers(void)
 {
 	return (atomic_load_explicit(&aside_strangers, memory_order_relaxed) >= ASIDE_STRANGERS);
 }

@@ -209,6 +209,7 @@ struct mkv_region {			/* memory of a client: region.c */
 	struct mkv_list	used;		/* front.regions_used */
 	uint32_t	number;		/* the client's */
 	int		fd;
+	void		*base;
 	pid_t		pid;		/* who passed it */
 	uint8_t		counts, counts_own;	/* in the sum of all, of its process: one of those of the same memory does */
 	struct mkv_os_shm shm;
@@ -308,9 +309,18 @@ int		mkv_region_take_put(struct mkv_conn *c, struct mkv_wire_in *in, uint64_t by
 int		mkv_region_take_get(struct mkv_req *r, struct mkv_wire_in *in);
 uint32_t	mkv_region_read(struct mkv_conn *c, uint8_t *to, uint32_t bytes);	/* the next bytes of the put; how many, 0: its memory gives none */
 int		mkv_region_write(struct mkv_conn *c, struct mkv_out *o);	/* the next piece of the get's part; 0: its memory takes none */
+/* guard.c */
+int		mkv_guard_init(void);				/* 1; 0: no handler can be set */
+int		mkv_guard_copy(void *to, const void *from, uint32_t bytes, const void *foreign);	/* foreign: to or from. 0: its memory is gone */
 /* aside.c */
-void		mkv_close_aside(int fd, int stranger);
-int		mkv_close_aside_busy(void);
+struct mkv_aside {			/* what a region was */
+	int		fd;
+	void		*base;		/* NULL: not mapped */
+	uint64_t	bytes;
+};
+void		mkv_close_aside(const struct mkv_aside *a);
+void		mkv_close_stranger(int fd);
+int		mkv_close_strangers(void);			/* 1: so many hang that no more are taken */
 /* conn_tx.c */
 void		mkv_conn_send(struct mkv_conn *c, struct mkv_out *o);	/* o->done comes later, never from inside */
 void		mkv_conn_sent(struct mkv_conn *c, int res);

@@ -24,7 +24,6 @@
 #include "common/shm/drv.h"
 #include "proto/wire.h"
 #include "worker/core/core.h"
-#include "worker/core/jail.h"
 #include "worker/front/rail_life.h"
 
 #define ROOM_GAUGES_NS		(500 * MKV_NS_PER_MS)
@@ -474,7 +473,7 @@ front_start(struct mkv_worker *w)
 	if ((r = front_catch_up(w, m)) != 0)
 		return (mkv_worker_fail(w, 0, "front: %s", mkv_err(r)));
 	mkv_metric_set(w->metrics, MKV_M_front_start_time_seconds, 0, mkv_wall_ms() / 1000);
-	mkv_worker_jail(w, MKV_IOQ_MAY_SOCKET | (m->is_local ? MKV_JAIL_MAY_COPY : 0) | (w->rail != 0 ? mkv_rail_may() : 0));
+	mkv_worker_jail(w, MKV_IOQ_MAY_SOCKET | (w->rail != 0 ? mkv_rail_may() : 0));
 	if (w->rail != 0)
 		mkv_rail_watch(w);
 	mkv_front_start(m->f);

@@ -1,10 +1,10 @@
 /*
  * memkv-front, loop thread: regions: memory of clients on this host, which they pass as memfds by the unix socket (proto/wire.h), and copies from and to it. So a value is
- * copied once between client and stage, by pread() and pwrite() on the descriptor, and not through a socket.
+ * copied once between client and stage, and not through a socket.
  *
- * A region belongs to the session that passed it, under a number of the client's, until DROP or the session's end; its descriptor is closed aside (aside.c). The same memfd may
- * be a region of several sessions. It is never mapped here, so a client that punches holes into it meets its own zeroes, and nobody a signal; nothing in it is believed: what
- * is read is copied first and checked then, where it came from does not matter any more.
+ * A region belongs to the session that passed it, under a number of the client's, until DROP or the session's end; then it is unmapped and closed aside (aside.c). The same memfd may
+ * be a region of several sessions. It is mapped, and touched by mkv_guard_copy() alone: a client that takes pages away meets its own zeroes, or ends its own request; nothing in it
+ * is believed: what is read is copied first and checked then, where it came from does not matter any more.
  * Whoever writes to memory without pages has them charged to himself: a client could make the front pay for as much as its regions are large, and the pages that a drive holds on top of that.
  * So a region counts twice in front_conf.regions_bytes, of which one process gets a half at most.
  *
@@ -15,10 +15,8 @@
 
 #include "worker/front/front_priv.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "common/base/assert.h"
 #include "common/base/err.h"
@@ -35,6 +33,8 @@ mkv_regions_init(struct mkv_front *f)
 	mkv_list_init(&f->regions_used);
 	if (f->conf.regions_bytes == 0)
 		return (0);
+	if (!mkv_guard_init())
+		return (MKV_E_SYSTEM);
 	if ((f->regions = calloc(REGIONS_MAX, sizeof(*f->regions))) == NULL)
 		return (MKV_E_NOMEM);
 	for (unsigned i = 0; i < REGIONS_MAX; i++) {
@@ -91,9 +91,9 @@ region_sum(const struct mkv_front *f, pid_t pid)
 	return (sum);
 }
 
-/* 0, and it counts; MKV_E_TOOBIG: alone more than a process may have; MKV_E_NOSPACE. */
+/* 0; MKV_E_TOOBIG: alone more than a process may have; MKV_E_NOSPACE. Notes what it is going to count. */
 static int
-region_charge(struct mkv_front *f, struct mkv_region *g)
+region_may(const struct mkv_front *f, struct mkv_region *g)
 {
 	const uint64_t most = f->conf.regions_bytes, own = most / 2;
 	int is_new = region_twin(f, g, 0) == NULL, is_own = is_new || region_twin(f, g, g->pid) == NULL;
@@ -104,9 +104,14 @@ region_charge(struct mkv_front *f, struct mkv_region *g)
 		return (MKV_E_NOSPACE);
 	g->counts = (uint8_t)is_new;
 	g->counts_own = (uint8_t)is_own;
-	if (is_new)
-		f->regions_bytes += 2 * g->shm.bytes;
 	return (0);
+}
+
+static void
+region_charge(struct mkv_front *f, const struct mkv_region *g)
+{
+	if (g->counts)
+		f->regions_bytes += 2 * g->shm.bytes;
 }
 
 static void
@@ -122,8 +127,9 @@ region_drop(struct mkv_front *f, struct mkv_region *g)
 		f->regions_bytes -= 2 * g->shm.bytes;
 	if (g->counts_own && (twin = region_twin(f, g, g->pid)) != NULL)
 		twin->counts_own = 1;
-	mkv_close_aside(g->fd, 0);
+	mkv_close_aside(&(struct mkv_aside){ g->fd, g->base, g->shm.bytes });
 	g->fd = -1;
+	g->base = NULL;
 	f->n_regions--;
 	mkv_list_push_tail(&f->region_free, &g->link);
 }
@@ -141,7 +147,7 @@ mkv_regions_close(struct mkv_conn *c)
 int
 mkv_region_may_pass(const struct mkv_conn *c)
 {
-	return (c->local && c->state == CONN_OPEN && c->passed < 0 && c->f->conf.regions_bytes != 0 && !mkv_close_aside_busy());
+	return (c->local && c->state == CONN_OPEN && c->passed < 0 && c->f->conf.regions_bytes != 0 && !mkv_close_strangers());
 }
 
 void
@@ -151,7 +157,10 @@ mkv_region_forget_passed(struct mkv_conn *c)
 
 	if (c->passed < 0)
 		return;
-	mkv_close_aside(c->passed, mkv_os_shm_check(c->passed, &s) != 0);
+	if (mkv_os_shm_check(c->passed, &s) == 0)
+		mkv_close_aside(&(struct mkv_aside){ .fd = c->passed });
+	else
+		mkv_close_stranger(c->passed);
 	c->passed = -1;
 }
 
@@ -184,8 +193,11 @@ region_add(struct mkv_conn *c, const struct mkv_wire_region *w)
 		return (r);
 	if (g->shm.bytes != w->bytes)
 		return (MKV_E_INVAL);
-	if ((r = mkv_os_peer(c->fd, &uid, &g->pid)) != 0 || (r = region_charge(f, g)) != 0)
+	if ((r = mkv_os_peer(c->fd, &uid, &g->pid)) != 0 || (r = region_may(f, g)) != 0)
 		return (r);
+	if ((r = mkv_os_shm_map(c->passed, g->shm.bytes, 1, 0, &g->base)) != 0)
+		return (r);
+	region_charge(f, g);
 	g->number = w->number;
 	g->fd = c->passed;
 	c->passed = -1;
@@ -250,7 +262,7 @@ mkv_region_frame(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *bod
 
 /* The rest of a body is segments. *n of them, *bytes altogether; NULL: not all of them lie in regions, or that is more than most. */
 static const struct mkv_wire_seg *
-region_segs(const struct mkv_conn *c, struct mkv_wire_in *in, unsigned most, int written, unsigned *n, uint64_t *bytes)
+region_segs(const struct mkv_conn *c, struct mkv_wire_in *in, unsigned most, unsigned *n, uint64_t *bytes)
 {
 	size_t left = (size_t)(in->end - in->p);
 	const struct mkv_wire_seg *s;
@@ -263,7 +275,7 @@ region_segs(const struct mkv_conn *c, struct mkv_wire_in *in, unsigned most, int
 	for (unsigned i = 0; i < *n; i++) {
 		const struct mkv_region *g = region_find(c, s[i].rkey);
 
-		if (g == NULL || s[i].bytes == 0 || s[i].addr > g->shm.bytes || s[i].bytes > g->shm.bytes - s[i].addr || (written && g->shm.huge))
+		if (g == NULL || s[i].bytes == 0 || s[i].addr > g->shm.bytes || s[i].bytes > g->shm.bytes - s[i].addr)
 			return (NULL);
 		*bytes += s[i].bytes;
 	}
@@ -275,7 +287,7 @@ mkv_region_take_put(struct mkv_conn *c, struct mkv_wire_in *in, uint64_t bytes)
 {
 	uint64_t have;
 
-	c->rx_seg = region_segs(c, in, MKV_WIRE_SEGS_MAX, 0, &c->rx_n_seg, &have);
+	c->rx_seg = region_segs(c, in, MKV_WIRE_SEGS_MAX, &c->rx_n_seg, &have);
 	c->rx_seg_at = 0;
 	return (c->rx_seg != NULL && have == bytes ? 0 : MKV_E_PROTO);
 }
@@ -283,7 +295,7 @@ mkv_region_take_put(struct mkv_conn *c, struct mkv_wire_in *in, uint64_t bytes)
 int
 mkv_region_take_get(struct mkv_req *r, struct mkv_wire_in *in)
 {
-	const struct mkv_wire_seg *s = region_segs(r->c, in, MKV_WIRE_GET_SEGS_MAX, 1, &r->n_seg, &r->seg_bytes);
+	const struct mkv_wire_seg *s = region_segs(r->c, in, MKV_WIRE_GET_SEGS_MAX, &r->n_seg, &r->seg_bytes);
 
 	if (s == NULL)
 		return (MKV_E_PROTO);
@@ -293,45 +305,28 @@ mkv_region_take_get(struct mkv_req *r, struct mkv_wire_in *in)
 
 /* ---- Copies ---------------------------------------------------------------------------------------------------------------- */
 
-/* Where byte `at` of the segments lies: its region and offset, and how many bytes follow it there. NULL: the region has been dropped. */
-static const struct mkv_region *
-region_at(const struct mkv_conn *c, const struct mkv_wire_seg *s, uint64_t at, uint64_t *off, uint32_t *room)
+/* Where byte `at` of the segments lies, and how many bytes follow it there. NULL: the region has been dropped. */
+static uint8_t *
+region_at(const struct mkv_conn *c, const struct mkv_wire_seg *s, uint64_t at, uint32_t *room)
 {
+	const struct mkv_region *g;
+
 	for (; at >= s->bytes; s++)
 		at -= s->bytes;
-	*off = s->addr + at;
 	*room = s->bytes - (uint32_t)at;
-	return (region_find(c, s->rkey));
-}
-
-/* All of it, or 0. A signal is no reason to give up; that a client's memory gives nothing is. */
-static int
-region_copy(const struct mkv_region *g, uint8_t *p, uint32_t n, uint64_t off, int written)
-{
-	while (n > 0) {
-		ssize_t r = written ? pwrite(g->fd, p, n, (off_t)off) : pread(g->fd, p, n, (off_t)off);
-
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r <= 0)
-			return (0);
-		p += r;
-		off += (uint64_t)r;
-		n -= (uint32_t)r;
-	}
-	return (1);
+	g = region_find(c, s->rkey);
+	return (g == NULL ? NULL : (uint8_t *)g->base + s->addr + at);
 }
 
 uint32_t
 mkv_region_read(struct mkv_conn *c, uint8_t *to, uint32_t bytes)
 {
-	const struct mkv_region *g;
+	const uint8_t *from;
 	uint32_t room;
-	uint64_t off;
 
-	g = region_at(c, c->rx_seg, c->rx_seg_at, &off, &room);
+	from = region_at(c, c->rx_seg, c->rx_seg_at, &room);
 	bytes = MKV_MIN(bytes, room);
-	if (g == NULL || !region_copy(g, to, bytes, off, 0))
+	if (from == NULL || !mkv_guard_copy(to, from, bytes, from))
 		return (0);
 	c->rx_seg_at += bytes;
 	mkv_metric_add(c->f->m, MKV_M_front_region_put_bytes_total, 0, bytes);
@@ -358,14 +353,12 @@ mkv_region_write(struct mkv_conn *c, struct mkv_out *o)
 
 	mkv_metric_add(c->f->m, MKV_M_front_region_get_bytes_total, 0, left);
 	for (; left > 0; left -= n) {
-		const struct mkv_region *g;
-		uint64_t off;
-		uint8_t *p;
+		uint8_t *p, *to;
 
 		n = MKV_MIN(out_run(o, &p), left);
-		g = region_at(c, o->place, o->place_at, &off, &room);
+		to = region_at(c, o->place, o->place_at, &room);
 		n = MKV_MIN(n, room);
-		if (g == NULL || !region_copy(g, p, n, off, 1))
+		if (to == NULL || !mkv_guard_copy(to, p, n, to))
 			return (0);
 		o->place_at += n;
 		o->place_left -= n;

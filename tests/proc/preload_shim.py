@@ -65,9 +65,9 @@ class Shim:
         return total
 
 
-def numpy_python(*others):
+def numpy_python(*others, why="Debian: python3-numpy"):
     """A Python that has numpy and these modules too."""
     for python in (sys.executable, "python3", "/usr/bin/python3"):
         if shutil.which(python) and subprocess.run([python, "-c", "import " + ", ".join(("numpy", *others))], capture_output=True, timeout=60).returncode == 0:
             return python
-    pytest.skip("no Python has " + " and ".join(("numpy", *others)) + " (Debian: python3-numpy)")
+    pytest.skip("no Python has " + " and ".join(("numpy", *others)) + f" ({why})")

@@ -250,37 +250,6 @@ except FileNotFoundError:
     assert shim.stored("text") == b"onetwo"
 
 
-def test_the_ways_of_engines(shim):
-    """Of vLLM's file tier, LMCache's disk back end and SGLang's: O_DIRECT, with and without O_TRUNC, one write, rename, one readv."""
-    shim.run(sys.executable, "-c", """
-import mmap, os
-body = os.urandom(1 << 20)
-aligned = mmap.mmap(-1, 1 << 20)
-aligned.write(body)
-top = "anchor/ab/cd"
-os.makedirs(top)
-fd = os.open(top + "/vllm.tmp", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_TRUNC | os.O_DIRECT, 0o644)
-assert os.write(fd, aligned) == 1 << 20
-os.close(fd)
-os.rename(top + "/vllm.tmp", top + "/vllm")
-fd = os.open(top + "/vllm", os.O_RDONLY | os.O_DIRECT)
-back = bytearray(1 << 20)
-assert os.readv(fd, [back]) == 1 << 20 and back == body
-os.close(fd)
-for again in range(2):
-    fd = os.open(top + "/lmcache", os.O_CREAT | os.O_WRONLY | os.O_DIRECT, 0o644)
-    assert os.write(fd, aligned) == 1 << 20
-    os.close(fd)
-with open(top + "/lmcache", "rb", buffering=0) as f:
-    back = bytearray(os.fstat(f.fileno()).st_size)
-    assert f.readinto(back) == 1 << 20 and back == body
-assert sorted(e.name for e in os.scandir(top)) == ["lmcache", "vllm"] and os.path.getsize(top + "/vllm") == 1 << 20
-os.unlink(top + "/vllm")
-assert not os.path.exists(top + "/vllm")
-""")
-    assert shim.keys() == ["ab/cd/lmcache"]
-
-
 def test_streams_of_cplusplus(shim):
     if not shutil.which("g++"):
         pytest.skip("no g++")
@@ -288,29 +257,6 @@ def test_streams_of_cplusplus(shim):
     subprocess.run(["g++", "-std=c++17", "-O1", "-o", str(program), os.path.join(HERE, "preload_stream.cpp")], check=True, timeout=120)
     shim.run(program, shim.anchor)
     assert shim.keys() == ["00a/1f_g0/z"] and len(shim.stored("00a/1f_g0/z")) == 3000021
-
-
-def test_safetensors(shim):
-    python = numpy_python()
-    if subprocess.run([python, "-c", "import safetensors"], capture_output=True, timeout=60).returncode != 0:
-        pytest.skip("no safetensors (pip install safetensors)")
-    script = """
-import sys
-import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
-a = np.arange(100000, dtype=np.uint8)
-if sys.argv[1] == "save":
-    save_file({"k": a, "v": a[::-1].copy()}, sys.argv[2])
-t = load_file(sys.argv[2])
-assert (t["k"] == a).all() and (t["v"] == a[::-1]).all()
-with safe_open(sys.argv[2], "np") as f:
-    assert (f.get_tensor("v") == a[::-1]).all()
-"""
-    # Since it renames without libc it is saved beside, and copied; it is read by mmap.
-    subprocess.run([python, "-c", script, "save", str(shim.top / "st")], check=True, timeout=60)
-    shim.sh("cp st anchor/st")
-    shim.run(python, "-c", script, "load", shim.anchor / "st")
 
 
 def test_random_calls(shim):

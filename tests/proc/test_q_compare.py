@@ -74,6 +74,30 @@ def test_the_same_host_is_measured_by_every_way(tmp_path):
     assert "| GET 1 MiB | 4 | memkv local |" in text
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="libmemkv_preload.so is Linux's")
+def test_programs_with_files_are_measured_in_every_place(tmp_path):
+    report = tmp_path / "out.json"
+    short = tempfile.mkdtemp(prefix="mkv-")
+    try:
+        done = subprocess.run([sys.executable, os.path.join(BENCH, "compare"), "--memkv", MEMKV, "--quick", "--groups", "preload", "--tmp", short,
+                               "--json", report], capture_output=True, text=True, timeout=150, check=False)
+        assert os.listdir(short) == []
+    finally:
+        shutil.rmtree(short)
+    assert done.returncode == 0, done.stderr
+    if "numpy is not here" in done.stderr:
+        pytest.skip("no numpy (Debian: python3-numpy)")
+    out = json.loads(report.read_text())
+    assert out["failures"] == []
+    for op in ("get", "put"):
+        for where in ("memkv local", "memkv TCP", "disk"):
+            name = f"preload {op} 1 MiB {where}"
+            assert out["candidates"][name]["median"] > 0 and out["candidates"][name + " p50"]["median"] > 0
+    for row in out["rows"]:
+        if row["ratio"] is not None:
+            check_row(out, row)
+
+
 def failing():
     raise Failed("on purpose")
 

@@ -119,11 +119,12 @@ static ssize_t
 marked(int fd, ssize_t r)
 {
 	struct mkv_pl_object *o;
-	int e = errno, cancel;
+	int e = errno;
+	bool already;
 
 	if (r > 0 && (o = mkv_pl_object_of(fd)) != NULL) {
-		mkv_pl_object_hold(o, &cancel);
-		mkv_pl_object_release(o, cancel, true);
+		mkv_pl_object_hold(o, &already);
+		mkv_pl_object_release(o, already, true);
 		mkv_pl_object_drop(o);
 	}
 	errno = e;
@@ -140,7 +141,7 @@ changed(int fd, int r)
 /* A write, which does not wait for anybody, and the object that it goes to. */
 struct writing {
 	struct mkv_pl_object *o;
-	int	cancel;
+	bool	already;
 };
 
 static struct writing
@@ -149,7 +150,7 @@ writing_begin(int fd)
 	struct writing w = { .o = mkv_pl_object_written(fd) };
 
 	if (w.o != NULL)
-		mkv_pl_object_hold(w.o, &w.cancel);
+		mkv_pl_object_hold(w.o, &w.already);
 	return (w);
 }
 
@@ -157,7 +158,7 @@ static ssize_t
 writing_end(const struct writing *w, ssize_t r)
 {
 	if (w->o != NULL) {
-		mkv_pl_object_release(w->o, w->cancel, r > 0);
+		mkv_pl_object_release(w->o, w->already, r > 0);
 		mkv_pl_object_drop(w->o);
 	}
 	return (r);

@@ -170,14 +170,23 @@ table_remove(struct mkv_pl_object *o)
 	(void)pthread_mutex_unlock(&table_mutex);
 }
 
-/* What this thread has locked; set before and cleared after, for its signal handlers. */
-#define HELD_ALREADY	(-1)
+/* What this thread has locked; set before and cleared after, for its signal handlers. It cannot be cancelled meanwhile: nobody would unlock. */
 static __thread const struct mkv_pl_object *held;
+static __thread unsigned held_depth;	/* a handler may lock another */
+static __thread int held_cancel;
+
+static void
+held_begin(const struct mkv_pl_object *o)
+{
+	if (held_depth++ == 0)
+		(void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &held_cancel);
+	held = o;
+}
 
 void
 mkv_pl_object_lock(struct mkv_pl_object *o)
 {
-	held = o;
+	held_begin(o);
 	(void)pthread_mutex_lock(&o->mutex);
 }
 
@@ -186,31 +195,29 @@ mkv_pl_object_unlock(struct mkv_pl_object *o)
 {
 	(void)pthread_mutex_unlock(&o->mutex);
 	held = NULL;
+	if (held_depth == 1)
+		(void)pthread_setcancelstate(held_cancel, NULL);
+	held_depth--;
 }
 
 /*
  * A signal handler may write to what its thread was about to commit, or while it is in a call of the client, whose locks it may hold: then nothing is
- * waited for. *cancel: what release wants back.
+ * waited for. *already: what release wants back.
  */
 void
-mkv_pl_object_hold(struct mkv_pl_object *o, int *cancel)
+mkv_pl_object_hold(struct mkv_pl_object *o, bool *already)
 {
-	if (mkv_pl_store_inside() || held == o) {
-		*cancel = HELD_ALREADY;
-		return;
-	}
-	(void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, cancel);
-	mkv_pl_object_lock(o);
+	*already = mkv_pl_store_inside() || held == o;
+	if (!*already)
+		mkv_pl_object_lock(o);
 }
 
 void
-mkv_pl_object_release(struct mkv_pl_object *o, int cancel, bool changed)
+mkv_pl_object_release(struct mkv_pl_object *o, bool already, bool changed)
 {
 	o->dirty = o->dirty || changed;
-	if (cancel == HELD_ALREADY)
-		return;
-	mkv_pl_object_unlock(o);
-	(void)pthread_setcancelstate(cancel, NULL);
+	if (!already)
+		mkv_pl_object_unlock(o);
 }
 
 /* All that are open now, each held, or those that only read the name n. NULL: none, or no memory. */
@@ -250,16 +257,17 @@ void
 mkv_pl_object_keep(const struct mkv_pl_name *n)
 {
 	struct mkv_pl_object **all;
+	int e = errno, cancel;
 	unsigned i, count;
-	int e = errno;
 
-	if ((all = table_all(n, &count)) == NULL)
-		return;
-	for (i = 0; i < count; i++) {
-		keep(all[i]);
-		mkv_pl_object_drop(all[i]);
-	}
+	(void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+	if ((all = table_all(n, &count)) != NULL)
+		for (i = 0; i < count; i++) {
+			keep(all[i]);
+			mkv_pl_object_drop(all[i]);
+		}
 	free(all);
+	(void)pthread_setcancelstate(cancel, NULL);
 	errno = e;
 }
 
@@ -324,7 +332,7 @@ mkv_pl_object_rename(struct mkv_pl_object *o, const struct mkv_pl_name *from, co
 	int r = 1;
 
 	/* In the order of their addresses: another thread may rename the other way. */
-	held = o;
+	held_begin(o);
 	(void)pthread_mutex_lock(&first->mutex);
 	if (replaced != NULL && replaced != o)
 		(void)pthread_mutex_lock(&(first == o ? replaced : o)->mutex);

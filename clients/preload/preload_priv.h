@@ -107,8 +107,8 @@ int	mkv_pl_object_fill(struct mkv_pl_object *o);				/* its bytes are in the memf
 /* A read by a descriptor of it: as preadv(), or readv() with off -1. Fetches no more than a reader needs. */
 ssize_t	mkv_pl_object_read(struct mkv_pl_object *o, int fd, const struct iovec *iov, int n, off_t off);
 int	mkv_pl_object_commit(struct mkv_pl_object *o, unsigned put_flags);	/* what is dirty is in the store */
-void	mkv_pl_object_hold(struct mkv_pl_object *o, int *cancel);		/* nothing of it is on the way, until it is released */
-void	mkv_pl_object_release(struct mkv_pl_object *o, int cancel, bool changed);
+void	mkv_pl_object_hold(struct mkv_pl_object *o, bool *already);		/* nothing of it is on the way, until it is released */
+void	mkv_pl_object_release(struct mkv_pl_object *o, bool already, bool changed);
 void	mkv_pl_object_mapped(struct mkv_pl_object *o, bool writable);
 void	mkv_pl_object_stream(struct mkv_pl_object *o, int plus);		/* a FILE * of libc's own over it began or ends */
 void	mkv_pl_object_forget_bytes(struct mkv_pl_object *o);			/* clean bytes are dropped, and fetched again when they are read */

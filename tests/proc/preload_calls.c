@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -245,6 +246,31 @@ check_names(void)
 	CHECK(open(at(0, "none/x"), O_WRONLY | O_CREAT, 0666) == -1 && errno == ENOENT);
 }
 
+static void *
+read_and_end(void *arg)
+{
+	char some[100];
+
+	CHECK(pthread_cancel(pthread_self()) == 0);
+	(void)!pread(*(int *)arg, some, sizeof(some), 0);
+	pthread_testcancel();
+	return (arg);
+}
+
+/* A thread that is cancelled in a read leaves nothing locked behind. */
+static void
+check_cancelled(void)
+{
+	pthread_t thread;
+	void *got;
+	int fd;
+
+	put("cancelled", big, BIG);
+	CHECK((fd = open(at(0, "cancelled"), O_RDONLY)) >= 0 && pthread_create(&thread, NULL, read_and_end, &fd) == 0);
+	CHECK(pthread_join(thread, &got) == 0 && got == PTHREAD_CANCELED);
+	CHECK(read(fd, back, BIG) == BIG && memcmp(back, big, BIG) == 0 && close(fd) == 0);
+}
+
 static int
 by_name(const struct dirent **a, const struct dirent **b)
 {
@@ -323,6 +349,7 @@ main(int argc, char **argv)
 	check_writes();
 	check_streams();
 	check_long_streams();
+	check_cancelled();
 	check_names();
 	check_lists();
 	check_children();

@@ -21,12 +21,12 @@
 #define TICK_NS		10000000ll
 /* What the server checks as one: less costs it as much. */
 #define BLOCK_BYTES	65536u
-/* An object this small is fetched whole: a request costs as much as its bytes. */
-#define WHOLE_BYTES	(4 * BLOCK_BYTES)
 /* So much in advance hides the time of a request, and is little to throw away. */
 #define AHEAD_BLOCKS_MAX	128u
 /* A read this long is worth a request of its own. */
 #define STRAIGHT_MIN	(1u << 20)
+/* An object that is too small for a head and such a read is fetched whole: a request costs as much as its bytes. */
+#define WHOLE_BYTES	(STRAIGHT_MIN + BLOCK_BYTES)
 /* The kernel moves no more than a little less than 2 GiB in a call. */
 #define PREAD_MAX	(1u << 30)
 
@@ -147,7 +147,7 @@ get(struct mkv_pl_object *o, uint64_t off, void *to, size_t bytes)
 static void *
 map_of(const struct mkv_pl_object *o, uint64_t off, size_t bytes)
 {
-	return (REAL(mmap)(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, o->fd, (off_t)off));
+	return (REAL(mmap)(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, o->fd, (off_t)off));
 }
 
 /* Where another process has the same memfd its bytes are only replaced by what is known to be the same. */
@@ -367,7 +367,7 @@ mkv_pl_object_read(struct mkv_pl_object *o, int fd, const struct iovec *iov, int
 
 /* ---- To the store -------------------------------------------------------------------------------------------------------------------- */
 
-/* The whole of the memfd; a mapping of nothing is none. */
+/* The whole of the memfd; a mapping of nothing is none. Where there are holes nothing is looked at before it is sent: that would fill them with memory. */
 static int
 put(struct mkv_pl_object *o, unsigned flags)
 {
@@ -379,7 +379,8 @@ put(struct mkv_pl_object *o, unsigned flags)
 		return (-1);
 	if (st.st_size == 0)
 		return (mkv_pl_store_put(&o->name, "", 0, flags));
-	if ((at = REAL(mmap)(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, o->fd, 0)) == MAP_FAILED)
+	at = REAL(mmap)(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED | (st.st_blocks >= st.st_size / 512 ? MAP_POPULATE : 0), o->fd, 0);
+	if (at == MAP_FAILED)
 		return (-1);
 	r = mkv_pl_store_put(&o->name, at, (size_t)st.st_size, flags);
 	e = errno;

@@ -13,7 +13,7 @@ import sys
 import numpy as np
 
 HEADER = 128
-WHOLE = 256 << 10        # what is larger is fetched in two
+WHOLE = (1 << 20) + (64 << 10)        # what is larger is fetched in two
 
 
 def put(path, data):

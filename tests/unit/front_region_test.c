@@ -448,6 +448,43 @@ test_dropped(void **state MKV_UNUSED)
 	both(1ull << 30, run_dropped);
 }
 
+/* A number that is given again, to less memory, is not what a get from before meant. */
+static void
+run_reused(struct rig *r, struct rig_client *c)
+{
+	struct memory large = memory_of(ROOM), small = memory_of(65536);
+	struct mkv_wire_seg s[2] = { { 0, 100, 1 }, { ROOM - PART, PART - 100, 1 } };
+	struct rig_client other;
+
+	rig_client_open(r, &other);
+	rig_client_handshake(&other);
+	rig_fill(value, PART, 1);
+	assert_int_equal(rig_put(c, "k", value, PART), 0);
+	assert_int_equal(region(c, 1, ROOM, large.fd), 0);
+	for (unsigned i = 0; i < 2; i++)
+		r->drive[i].hold = 1;
+	begin_get(c, "k", 0, PART, s, 2);
+	for (unsigned i = 0; i < RIG_PATIENCE_MS && r->drive[0].n_held + r->drive[1].n_held == 0; i++)
+		rig_pump_ms(r, 1);
+	assert_int_equal(drop(c, 1), 0);
+	assert_int_equal(region(c, 1, 65536, small.fd), 0);
+	for (unsigned i = 0; i < 2; i++)
+		rig_drive_answer_held(&r->drive[i]);
+	assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), -1);
+	only(&small, 0, small.p, 0);
+	only(&large, 0, large.p, 0);
+	rig_put_get(&other, "goes on", 100000);
+	rig_client_close(&other);
+	memory_free(&small);
+	memory_free(&large);
+}
+
+static void
+test_reused(void **state MKV_UNUSED)
+{
+	both(1ull << 30, run_reused);
+}
+
 /* A client that goes in the middle of a copy, in each direction, leaves nothing behind: rig_close() and with() look. */
 static void
 run_gone(struct rig *r, struct rig_client *c)
@@ -653,6 +690,7 @@ main(void)
 		cmocka_unit_test(test_outside),
 		cmocka_unit_test(test_punched),
 		cmocka_unit_test(test_dropped),
+		cmocka_unit_test(test_reused),
 		cmocka_unit_test(test_gone),
 		cmocka_unit_test(test_deadline),
 		cmocka_unit_test(test_fair),

@@ -142,6 +142,19 @@ mkv_regions_close(struct mkv_conn *c)
 	mkv_region_forget_passed(c);
 }
 
+/* Gets that were to go there: their numbers name nothing from now on, not even the next region that the client calls so. */
+static void
+region_unname(const struct mkv_conn *c, uint32_t number)
+{
+	MKV_LIST_FOREACH(it, &c->reqs) {
+		struct mkv_req *r = MKV_CONTAINER_OF(it, struct mkv_req, link);
+
+		for (unsigned i = 0; r->by_region && i < r->n_seg; i++)
+			if (r->seg[i].rkey == number)
+				r->seg[i].rkey = 0;
+	}
+}
+
 /* ---- A descriptor that came ------------------------------------------------------------------------------------------------ */
 
 int
@@ -226,6 +239,7 @@ region_start(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
 	}
 	if ((g = region_find(r->c, w->number)) == NULL)
 		return (MKV_E_INVAL);
+	region_unname(r->c, g->number);
 	region_drop(r->f, g);
 	return (0);
 }

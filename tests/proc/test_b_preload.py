@@ -123,6 +123,27 @@ assert os.read(fd, 9) == body[(6 << 20) + 113:(6 << 20) + 122]
 """)
 
 
+def test_more_than_two_gib(server_factory, tmp_path):
+    """The kernel moves less than 2 GiB in a call; one fwrite and one fread ask for all of it."""
+    if not FULL or os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < 12 << 30:
+        pytest.skip("only with MEMKV_TEST_FULL=1 and 12 GiB of free memory")
+    shim = Shim(server_factory(mode="memory", drive_bytes="3GiB"), tmp_path)
+    shim.run(numpy_python(), "-c", """
+import os
+import numpy as np
+a = np.arange(280_000_000, dtype=np.uint64)
+with open("anchor/big", "wb") as f:
+    np.save(f, a)
+    f.flush()
+    os.fsync(f.fileno())
+assert np.array_equal(np.load("anchor/big"), a)
+fd = os.open("anchor/big", os.O_RDONLY)
+assert os.pread(fd, 8, 128 + 8 * 279_999_999) == (279_999_999).to_bytes(8, "little")
+""")
+    c = shim.counted()
+    assert c["put_bytes"] == 8 * 280_000_000 + 128 and c["get_bytes"] - c["put_bytes"] <= 65536 and c["put_errors"] == c["get_errors"] == 0
+
+
 def test_a_reader_never_sees_two_versions(shim):
     """Replaced by another client between two reads: ESTALE, whether the first bytes are still in memory or not; who opens it again has the new one."""
     first, second = (content(b"preload", n, 2 * MIB) for n in (3, 4))

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from harness import MIB, content
 from preload_shim import Shim, numpy_python
 
 PINNED = {"safetensors": "0.5.3", "aiofiles": "24.1.0"}         # of PyPI: pip install NAME==VERSION
@@ -61,6 +62,23 @@ os.unlink(top + "/vllm")
 assert not os.path.exists(top + "/vllm")
 """)
     assert shim.keys() == ["ab/cd/lmcache", "config.json"]
+
+
+def test_llm_d_s_tail_of_a_file(shim):
+    """The calls of a C++ stream that seeks to the end, back to some block, and reads the rest: no byte before it is fetched."""
+    body = content(b"preload", 7, 24 * MIB + 5)
+    shim.keep("group", body)
+    shim.run(sys.executable, "-c", """
+import ctypes, os
+c = ctypes.CDLL(None)
+c.fopen64.restype = ctypes.c_void_p
+f = ctypes.c_void_p(c.fopen64(b"anchor/group", b"rb"))
+fd = c.fileno(f)
+size = os.lseek(fd, 0, os.SEEK_END)
+assert os.lseek(fd, size - (3 << 20), os.SEEK_SET) == size - (3 << 20)
+assert os.read(fd, 3 << 20) == open("body", "rb").read()[-(3 << 20):] and c.fclose(f) == 0
+""")
+    assert (shim.counted()["get_count"], shim.counted()["get_bytes"]) == (1, 3 * MIB)
 
 
 FS_CONNECTOR = """

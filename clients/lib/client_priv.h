@@ -332,6 +332,8 @@ void	mkv_op_unlend(struct op *o);
 enum op_own mkv_op_own(const struct op *o);
 void	mkv_op_part_done(struct op *o);				/* loop: a stream's part is out */
 unsigned mkv_op_iov_slice(struct op *o, uint64_t off, uint64_t bytes, struct iovec *out, unsigned max, uint64_t *got);
+/* 1: each run of part_bytes of the first `bytes` has at most so many pieces; 0 part_bytes: there are no parts yet. */
+int	mkv_op_pieces_fit(const struct op *o, uint64_t bytes, uint64_t part_bytes, unsigned most);
 
 void	mkv_sink_init(struct sink *s, unsigned n);
 void	mkv_sink_add(struct sink *s);				/* before one more is submitted */
@@ -506,6 +508,7 @@ struct mkv_region {
 
 struct mkv_region *mkv_region_enter(struct mkv_client *c, const struct iovec *iov, unsigned n);	/* NULL: memory of none */
 void	mkv_region_leave(struct mkv_client *c, struct mkv_region *r);
+int	mkv_region_holds(const struct op *o);			/* 1: all memory of the op lies in its region */
 int	mkv_region_memory(struct mkv_client *c, const void *p, struct mkv_gpu_mem *m);	/* 1: p lies in a region, *m is what it is made of */
 
 /* ---- memory that the CPU may not touch: stage.c ---- */

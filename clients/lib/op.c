@@ -579,3 +579,27 @@ mkv_op_iov_slice(struct op *o, uint64_t off, uint64_t bytes, struct iovec *out, 
 	}
 	return (n);
 }
+
+int
+mkv_op_pieces_fit(const struct op *o, uint64_t bytes, uint64_t part_bytes, unsigned most)
+{
+	uint64_t in_part = 0;
+	unsigned n = 0;
+
+	if (o->n_iov <= most || part_bytes == 0)
+		return (1);
+	for (unsigned i = 0; i < o->n_iov && bytes > 0; i++) {
+		uint64_t left = MKV_MIN(o->iov[i].iov_len, bytes), step;
+
+		bytes -= left;
+		for (; left > 0; left -= step) {
+			step = MKV_MIN(left, part_bytes - in_part);
+			in_part += step;
+			if (++n > most)
+				return (0);
+			if (in_part == part_bytes)
+				in_part = n = 0;
+		}
+	}
+	return (1);
+}

@@ -29,53 +29,21 @@ mem_bytes(const struct op *o, const struct leg *l)
 	return (l->wire_op == MKV_WIRE_PUT ? o->iov_bytes : mkv_get_room(o));
 }
 
-static int
-in_region(const struct op *o)
-{
-	const struct mkv_region *r = o->region;
-
-	for (unsigned i = 0; r != NULL && i < o->n_iov; i++) {
-		const uint8_t *p = o->iov[i].iov_base;
-
-		if (o->iov[i].iov_len > 0 && (p < r->base || p + o->iov[i].iov_len > r->base + r->bytes))
-			return (0);
-	}
-	return (r != NULL);
-}
-
 static enum mem_kind
 mem_kind(const struct op *o, uint64_t bytes)
 {
 	if (o->dev != NULL)
-		return (in_region(o) && o->region->memory.kind == MKV_GPU_DEVICE ? MEM_REGION : MEM_GPU);
-	if (in_region(o))
+		return (mkv_region_holds(o) && o->region->memory.kind == MKV_GPU_DEVICE ? MEM_REGION : MEM_GPU);
+	if (mkv_region_holds(o))
 		return (MEM_REGION);
 	return (bytes <= BOUNCE_BYTES ? MEM_BOUNCE : MEM_ONCE);
 }
 
 /* Pieces of each message: of a part of a put, of a get as a whole. */
 static int
-pieces_fit(const struct op *o, uint64_t bytes, uint64_t part_bytes)
+mem_pieces_fit(const struct op *o, const struct leg *l, uint64_t bytes, uint64_t part_bytes)
 {
-	uint64_t in_part = 0;
-	unsigned n = 0;
-
-	if (o->n_iov <= PIECES_MOST || part_bytes == 0)
-		return (1);				/* 0: no session yet, so nothing that it could go by */
-	for (unsigned i = 0; i < o->n_iov && bytes > 0; i++) {
-		uint64_t left = MKV_MIN(o->iov[i].iov_len, bytes), step;
-
-		bytes -= left;
-		for (; left > 0; left -= step) {
-			step = MKV_MIN(left, part_bytes - in_part);
-			in_part += step;
-			if (++n > PIECES_MOST)
-				return (0);
-			if (in_part == part_bytes)
-				in_part = n = 0;
-		}
-	}
-	return (1);
+	return (mkv_op_pieces_fit(o, bytes, l->wire_op == MKV_WIRE_PUT ? part_bytes : UINT64_MAX, PIECES_MOST));
 }
 
 int
@@ -93,9 +61,9 @@ mkv_rail_mem_fits(const struct op *o, const struct leg *l, uint32_t part_bytes)
 	case MEM_BOUNCE:
 		return (1);
 	case MEM_REGION:
-		return (pieces_fit(o, bytes, l->wire_op == MKV_WIRE_PUT ? part_bytes : UINT64_MAX));
+		return (mem_pieces_fit(o, l, bytes, part_bytes));
 	case MEM_ONCE:
-		return (bytes <= ONCE_MOST_BYTES && pieces_fit(o, bytes, l->wire_op == MKV_WIRE_PUT ? part_bytes : UINT64_MAX));
+		return (bytes <= ONCE_MOST_BYTES && mem_pieces_fit(o, l, bytes, part_bytes));
 	}
 	return (0);
 }

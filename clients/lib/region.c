@@ -54,6 +54,20 @@ mkv_region_leave(struct mkv_client *c, struct mkv_region *r)
 }
 
 int
+mkv_region_holds(const struct op *o)
+{
+	const struct mkv_region *r = o->region;
+
+	for (unsigned i = 0; r != NULL && i < o->n_iov; i++) {
+		const uint8_t *p = o->iov[i].iov_base;
+
+		if (o->iov[i].iov_len > 0 && (p < r->base || p + o->iov[i].iov_len > r->base + r->bytes))
+			return (0);
+	}
+	return (r != NULL);
+}
+
+int
 mkv_region_memory(struct mkv_client *c, const void *p, struct mkv_gpu_mem *m)
 {
 	const struct mkv_region *r;

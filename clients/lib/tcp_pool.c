@@ -670,6 +670,8 @@ tcp_flush(struct server *s)
 {
 	struct pool *p = pool_of(s);
 
+	if (!mkv_list_empty(&s->waiting))
+		mkv_server_pump(s);			/* an answer may have made room */
 	for (unsigned i = 0; i < p->n; i++) {
 		struct conn *c = &p->conn[i];
 

@@ -529,6 +529,29 @@ test_inflight_max(void **state)
 	mkv_client_close(c);
 }
 
+/* More at once than the server gives credits for: the others wait their turn, and nothing but an answer moves them on. */
+static void
+test_few_credits(void **state)
+{
+	struct fake_opts o = { .credits = 2 };
+	struct mkv_completion k = { .size = sizeof(k) };
+	struct mkv_key key = { "k", 1 };
+	struct mkv_request rq = { .size = sizeof(rq), .op = MKV_OP_STAT, .keys = &key, .n_keys = 1, .deadline_us = 10 * SEC };
+
+	(void)state;
+	mkv_client_close(cl);
+	fake_close(&fake);
+	assert_int_equal(fake_open(&fake, &o), 0);
+	cl = fix_client(&fake, 1);
+	for (unsigned i = 0; i < 50; i++)
+		assert_int_equal(mkv_submit(cl, &rq, NULL), 0);
+	for (unsigned i = 0; i < 50; i++) {
+		assert_int_equal(mkv_wait(cl, 20 * SEC), 1);
+		assert_int_equal(mkv_drain(cl, &k, 1), 1);
+		assert_int_equal(k.result, MKV_ERR_MISS);
+	}
+}
+
 static void
 test_regions(void **state)
 {
@@ -569,7 +592,7 @@ main(void)
 		T(test_round_trips), T(test_no_verify), T(test_range), T(test_iovecs), T(test_every_get_tells_which_put_it_saw), T(test_small_calls), T(test_namespaces),
 		T(test_bad_arguments), T(test_long_lists), T(test_batches), T(test_list_and_info), T(test_stream_small), T(test_stream_parts),
 		T(test_stream_exact), T(test_stream_empty), T(test_stream_abort), T(test_stream_object), T(test_stream_lost), T(test_async), T(test_inflight_max),
-		T(test_regions),
+		T(test_few_credits), T(test_regions),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -89,6 +89,7 @@ struct conf {
 	int		rdma_on_demand;
 	enum mkv_ioq_kind io;
 	uint64_t	connect_timeout_ns;
+	uint64_t	local_window;		/* bytes; 0: nothing goes by reference */
 	mkv_warn_fn	*warn;			/* NULL: nobody wants to hear */
 	void		*warn_arg;
 };
@@ -99,7 +100,7 @@ int	mkv_conf_load(struct conf *cf, const struct mkv_client_opts *opts, char *why
 /* What may come from the file as well as from elsewhere; strings are NULL where nothing was said. config_yaml.c reads the file. */
 enum conf_key {
 	CONF_SERVERS, CONF_TRANSPORT, CONF_AUTH_KEY, CONF_RDMA_DEVICES, CONF_NAMESPACE, CONF_PROMETHEUS_BIND, CONF_CONNECTIONS, CONF_IO_THREADS,
-	CONF_LICENSE, CONF_RDMA_CONTROL, CONF_RDMA_TETHER, CONF_KEYS
+	CONF_LICENSE, CONF_RDMA_CONTROL, CONF_RDMA_TETHER, CONF_LOCAL_WINDOW, CONF_KEYS
 };
 struct conf_text {
 	char		*value[CONF_KEYS];	/* malloced; lists joined by commas */
@@ -199,6 +200,7 @@ struct leg {				/* what one server has to do for an op */
 	int		rx_begun;		/* first part seen */
 	const uint8_t	*stage;			/* PUT of a GPU's memory: where the frame in work lies, and which byte of the value is its first */
 	uint64_t	stage_off;
+	const uint32_t	*crcs;			/* PUT: those of the frame in work, if they have been made; else NULL */
 	int		stage_error;		/* GET into a GPU's memory: why what came did not get there */
 	/* key lists: this server's share of op->keys */
 	uint32_t	*idx;			/* NULL: all of them, in order */
@@ -385,7 +387,9 @@ struct loop {
 	struct mkv_gpu_lane *gpu_lane;		/* NULL until a GPU's memory comes */
 	struct stage	*stage;			/* the same: what RDMA wrote to a GPU is checked here */
 	uint64_t	now_ns;			/* of this turn, of this completion */
+	unsigned	turn;			/* counts them */
 	int		dirty;			/* flush() has something to do */
+	int		again;			/* it stopped in the middle: no sleep before the next turn */
 	int		ending;			/* the handle is being closed */
 	struct mkv_list	live;			/* ops in work, by op->link */
 	pthread_mutex_t	mutex;			/* what other threads hand in: */
@@ -464,6 +468,8 @@ struct mkv_client {
 	int		bell_wait, bell_ring, bell_rung;	/* -1 until somebody asks */
 	struct mkv_list	regions;
 	_Atomic unsigned n_regions;
+	uint32_t	last_region;		/* how many numbers were given; under mutex */
+	_Atomic unsigned regions_gone;		/* changes when one that a server may have is freed */
 	char		gpu_why[2 * WHY_BYTES];		/* what the CUDA driver said when it failed last */
 
 	pthread_mutex_t	gpu_lock;		/* callers' own copies: */
@@ -499,6 +505,8 @@ struct mkv_region {
 	size_t		bytes, mapped;		/* mapped 0: the memory is the caller's */
 	int		fd;
 	unsigned	in_flight;
+	uint32_t	number;			/* to servers on this host, never given again; 0: it is not for them */
+	_Atomic int	passed;			/* one of them was shown it */
 	struct mkv_gpu_mem memory;		/* what it is made of: asked for once */
 	int		flush;			/* of a GPU that keeps no order: 1. Set before mem[] */
 	/* By device; set once under the fabric's lock of registrations, read by loops that have the device. */
@@ -509,6 +517,9 @@ struct mkv_region {
 struct mkv_region *mkv_region_enter(struct mkv_client *c, const struct iovec *iov, unsigned n);	/* NULL: memory of none */
 void	mkv_region_leave(struct mkv_client *c, struct mkv_region *r);
 int	mkv_region_holds(const struct op *o);			/* 1: all memory of the op lies in its region */
+int	mkv_region_alive(struct mkv_client *c, uint32_t number);	/* 1: it is not freed yet */
+/* Of a region in use: a descriptor of its memory, the caller's, and its bytes. MKV_E_AGAIN: not all pages are there yet; MKV_E_*. */
+int	mkv_region_pass(struct mkv_region *r, uint64_t *bytes);
 int	mkv_region_memory(struct mkv_client *c, const void *p, struct mkv_gpu_mem *m);	/* 1: p lies in a region, *m is what it is made of */
 
 /* ---- memory that the CPU may not touch: stage.c ---- */

@@ -15,17 +15,23 @@
 
 #include "clients/lib/client_priv.h"
 #include "clients/lib/rail.h"
+#include "clients/lib/shmwin.h"
 #include "common/base/clock.h"
 #include "common/base/hash.h"
+#include "common/base/units.h"
+
+#define WINDOW_DEFAULT	(32ull << 20)
+#define WINDOW_LEAST	(256ull << 10)
+#define WINDOW_MOST	(1ull << 30)
 
 const char *const mkv_conf_key_names[CONF_KEYS] = {
 	"servers", "transport", "auth_key", "rdma_devices", "namespace", "prometheus_bind", "connections", "io_threads", "license",
-	"rdma_control", "rdma_tether"
+	"rdma_control", "rdma_tether", "local_window"
 };
 
 static const char *const conf_env[CONF_KEYS] = {
 	"MEMKV_SERVERS", "MEMKV_TRANSPORT", "MEMKV_AUTH_KEY", "MEMKV_RDMA_DEVICES", "MEMKV_NAMESPACE", "MEMKV_PROMETHEUS_BIND", "MEMKV_CONNECTIONS",
-	"MEMKV_IO_THREADS", "MEMKV_LICENSE", "MEMKV_RDMA_CONTROL", "MEMKV_RDMA_TETHER"
+	"MEMKV_IO_THREADS", "MEMKV_LICENSE", "MEMKV_RDMA_CONTROL", "MEMKV_RDMA_TETHER", "MEMKV_LOCAL_WINDOW"
 };
 
 static int
@@ -176,6 +182,17 @@ conf_tether(struct conf *cf, const char *s, char *why)
 }
 
 static int
+conf_window(struct conf *cf, const char *s, char *why)
+{
+	if (s == NULL)
+		cf->local_window = WINDOW_DEFAULT;
+	else if (mkv_size_parse(s, &cf->local_window) != 0 || cf->local_window > WINDOW_MOST || (cf->local_window > 0 && cf->local_window < WINDOW_LEAST))
+		return (conf_bad(why, "local_window is 0 or a size from 256KiB to 1GiB, not", s));
+	cf->local_window = MKV_ALIGN_UP(cf->local_window, WINDOW_UNIT);
+	return (0);
+}
+
+static int
 conf_key(struct conf *cf, const char *hex, char *why)
 {
 	int r;
@@ -282,6 +299,8 @@ conf_apply(struct conf *cf, const struct conf_text *t, char *why)
 	if (t->value[CONF_RDMA_CONTROL] != NULL && (r = conf_control(cf, t->value[CONF_RDMA_CONTROL], why)) != 0)
 		return (r);
 	if (t->value[CONF_RDMA_TETHER] != NULL && (r = conf_tether(cf, t->value[CONF_RDMA_TETHER], why)) != 0)
+		return (r);
+	if ((r = conf_window(cf, t->value[CONF_LOCAL_WINDOW], why)) != 0)
 		return (r);
 	if (devices != NULL && strlen(devices) >= sizeof(cf->rdma_devices))
 		return (conf_bad(why, "rdma_devices is too long", devices));

@@ -120,7 +120,9 @@ out_crcs(struct leg *l, struct out *out, uint32_t n)
 
 	if (n == 0)
 		return;
-	if (l->tx_off == 0 && l->frame_left == o->crcs_for) {
+	if (l->crcs != NULL) {
+		out_bytes(out, l->crcs, n * sizeof(crcs[0]));
+	} else if (l->tx_off == 0 && l->frame_left == o->crcs_for) {
 		out_bytes(out, o->crcs, n * sizeof(crcs[0]));
 	} else {
 		put_crcs(l, crcs);

@@ -61,6 +61,7 @@ leg_rewind(struct leg *l)
 	l->tx_off = l->frame_left = l->rx_off = 0;
 	l->rx_begun = l->crc_bad = l->early = l->last_begun = l->answered = 0;
 	l->stage = NULL;
+	l->crcs = NULL;
 	l->stage_error = 0;
 	mkv_keys_forget(l);
 }

@@ -220,7 +220,7 @@ loop_wait(struct loop *l)
 	int quiet = mkv_rails_may_sleep(l);
 
 	(void)pthread_mutex_lock(&l->mutex);
-	if (!quiet || l->dirty || l->quit || l->names_new || !mkv_list_empty(&l->inbox) || !mkv_list_empty(&l->pokes))
+	if (!quiet || l->dirty || l->again || l->quit || l->names_new || !mkv_list_empty(&l->inbox) || !mkv_list_empty(&l->pokes))
 		until = 0;
 	else
 		l->asleep = 1;
@@ -228,6 +228,7 @@ loop_wait(struct loop *l)
 	if (mkv_ioq_run(l->q, until) < 0)
 		loop_nap(until);			/* the queue is broken: deadlines still hold */
 	l->dirty = 1;					/* completions may have left something to send or close */
+	l->turn++;
 }
 
 static void
@@ -283,6 +284,7 @@ loop_main(void *arg)
 			break;
 		mkv_rails_poll(l);
 		(void)mkv_timers_run(&l->timers, l->now_ns);
+		l->again = 0;
 		loop_flush(l);
 		loop_wait(l);
 	}

@@ -1,6 +1,6 @@
 /*
  * Regions: memory for blocks that the library knows. Over TCP they are bookkeeping: who uses them, so that they are not freed under a transfer; RDMA
- * devices have them registered (rail_reg.c).
+ * devices have them registered (rail_reg.c), and a server on this host reads values out of those that the library has made (tcp_ref.c).
  *
  * Callers' threads and I/O threads. The list and the counts are under c->mutex; with no region there is no lock on the way of a request.
  * Fails: memory; freeing one that requests in flight use (MKV_E_BUSY).
@@ -8,14 +8,17 @@
 #include "config.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "clients/lib/client_priv.h"
 #include "clients/lib/rail.h"
+#include "clients/lib/shmwin.h"
 #include "common/base/os.h"
 
 #define HUGE_BYTES	(2ull << 20)
+#define FILL_MOST_BYTES	(1ull << 30)		/* a region's pages are taken when it is made up to here: a quarter of a second */
 
 static struct mkv_region *
 region_find(struct mkv_client *c, const void *p)
@@ -131,6 +134,71 @@ region_map(size_t bytes, int *fd, size_t *mapped, void **base)
 	return (r);
 }
 
+/* ---- for servers on this host ---- */
+
+int
+mkv_region_alive(struct mkv_client *c, uint32_t number)
+{
+	int alive = 0;
+
+	(void)pthread_mutex_lock(&c->mutex);
+	MKV_LIST_FOREACH(it, &c->regions)
+		alive |= MKV_CONTAINER_OF(it, struct mkv_region, link)->number == number;
+	(void)pthread_mutex_unlock(&c->mutex);
+	return (alive);
+}
+
+/* A server takes no memfd that has holes. What is too large to be filled in one go is asked about until its owner has touched it all. */
+int
+mkv_region_pass(struct mkv_region *r, uint64_t *bytes)
+{
+	struct mkv_os_shm shm;
+	int fd, e;
+
+	if ((e = mkv_os_shm_check(r->fd, &shm)) != 0)
+		return (e == MKV_E_INVAL ? MKV_E_AGAIN : e);
+	if ((fd = fcntl(r->fd, F_DUPFD_CLOEXEC, 3)) < 0)
+		return (mkv_err_from_errno(errno));
+	atomic_store_explicit(&r->passed, 1, memory_order_relaxed);
+	*bytes = r->mapped;
+	return (fd);
+}
+
+/* Only advice: what is not filled now may be later, or goes another way. */
+static void
+region_fill(const struct mkv_region *r)
+{
+	if (r->mapped > FILL_MOST_BYTES)
+		return;
+	mkv_os_populate(r->base, r->mapped);
+	(void)mkv_os_shm_fill(r->fd, r->mapped);
+}
+
+static void
+region_number(struct mkv_region *r)
+{
+	const struct conf *cf = &r->c->cf;
+
+	if (cf->local_window == 0 || (cf->transport != MKV_TRANSPORT_AUTO && cf->transport != MKV_TRANSPORT_LOCAL))
+		return;
+	region_fill(r);
+	(void)pthread_mutex_lock(&r->c->mutex);
+	if (r->c->last_region < UINT32_MAX - WINDOW_NUMBER)
+		r->number = WINDOW_NUMBER + ++r->c->last_region;
+	(void)pthread_mutex_unlock(&r->c->mutex);
+}
+
+/* Loops ask for its number (mkv_region_alive()), and have servers drop it. */
+static void
+region_tell_gone(struct mkv_client *c)
+{
+	atomic_fetch_add_explicit(&c->regions_gone, 1, memory_order_release);
+	for (unsigned i = 0; i < c->cf.io_threads; i++)
+		mkv_loop_wake(&c->loop[i]);
+}
+
+/* ---- */
+
 static int
 region_alloc(struct mkv_client *c, size_t bytes, struct mkv_region **out)
 {
@@ -149,6 +217,7 @@ region_alloc(struct mkv_client *c, size_t bytes, struct mkv_region **out)
 	}
 	(*out)->fd = fd;
 	(*out)->mapped = mapped;
+	region_number(*out);
 	return (0);
 }
 
@@ -190,6 +259,8 @@ region_free(struct mkv_region *r)
 
 	if ((e = mkv_fabric_drop_region(r)) != 0)
 		return (e);
+	if (atomic_load_explicit(&r->passed, memory_order_relaxed))
+		region_tell_gone(r->c);
 	if (r->mapped > 0) {
 		mkv_os_shm_unmap(r->base, r->mapped);
 		(void)close(r->fd);

@@ -29,7 +29,9 @@ hello_deadline_us(const struct conn *c)
 static uint32_t
 hello_features(const struct conn *c)
 {
-	return (MKV_FEATURE_PARTS | (mkv_rail_wanted(&c->srv->loop->c->cf) ? MKV_FEATURE_RDMA_RC : 0));
+	const struct conf *cf = &c->srv->loop->c->cf;
+
+	return (MKV_FEATURE_PARTS | (mkv_rail_wanted(cf) ? MKV_FEATURE_RDMA_RC : 0) | (c->local && cf->local_window > 0 ? MKV_FEATURE_REGIONS : 0));
 }
 
 void
@@ -136,6 +138,7 @@ mkv_conn_heard_hello(struct conn *c, const struct mkv_hdr *h, const uint8_t *bod
 	if (!c->local)
 		mkv_rails_told(c, body + sizeof(r), r.n_rails);
 	hello_local(c, &r, h->body_bytes, body);
+	c->ref.on = (r.features & hello_features(c) & MKV_FEATURE_REGIONS) != 0;
 	c->part_bytes = r.part_bytes;
 	c->credits = r.credits;
 	memcpy(c->server_id, r.server_id, sizeof(c->server_id));

@@ -49,6 +49,8 @@ mkv_slot_take(struct conn *c, struct leg *l)
 	s->cancels = 0;
 	s->midway = 0;
 	s->attach = 0;
+	s->way = WAY_SOCKET;
+	s->region = 0;
 	s->large = l != NULL && l->wire_op == MKV_WIRE_GET && mkv_get_room(l->op) >= RX_LARGE_BYTES;
 	c->n_large += (unsigned)s->large;
 	c->n_out++;
@@ -78,6 +80,8 @@ mkv_slot_release(struct conn *c, struct slot *s)
 	s->id = 0;
 	s->leg = NULL;
 	s->large = 0;
+	if (s->chunk.units > 0)
+		mkv_shmwin_drop(&c->ref.window, &s->chunk);
 	if (c->rx_slot == s)
 		c->rx_slot = NULL;
 	return (l);
@@ -133,6 +137,7 @@ conn_reset(struct conn *c)
 {
 	mkv_mac_destroy(&c->mac_tx);
 	mkv_mac_destroy(&c->mac_rx);
+	mkv_ref_reset(c);
 	c->state = CONN_IDLE;
 	c->local = 0;
 	c->fd = -1;
@@ -474,6 +479,7 @@ tcp_close(struct server *s)
 			(void)close(c->fd);
 		mkv_mac_destroy(&c->mac_tx);
 		mkv_mac_destroy(&c->mac_rx);
+		mkv_ref_reset(c);
 		mkv_stage_free(&c->tx_stage, s->loop);
 		mkv_stage_free(&c->rx_stage, s->loop);
 		free(c->tx_buf);
@@ -491,6 +497,13 @@ conn_suits(const struct conn *c, const struct leg *l)
 	return (l->op->kind != OPK_STREAM || c->part_bytes == l->op->part_bytes);
 }
 
+/* What the server is to be shown must not wait for ever for a credit. */
+static int
+conn_has_room(const struct conn *c)
+{
+	return (c->n_out + (c->ref.due > 0) < MKV_MIN(c->credits, CONN_SLOTS));
+}
+
 static struct conn *
 tcp_choose(struct server *s, const struct leg *l)
 {
@@ -502,7 +515,7 @@ tcp_choose(struct server *s, const struct leg *l)
 
 		if (i == p->n_plain && best != NULL)
 			break;				/* tethers are for what comes when no other has room */
-		if (c->state == CONN_READY && c->n_out < MKV_MIN(c->credits, CONN_SLOTS) && (best == NULL || c->n_out < best->n_out) &&
+		if (c->state == CONN_READY && conn_has_room(c) && (best == NULL || c->n_out < best->n_out) &&
 		    conn_suits(c, l) && mkv_local_takes(p, c))
 			best = c;
 	}
@@ -665,6 +678,15 @@ tcp_part(struct leg *l)
 	l->srv->loop->dirty = 1;
 }
 
+/* What is left to be copied goes on, once a turn. */
+static void
+tcp_flush_ref(struct conn *c)
+{
+	mkv_pass_sweep(c);
+	if (c->rx == RX_WINDOW && c->ref.rx_turn != c->srv->loop->turn)
+		mkv_conn_rx_start(c);
+}
+
 static void
 tcp_flush(struct server *s)
 {
@@ -677,7 +699,9 @@ tcp_flush(struct server *s)
 
 		if (c->rail != NULL && (c->state != CONN_CLOSING || mkv_rail_is_alone(c)))
 			mkv_rail_tx(c->rail);
-		if (c->state == CONN_READY && (c->tx_leg != NULL || !mkv_list_empty(&c->txq) || !mkv_list_empty(&c->notices) || mkv_ctl_has_frames(c)))
+		if (c->state == CONN_READY && c->ref.on)
+			tcp_flush_ref(c);
+		if (c->state == CONN_READY && (c->ref.due > 0 || c->tx_leg != NULL || !mkv_list_empty(&c->txq) || !mkv_list_empty(&c->notices) || mkv_ctl_has_frames(c)))
 			mkv_conn_tx_start(c);
 		if (mkv_local_spares(p, c))
 			mkv_conn_retire(c);

@@ -6,6 +6,7 @@
  *   tcp_tx.c     frames out: small ones are collected in tx_buf, large payload goes from the caller's memory, at most one such frame a send
  *   tcp_rx.c     frames in: headers and bodies through rx_buf, payload straight into the caller's memory in pieces
  *   tcp_local.c  which of them go by the unix socket of a server on this host
+ *   tcp_ref.c    values that go by reference there: windows, chunks, what is copied; tcp_region.c shows the server the memory
  *
  * A connection that asked for a rail is the tether of a queue pair as well (rail.h).
  */
@@ -15,6 +16,7 @@
 #include "clients/lib/client_priv.h"
 #include "clients/lib/rail.h"
 #include "clients/lib/transport.h"
+#include "clients/lib/shmwin.h"
 
 #define CONN_MAGIC	0x44e1d7b2u
 #define CONN_SLOTS	256u		/* requests of one connection at once; the server's credits may allow fewer */
@@ -24,6 +26,7 @@
 #define RX_AHEAD_BYTES	4096u		/* read beyond a header while values are on their way: costs a copy of as much */
 #define RX_BUF_BYTES	(MKV_WIRE_HDR_BYTES + MKV_WIRE_BODY_MAX + RX_AHEAD_BYTES)
 #define RX_PIECE_BYTES	(256u * 1024)	/* recv of payload: stays in L2 for the CRC */
+#define RX_TURN_BYTES	(1024u * 1024)	/* copied out of the window in one turn of the loop: whose deadline comes meanwhile waits for it */
 #define RX_LARGE_BYTES	16384u		/* values from here on count as "on their way" */
 #define SILENCE_NS	(1000 * MKV_NS_PER_MS)	/* a connection that owes answers nobody waits for is ended after so long without a byte */
 #define DRAIN_MOST_BYTES (16ull << 20)	/* of one request that has ended; more: end the connection */
@@ -37,7 +40,9 @@ enum conn_state {			/* who moves it on */
 	CONN_CLOSING			/* the ends of send and recv */
 };
 
-enum rx_state { RX_FRAME, RX_PAYLOAD };
+enum rx_state { RX_FRAME, RX_PAYLOAD, RX_WINDOW };
+
+enum slot_way { WAY_SOCKET, WAY_WINDOW, WAY_REGION };	/* of the value */
 
 struct slot {				/* one request on the wire */
 	struct mkv_list	link;		/* conn->out in order of ids, or conn->slot_free */
@@ -49,6 +54,39 @@ struct slot {				/* one request on the wire */
 	int		large;		/* a long answer may come */
 	uint8_t		midway;		/* op of which the server waits for further parts; 0: of none */
 	uint16_t	attach;		/* an ATTACH: the channel that it asks for */
+	uint8_t		way;		/* enum slot_way */
+	struct chunk	chunk;		/* of the window, until the slot is released: the server may be at it */
+	uint32_t	region;		/* a REGION: its number */
+};
+
+enum passed_state {			/* who moves it on */
+	PASSED_LATER,			/* who wants it, after not_before_ns */
+	PASSED_TO_SEND, PASSED_TO_DROP,	/* tx, which sends a REGION */
+	PASSED_ASKED, PASSED_DROPPING,	/* the server's answer */
+	PASSED_UP,			/* the server has it; mkv_pass_sweep() */
+	PASSED_REFUSED			/* for as long as the connection lasts */
+};
+
+#define PASSED_MAX	64u		/* regions of one connection; what comes later goes through the window */
+
+struct passed {				/* a region that the server was shown, or is to be */
+	uint32_t	number;		/* 0: free */
+	enum passed_state state;
+	int		fd;		/* -1: none any more */
+	int		gone;		/* its caller has freed it */
+	uint64_t	bytes, not_before_ns;
+};
+
+struct ref {				/* payload by reference, on the unix socket */
+	int		on;		/* both ends can */
+	int		no_window;	/* one could not be made */
+	struct shmwin	window;
+	struct passed	passed[PASSED_MAX];
+	unsigned	due;		/* of passed[]: those for tx */
+	unsigned	seen;		/* client's regions_gone */
+	unsigned	rx_turn;	/* the loop's, when it copied out last */
+	uint64_t	copied;		/* into the window for the send that is being made */
+	uint32_t	crcs[PART_CRCS_MAX];
 };
 
 struct conn {
@@ -92,6 +130,7 @@ struct conn {
 	unsigned	tx_n;
 	struct mkv_list	tx_small;	/* legs whose whole frame is in tx_buf, on their way */
 	struct stage	tx_stage;	/* a part of a put of a GPU's memory, until it is sent */
+	struct ref	ref;
 	/* receive: one at a time */
 	struct mkv_io	rx_io;
 	int		rx_busy;
@@ -174,6 +213,20 @@ void		mkv_local_failed(struct conn *c, int err);	/* one that never was */
 int		mkv_local_verdict(const struct pool *p);	/* of a request that no connection takes: MKV_E_AGAIN, _UNSUPPORTED */
 int		mkv_local_takes(const struct pool *p, const struct conn *c);	/* c may take requests */
 int		mkv_local_spares(const struct pool *p, const struct conn *c);	/* c is not needed any more, and can be ended now */
+/* tcp_ref.c */
+void		mkv_ref_choose(struct conn *c, struct leg *l);	/* the op lent, before a frame is made: by which way; copies a put into the window */
+void		mkv_ref_frame(struct leg *l, struct mkv_hdr *h, uint8_t *body);	/* after it: REMOTE and the segments */
+int		mkv_ref_full(const struct conn *c);		/* enough was copied for one send */
+int		mkv_ref_fits(const struct slot *s, const struct mkv_hdr *h);	/* a part's payload came by the way that was asked for */
+const uint8_t *	mkv_ref_place(const struct conn *c, const struct slot *s, uint64_t off);	/* of a get's bytes in the window */
+void		mkv_ref_reset(struct conn *c);			/* the connection is over: its window goes with it */
+/* tcp_region.c */
+int		mkv_pass_want(struct conn *c, uint32_t number);	/* 1: the server has it; 0: not now; MKV_E_AGAIN: nobody has shown it yet */
+void		mkv_pass_show(struct conn *c, uint32_t number, int fd, uint64_t bytes);	/* takes the descriptor */
+uint32_t	mkv_pass_frame(struct conn *c, int *fd);		/* the next REGION, sealed, alone in tx_buf; *fd: goes beside it, or -1. 0: none */
+int		mkv_pass_answered(struct conn *c, struct slot *s, const struct mkv_hdr *h);
+void		mkv_pass_sweep(struct conn *c);			/* what was freed is dropped */
+void		mkv_pass_reset(struct conn *c);
 /* tcp_hello.c */
 void		mkv_conn_say_hello(struct conn *c);
 int		mkv_conn_heard_hello(struct conn *c, const struct mkv_hdr *h, const uint8_t *body);	/* 0 or MKV_E_* */

@@ -4,6 +4,7 @@
  *   RX_FRAME    header and body into rx_buf (with some bytes beyond), checked there in place
  *   RX_PAYLOAD  of one GET part: what rx_buf has of it is copied, the rest is received straight into the caller's memory, in pieces, and its CRC made while
  *               the bytes are in the cache; if nobody waits for it, into the loop's scratch
+ *   RX_WINDOW   the same of a part that the server has put into the window: copied from there, some at a turn of the loop
  *
  * The loop's thread. Owns rx_buf. While rx_lent the kernel may write to the caller's memory (struct op is OP_LENT): a leg that ends then waits for
  * the recv to be cancelled (mkv_conn_rx_detach()), so that no byte lands after its completion.
@@ -246,6 +247,50 @@ rx_piece(struct conn *c)
 	rx_recv(c, v.iov_base, (uint32_t)v.iov_len);
 }
 
+/* ---- payload in the window ---- */
+
+/* 0: they are for nobody. */
+static int
+rx_window_piece(struct conn *c, struct leg *l)
+{
+	struct iovec v;
+	uint64_t got;
+
+	if (l == NULL || !mkv_op_lend(l->op))
+		return (0);
+	(void)mkv_op_iov_slice(l->op, l->rx_off, MKV_MIN(c->rx_left, RX_PIECE_BYTES), &v, 1, &got);
+	/* Between its chunks a caller may leave: what is lent once is no more than a piece. */
+	for (uint64_t at = 0, step; at < got; at += step) {
+		step = MKV_MIN(got - at, rx_chunk_left(l->op->off + l->rx_off));
+		memcpy((uint8_t *)v.iov_base + at, mkv_ref_place(c, c->rx_slot, l->rx_off), step);
+		rx_placed(c, l, (uint8_t *)v.iov_base + at, (uint32_t)step);
+	}
+	client_count(l->op->c, CC_local_window_get_bytes_total, got);
+	mkv_op_unlend(l->op);
+	return (1);
+}
+
+/* 1: the rest in another turn; tcp_flush() comes back to it. */
+static int
+rx_window(struct conn *c)
+{
+	struct leg *l = rx_leg(c);
+	uint64_t until = c->rx_left - MKV_MIN(c->rx_left, RX_TURN_BYTES);
+
+	while (c->rx_left > until) {
+		if (rx_window_piece(c, l))
+			continue;
+		client_count(c->srv->loop->c, CC_dropped_bytes_total, c->rx_left);
+		if (l != NULL)
+			l->rx_off += c->rx_left;	/* its caller has left; its timer is about to end it */
+		c->rx_left = 0;
+		return (0);
+	}
+	c->ref.rx_turn = c->srv->loop->turn;
+	c->srv->loop->again |= c->rx_left > 0;
+	return (c->rx_left > 0);
+}
+
 static void
 rx_finish(struct conn *c, struct leg *l, struct slot *s, int status, const struct mkv_hdr *h)
 {
@@ -291,7 +336,7 @@ rx_begin_payload(struct conn *c, struct slot *s, const struct mkv_hdr *h, const 
 {
 	struct leg *l = s == NULL ? NULL : s->leg;
 
-	c->rx = RX_PAYLOAD;
+	c->rx = h->flags & MKV_WIRE_F_REMOTE ? RX_WINDOW : RX_PAYLOAD;
 	c->rx_hdr = *h;
 	c->rx_slot = s;
 	c->rx_left = h->payload_bytes;
@@ -303,13 +348,16 @@ rx_begin_payload(struct conn *c, struct slot *s, const struct mkv_hdr *h, const 
 	c->rx_crc_left = l == NULL ? MKV_CRC_CHUNK : rx_chunk_left(l->op->off + l->rx_off);
 }
 
-/* The server knows that the request has ended: no answer is owed any more, and one that comes all the same is dropped by its number. */
+/*
+ * The server knows that the request has ended: no answer is owed any more, and one that comes all the same is dropped by its number. But a chunk of the
+ * window is free only when an answer says so.
+ */
 static void
 conn_cancelled(struct conn *c, const struct slot *cancel)
 {
 	struct slot *s = mkv_conn_slot(c, cancel->cancels);
 
-	if (s != NULL && s->leg == NULL)
+	if (s != NULL && s->leg == NULL && s->way != WAY_WINDOW)
 		(void)mkv_slot_release(c, s);
 }
 
@@ -334,6 +382,8 @@ rx_get(struct conn *c, struct slot *s, const struct mkv_hdr *h, const uint8_t *b
 	uint32_t n_crcs = 0;
 	int r;
 
+	if (!mkv_ref_fits(s, h))
+		return (MKV_E_PEER);
 	if ((r = mkv_frame_decode_part(s->leg, h, body, &crcs, &n_crcs)) != 0)
 		return (r);
 	if (h->payload_bytes > 0)
@@ -413,6 +463,8 @@ rx_session_frame(struct conn *c, const struct mkv_hdr *h, const uint8_t *body)
 		return (MKV_E_PEER);			/* an answer to what was never asked */
 	if (s != NULL && s->attach != 0)
 		return (rx_attached(c, s, h, body));
+	if (s != NULL && s->region != 0)
+		return (mkv_pass_answered(c, s, h));
 	if (s == NULL || s->leg == NULL)
 		return (rx_late(c, s, h));
 	return (rx_reply(c, s, h, body));
@@ -472,6 +524,9 @@ rx_run(struct conn *c)
 			r = rx_frame(c);
 		} else if (c->rx_left == 0) {
 			rx_payload_done(c);
+		} else if (c->rx == RX_WINDOW) {
+			if (rx_window(c))
+				return;
 		} else if (rx_has(c) > 0) {
 			rx_copy(c);
 		} else {

@@ -33,15 +33,25 @@ mkv_conn_seal(struct conn *c, struct mkv_hdr *h, const uint8_t *body)
 		memset(h->mac, 0, sizeof(h->mac));	/* the server refuses it and ends the connection */
 }
 
-void
-mkv_conn_tx_raw(struct conn *c, uint32_t bytes)
+/* A frame alone, with a descriptor or (-1) none. */
+static void
+tx_alone(struct conn *c, uint32_t bytes, int fd)
 {
 	MKV_ASSERT(!c->tx_busy);
 	c->tx_busy = 1;
 	c->tx_io.done = conn_on_sent;
 	c->tx_iov[0] = (struct iovec){ .iov_base = c->tx_buf, .iov_len = bytes };
 	c->tx_n = 1;
-	mkv_ioq_send(c->srv->loop->q, &c->tx_io, MKV_FD(c->fd), c->tx_iov, c->tx_n);
+	if (fd >= 0)
+		mkv_ioq_send_fd(c->srv->loop->q, &c->tx_io, MKV_FD(c->fd), c->tx_iov, c->tx_n, fd);
+	else
+		mkv_ioq_send(c->srv->loop->q, &c->tx_io, MKV_FD(c->fd), c->tx_iov, c->tx_n);
+}
+
+void
+mkv_conn_tx_raw(struct conn *c, uint32_t bytes)
+{
+	tx_alone(c, bytes, -1);
 }
 
 /* ---- filling a send ---- */
@@ -179,7 +189,7 @@ tx_add_payload(struct conn *c)
 	client_count(l->op->c, CC_sent_bytes_total, got);
 }
 
-/* One frame of l. 1: the send is full (large payload ends it). */
+/* One frame of l. 1: the send is full (large payload ends it, or much that was copied into the window). */
 static int
 tx_add_frame(struct conn *c, struct leg *l, uint8_t *at)
 {
@@ -188,14 +198,16 @@ tx_add_frame(struct conn *c, struct leg *l, uint8_t *at)
 
 	mkv_leg_set_state(l, LEG_SENDING);
 	mkv_conn_header(h, l->wire_op, l->slot->id, mkv_leg_left_us(l));
+	mkv_ref_choose(c, l);
 	mkv_frame_encode(l, h, (uint8_t *)(h + 1), c->part_bytes);
+	mkv_ref_frame(l, h, (uint8_t *)(h + 1));
 	mkv_conn_seal(c, h, (const uint8_t *)(h + 1));
 	tx_add_buf(c, MKV_WIRE_HDR_BYTES + h->body_bytes);
 	small = tx_copy_payload(c, l);
 	mkv_op_unlend(l->op);
 	if (small) {
 		mkv_list_push_tail(&c->tx_small, &l->link);
-		return (0);
+		return (mkv_ref_full(c));
 	}
 	c->tx_leg = l;
 	return (1);
@@ -276,10 +288,18 @@ tx_fill(struct conn *c)
 void
 mkv_conn_tx_start(struct conn *c)
 {
+	uint32_t bytes;
+	int fd;
+
 	if (c->state != CONN_READY || c->tx_busy)
 		return;
+	if (c->tx_leg == NULL && (bytes = mkv_pass_frame(c, &fd)) > 0) {
+		tx_alone(c, bytes, fd);
+		return;
+	}
 	c->tx_n = 0;
 	c->tx_used = 0;
+	c->ref.copied = 0;
 	if (c->tx_leg == NULL)
 		tx_fill(c);
 	if (c->tx_leg != NULL) {

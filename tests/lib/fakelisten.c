@@ -116,6 +116,7 @@ fake_local_back(struct fake *f)
 
 	if (fd < 0 || mkv_os_socket_mode(fd, 0) != 0)
 		return (-1);
+	mkv_os_pass_rights(fd, 1);
 	f->p->local_fd = fd;
 	return (0);
 }

@@ -40,7 +40,7 @@ take_bytes(struct fconn *c, void *to, size_t bytes)
 
 	while (bytes > 0) {
 		freeze(c);
-		n = recv(c->fd, p, bytes, 0);
+		n = c->local ? fakeregion_recv(c, p, bytes) : recv(c->fd, p, bytes, 0);
 		if (n <= 0)
 			return (-1);
 		p += n;
@@ -143,6 +143,7 @@ reply_now(struct fconn *c, struct mkv_hdr *h, const void *body, const uint8_t *p
 	h->session_id = SESSION_ID;
 	h->counter = ++c->counter_out;
 	lie_before_mac(h, lie);
+	fakeregion_place(c, h, body, payload);
 	if (lie == FAKE_SHORT_BODY)
 		body_bytes = 0;
 	(void)mkv_mac_sign(c->out, h, MKV_WIRE_SIGNED_BYTES, body, body_bytes, h->mac);
@@ -600,6 +601,8 @@ fake_serve(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 		return (reply_status(c, q, 0, 0));
 	case MKV_WIRE_ATTACH:
 		return (serve_attach(c, q, body));
+	case MKV_WIRE_REGION:
+		return (fakeregion_serve(c, q, body));
 	default:
 		return (-1);
 	}
@@ -635,6 +638,7 @@ shake_hello(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 		r.b.features |= MKV_FEATURE_LOCAL;
 		bytes += (uint32_t)sizeof(r.local) - (c->f->local == 5 ? 8 : 0);
 	}
+	r.b.features |= c->local && c->f->regions ? MKV_FEATURE_REGIONS : 0;
 	header(&r.h, q, 0, 0, bytes, 0);
 	if ((c->f->rail_down << 1 >> ((const struct mkv_wire_hello *)body)->rail & 1) != 0) {
 		header(&r.h, q, MKV_E_UNREACHABLE, 0, 0, 0);
@@ -693,6 +697,14 @@ take_frame(struct fconn *c, struct mkv_hdr *q, int in_session)
 	return (q->payload_bytes == 0 || (q->flags & MKV_WIRE_F_REMOTE) ? 0 : take_bytes(c, c->payload, q->payload_bytes));
 }
 
+static int
+serve_frame(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
+{
+	if ((q->flags & MKV_WIRE_F_REMOTE) == 0)
+		return (fake_serve(c, q, body));
+	return (c->local ? fakeregion_frame(c, q, body) : fakerail->frame(c, q, body));
+}
+
 static void *
 fconn_main(void *arg)
 {
@@ -701,8 +713,7 @@ fconn_main(void *arg)
 
 	if (take_frame(c, &q, 0) == 0 && shake_hello(c, &q, (uint8_t *)c->body) == 0 && take_frame(c, &q, 0) == 0 &&
 	    shake_connect(c, &q, (uint8_t *)c->body) == 0)
-		while (take_frame(c, &q, 1) == 0 && ((q.flags & MKV_WIRE_F_REMOTE) ? fakerail->frame(c, &q, (uint8_t *)c->body) :
-		    fake_serve(c, &q, (uint8_t *)c->body)) == 0)
+		while (take_frame(c, &q, 1) == 0 && serve_frame(c, &q, (uint8_t *)c->body) == 0)
 			continue;
 	(void)shutdown(c->fd, SHUT_RDWR);
 	if (fakerail != NULL)
@@ -718,6 +729,7 @@ fake_fconn_clean(struct fconn *c)
 	mkv_mac_destroy(&c->out);
 	for (unsigned i = 0; i < PARTS_MAX; i++)
 		free(c->part[i].value);
+	fakeregion_clean(c);
 	free(c->list);
 	free(c->payload);
 	free(c);

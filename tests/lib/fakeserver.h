@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define FAKE_SEGS_MAX	64u
+
 enum fake_lie {				/* how the next replies (fake.lies of them) are wrong */
 	FAKE_TRUTH,
 	FAKE_BAD_MAC, FAKE_BAD_COUNTER, FAKE_BAD_MAGIC, FAKE_BAD_ID, FAKE_NO_ID, FAKE_BAD_SESSION, FAKE_BAD_OP, FAKE_BIG_BODY, FAKE_SHORT_BODY,
@@ -37,6 +39,14 @@ struct fake {
 	_Atomic int	local_frozen;		/* as frozen, for those who came there */
 	_Atomic int	local_full;		/* no more connections there */
 	_Atomic unsigned local_connections, local_requests, local_refused;	/* what it saw */
+	/* clients' memory there (fakeregion.c) */
+	_Atomic int	regions;		/* HELLO says REGIONS: 1 and it is so; 2 gets are answered with their bytes all the same; 3 those by the socket as if they were not */
+	_Atomic int	region_status;		/* REGION is answered by this MKV_E_* */
+	_Atomic int	region_mute;		/* 1: it is not answered */
+	_Atomic unsigned remote_us;		/* before a request that refers to regions is looked at */
+	_Atomic unsigned regions_shown, regions_dropped, remote_gets;	/* what it saw */
+	_Atomic unsigned remote_puts[2];	/* frames: from windows; from others */
+	_Atomic uint64_t seg_at[FAKE_SEGS_MAX], seg_end[FAKE_SEGS_MAX];	/* of gets, in their order, round and round */
 	/* rails (fakerail.c), over the fabric of fakeverbs: device fake1 */
 	_Atomic unsigned rails;			/* so many are listed */
 	_Atomic unsigned rail_down;		/* bit i: HELLO of rail i + 1 is refused */
@@ -90,6 +100,7 @@ void		fake_stop_listening(struct fake *f);	/* connection refused from now on; se
 void		fake_drop_all(struct fake *f);		/* end all connections */
 void		fake_local_away(struct fake *f);	/* its unix socket is gone, and all who came there are sent away */
 int		fake_local_back(struct fake *f);	/* it is there again: 0 or -1 */
+void		fakeregion_scribble(struct fake *f);	/* other bytes into every window */
 /* Direct access to the store. */
 void		fake_store(struct fake *f, const char *ns, const void *key, size_t key_bytes, const void *value, size_t bytes);
 size_t		fake_load(struct fake *f, const char *ns, const void *key, size_t key_bytes, void *value, size_t room, int *there);

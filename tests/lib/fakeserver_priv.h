@@ -5,6 +5,7 @@
 #define MKV_TESTS_FAKESERVER_PRIV_H
 
 #include <pthread.h>
+#include <sys/types.h>
 
 #include "common/base/auth.h"
 #include "proto/wire.h"
@@ -26,6 +27,14 @@ struct part_put {			/* a put of several parts */
 	int		refused;
 };
 
+#define FAKE_REGIONS_MAX 80u
+
+struct fakeregion {				/* number 0: free */
+	uint32_t	number;
+	uint64_t	bytes;
+	uint8_t		*base;
+};
+
 struct fconn {
 	struct fake	*f;
 	int		fd;
@@ -45,6 +54,10 @@ struct fconn {
 	struct fakerail	*rail;			/* its queue pair, if it attached one; of a queue pair's own: that one */
 	int		is_rail;		/* answers leave by the queue pair */
 	unsigned	replies;
+	int		passed, has_passed;	/* the descriptor that came last */
+	struct fakeregion region[FAKE_REGIONS_MAX];
+	struct mkv_wire_seg get_seg;		/* of the get in work; no bytes: its payload goes by the socket */
+	uint64_t	get_off;
 	pthread_mutex_t	out_lock;		/* its queue pair's thread answers by it, too */
 };
 
@@ -74,6 +87,13 @@ int	fake_listen(struct fake_priv *p, uint16_t port);	/* 0 or -1 */
 void *	fake_main(void *fake);					/* accepts until quit */
 void	fake_hello_local(const struct fake *f, uint8_t *to);	/* struct mkv_wire_local, not aligned */
 int	fake_reply(struct fconn *c, struct mkv_hdr *h, const void *body, const uint8_t *payload);	/* any thread; what is REMOTE has no payload behind it */
+
+/* fakeregion.c */
+ssize_t	fakeregion_recv(struct fconn *c, void *to, size_t bytes);	/* as recv(), and keeps the descriptor */
+int	fakeregion_serve(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body);	/* REGION */
+int	fakeregion_frame(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body);	/* what refers to regions */
+void	fakeregion_place(struct fconn *c, struct mkv_hdr *h, const void *body, const uint8_t *payload);
+void	fakeregion_clean(struct fconn *c);
 
 /* fakerail.c, if the test has asked for it. */
 struct fakerail_ops {

@@ -36,7 +36,7 @@ setup(void **state)
 {
 	static const char *const env[] = { "MEMKV_SERVERS", "MEMKV_TRANSPORT", "MEMKV_AUTH_KEY", "MEMKV_RDMA_DEVICES", "MEMKV_NAMESPACE",
 		"MEMKV_PROMETHEUS_BIND", "MEMKV_CONNECTIONS", "MEMKV_IO_THREADS", "MEMKV_LICENSE", "MEMKV_CONFIG", "MEMKV_IO", "MEMKV_RDMA_CONTROL",
-		"MEMKV_RDMA_TETHER" };
+		"MEMKV_RDMA_TETHER", "MEMKV_LOCAL_WINDOW" };
 	int fd;
 
 	(void)state;
@@ -179,6 +179,14 @@ test_refused(void **state)
 	assert_int_equal(load_file("rdma_tether: Keep\n"), 0);
 	assert_int_equal(cf.rdma_drop, 0);
 	refused("rdma_tether: cut\n", "cut", MKV_E_CONFIG);
+	assert_int_equal(cf.local_window, 32u << 20);
+	assert_int_equal(load_file("local_window: 0\n"), 0);
+	assert_int_equal(cf.local_window, 0);
+	assert_int_equal(load_file("local_window: 1000001\n"), 0);
+	assert_int_equal(cf.local_window, 16u << 16);
+	refused("local_window: 4KiB\n", "4KiB", MKV_E_CONFIG);
+	refused("local_window: 2GiB\n", "2GiB", MKV_E_CONFIG);
+	refused("local_window: wide\n", "wide", MKV_E_CONFIG);
 	refused("auth_key: abc\n", "64 hex digits", MKV_E_CONFIG);
 	refused("prometheus_bind: here\n", "here", MKV_E_CONFIG);
 	refused("namespace: 1234567890123456789012345678901234567890123456789012345678901234\n", "63 bytes", MKV_E_CONFIG);

@@ -12,24 +12,19 @@ import sys
 
 import numpy as np
 
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "bench"))
+
+from numpy_files import get as load, put  # noqa: E402
+
 HEADER = 128
 WHOLE = (1 << 20) + (64 << 10)        # what is larger is fetched in two
-
-
-def put(path, data):
-    with open(path, "wb") as f:
-        np.save(f, data, allow_pickle=False)
-        f.flush()
-        os.fsync(f.fileno())
 
 
 def get(path):
     if not os.path.exists(path):
         raise KeyError(path)
-    fd = os.open(path, os.O_RDONLY)
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.close(fd)
-    return np.array(np.load(path, allow_pickle=False))
+    return np.array(load(path))
 
 
 def array(name, items):

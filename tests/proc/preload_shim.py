@@ -9,6 +9,7 @@ import pytest
 
 from harness import MEMKV, STAGE
 
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="LD_PRELOAD as it is made here is Linux's")
 LIBRARY = os.path.join(STAGE, "lib", "libmemkv_preload.so")
 
 
@@ -63,6 +64,13 @@ class Shim:
                     for k, v in row.items():
                         total[f"{op}_{k}"] = total.get(f"{op}_{k}", 0) + v
         return total
+
+
+@pytest.fixture
+def shim(server_factory, tmp_path):
+    s = Shim(server_factory(mode="memory"), tmp_path)
+    yield s
+    assert s.disk() == []
 
 
 def numpy_python(*others, why="Debian: python3-numpy"):

@@ -13,19 +13,12 @@ import sys
 import pytest
 
 from harness import FULL, MIB, STAGE, content
-from preload_shim import LIBRARY, Shim, numpy_python
+from preload_shim import LIBRARY, LINUX, Shim, numpy_python, shim  # noqa: F401
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CALLS = os.path.join(STAGE, "..", "tests", "proc", "preload_calls")
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="LD_PRELOAD as it is made here is Linux's")
-
-
-@pytest.fixture
-def shim(server_factory, tmp_path):
-    s = Shim(server_factory(mode="memory"), tmp_path)
-    yield s
-    assert s.disk() == []
+pytestmark = LINUX
 
 
 def test_it_exports_what_its_map_says():

@@ -5,21 +5,12 @@ connector, SGLang's file back end; llm-d's C++ streams are preload_stream.cpp. W
 import subprocess
 import sys
 
-import pytest
-
 from harness import MIB, content
-from preload_shim import Shim, numpy_python
+from preload_shim import LINUX, numpy_python, shim  # noqa: F401
 
 PINNED = {"safetensors": "0.5.3", "aiofiles": "24.1.0"}         # of PyPI: pip install NAME==VERSION
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="LD_PRELOAD as it is made here is Linux's")
-
-
-@pytest.fixture
-def shim(server_factory, tmp_path):
-    s = Shim(server_factory(mode="memory"), tmp_path)
-    yield s
-    assert s.disk() == []
+pytestmark = LINUX
 
 
 def python_with(*modules):

@@ -7,17 +7,15 @@ import json
 import os
 import re
 import subprocess
-import sys
 
 import pytest
 
-from preload_shim import Shim, numpy_python
+from preload_shim import LINUX, numpy_python, shim  # noqa: F401
 
 BENCH = os.environ.get("MEMKV_KVCACHE_BENCH", "")
 HEADER = 128
 
-pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="LD_PRELOAD as it is made here is Linux's"),
-              pytest.mark.skipif(not BENCH, reason="MEMKV_KVCACHE_BENCH does not name the folder kv_cache_benchmark of mlcommons/storage")]
+pytestmark = [LINUX, pytest.mark.skipif(not BENCH, reason="MEMKV_KVCACHE_BENCH does not name the folder kv_cache_benchmark of mlcommons/storage")]
 
 ROUND_TRIP = """
 import sys
@@ -43,13 +41,6 @@ except KeyError:
 again = NVMeBackend(sys.argv[2])
 assert not list(again.base_path.glob("*.npy"))
 """
-
-
-@pytest.fixture
-def shim(server_factory, tmp_path):
-    s = Shim(server_factory(mode="memory", drive_bytes="2GiB"), tmp_path)
-    yield s
-    assert s.disk() == []
 
 
 def shape(v):

@@ -102,6 +102,14 @@ stream_close(void *arg)
 	return (close(fd));
 }
 
+/* Where who only appends begins. */
+static void
+seek_for(int fd, const char *mode)
+{
+	if (mode[0] == 'a' && strchr(mode, '+') == NULL)
+		(void)REAL(lseek)(fd, 0, SEEK_END);
+}
+
 /* As fdopen() has it of the descriptor's own mode. */
 static bool
 mode_fits(int fd, const char *mode)
@@ -114,8 +122,8 @@ mode_fits(int fd, const char *mode)
 	fits = strchr(mode, '+') != NULL ? way == O_RDWR : mode[0] == 'r' ? way != O_WRONLY : (mode[0] == 'w' || mode[0] == 'a') && way != O_RDONLY;
 	if (!fits)
 		errno = EINVAL;
-	else if (mode[0] == 'a' && (flags & O_APPEND) == 0)
-		fits = REAL(fcntl)(fd, F_SETFL, flags | O_APPEND) == 0;
+	else if (mode[0] == 'a' && (flags & O_APPEND) == 0 && (fits = REAL(fcntl)(fd, F_SETFL, flags | O_APPEND) == 0))
+		seek_for(fd, mode);
 	return (fits);
 }
 
@@ -344,6 +352,7 @@ fopen(const char *path, const char *mode)
 	}
 	if ((fd = mkv_pl_object_open(&n, flags)) < 0)
 		return (NULL);
+	seek_for(fd, mode);
 	if ((f = fdopen(fd, mode)) == NULL) {
 		e = errno;
 		(void)close(fd);

@@ -32,18 +32,35 @@
 
 /* ---- Clean or dirty ----------------------------------------------------------------------------------------------------------- */
 
+static bool
+is_recent(const struct stat *st)
+{
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	return ((now.tv_sec - st->st_mtim.tv_sec) * 1000000000ll + (now.tv_nsec - st->st_mtim.tv_nsec) < 2 * TICK_NS);
+}
+
 void
 mkv_pl_bytes_seen(struct mkv_pl_object *o)
 {
-	struct timespec now;
 	struct stat st;
 
 	if (mkv_pl_inner_stat(o, &st) != 0)
 		return;
-	(void)clock_gettime(CLOCK_REALTIME, &now);
 	o->seen_mtime = st.st_mtim;
 	o->seen_size = st.st_size;
-	o->seen_close = (now.tv_sec - st.st_mtim.tv_sec) * 1000000000ll + (now.tv_nsec - st.st_mtim.tv_nsec) < 2 * TICK_NS;
+	o->seen_close = is_recent(&st);
+}
+
+void
+mkv_pl_object_settle(struct mkv_pl_object *o)
+{
+	struct timespec rest = { .tv_nsec = 2 * TICK_NS };
+	struct stat st;
+
+	if (o->writable && o->streams != 0 && !o->foreign && mkv_pl_inner_stat(o, &st) == 0 && is_recent(&st))
+		(void)nanosleep(&rest, NULL);
 }
 
 /* Has a stream written to it since? In doubt yes, but not for what another process has begun. */
@@ -150,6 +167,15 @@ map_of(const struct mkv_pl_object *o, uint64_t off, size_t bytes)
 	return (REAL(mmap)(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, o->fd, (off_t)off));
 }
 
+/* Also with a program that exec() began, which has said so. */
+static bool
+is_shared(struct mkv_pl_object *o, const struct stat *st)
+{
+	if (mkv_pl_memfd_is_adopted(st))
+		o->shared = true;
+	return (o->shared);
+}
+
 /* Where another process has the same memfd its bytes are only replaced by what is known to be the same. */
 static int
 get_beside(struct mkv_pl_object *o, uint64_t off, void *to, size_t bytes)
@@ -165,6 +191,16 @@ get_beside(struct mkv_pl_object *o, uint64_t off, void *to, size_t bytes)
 	(void)munmap(at, bytes);
 	errno = e;
 	return (r);
+}
+
+/* What came before a get failed may be of another put: who gets the memfd by exec() takes what has no holes for whole. */
+static void
+drop_bytes(const struct mkv_pl_object *o, uint64_t off, size_t bytes)
+{
+	int e = errno;
+
+	(void)REAL(fallocate)(o->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)bytes);
+	errno = e;
 }
 
 static int
@@ -183,6 +219,8 @@ fetch(struct mkv_pl_object *o, uint64_t block, uint64_t count)
 	errno = e;
 	if (r == 0)
 		note_there(o, block, count);
+	else if (!o->shared)
+		drop_bytes(o, off, bytes);
 	return (r);
 }
 
@@ -195,6 +233,7 @@ fetch_all(struct mkv_pl_object *o, uint64_t block, uint64_t end, uint64_t ahead)
 
 	if (mkv_pl_inner_stat(o, &st) != 0)
 		return (-1);
+	(void)is_shared(o, &st);
 	for (; block < end; block += run) {
 		run = run_of(o, block, is_there(o, block) ? end : last);
 		if (!is_there(o, block) && fetch(o, block, run) != 0)
@@ -348,6 +387,8 @@ read_held(struct mkv_pl_object *o, int fd, const struct iovec *iov, int n, off_t
 	}
 	if (r > 0)
 		o->next_off = from + r;
+	if (r > 0 && from <= o->read_to && o->next_off > o->read_to)
+		o->read_to = o->next_off;
 	return (r);
 }
 
@@ -425,7 +466,7 @@ mkv_pl_object_forget_bytes(struct mkv_pl_object *o)
 	struct stat st;
 
 	mkv_pl_object_lock(o);
-	if (!o->writable && !o->shared && !o->mapped && mkv_pl_inner_stat(o, &st) == 0 && st.st_size != 0 &&
+	if (!o->writable && !o->mapped && o->streams == 0 && mkv_pl_inner_stat(o, &st) == 0 && !is_shared(o, &st) && st.st_size != 0 &&
 	    REAL(fallocate)(o->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, st.st_size) == 0) {
 		o->filled = false;
 		free(o->there);

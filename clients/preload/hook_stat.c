@@ -316,6 +316,17 @@ fchmodat(int dirfd, const char *path, mode_t mode, int flags)
 }
 
 PL_EXPORT int
+fchmod(int fd, mode_t mode)
+{
+	struct mkv_pl_object *o = mkv_pl_object_of(fd);
+
+	if (o == NULL)
+		return (REAL(fchmod)(fd, mode));
+	mkv_pl_object_drop(o);
+	return (0);
+}
+
+PL_EXPORT int
 chmod(const char *path, mode_t mode)
 {
 	return (fchmodat(AT_FDCWD, path, mode, 0));

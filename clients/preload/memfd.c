@@ -16,6 +16,9 @@
 /* Programs use low numbers and expect them in order: ours are above, if the limit allows. */
 #define MEMFD_NUMBER_MIN	700
 #define PUT_ID_DIGITS		16
+/* Nobody else can see or set it: fchmod() of an object does nothing. */
+#define MODE_PLAIN		0644
+#define MODE_ADOPTED		(S_ISVTX | MODE_PLAIN)
 
 int
 mkv_pl_memfd(const char *name)
@@ -28,8 +31,20 @@ mkv_pl_memfd(const char *name)
 		(void)REAL(close)(fd);
 		fd = high;
 	}
-	(void)fchmod(fd, 0644);
+	(void)REAL(fchmod)(fd, MODE_PLAIN);
 	return (fd);
+}
+
+bool
+mkv_pl_memfd_is_adopted(const struct stat *st)
+{
+	return ((st->st_mode & S_ISVTX) != 0);
+}
+
+void
+mkv_pl_memfd_adopt(int fd)
+{
+	(void)REAL(fchmod)(fd, MODE_ADOPTED);
 }
 
 /* "/memfd:memkv:w0123456789abcdef:KEY (deleted)": the key, whether it may be written, and the put that it was opened as. */

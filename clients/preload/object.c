@@ -16,6 +16,9 @@
 
 #include "clients/preload/object_priv.h"
 
+/* Others may come between each time; servers that do not agree never end. */
+#define OPEN_TRIES_MAX	100u
+
 static struct mkv_pl_object *table;
 static _Atomic unsigned table_count;
 static pthread_mutex_t table_mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -241,14 +244,14 @@ table_all(const struct mkv_pl_name *n, unsigned *count)
 }
 
 /*
- * One that was read, and not to its end; if the rest cannot be fetched, that shows when it is read. held stays what it is: the object that is put or
+ * One that was not read to its end; if the rest cannot be fetched, that shows when it is read. held stays what it is: the object that is put or
  * renamed, which a signal handler may write to, as it cannot to this one.
  */
 static void
 keep(struct mkv_pl_object *o)
 {
 	(void)pthread_mutex_lock(&o->mutex);
-	if (o->version.put_id != 0 && (uint64_t)o->next_off < o->version.bytes)
+	if ((uint64_t)o->read_to < o->version.bytes)
 		(void)mkv_pl_bytes_fill(o);
 	(void)pthread_mutex_unlock(&o->mutex);
 }
@@ -441,7 +444,7 @@ object_begin(struct mkv_pl_object *o, int flags, bool there, const struct mkv_ob
 	return (o->writable || o->name.key_bytes > MKV_PL_MEMFD_KEY_MAX ? mkv_pl_bytes_fill(o) : 0);
 }
 
-/* false: as table_add(). */
+/* false: as table_add(), or another client has replaced it between the look and the get. */
 static bool
 open_new(const struct mkv_pl_name *n, int flags, int *opened)
 {
@@ -451,7 +454,6 @@ open_new(const struct mkv_pl_name *n, int flags, int *opened)
 	int there = 0, fd = -1;
 
 	*opened = -1;
-
 	/* Whether something lies there matters to all but who replaces it whole. */
 	if ((!writable || (flags & O_TRUNC) == 0 || (flags & O_CREAT) == 0 || (flags & O_EXCL) != 0) && (there = open_look(n, flags, &obj)) < 0)
 		return (true);
@@ -467,7 +469,7 @@ open_new(const struct mkv_pl_name *n, int flags, int *opened)
 			(void)REAL(close)(fd);
 		object_free(o);
 		errno = e;
-		return (fd < 0);
+		return (fd < 0 && e != ESTALE);
 	}
 	mkv_pl_object_drop(o);
 	*opened = fd;
@@ -523,6 +525,7 @@ int
 mkv_pl_object_open(const struct mkv_pl_name *n, int flags)
 {
 	struct mkv_pl_object *o;
+	unsigned tries = 0;
 	bool done;
 	int fd;
 
@@ -540,7 +543,7 @@ mkv_pl_object_open(const struct mkv_pl_name *n, int flags)
 		}
 		done = open_again(o, n, flags, &fd);
 		mkv_pl_object_drop(o);
-	} while (!done);
+	} while (!done && ++tries < OPEN_TRIES_MAX);
 	return (opened(fd));
 }
 
@@ -636,6 +639,7 @@ mkv_pl_object_end_all(void)
 	if (!table_is_ours() || (all = table_all(NULL, &count)) == NULL)
 		return;
 	for (i = 0; i < count; i++) {
+		mkv_pl_object_settle(all[i]);
 		(void)mkv_pl_object_commit(all[i], 0);
 		mkv_pl_object_drop(all[i]);
 	}
@@ -685,9 +689,21 @@ fork_child(void)
 	mkv_pl_store_forked();
 }
 
+/* libc's own streams would read zeros. */
+static void
+unreadable(int fd)
+{
+	int none = REAL(open)("/dev/null", O_WRONLY | O_CLOEXEC);
+
+	if (none < 0 || REAL(dup2)(none, fd) < 0)
+		(void)REAL(close)(fd);
+	if (none >= 0)
+		(void)REAL(close)(none);
+}
+
 /*
- * A memfd of ours that the program before exec() left open. It was filled when it was duplicated onto its number; one with holes was not, and is
- * filled when it is read.
+ * A memfd of ours that the program before exec() left open. It was filled when it was duplicated onto its number; one with holes was not (by a child of
+ * vfork, which has no client), and is filled when it is read, or now if libc has a stream for its number.
  */
 static void
 adopt(const char *path, int fd, const char *link)
@@ -711,12 +727,15 @@ adopt(const char *path, int fd, const char *link)
 		(void)REAL(close)(inner);
 		return;
 	}
+	mkv_pl_memfd_adopt(inner);		/* before the look for holes: none is made after */
 	o->foreign = o->shared = true;
 	o->version = (struct mkv_pl_version){ .bytes = (uint64_t)st.st_size, .put_id = put_id };
 	o->filled = writable || REAL(lseek)(inner, 0, SEEK_HOLE) >= st.st_size;
 	o->streams = 1;
 	mkv_pl_bytes_seen(o);
 	(void)table_add(o);
+	if (fd <= STDERR_FILENO && mkv_pl_object_fill(o) != 0)
+		unreadable(fd);
 	mkv_pl_object_drop(o);
 }
 

@@ -20,10 +20,11 @@ struct mkv_pl_object {
 	const struct mkv_pl_name *leaving;	/* as name: the old one, while it is renamed */
 	bool		gone;		/* unlinked or replaced: nothing is committed any more; written under both */
 	bool		filled;		/* the memfd holds the bytes; else only the size is right, and the blocks that there[] names */
-	_Atomic bool	shared;		/* with a process that was forked: filled as a whole, and never emptied; written under table_mutex alone */
+	_Atomic bool	shared;		/* with a process that was forked: filled as a whole, and never emptied; never becomes false */
 	uint64_t	*there;		/* a bit for each block; NULL: none */
 	struct mkv_pl_version version;	/* of those bytes; put_id 0: nobody has seen any yet */
 	off_t		next_off;	/* where the last read ended */
+	off_t		read_to;	/* all before has been read */
 	uint64_t	ahead_blocks;	/* what a reader who goes on from there gets in advance */
 	bool		dirty;
 	bool		fresh;		/* opened with O_EXCL and never committed */

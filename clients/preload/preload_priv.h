@@ -106,6 +106,7 @@ int	mkv_pl_object_standard(struct mkv_pl_object *o, int fd);		/* it has got this
 int	mkv_pl_object_fill(struct mkv_pl_object *o);				/* its bytes are in the memfd: 0, or -1 */
 /* A read by a descriptor of it: as preadv(), or readv() with off -1. Fetches no more than a reader needs. */
 ssize_t	mkv_pl_object_read(struct mkv_pl_object *o, int fd, const struct iovec *iov, int n, off_t off);
+void	mkv_pl_object_settle(struct mkv_pl_object *o);		/* a commit after it leaves no doubt, for who closes it when the client has ended */
 int	mkv_pl_object_commit(struct mkv_pl_object *o, unsigned put_flags);	/* what is dirty is in the store */
 void	mkv_pl_object_hold(struct mkv_pl_object *o, bool *already);		/* nothing of it is on the way, until it is released */
 void	mkv_pl_object_release(struct mkv_pl_object *o, bool already, bool changed);
@@ -137,6 +138,8 @@ void	mkv_pl_end(bool flush);							/* the program ends: commit what is dirty, sa
 /* The kernel's limit for the name of a memfd, less our head and its mark. */
 #define MKV_PL_MEMFD_KEY_MAX	224u	/* and in object_make() */
 int	mkv_pl_memfd(const char *name);			/* a high number, close-on-exec; -1 with errno */
+bool	mkv_pl_memfd_is_adopted(const struct stat *st);	/* a program after exec() has it too */
+void	mkv_pl_memfd_adopt(int fd);			/* and this is one */
 bool	mkv_pl_memfd_key(const char *link, struct mkv_pl_name *n, bool *writable, uint64_t *put_id);	/* of the link in /proc; false: not ours */
 
 /* ---- Between the hooks --------------------------------------------------------------------------------------------------------- */

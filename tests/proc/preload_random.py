@@ -7,13 +7,16 @@ what is right. Left out is what differs on purpose: a file is not read by one de
 import ctypes
 import fcntl
 import hashlib
+import mmap
 import os
 import random
+import subprocess
 import sys
 
 NAMES = ["f0", "f1", "f2", "f3", "d/g", "d/e/h"]
 SIZES = [0, 1, 7, 100, 4096, 5000, 70000] * 3 + [300000, 1 << 20, (3 << 20) + 1]
 LONG = (3 << 20) + 1
+FULLY, UNBUFFERED = 0, 2          # of setvbuf()
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.fdopen.restype = ctypes.c_void_p
 LIBC.ftell.restype = LIBC.fread.restype = LIBC.fwrite.restype = ctypes.c_size_t
@@ -31,15 +34,36 @@ class Stream:
     def __init__(self, r, fd, say):
         flags = fcntl.fcntl(fd, fcntl.F_GETFL)
         way = {os.O_RDONLY: b"rb", os.O_WRONLY: b"wb", os.O_RDWR: b"r+b"}[flags & os.O_ACCMODE]
-        self.r, self.say, self.writes = r, say, False
+        self.r, self.say, self.writes, self.pushed = r, say, False, False
         self.may = (["read"] if b"r" in way else []) + (["write"] if way != b"rb" else [])
         self.f = ctypes.c_void_p(LIBC.fdopen(os.dup(fd), b"ab" if flags & os.O_APPEND else way))
+        if r.randrange(3) == 0:
+            size = r.choice([0, 1, 100, 4096, 100000, 2 << 20])
+            self.buffer = ctypes.create_string_buffer(size + 1)
+            say("setvbuf", lambda: LIBC.setvbuf(self.f, self.buffer if size else None, FULLY if size else UNBUFFERED, ctypes.c_size_t(size)))
 
     def turn(self, writes):
         """C wants a seek between a read and a write."""
         if writes != self.writes:
-            self.say("turn", lambda: LIBC.fseek(self.f, ctypes.c_long(0), os.SEEK_CUR))
+            self.seek("turn", 0, os.SEEK_CUR)
         self.writes = writes
+
+    def seek(self, what, off, whence):
+        """A step from where something is pushed back libc itself gets wrong on a disk."""
+        if whence == os.SEEK_CUR and self.pushed:
+            off, whence = off + LIBC.ftell(self.f), os.SEEK_SET
+        self.pushed = False
+        self.say(what, lambda: LIBC.fseek(self.f, ctypes.c_long(off), whence))
+
+    def flush(self):
+        """The descriptor is where the stream is, and may be read beside it until the next seek."""
+        at = LIBC.ftell(self.f)
+        self.say("fflush", lambda: LIBC.fflush(self.f))
+        self.say("offset", lambda: os.lseek(LIBC.fileno(self.f), 0, os.SEEK_CUR))
+        if "read" in self.may and at % 2:
+            self.say("raw", lambda: os.read(LIBC.fileno(self.f), self.r.choice(SIZES)))
+        self.seek("back", at, os.SEEK_SET)
+        LIBC.clearerr(self.f)
 
     def read(self):
         self.turn(False)
@@ -50,6 +74,7 @@ class Stream:
         c = LIBC.fgetc(self.f)
         self.say("fgetc", lambda: c)
         if c >= 0 and n % 2:
+            self.pushed = True
             self.say("ungetc", lambda: LIBC.ungetc(self.r.choice([c, 7]), self.f))
 
     def write(self):
@@ -59,9 +84,9 @@ class Stream:
 
     def run(self):
         for _ in range(self.r.randrange(1, 6)):
-            op = self.r.choice(["seek", *self.may, *self.may])
+            op = self.r.choice(["seek", "flush", *self.may, *self.may])
             if op == "seek":
-                self.say("fseek", lambda: LIBC.fseek(self.f, ctypes.c_long(self.r.randrange(100000)), self.r.choice([os.SEEK_SET, os.SEEK_CUR])))
+                self.seek("fseek", self.r.randrange(100000), self.r.choice([os.SEEK_SET, os.SEEK_CUR]))
             else:
                 getattr(self, op)()
             self.say("ftell feof ferror", lambda: (LIBC.ftell(self.f), bool(LIBC.feof(self.f)), bool(LIBC.ferror(self.f))))
@@ -121,7 +146,37 @@ class Run:
                           "readv": lambda: self.all_of(lambda into: os.readv(fd, into)), "preadv": lambda: self.all_of(lambda into: os.preadv(fd, into, at)),
                           "write": lambda: os.write(fd, data), "pwrite": lambda: os.pwrite(fd, data, off), "read": lambda: os.read(fd, LONG if off % 8 == 0 else 10 * off),
                           "pread": lambda: os.pread(fd, LONG if off % 8 == 1 else 100000, at), "seek": lambda: os.lseek(fd, off, os.SEEK_END if off % 3 == 0 else os.SEEK_SET),
+                          "fadvise": lambda: os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED), "mmap": lambda: self.mapped(fd), "sendfile": lambda: self.sent(fd, at),
+                          "fork": lambda: self.forked(fd, len(data)), "spawn": lambda: subprocess.run(["md5sum"], stdin=fd, capture_output=True).stdout,
                           "ftruncate": lambda: os.ftruncate(fd, 2 * off), "fstat": lambda: os.fstat(fd).st_size}[op])
+
+    def mapped(self, fd):
+        size = os.fstat(fd).st_size
+        if size == 0:
+            return b""
+        with mmap.mmap(fd, size, mmap.MAP_PRIVATE, mmap.PROT_READ) as m:
+            return m[:]
+
+    def sent(self, fd, off):
+        with open("../sent" + str(os.getpid()), "w+b") as to:
+            os.unlink(to.name)
+            os.sendfile(to.fileno(), fd, off, LONG)
+            return os.pread(to.fileno(), LONG, 0)
+
+    def forked(self, fd, n):
+        """A child has the same offset."""
+        r, w = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.write(w, hashlib.md5(os.read(fd, n)).digest())
+            except OSError as e:
+                os.write(w, b"%d" % e.errno)
+            os._exit(0)
+        got = os.read(r, 100)
+        os.close(r)
+        os.close(w)
+        return got, os.waitpid(pid, 0)[1], os.lseek(fd, 0, os.SEEK_CUR)
 
     def all_of(self, call):
         into = vector(self.r)
@@ -145,7 +200,7 @@ class Run:
 
     def step(self):
         name = self.r.choice(NAMES)
-        op = self.r.choice(["create", "create", "open", "write", "write", "pwrite", "read", "pread", "readv", "preadv", "stream", "stream", "seek", "ftruncate", "fstat", "fsync", "dup", "close", "close",
+        op = self.r.choice(["create", "create", "open", "write", "write", "pwrite", "read", "pread", "readv", "preadv", "stream", "stream", "seek", "ftruncate", "fstat", "fsync", "dup", "fadvise", "fadvise", "mmap", "sendfile", "fork", "spawn", "close", "close",
                             "close", "rename", "unlink", "look"])
         if op == "create":
             self.begin(name, self.r.choice(WRITES), True)

@@ -179,6 +179,7 @@ test_refused(void **state)
 	assert_int_equal(load_file("rdma_tether: Keep\n"), 0);
 	assert_int_equal(cf.rdma_drop, 0);
 	refused("rdma_tether: cut\n", "cut", MKV_E_CONFIG);
+	assert_int_equal(load_file("transport: local\n"), 0);
 	assert_int_equal(cf.local_window, 32u << 20);
 	assert_int_equal(load_file("local_window: 0\n"), 0);
 	assert_int_equal(cf.local_window, 0);

@@ -11,6 +11,9 @@
 #include <pthread.h>
 #include <sys/mman.h>
 
+#include "clients/lib/client_priv.h"
+#include "common/base/os.h"
+
 #define MS	1000u
 #define MIB	(1u << 20)
 
@@ -278,6 +281,36 @@ test_region_is_dropped(void **state)
 		assert_true(fix_until(&fake.regions_dropped, i + 1));
 	}
 	assert_int_equal(counter(cl, "sessions_total"), 1);
+}
+
+/* Too large to have its pages taken at once: no server is asked to take it while pages are missing, and its values go through the window. */
+static void
+test_sparse_region(void **state)
+{
+	const size_t bytes = (1ull << 30) + 4096;
+	struct mkv_os_shm shm;
+	struct mkv_region *r;
+	uint8_t *base;
+
+	(void)state;
+	open_one();
+	assert_int_equal(mkv_region_alloc(cl, bytes, &r), 0);
+	if (mkv_os_shm_check(r->fd, &shm) == 0) {
+		assert_int_equal(mkv_region_free(r), 0);
+		print_message("this machine has so many huge pages set aside that the region is not sparse\n");
+		skip();
+	}
+	base = mkv_region_base(r, NULL);
+	fix_fill(base, MIB, 1);
+	until_window();
+	for (unsigned i = 0; i < 5; i++)
+		assert_int_equal(mkv_put(cl, K("k"), base, MIB, NULL, 20 * SEC, NULL), 0);
+	check_stored("k", base, MIB);
+	assert_int_equal(fake.regions_shown, 1);
+	assert_int_equal(fake.remote_puts[1], 0);
+	assert_true(fake.remote_puts[0] >= 5);
+	assert_int_equal(counter(cl, "local_regions_refused_total"), 0);
+	assert_int_equal(mkv_region_free(r), 0);
 }
 
 /* All at once, more than are shown: the others go through the window. */
@@ -771,7 +804,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define TEST(name)	cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
-		TEST(all_sizes), TEST(parts), TEST(guard_pages), TEST(region_put), TEST(region_is_dropped), TEST(many_regions), TEST(region_in_use), TEST(left_put),
+		TEST(all_sizes), TEST(parts), TEST(guard_pages), TEST(region_put), TEST(region_is_dropped), TEST(sparse_region), TEST(many_regions), TEST(region_in_use), TEST(left_put),
 		TEST(no_verify), TEST(refused), TEST(without), TEST(late_answer), TEST(no_answer), TEST(full), TEST(connection_ends), TEST(lies), TEST(bad_bytes),
 		TEST(few_credits), TEST(threads), TEST(nothing_is_left),
 	};

@@ -49,7 +49,7 @@ class Stream:
         self.writes = writes
 
     def seek(self, what, off, whence):
-        """A step from where something is pushed back libc itself gets wrong on a disk."""
+        """A step from where something is pushed back, and a flush of it, libc itself gets wrong on a disk."""
         if whence == os.SEEK_CUR and self.pushed:
             off, whence = off + LIBC.ftell(self.f), os.SEEK_SET
         self.pushed = False
@@ -58,6 +58,8 @@ class Stream:
     def flush(self):
         """The descriptor is where the stream is, and may be read beside it until the next seek."""
         at = LIBC.ftell(self.f)
+        if self.pushed:
+            self.seek("nothing pushed back", at, os.SEEK_SET)
         self.say("fflush", lambda: LIBC.fflush(self.f))
         self.say("offset", lambda: os.lseek(LIBC.fileno(self.f), 0, os.SEEK_CUR))
         if "read" in self.may and at % 2:

@@ -32,7 +32,7 @@ int
 mkv_loop_open(struct loop *l, struct mkv_client *c, unsigned idx)
 {
 	unsigned n = c->cf.n_servers, rails = n * mkv_rails_conns(&c->cf), conns = n * (c->cf.connections + 1) + rails;
-	struct mkv_ioq_opts o = { .kind = c->cf.io, .entries = 64, .depth_max = conns * 2 + HTTP_DEPTH + mkv_rails_ios(&c->cf) };
+	struct mkv_ioq_opts o = { .kind = c->cf.io, .guest = 1, .entries = 64, .depth_max = conns * 2 + HTTP_DEPTH + mkv_rails_ios(&c->cf) };
 	int r;
 
 	l->c = c;

@@ -18,6 +18,7 @@
 
 #include "clients/lib/tcp_priv.h"
 #include "common/base/clock.h"
+#include "common/base/os.h"
 
 #define CONN_UNSENT_BYTES	(256 << 10)
 #define ENDED_MOST_NS	(30000 * MKV_NS_PER_MS)		/* no answer to an ended request for so long: the server has lost it */
@@ -312,6 +313,7 @@ conn_socket(int family)
 
 	if (fd < 0)
 		return (mkv_err_from_errno(errno));
+	mkv_os_fd_away(&fd);
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));

@@ -43,6 +43,7 @@ struct mkv_ioq_opts {
 	unsigned	entries;		/* submission slots, power of two; more in flight is allowed up to depth_max */
 	unsigned	depth_max;		/* operations in flight at most; asserted */
 	unsigned	threads;		/* file helper threads of the poll back end (reads, writes, flushes); 0: no file I/O */
+	int		guest;			/* in somebody else's program: its own descriptors are out of his way */
 	int		restricted;		/* create disabled; mkv_ioq_jail() then enables it: call it before the first run (no effect in the poll back end) */
 };
 

@@ -155,6 +155,7 @@ int	mkv_os_poll(struct pollfd *fds, unsigned n, uint64_t wait_ns);	/* count, 0 (
 int	mkv_os_accept(int fd, struct sockaddr_storage *addr, socklen_t *bytes);	/* close-on-exec, non-blocking; or -errno */
 int	mkv_os_socket_mode(int fd, int nonblocking);		/* also: no SIGPIPE where that is a socket option */
 int	mkv_os_is_socket(int fd);
+void	mkv_os_fd_away(int *fd);				/* a guest's, above the numbers that its program gives (dup2); where it is if the limit is too low */
 /* A stream to a unix socket, close-on-exec; each wait on it ends after timeout_s with EAGAIN. A descriptor, or -errno. */
 int	mkv_os_connect_unix(const char *path, unsigned timeout_s);
 int	mkv_os_flush(int fd);					/* data to the medium, its cache included; 0 or -errno */

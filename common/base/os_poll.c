@@ -460,6 +460,10 @@ mkv_ioq_create_poll(struct mkv_ioq **out, const struct mkv_ioq_opts *opts)
 		free(p);
 		return (r);
 	}
+	if (opts->guest) {
+		mkv_os_fd_away(&p->wake_fd);
+		mkv_os_fd_away(&p->ring_fd);
+	}
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->more, NULL);
 	mkv_list_init(&p->todo);

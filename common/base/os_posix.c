@@ -25,6 +25,9 @@
 #include "common/base/err.h"
 #include "common/base/os_priv.h"
 
+/* Programs use low numbers, and expect them in order. */
+#define FD_AWAY_MIN	700
+
 void
 mkv_os_shm_unmap(void *p, uint64_t bytes)
 {
@@ -230,6 +233,18 @@ mkv_os_is_socket(int fd)
 	struct stat st;
 
 	return (fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode));
+}
+
+void
+mkv_os_fd_away(int *fd)
+{
+	int saved = errno, away = *fd < 0 || *fd >= FD_AWAY_MIN ? -1 : fcntl(*fd, F_DUPFD_CLOEXEC, FD_AWAY_MIN);
+
+	if (away >= 0) {
+		(void)close(*fd);
+		*fd = away;
+	}
+	errno = saved;
 }
 
 /* ---- descriptors as companions of a message ---- */

@@ -627,6 +627,15 @@ uring_setup_files(struct uring *u)
 	return (io_uring_register_files(&u->ring, files, MKV_ARRAY_LEN(files)) == 0 ? 0 : MKV_E_UNSUPPORTED);
 }
 
+static void
+uring_fds_away(struct uring *u)
+{
+	mkv_os_fd_away(&u->wake_fd);
+	mkv_os_fd_away(&u->ring_fd);
+	mkv_os_fd_away(&u->ring.ring_fd);
+	u->ring.enter_ring_fd = u->ring.ring_fd;
+}
+
 int
 mkv_ioq_create_uring(struct mkv_ioq **out, const struct mkv_ioq_opts *opts)
 {
@@ -642,6 +651,8 @@ mkv_ioq_create_uring(struct mkv_ioq **out, const struct mkv_ioq_opts *opts)
 		goto free_u;
 	if ((r = uring_setup(u, opts)) != 0)
 		goto close_bell;
+	if (opts->guest)
+		uring_fds_away(u);
 	if ((r = uring_setup_files(u)) != 0)
 		goto exit_ring;
 	*out = &u->base;

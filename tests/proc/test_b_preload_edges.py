@@ -181,3 +181,13 @@ def test_a_program_that_closes_its_output_after_the_client_has_ended(shim):
     """sort -o has its output as a standard number, and a handler of exit() that it registered before there was a client."""
     shim.sh("seq 20000 | sort -R > anchor/x; sort -n -o anchor/x anchor/x", MEMKV_PRELOAD_DEADLINE="5s")
     assert shim.stored("x") == b"".join(b"%d\n" % n for n in range(1, 20001))
+
+
+def test_a_shell_may_have_any_number(shim):
+    """exec N<, on numbers that nobody has given it: they are no descriptors of the client."""
+    said = shim.sh("""
+        echo in > anchor/x
+        for n in 3 4 5 6 7 8 9; do eval "exec $n>log$n"; echo $n > anchor/x$n; eval "echo said >&$n"; done
+        exec 5<anchor/x6; read line <&5; echo $line; cat anchor/x9 log*
+    """, MEMKV_PRELOAD_DEADLINE="3s")
+    assert said == "6\n9\n" + "said\n" * 7

@@ -143,10 +143,12 @@ mkv_ioq_recv(struct mkv_ioq *q, struct mkv_io *io, int file, void *buf, uint32_t
 }
 
 void
-mkv_ioq_recv_fd(struct mkv_ioq *q, struct mkv_io *io, int file, void *buf, uint32_t bytes)
+mkv_ioq_recv_fd(struct mkv_ioq *q, struct mkv_io *io, int file, void *buf, uint32_t bytes, unsigned flags, struct mkv_io_pass *pass)
 {
+	MKV_ASSERT((flags & ~(unsigned)MKV_IO_ALL) == 0 && pass->stray != NULL);
 	ioq_start_bytes(q, io, IOQ_RECV, file, buf, bytes);
-	io->flags = IOQ_F_PASS;
+	io->flags = (uint8_t)(IOQ_F_PASS | flags);
+	io->pass = pass;
 	q->ops->submit(q, io);
 }
 
@@ -296,21 +298,36 @@ ioq_failed(const struct mkv_io *io, int e, int *res)
 	return (1);
 }
 
-/* There was room for one: what else came the kernel has closed. */
-static int
-ioq_take_passed(struct msghdr *m)
+static void
+ioq_take_one(struct mkv_io *io, int fd)
 {
-	unsigned n = 1;
-	int fd = -1;
+	if (io->passed < 0)
+		io->passed = fd;
+	else
+		io->pass->stray(fd);
+}
 
-	return (os_ctl_detach(m, 1, &fd, &n) == 0 && n == 1 ? fd : -1);
+static void
+ioq_take_passed(struct mkv_io *io)
+{
+	struct msghdr *m = &io->msg;
+	int fd;
+
+	for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h != NULL; h = CMSG_NXTHDR(m, h)) {
+		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t at = 0; at + sizeof(fd) <= h->cmsg_len - CMSG_LEN(0); at += sizeof(fd)) {
+			memcpy(&fd, (char *)CMSG_DATA(h) + at, sizeof(fd));
+			ioq_take_one(io, fd);
+		}
+	}
 }
 
 static int
 ioq_moved(struct mkv_io *io, int n, int *res)
 {
 	if (io->op == IOQ_RECV && (io->flags & IOQ_F_PASS))
-		io->passed = ioq_take_passed(&io->msg);
+		ioq_take_passed(io);
 	io->moved += (uint64_t)n;
 	MKV_ASSERT(io->moved <= io->bytes);
 	if (n == 0 && (io->op == IOQ_RECV || io->op == IOQ_READ))
@@ -354,12 +371,12 @@ void
 mkv_ioq_recv_pass(struct mkv_io *io, struct msghdr *m)
 {
 	memset(m, 0, sizeof(*m));
-	io->one.iov_base = io->buf;
-	io->one.iov_len = io->bytes;
+	io->one.iov_base = (char *)io->buf + io->moved;
+	io->one.iov_len = io->bytes - io->moved;
 	m->msg_iov = &io->one;
 	m->msg_iovlen = 1;
-	m->msg_control = io->ctl;
-	m->msg_controllen = CMSG_LEN(sizeof(int));	/* not CMSG_SPACE(), which has room for two */
+	m->msg_control = io->pass->ctl;
+	m->msg_controllen = sizeof(io->pass->ctl);
 }
 
 void

@@ -32,8 +32,16 @@ struct mkv_io {
 	struct iovec	one;
 	struct msghdr	msg;
 	_Alignas(struct cmsghdr) char ctl[CMSG_SPACE(sizeof(int))];
+	struct mkv_io_pass *pass;		/* recv_fd */
 	struct sockaddr_storage addr;
 	socklen_t	addr_bytes;
+};
+
+/* Whose descriptors a recv takes. One that did not fit would be closed by the kernel, in our thread, which may take as long as the peer likes: so all fit that can come. */
+#define MKV_IO_PASS_MAX	253		/* with one send, says the kernel */
+struct mkv_io_pass {
+	void		(*stray)(int fd);	/* takes what comes beyond the first */
+	_Alignas(struct cmsghdr) char ctl[CMSG_SPACE(MKV_IO_PASS_MAX * sizeof(int))];
 };
 
 enum mkv_ioq_kind { MKV_IOQ_AUTO, MKV_IOQ_URING, MKV_IOQ_POLL };
@@ -80,9 +88,9 @@ void		mkv_ioq_recv(struct mkv_ioq *q, struct mkv_io *io, int file, void *buf, ui
 void		mkv_ioq_send(struct mkv_ioq *q, struct mkv_io *io, int file, const struct iovec *iov, unsigned n); /* all or error; iov stays the caller's */
 /*
  * Unix sockets: the same with a descriptor beside the bytes (SCM_RIGHTS). It goes with the first byte that is sent, and comes with the recv that brings this
- * byte, close-on-exec, in io->passed; a recv never goes beyond the bytes of that send, and takes one descriptor (a peer that passes more with one send has wasted them).
+ * byte, close-on-exec, in io->passed; a recv without MKV_IO_ALL never goes beyond the bytes of that send. pass, the caller's until the end, takes the others.
  */
-void		mkv_ioq_recv_fd(struct mkv_ioq *q, struct mkv_io *io, int file, void *buf, uint32_t bytes);
+void		mkv_ioq_recv_fd(struct mkv_ioq *q, struct mkv_io *io, int file, void *buf, uint32_t bytes, unsigned flags, struct mkv_io_pass *pass);
 void		mkv_ioq_send_fd(struct mkv_ioq *q, struct mkv_io *io, int file, const struct iovec *iov, unsigned n, int fd);
 void		mkv_ioq_accept(struct mkv_ioq *q, struct mkv_io *io, int file);		/* new fd, close-on-exec; peer in io->addr */
 void		mkv_ioq_connect(struct mkv_ioq *q, struct mkv_io *io, int file, const struct sockaddr *sa, socklen_t bytes);

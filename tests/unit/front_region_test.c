@@ -632,6 +632,114 @@ test_lingering(void **state MKV_UNUSED)
 	with(0, 1ull << 30, run_lingering);
 }
 
+/* So many bytes at once, and descriptors beside the first of them, which are theirs alone from then on. */
+static void
+send_fds(struct rig_client *c, const void *p, size_t n, int *fds, unsigned n_fds)
+{
+	_Alignas(struct cmsghdr) char ctl[CMSG_SPACE(4 * sizeof(int))] = { 0 };
+	struct iovec v = { (void *)(uintptr_t)p, n };
+	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = ctl, .msg_controllen = CMSG_SPACE(n_fds * sizeof(int)) };
+	struct cmsghdr *cm = CMSG_FIRSTHDR(&m);
+
+	while (c->out_bytes != 0)
+		rig_pump(c->rig);
+	cm->cmsg_level = SOL_SOCKET;
+	cm->cmsg_type = SCM_RIGHTS;
+	cm->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
+	memcpy(CMSG_DATA(cm), fds, n_fds * sizeof(int));
+	assert_int_equal(sendmsg(c->fd, &m, MSG_NOSIGNAL), n);
+	for (unsigned i = 0; i < n_fds; i++)
+		close(fds[i]);
+}
+
+enum { STRAY_SECOND, STRAY_PAIR, STRAY_PAYLOAD, STRAY_DISCARDED, STRAY_UNREAD, STRAYS };
+
+/* A descriptor whose close hangs, where none belongs. Its peer, for the end. */
+static int
+stray(struct rig_client *c, int memory, unsigned where)
+{
+	uint8_t body[2048];
+	struct mkv_hdr h;
+	int peer, fd[2] = { lingering(&peer), -1 };
+
+	switch (where) {
+	case STRAY_SECOND:
+		fd[1] = dup(memory);
+		rig_frame_make(c, &h, MKV_WIRE_PING, 0, c->next_id++, NULL, 0, 0);
+		send_fds(c, &h, sizeof(h), &fd[1], 1);
+		rig_frame_make(c, &h, MKV_WIRE_PING, 0, c->next_id++, NULL, 0, 0);
+		send_fds(c, &h, sizeof(h), fd, 1);
+		break;
+	case STRAY_PAIR:
+		fd[1] = fd[0];
+		fd[0] = dup(memory);
+		rig_frame_make(c, &h, MKV_WIRE_PING, 0, c->next_id++, NULL, 0, 0);
+		send_fds(c, &h, sizeof(h), fd, 2);
+		break;
+	case STRAY_PAYLOAD:
+	case STRAY_DISCARDED: {
+		size_t b = rig_put_body(body, "stray", where == STRAY_PAYLOAD ? 5 : 0, value, 100000, 0, 100000, 0);
+
+		rig_frame_make(c, &h, MKV_WIRE_PUT, 0, c->next_id++, body, b, 100000);
+		rig_write(c, &h, sizeof(h));
+		rig_write(c, body, b);
+		rig_write(c, value, 20000);
+		rig_pump(c->rig);
+		send_fds(c, value + 20000, 10000, fd, 1);
+		rig_write(c, value + 30000, 70000);
+		break;
+	}
+	case STRAY_UNREAD:
+		memset(body, 0, sizeof(body));
+		for (unsigned i = 0; i < 8; i++)	/* no header; more than is read ahead of one */
+			rig_write(c, body, sizeof(body));
+		while (c->out_bytes != 0)
+			(void)rig_clients_pump(c->rig);
+		send_fds(c, value, 1, fd, 1);
+		break;
+	}
+	return (peer);
+}
+
+/* However a descriptor comes, nobody waits for its close, and not for more of them than there are threads to close them. */
+static void
+run_strays(struct rig *r, struct rig_client *c)
+{
+	static const unsigned often[STRAYS] = { [STRAY_SECOND] = 20, [STRAY_PAIR] = 1, [STRAY_PAYLOAD] = 1, [STRAY_DISCARDED] = 1, [STRAY_UNREAD] = 1 };
+	struct memory m = memory_of(65536);
+	uint64_t begin = mkv_now_ns();
+	int peer[32];
+	unsigned n = 0;
+	uint8_t sink[65536];
+
+	for (unsigned where = STRAYS; where-- > 0;)
+		for (unsigned i = 0; i < often[where]; i++) {
+			struct rig_client g;
+
+			rig_client_open(r, &g);
+			rig_client_handshake(&g);
+			peer[n++] = stray(&g, m.fd, where);
+			while (rig_recv(&g, where == STRAY_PAIR ? 10 : RIG_PATIENCE_MS) == 1)
+				continue;
+			assert_int_equal(g.closed, where != STRAY_PAIR);
+			rig_client_close(&g);
+			rig_put_get(c, "goes on", 100000);
+			assert_true(mkv_now_ns() - begin < LINGER_S / 2 * MKV_NS_PER_SEC);
+		}
+	while (n-- > 0) {
+		while (recv(peer[n], sink, sizeof(sink), 0) > 0)
+			;
+		close(peer[n]);
+	}
+	memory_free(&m);
+}
+
+static void
+test_strays(void **state MKV_UNUSED)
+{
+	with(0, 1ull << 30, run_strays);
+}
+
 /* Memory whose pages are gone ends the copy in either direction, and only that: a file that is cut short stands for an empty pool of huge pages. */
 static void
 test_guard(void **state MKV_UNUSED)
@@ -695,6 +803,7 @@ main(void)
 		cmocka_unit_test(test_deadline),
 		cmocka_unit_test(test_fair),
 		cmocka_unit_test(test_lingering),
+		cmocka_unit_test(test_strays),
 		cmocka_unit_test(test_guard),
 		cmocka_unit_test(test_none),
 	};

@@ -2,16 +2,15 @@
  * memkv-front: the ends of descriptors that clients passed, beside the loop. The last close of a file may take its time: a memfd gives its pages back, a socket lingers,
  * a file of FUSE or NFS is flushed to whoever serves it.
  *
- * Called on the loop, which has nothing to do with them from then on. What was a region is unmapped and closed by one thread, in order; a stranger, which was none, by a thread
- * of its own, since it may hang for ever: where ASIDE_STRANGERS do, no session may pass a descriptor (mkv_close_strangers()). The threads are the process's and end with it.
- * Fails: no thread to be had, or more than ASIDE_WAITING to close: it is done here and now.
+ * Called on the loop, which has nothing to do with them from then on. What was a region is unmapped and closed by one thread, in order. A stranger, which was none, may hang for
+ * ever, and so may a client's socket, with what was passed and never read: those have ASIDE_STRANGERS threads. The threads are the process's and end with it.
+ * Fails: no thread to be had, or more than ASIDE_WAITING regions to close: it is done here and now. Where as many strangers wait, since all threads hang, one more stays open.
  */
 #include "config.h"
 
 #include "worker/front/front_priv.h"
 
 #include <pthread.h>
-#include <stdatomic.h>
 #include <unistd.h>
 
 #define ASIDE_STRANGERS	16u
@@ -24,7 +23,11 @@ static int aside_runs;
 static struct mkv_aside aside_wait[ASIDE_WAITING];
 static unsigned aside_head, aside_n;
 
-static _Atomic unsigned aside_strangers;
+static pthread_mutex_t stranger_mutex = PTHREAD_MUTEX_INITIALIZER;	/* what follows */
+static pthread_cond_t stranger_more = PTHREAD_COND_INITIALIZER;
+static unsigned stranger_threads, stranger_idle;
+static int stranger_wait[ASIDE_WAITING];
+static unsigned stranger_head, stranger_n;
 
 static int
 aside_thread(void *(*fn)(void *), void *arg)
@@ -72,10 +75,23 @@ aside_run(void *arg MKV_UNUSED)
 }
 
 static void *
-aside_stranger(void *arg)
+stranger_run(void *arg MKV_UNUSED)
 {
-	close((int)(intptr_t)arg);
-	(void)atomic_fetch_sub_explicit(&aside_strangers, 1, memory_order_relaxed);
+	(void)pthread_mutex_lock(&stranger_mutex);
+	for (;;) {
+		int fd;
+
+		stranger_idle++;
+		while (stranger_n == 0)
+			(void)pthread_cond_wait(&stranger_more, &stranger_mutex);
+		stranger_idle--;
+		fd = stranger_wait[stranger_head];
+		stranger_head = (stranger_head + 1) % ASIDE_WAITING;
+		stranger_n--;
+		(void)pthread_mutex_unlock(&stranger_mutex);
+		close(fd);
+		(void)pthread_mutex_lock(&stranger_mutex);
+	}
 	return (NULL);
 }
 
@@ -100,15 +116,16 @@ mkv_close_aside(const struct mkv_aside *a)
 void
 mkv_close_stranger(int fd)
 {
-	(void)atomic_fetch_add_explicit(&aside_strangers, 1, memory_order_relaxed);
-	if (aside_thread(aside_stranger, (void *)(intptr_t)fd))
-		return;
-	(void)atomic_fetch_sub_explicit(&aside_strangers, 1, memory_order_relaxed);
-	close(fd);
-}
+	int nobody;
 
-int
-mkv_close_strangers(void)
-{
-	return (atomic_load_explicit(&aside_strangers, memory_order_relaxed) >= ASIDE_STRANGERS);
+	(void)pthread_mutex_lock(&stranger_mutex);
+	if (stranger_n >= stranger_idle && stranger_threads < ASIDE_STRANGERS)
+		stranger_threads += (unsigned)aside_thread(stranger_run, NULL);
+	nobody = stranger_threads == 0;
+	if (!nobody && stranger_n < ASIDE_WAITING)
+		stranger_wait[(stranger_head + stranger_n++) % ASIDE_WAITING] = fd;
+	(void)pthread_mutex_unlock(&stranger_mutex);
+	(void)pthread_cond_signal(&stranger_more);
+	if (nobody)
+		close(fd);
 }

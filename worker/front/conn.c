@@ -309,6 +309,13 @@ conn_has(const struct mkv_conn *c)
 	return (c->rx_tail - c->rx_head);
 }
 
+/* Whatever is read from a unix socket: a descriptor that no recv takes would be closed by the kernel, and we might wait for that. */
+static unsigned
+conn_pass(const struct mkv_conn *c)
+{
+	return (c->local ? MKV_TR_PASS : 0);
+}
+
 /* Read until the buffer holds `want` bytes from rx_head on, and what comes with them. */
 static enum mkv_next
 conn_read(struct mkv_conn *c, uint32_t want)
@@ -323,7 +330,7 @@ conn_read(struct mkv_conn *c, uint32_t want)
 		c->rx_tail = have;
 	}
 	conn_rx_arm(c);
-	c->tr->recv(c, c->rx_buf + c->rx_tail, want - have + CONN_AHEAD_BYTES, mkv_region_may_pass(c) ? MKV_TR_PASS : 0);
+	c->tr->recv(c, c->rx_buf + c->rx_tail, want - have + CONN_AHEAD_BYTES, conn_pass(c));
 	return (MKV_NEXT_PARK);
 }
 
@@ -536,7 +543,7 @@ conn_payload(struct mkv_conn *c)
 		c->pay_to = to;
 		c->pay_ask = n;
 		conn_rx_arm(c);
-		c->tr->recv(c, to, n, MKV_TR_ALL);
+		c->tr->recv(c, to, n, MKV_TR_ALL | conn_pass(c));
 		return (MKV_NEXT_PARK);
 	}
 	return (conn_payload_done(c));
@@ -555,7 +562,7 @@ conn_discard(struct mkv_conn *c)
 	}
 	/* All connections share the scratch: what lands there is never read. */
 	conn_rx_arm(c);
-	c->tr->recv(c, c->f->scratch, (uint32_t)MKV_MIN(c->pay_left, (uint64_t)CONN_PIECE_BYTES), 0);
+	c->tr->recv(c, c->f->scratch, (uint32_t)MKV_MIN(c->pay_left, (uint64_t)CONN_PIECE_BYTES), conn_pass(c));
 	return (MKV_NEXT_PARK);
 }
 
@@ -606,21 +613,30 @@ mkv_conn_run(struct mkv_conn *c)
 	conn_try_free(c);
 }
 
-/* It waits for its frame; until that is taken no other may come (mkv_region_may_pass()). */
-static void
+/* It waits for its frame. 0: where none may come, or a second one before that is taken. */
+static int
 conn_take_passed(struct mkv_conn *c)
 {
-	MKV_ASSERT(c->passed < 0);
-	c->passed = c->rx_io.passed;
+	int fd = c->rx_io.passed;
+
+	if (fd < 0)
+		return (1);
 	c->rx_io.passed = -1;
+	if (c->passed >= 0 || c->state != CONN_OPEN || (c->rx != RX_HDR && c->rx != RX_BODY)) {
+		mkv_close_stranger(fd);
+		return (0);
+	}
+	c->passed = fd;
+	return (1);
 }
 
 void
 mkv_conn_received(struct mkv_conn *c, int res)
 {
+	int good;
+
 	c->rx_busy = 0;
-	if (c->rx_io.passed >= 0)
-		conn_take_passed(c);
+	good = !c->local || conn_take_passed(c);
 	if (!conn_reads(c)) {
 		struct mkv_req *r = conn_drop_payload(c);
 
@@ -629,6 +645,10 @@ mkv_conn_received(struct mkv_conn *c, int res)
 		mkv_region_forget_passed(c);
 		conn_shed(c);
 		conn_try_free(c);
+		return;
+	}
+	if (!good) {
+		mkv_conn_refuse(c, MKV_M_front_bad_frames_total, "descriptor");
 		return;
 	}
 	if (res <= 0) {

@@ -119,6 +119,7 @@ mkv_doors_pass(struct mkv_conn *c, uint16_t number)
 	MKV_ASSERT(bytes != 0);
 	if ((e = mkv_os_ctl_send(r->fd, msg, bytes, &c->fd, 1)) == 0) {
 		mkv_metric_add(f->m, MKV_M_front_rail_passed_total, 0, 1);
+		c->local = 0;				/* the socket lives on: not to be shut */
 		mkv_conn_close(c);
 		return (0);
 	}

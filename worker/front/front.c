@@ -76,6 +76,7 @@ front_conns_init(struct mkv_front *f)
 		c->idx = i;
 		c->f = f;
 		c->fd = -1;
+		f->passes[i].stray = mkv_close_stranger;
 		c->rx_buf = f->rx_slab + (size_t)i * CONN_RX_BYTES;
 		mkv_list_init(&c->run_link);
 		mkv_list_init(&c->tx_link);
@@ -106,10 +107,11 @@ front_alloc(struct mkv_front *f)
 	/* Large and zeroed by the kernel: pages that no connection ever used cost nothing. */
 	f->rx_slab = calloc(n_conns, CONN_RX_BYTES);
 	f->scratch = malloc(CONN_PIECE_BYTES);
+	f->passes = calloc(n_conns, sizeof(*f->passes));
 	f->reqs = calloc(f->conf.requests_max, sizeof(*f->reqs));
 	f->dops = calloc(f->n_slots, sizeof(*f->dops));
 	f->req_hash = calloc(buckets, sizeof(struct mkv_req *));
-	if (f->conns == NULL || f->rx_slab == NULL || f->scratch == NULL || f->reqs == NULL || f->dops == NULL || f->req_hash == NULL)
+	if (f->conns == NULL || f->rx_slab == NULL || f->scratch == NULL || f->passes == NULL || f->reqs == NULL || f->dops == NULL || f->req_hash == NULL)
 		return (MKV_E_NOMEM);
 	for (uint32_t i = 0; i < f->n_slots; i++)
 		mkv_list_init(&f->dops[i].link);
@@ -177,6 +179,7 @@ mkv_front_destroy(struct mkv_front **fp)
 	free(f->reqs);
 	free(f->dops);
 	free(f->req_hash);
+	free(f->passes);
 	free(f->regions);
 	f->magic = 0;
 	free(f);

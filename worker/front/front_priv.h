@@ -259,6 +259,7 @@ struct mkv_front {
 	struct mkv_listener listener[MKV_FRONT_LISTENERS_MAX];
 	unsigned	n_listeners;
 	/* regions; none with conf.regions_bytes 0 */
+	struct mkv_io_pass *passes;		/* of the connections */
 	struct mkv_region *regions;
 	struct mkv_list	region_free, regions_used;
 	uint32_t	n_regions;
@@ -301,7 +302,6 @@ void		mkv_conn_refuse(struct mkv_conn *c, enum mkv_metric why, const char *what)
 /* region.c */
 int		mkv_regions_init(struct mkv_front *f);
 void		mkv_regions_close(struct mkv_conn *c);			/* all of the session's */
-int		mkv_region_may_pass(const struct mkv_conn *c);		/* the next recv may bring a descriptor */
 void		mkv_region_forget_passed(struct mkv_conn *c);		/* nobody has taken it */
 enum mkv_take	mkv_region_frame(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body);	/* with flag REMOTE */
 /* The rest of such a frame's body. 0; MKV_E_PROTO. Put: bytes is what they must be; they are read from rx_buf until conn.c has done with the payload. */
@@ -319,8 +319,7 @@ struct mkv_aside {			/* what a region was */
 	uint64_t	bytes;
 };
 void		mkv_close_aside(const struct mkv_aside *a);
-void		mkv_close_stranger(int fd);
-int		mkv_close_strangers(void);			/* 1: so many hang that no more are taken */
+void		mkv_close_stranger(int fd);			/* what a client passed, or a socket where it may have */
 /* conn_tx.c */
 void		mkv_conn_send(struct mkv_conn *c, struct mkv_out *o);	/* o->done comes later, never from inside */
 void		mkv_conn_sent(struct mkv_conn *c, int res);

@@ -157,12 +157,6 @@ region_unname(const struct mkv_conn *c, uint32_t number)
 
 /* ---- A descriptor that came ------------------------------------------------------------------------------------------------ */
 
-int
-mkv_region_may_pass(const struct mkv_conn *c)
-{
-	return (c->local && c->state == CONN_OPEN && c->passed < 0 && c->f->conf.regions_bytes != 0 && !mkv_close_strangers());
-}
-
 void
 mkv_region_forget_passed(struct mkv_conn *c)
 {

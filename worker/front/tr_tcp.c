@@ -6,6 +6,7 @@
 
 #include "worker/front/transport.h"
 
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/base/assert.h"
@@ -36,7 +37,7 @@ tcp_recv(struct mkv_conn *c, void *buf, uint32_t bytes, unsigned flags)
 	c->rx_busy = 1;
 	c->rx_io.done = tcp_recv_done;
 	if (flags & MKV_TR_PASS)
-		mkv_ioq_recv_fd(c->f->q, &c->rx_io, MKV_FD(c->fd), buf, bytes);
+		mkv_ioq_recv_fd(c->f->q, &c->rx_io, MKV_FD(c->fd), buf, bytes, flags & MKV_TR_ALL ? MKV_IO_ALL : 0, &c->f->passes[c->idx]);
 	else
 		mkv_ioq_recv(c->f->q, &c->rx_io, MKV_FD(c->fd), buf, bytes, flags & MKV_TR_ALL ? MKV_IO_ALL : 0);
 }
@@ -63,7 +64,12 @@ static void
 tcp_close(struct mkv_conn *c)
 {
 	MKV_ASSERT(!c->rx_busy && !c->tx_busy);
-	close(c->fd);
+	if (c->local) {
+		(void)shutdown(c->fd, SHUT_RDWR);	/* its client hears of the end now; */
+		mkv_close_stranger(c->fd);		/* this may wait for what he has passed and nobody has read */
+	} else {
+		close(c->fd);
+	}
 	c->fd = -1;
 }
 

@@ -14,7 +14,7 @@ enum { MKV_TR_ALL = 1, MKV_TR_PASS = 2 };
 
 struct mkv_transport {
 	const char	*name;
-	/* 1..bytes, or exactly bytes with ALL; the result comes to mkv_conn_received(). PASS: a descriptor may come with them, in rx_io.passed. */
+	/* 1..bytes, or exactly bytes with ALL; the result comes to mkv_conn_received(). PASS: descriptors may come with them, one in rx_io.passed. */
 	void		(*recv)(struct mkv_conn *c, void *buf, uint32_t bytes, unsigned flags);
 	/* All of it or an error; the result comes to mkv_conn_sent(). iov stays untouched until then. */
 	void		(*send)(struct mkv_conn *c, const struct iovec *iov, unsigned n);

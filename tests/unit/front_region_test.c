@@ -325,11 +325,12 @@ test_refused(void **state MKV_UNUSED)
 	with(0, 4 * ROOM, run_refused);
 }
 
-/* One process has a half; the rest is there for others, who are this one here: so the sum of all is tried with twins. */
+/* The same memory counts once, is mapped once, and stays as long as one session has it. */
 static void
 run_twins(struct rig *r, struct rig_client *c)
 {
 	struct memory m = memory_of(ROOM);
+	struct mkv_wire_seg s = { 0, PART, 7 };
 	struct rig_client other;
 
 	rig_client_open(r, &other);
@@ -337,10 +338,20 @@ run_twins(struct rig *r, struct rig_client *c)
 	assert_int_equal(region(c, 7, ROOM, m.fd), 0);
 	assert_int_equal(region(&other, 7, ROOM, m.fd), 0);
 	assert_int_equal(r->f->regions_bytes, 2 * ROOM);
+	assert_ptr_equal(MKV_CONTAINER_OF(r->f->regions_used.next, struct mkv_region, used)->base, MKV_CONTAINER_OF(r->f->regions_used.prev, struct mkv_region, used)->base);
+	rig_fill(value, PART, 1);
+	memcpy(m.p, value, PART);
+	assert_int_equal(answer(c, begin_put(c, "k", value, PART, 0, 7)), 0);
+	assert_int_equal(drop(c, 7), 0);
+	memset(m.p, 0, PART);
+	assert_int_equal(end_get(&other, begin_get(&other, "k", 0, PART, &s, 1)), PART);
+	assert_memory_equal(m.p, value, PART);
+	assert_int_equal(region(c, 8, ROOM, m.fd), 0);
 	rig_client_close(&other);
 	for (unsigned i = 0; i < RIG_PATIENCE_MS && r->f->n_regions != 1; i++)
 		rig_pump_ms(r, 1);
 	assert_int_equal(r->f->regions_bytes, 2 * ROOM);
+	assert_int_equal(answer(c, begin_put(c, "q", value, PART, 0, 8)), 0);
 	memory_free(&m);
 }
 
@@ -584,6 +595,37 @@ test_fair(void **state MKV_UNUSED)
 	with(0, 1ull << 30, run_fair);
 }
 
+/* Values of a piece each, sent in one run, are a turn each. */
+static void
+run_fair_many(struct rig *r, struct rig_client *c)
+{
+	struct memory m = memory_of(ROOM);
+	uint64_t before = 0, now;
+
+	rig_fill(value, CONN_PIECE_BYTES, 1);
+	memcpy(m.p, value, CONN_PIECE_BYTES);
+	assert_int_equal(region(c, 1, ROOM, m.fd), 0);
+	for (unsigned i = 0; i < 8; i++)
+		(void)begin_put(c, "k", value, CONN_PIECE_BYTES, 0, 1);
+	do {
+		(void)rig_turn(r);
+		now = mkv_metric_get(r->m, MKV_M_front_region_put_bytes_total, 0);
+		assert_true(now - before <= CONN_PIECE_BYTES);
+		before = now;
+	} while (now < 8 * CONN_PIECE_BYTES);
+	for (unsigned i = 0; i < 8; i++) {
+		assert_int_equal(rig_recv(c, RIG_PATIENCE_MS), 1);
+		assert_int_equal(c->f.hdr.status, 0);
+	}
+	memory_free(&m);
+}
+
+static void
+test_fair_many(void **state MKV_UNUSED)
+{
+	with(0, 1ull << 30, run_fair_many);
+}
+
 /* A connected socket whose close waits LINGER_S seconds for a peer that does not read. */
 static int
 lingering(int *peer)
@@ -802,6 +844,7 @@ main(void)
 		cmocka_unit_test(test_gone),
 		cmocka_unit_test(test_deadline),
 		cmocka_unit_test(test_fair),
+		cmocka_unit_test(test_fair_many),
 		cmocka_unit_test(test_lingering),
 		cmocka_unit_test(test_strays),
 		cmocka_unit_test(test_guard),

@@ -514,7 +514,7 @@ conn_payload_ref(struct mkv_conn *c)
 	conn_crc(c, to, n);
 	if (c->pay_left == 0) {
 		c->rx_ref = 0;
-		return (conn_payload_done(c));
+		(void)conn_payload_done(c);
 	}
 	conn_kick_later(c);
 	return (MKV_NEXT_PARK);

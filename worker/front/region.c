@@ -63,14 +63,14 @@ region_find(const struct mkv_conn *c, uint32_t number)
 	return (NULL);
 }
 
-/* Another region of the same memory, of this process or (pid 0) of any; NULL: none. */
+/* Another region of the same memory, of the same process or of any; NULL: none. */
 static struct mkv_region *
-region_twin(const struct mkv_front *f, const struct mkv_region *g, pid_t pid)
+region_twin(const struct mkv_front *f, const struct mkv_region *g, int own)
 {
 	MKV_LIST_FOREACH(it, &f->regions_used) {
 		struct mkv_region *o = region_of_used(it);
 
-		if (o != g && o->shm.dev == g->shm.dev && o->shm.ino == g->shm.ino && (pid == 0 || o->pid == pid))
+		if (o != g && o->shm.dev == g->shm.dev && o->shm.ino == g->shm.ino && (!own || o->pid == g->pid))
 			return (o);
 	}
 	return (NULL);
@@ -96,7 +96,7 @@ static int
 region_may(const struct mkv_front *f, struct mkv_region *g)
 {
 	const uint64_t most = f->conf.regions_bytes, own = most / 2;
-	int is_new = region_twin(f, g, 0) == NULL, is_own = is_new || region_twin(f, g, g->pid) == NULL;
+	int is_new = region_twin(f, g, 0) == NULL, is_own = is_new || region_twin(f, g, 1) == NULL;
 
 	if (g->shm.bytes > own / 2)
 		return (MKV_E_TOOBIG);
@@ -117,17 +117,20 @@ region_charge(struct mkv_front *f, const struct mkv_region *g)
 static void
 region_drop(struct mkv_front *f, struct mkv_region *g)
 {
-	struct mkv_region *twin;
+	struct mkv_region *twin, *own;
 
 	mkv_list_remove(&g->link);
 	mkv_list_remove(&g->used);
-	if (g->counts && (twin = region_twin(f, g, 0)) != NULL)
+	twin = region_twin(f, g, 0);
+	own = region_twin(f, g, 1);
+	if (g->counts && twin != NULL)
 		twin->counts = 1;
 	else if (g->counts)
 		f->regions_bytes -= 2 * g->shm.bytes;
-	if (g->counts_own && (twin = region_twin(f, g, g->pid)) != NULL)
-		twin->counts_own = 1;
-	mkv_close_aside(&(struct mkv_aside){ g->fd, g->base, g->shm.bytes });
+	if (g->counts_own && own != NULL)
+		own->counts_own = 1;
+	/* The mapping goes with the last of its memory. */
+	mkv_close_aside(&(struct mkv_aside){ g->fd, twin == NULL ? g->base : NULL, g->shm.bytes });
 	g->fd = -1;
 	g->base = NULL;
 	f->n_regions--;
@@ -183,6 +186,18 @@ region_count(const struct mkv_conn *c)
 	return (n);
 }
 
+/* The same memory is mapped once: what a mapping costs here does not grow with the sessions that name it. */
+static int
+region_map(const struct mkv_front *f, struct mkv_region *g, int fd)
+{
+	const struct mkv_region *twin = region_twin(f, g, 0);
+
+	if (twin == NULL)
+		return (mkv_os_shm_map(fd, g->shm.bytes, 1, 0, &g->base));
+	g->base = twin->base;
+	return (0);
+}
+
 static int
 region_add(struct mkv_conn *c, const struct mkv_wire_region *w)
 {
@@ -202,7 +217,7 @@ region_add(struct mkv_conn *c, const struct mkv_wire_region *w)
 		return (MKV_E_INVAL);
 	if ((r = mkv_os_peer(c->fd, &uid, &g->pid)) != 0 || (r = region_may(f, g)) != 0)
 		return (r);
-	if ((r = mkv_os_shm_map(c->passed, g->shm.bytes, 1, 0, &g->base)) != 0)
+	if ((r = region_map(f, g, c->passed)) != 0)
 		return (r);
 	region_charge(f, g);
 	g->number = w->number;

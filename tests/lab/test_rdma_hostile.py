@@ -14,11 +14,13 @@ import pytest
 import mkv
 import rdma
 from harness import MIB, content
-from rdma_wire import ACCESS, INVALID_REQUEST, OPERATION, PEER, SUCCESS, Peer, Session
+from rdma_wire import ACCESS, INVALID_REQUEST, NO_ANSWER, OPERATION, PEER, SUCCESS, Peer, Session
 from test_rdma_faults import FULL, all_good, front_pid, moves_on, storm
 from wireclient import EXISTS, PING, PROTO, Wire
 
 pytestmark = pytest.mark.skipif(len(rdma.NICS) < 2 or not os.path.exists(PEER), reason="run-lab --nics 2, and a build with rdma-core")
+# The front ends the queue pair when it hears of what came, and a soft device may not have sent its refusal by then: NO_ANSWER.
+REFUSED = (INVALID_REQUEST, ACCESS, OPERATION, NO_ANSWER)
 HALF = 8 * MIB          # of the peer's memory: registered; the rest is not
 NO_LEAVE = "does not let us at that memory"
 
@@ -205,7 +207,7 @@ def test_the_servers_memory_cannot_be_reached(served, peer):
                 peer.view[:4096] = bytes([rdma.POISON]) * 4096
                 with Named(served, "the device ended it"):
                     status = chan.remote(what, 4096, at, key)
-                assert status in (INVALID_REQUEST, ACCESS), (what, status)
+                assert status in REFUSED, (what, status)
                 assert bytes(peer.view[:4096]).count(rdma.POISON) == 4096
                 chan.close()
                 tried += 1
@@ -220,7 +222,7 @@ def test_a_message_longer_than_the_receive(served, peer):
     chan = s.attach()
     # Told by the receive, and by the device's event, whichever the front hears first; mlx5 would say so in other words.
     with Named(served, "did not fit", "the device ended it"):
-        assert chan.send(bytes(8192)) in (INVALID_REQUEST, OPERATION)
+        assert chan.send(bytes(8192)) in REFUSED
     goes_on(s)
     s.close()
 

@@ -728,7 +728,8 @@ adopt(const char *path, int fd, const char *link)
 		return;
 	}
 	mkv_pl_memfd_adopt(inner);		/* before the look for holes: none is made after */
-	o->foreign = o->shared = true;
+	o->foreign = true;
+	o->shared = true;
 	o->version = (struct mkv_pl_version){ .bytes = (uint64_t)st.st_size, .put_id = put_id };
 	o->filled = writable || REAL(lseek)(inner, 0, SEEK_HOLE) >= st.st_size;
 	o->streams = 1;

@@ -97,7 +97,7 @@ def disturb(s, journal):
     s.kill()
     s.start(timeout=120)
     lab.wait_for(lambda: journal.full(0.75), 300)
-    assert s.stop() == 0
+    assert s.stop(timeout=150) == 0, s.log_tail()
     s.start(timeout=120)
 
 
@@ -109,7 +109,8 @@ def main(where, seed, operations):
     subprocess.run([MEMKV, "setup", "--drives", f"/dev/mapper/{device}", "--shard-size", "1MiB", "--config-out", config], check=True, timeout=60)
     journal = Journal(device, operations)
     journal.marks.mark("ready")
-    s = Server(config=config, sets=["server.crash_limit=1000", "server.backoff_max=200ms", "storage.journal_size=4MiB"])
+    # An emulated processor and a log of all writes: an orderly end may take more than the usual 15 s.
+    s = Server(config=config, sets=["server.crash_limit=1000", "server.backoff_max=200ms", "server.stop_timeout=2m", "storage.journal_size=4MiB"])
     with s.start(timeout=120):
         s.pin_ports()
         clients = [Client(s.addr, journal, i, seed) for i in range(THREADS)]

@@ -15,7 +15,7 @@
 
 #define ASIDE_STRANGERS	16u
 #define ASIDE_WAITING	4096u
-#define ASIDE_STACK	65536u
+#define ASIDE_STACK	262144u		/* more than any machine's least: 128 KiB on arm64 */
 
 static pthread_mutex_t aside_mutex = PTHREAD_MUTEX_INITIALIZER;		/* what follows */
 static pthread_cond_t aside_more = PTHREAD_COND_INITIALIZER;

@@ -55,8 +55,8 @@ def peer(good):
 class Named:
     """Within: one channel breaks at the front, for a reason with one of these words; and the metric, if one is named, counts one."""
 
-    def __init__(self, s, *words, metric=None, wait=20):
-        self.s, self.words, self.metric, self.wait = s, words, metric, wait
+    def __init__(self, s, *words, metric=None):
+        self.s, self.words, self.metric = s, words, metric
 
     def state(self):
         broken = self.s.metric_sum("memkv_front_channels_broken_total")
@@ -68,7 +68,7 @@ class Named:
 
     def __exit__(self, kind, *_):
         if kind is None:
-            rdma.until(self.told, self.wait)
+            rdma.until(self.told, 20)
 
     def told(self):
         with open(self.s.log, errors="replace") as f:
@@ -155,14 +155,16 @@ def test_memory_is_withdrawn_in_the_middle(served, peer):
 
 
 def test_no_receives(served, peer):
-    """Asked much, took no answer: its queue pair ends soon (where a soft device never gives up, by network.stall_timeout, 30 s), nobody else waits for it."""
+    """Asked much, took no answer: its queue pair ends soon, nobody else waits for it."""
     s = Session(served, peer)
     chan = s.attach(receives=0)
     data = content(b"no receives", 1, 100000)
     peer.view[:len(data)] = data
-    with Named(served, "posts no receives", "network.stall_timeout", wait=90):
+    began = time.monotonic()
+    with Named(served, "posts no receives"):
         for _ in range(chan.credits):
             chan.post(chan.put_frame(b"no receives", data, [chan.seg(0, len(data))]))
+    assert time.monotonic() - began < 10
     goes_on(s)
     s.close()
 

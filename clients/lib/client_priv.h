@@ -394,7 +394,7 @@ struct loop {
 	struct mkv_list	live;			/* ops in work, by op->link */
 	pthread_mutex_t	mutex;			/* what other threads hand in: */
 	struct mkv_list	inbox, pokes;
-	int		asleep, quit, names_new;
+	int		asleep, quit, names_new, woken;
 };
 #define SCRATCH_BYTES	(256u * 1024)
 

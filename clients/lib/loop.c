@@ -128,6 +128,7 @@ void
 mkv_loop_wake(struct loop *l)
 {
 	(void)pthread_mutex_lock(&l->mutex);
+	l->woken = 1;
 	loop_unlock_and_wake(l);
 }
 
@@ -172,7 +173,7 @@ loop_take(struct loop *l)
 	struct op *o;
 
 	(void)pthread_mutex_lock(&l->mutex);
-	l->asleep = 0;
+	l->asleep = l->woken = 0;
 	loop_move(&in, &l->inbox);
 	loop_move(&poked, &l->pokes);
 	quit = l->quit;
@@ -220,7 +221,7 @@ loop_wait(struct loop *l)
 	int quiet = mkv_rails_may_sleep(l);
 
 	(void)pthread_mutex_lock(&l->mutex);
-	if (!quiet || l->dirty || l->again || l->quit || l->names_new || !mkv_list_empty(&l->inbox) || !mkv_list_empty(&l->pokes))
+	if (!quiet || l->dirty || l->again || l->quit || l->names_new || l->woken || !mkv_list_empty(&l->inbox) || !mkv_list_empty(&l->pokes))
 		until = 0;
 	else
 		l->asleep = 1;

@@ -283,6 +283,44 @@ test_region_is_dropped(void **state)
 	assert_int_equal(counter(cl, "sessions_total"), 1);
 }
 
+/* While it is to be held, a loop that has done its turn stays there, right before it sleeps. */
+static _Atomic unsigned to_hold, held;
+
+uint64_t	__real_mkv_timers_next_ns(const struct mkv_timers *ts);
+uint64_t	__wrap_mkv_timers_next_ns(const struct mkv_timers *ts);
+
+uint64_t
+__wrap_mkv_timers_next_ns(const struct mkv_timers *ts)
+{
+	if (to_hold) {
+		held = 1;
+		while (to_hold)
+			(void)usleep(100);
+	}
+	return (__real_mkv_timers_next_ns(ts));
+}
+
+/* Freed between the loop's last look and its sleep: the server hears of it all the same, with no request that wakes the loop. */
+static void
+test_region_is_freed_before_a_sleep(void **state)
+{
+	struct mkv_region *r;
+	uint8_t *base;
+
+	(void)state;
+	open_one();
+	r = region_of(MIB, &base, 1);
+	until_region(base);
+	held = 0;
+	to_hold = 1;
+	mkv_loop_wake(&cl->loop[0]);
+	assert_true(fix_until(&held, 1));
+	assert_int_equal(mkv_region_free(r), 0);
+	assert_int_equal(fake.regions_dropped, 0);
+	to_hold = 0;
+	assert_true(fix_until(&fake.regions_dropped, 1));
+}
+
 /* Too large to have its pages taken at once: no server is asked to take it while pages are missing, and its values go through the window. */
 static void
 test_sparse_region(void **state)
@@ -804,9 +842,9 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define TEST(name)	cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
-		TEST(all_sizes), TEST(parts), TEST(guard_pages), TEST(region_put), TEST(region_is_dropped), TEST(sparse_region), TEST(many_regions), TEST(region_in_use), TEST(left_put),
-		TEST(no_verify), TEST(refused), TEST(without), TEST(late_answer), TEST(no_answer), TEST(full), TEST(connection_ends), TEST(lies), TEST(bad_bytes),
-		TEST(few_credits), TEST(threads), TEST(nothing_is_left),
+		TEST(all_sizes), TEST(parts), TEST(guard_pages), TEST(region_put), TEST(region_is_dropped), TEST(region_is_freed_before_a_sleep),
+		TEST(sparse_region), TEST(many_regions), TEST(region_in_use), TEST(left_put), TEST(no_verify), TEST(refused), TEST(without), TEST(late_answer),
+		TEST(no_answer), TEST(full), TEST(connection_ends), TEST(lies), TEST(bad_bytes), TEST(few_credits), TEST(threads), TEST(nothing_is_left),
 	};
 
 	return (cmocka_run_group_tests_name("client_ref", tests, NULL, NULL));

@@ -114,6 +114,11 @@ def wait_rails(s, n=1, timeout=120):
     until(up, timeout, 0.5)
 
 
+def hw_counter(nic, name):
+    with open(f"/sys/class/infiniband/{nic}/ports/1/hw_counters/{name}") as f:
+        return int(f.read())
+
+
 def until(what, timeout=30, pause=0.1):
     end = time.monotonic() + timeout
     while not what():

@@ -171,7 +171,7 @@ def ask_without_receives(served, peer):
         for _ in range(chan.credits):
             chan.post(chan.put_frame(b"no receives", data, [chan.seg(0, len(data))]))
     took = time.monotonic() - began
-    heard, ended = [now - before for now, before in zip(refused_sends(), (heard, ended))]
+    heard, ended = [after - before for after, before in zip(refused_sends(), (heard, ended))]
     if ended:
         assert "posts no receives" in told.why and took < 10, (told.why, took)
     else:

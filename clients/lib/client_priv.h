@@ -90,6 +90,7 @@ struct conf {
 	enum mkv_ioq_kind io;
 	uint64_t	connect_timeout_ns;
 	uint64_t	local_window;		/* bytes; 0: nothing goes by reference */
+	int		local_in_place;		/* gets may go straight into the caller's regions */
 	mkv_warn_fn	*warn;			/* NULL: nobody wants to hear */
 	void		*warn_arg;
 };
@@ -100,7 +101,7 @@ int	mkv_conf_load(struct conf *cf, const struct mkv_client_opts *opts, char *why
 /* What may come from the file as well as from elsewhere; strings are NULL where nothing was said. config_yaml.c reads the file. */
 enum conf_key {
 	CONF_SERVERS, CONF_TRANSPORT, CONF_AUTH_KEY, CONF_RDMA_DEVICES, CONF_NAMESPACE, CONF_PROMETHEUS_BIND, CONF_CONNECTIONS, CONF_IO_THREADS,
-	CONF_LICENSE, CONF_RDMA_CONTROL, CONF_RDMA_TETHER, CONF_LOCAL_WINDOW, CONF_KEYS
+	CONF_LICENSE, CONF_RDMA_CONTROL, CONF_RDMA_TETHER, CONF_LOCAL_WINDOW, CONF_LOCAL_GET, CONF_KEYS
 };
 struct conf_text {
 	char		*value[CONF_KEYS];	/* malloced; lists joined by commas */
@@ -250,6 +251,7 @@ struct op {
 	uint32_t	crcs[PART_CRCS_MAX];	/* of the first part, made by the caller's thread */
 	uint64_t	crcs_for;		/* bytes that crcs[] covers; 0: none */
 	struct mkv_region *region;		/* counted in flight there */
+	_Atomic int	into;			/* a server may be writing to the caller's memory: into.c */
 	/* progress: the loop's */
 	struct leg	one, *legs;
 	unsigned	n_legs, legs_left;
@@ -496,6 +498,12 @@ server_state_of(const struct server *s)
 }
 
 #define RDMA_DEVS_MAX		8u
+#define REGION_TORN_MAX		64u
+
+struct torn {
+	uint8_t		*from;
+	size_t		bytes;
+};
 
 struct mkv_region {
 	uint32_t	magic;
@@ -504,7 +512,10 @@ struct mkv_region {
 	uint8_t		*base;
 	size_t		bytes, mapped;		/* mapped 0: the memory is the caller's */
 	int		fd;
+	size_t		page;			/* what its pages are replaced by the piece; 0: the memory is the caller's */
 	unsigned	in_flight;
+	struct torn	torn[REGION_TORN_MAX];	/* under c->mutex: ranges whose pages are not the memfd's any more (into.c) */
+	unsigned	n_torn;
 	uint32_t	number;			/* to servers on this host, never given again; 0: it is not for them */
 	_Atomic int	passed;			/* one of them was shown it */
 	struct mkv_gpu_mem memory;		/* what it is made of: asked for once */

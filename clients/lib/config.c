@@ -26,12 +26,12 @@
 
 const char *const mkv_conf_key_names[CONF_KEYS] = {
 	"servers", "transport", "auth_key", "rdma_devices", "namespace", "prometheus_bind", "connections", "io_threads", "license",
-	"rdma_control", "rdma_tether", "local_window"
+	"rdma_control", "rdma_tether", "local_window", "local_get"
 };
 
 static const char *const conf_env[CONF_KEYS] = {
 	"MEMKV_SERVERS", "MEMKV_TRANSPORT", "MEMKV_AUTH_KEY", "MEMKV_RDMA_DEVICES", "MEMKV_NAMESPACE", "MEMKV_PROMETHEUS_BIND", "MEMKV_CONNECTIONS",
-	"MEMKV_IO_THREADS", "MEMKV_LICENSE", "MEMKV_RDMA_CONTROL", "MEMKV_RDMA_TETHER", "MEMKV_LOCAL_WINDOW"
+	"MEMKV_IO_THREADS", "MEMKV_LICENSE", "MEMKV_RDMA_CONTROL", "MEMKV_RDMA_TETHER", "MEMKV_LOCAL_WINDOW", "MEMKV_LOCAL_GET"
 };
 
 static int
@@ -193,6 +193,17 @@ conf_window(struct conf *cf, const char *s, char *why)
 }
 
 static int
+conf_local_get(struct conf *cf, const char *s, char *why)
+{
+	cf->local_in_place = strcasecmp(s, "in_place") == 0;
+	if (!cf->local_in_place && strcasecmp(s, "window") != 0)
+		return (conf_bad(why, "local_get is window or in_place, not", s));
+	if (cf->local_in_place && cf->transport != MKV_TRANSPORT_LOCAL)
+		return (conf_bad(why, "a NIC keeps the pages that it was given: with another transport than local local_get is window, not", s));
+	return (0);
+}
+
+static int
 conf_key(struct conf *cf, const char *hex, char *why)
 {
 	int r;
@@ -301,6 +312,8 @@ conf_apply(struct conf *cf, const struct conf_text *t, char *why)
 	if (t->value[CONF_RDMA_TETHER] != NULL && (r = conf_tether(cf, t->value[CONF_RDMA_TETHER], why)) != 0)
 		return (r);
 	if ((r = conf_window(cf, t->value[CONF_LOCAL_WINDOW], why)) != 0)
+		return (r);
+	if (t->value[CONF_LOCAL_GET] != NULL && (r = conf_local_get(cf, t->value[CONF_LOCAL_GET], why)) != 0)
 		return (r);
 	if (devices != NULL && strlen(devices) >= sizeof(cf->rdma_devices))
 		return (conf_bad(why, "rdma_devices is too long", devices));

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "clients/lib/client_priv.h"
+#include "clients/lib/into.h"
 #include "clients/lib/transport.h"
 #include "common/base/clock.h"
 
@@ -153,6 +154,7 @@ mkv_leg_reply(struct leg *l, int status, unsigned reason, uint64_t retry_after_u
 {
 	l->conn = NULL;
 	l->slot = NULL;
+	mkv_into_over(l->op);
 	if (l->op->end_status != 0)
 		mkv_leg_over(l, l->op->end_status, reason);
 	else if (mkv_err_retry(status))
@@ -230,6 +232,7 @@ leg_withdraw(struct leg *l, int status)
 	case LEG_SENDING:
 	case LEG_SENT:
 	case LEG_PAUSED:
+		mkv_into_tear(l->op);
 		if (l->srv->tr->detach(l))
 			mkv_leg_over(l, status, 0);
 		else

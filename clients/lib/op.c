@@ -32,6 +32,7 @@
 #include <time.h>
 
 #include "clients/lib/client_priv.h"
+#include "clients/lib/into.h"
 #include "clients/lib/transport.h"
 #include "common/base/clock.h"
 
@@ -276,12 +277,17 @@ op_leave(struct op *o, struct sink *s)
 {
 	/* Acquire, pairs with mkv_op_unlend(): what the loop did to the caller's memory has happened before he returns. */
 	uint32_t own = atomic_load_explicit(&o->own, memory_order_acquire);
+	struct into t;
+	int left;
 
 	if ((own & OP_STATE) != OP_LOOP)
 		return (0);
 	s->partial = atomic_load_explicit(&o->partial, memory_order_relaxed);
 	s->partial_reason = atomic_load_explicit(&o->partial_reason, memory_order_relaxed);
-	return (atomic_compare_exchange_strong_explicit(&o->own, &own, OP_LEFT, memory_order_acq_rel, memory_order_relaxed));
+	mkv_into_hold(&t, o);
+	left = atomic_compare_exchange_strong_explicit(&o->own, &own, OP_LEFT, memory_order_acq_rel, memory_order_relaxed);
+	mkv_into_left(&t, left);
+	return (left);
 }
 
 /* The deadline has passed: leave what nobody touches. */

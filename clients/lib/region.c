@@ -114,7 +114,7 @@ region_new(struct mkv_client *c, void *base, size_t bytes, struct mkv_region **o
 
 /* Huge pages if there are any to have: explicitly, then as advice. */
 static int
-region_map(size_t bytes, int *fd, size_t *mapped, void **base)
+region_map(size_t bytes, int *fd, size_t *mapped, size_t *piece, void **base)
 {
 	size_t huge = MKV_ALIGN_UP(bytes, HUGE_BYTES), page = MKV_ALIGN_UP(bytes, 4096);
 	int r;
@@ -122,11 +122,13 @@ region_map(size_t bytes, int *fd, size_t *mapped, void **base)
 	if (bytes >= HUGE_BYTES && (*fd = mkv_os_shm_create("memkv-region", huge, 2)) >= 0) {
 		if (mkv_os_shm_map(*fd, huge, 1, 2, base) == 0) {
 			*mapped = huge;
+			*piece = HUGE_BYTES;
 			return (0);
 		}
 		(void)close(*fd);
 	}
 	*mapped = bytes >= HUGE_BYTES ? huge : page;
+	*piece = (size_t)sysconf(_SC_PAGESIZE);
 	if ((*fd = mkv_os_shm_create("memkv-region", *mapped, bytes >= HUGE_BYTES)) < 0)
 		return (*fd);
 	if ((r = mkv_os_shm_map(*fd, *mapped, 1, bytes >= HUGE_BYTES, base)) != 0)
@@ -202,13 +204,13 @@ region_tell_gone(struct mkv_client *c)
 static int
 region_alloc(struct mkv_client *c, size_t bytes, struct mkv_region **out)
 {
-	size_t mapped;
+	size_t mapped, piece;
 	void *base;
 	int fd, r;
 
 	if (bytes == 0 || bytes > MEMKV_VALUE_MAX)
 		return (MKV_E_INVAL);
-	if ((r = region_map(bytes, &fd, &mapped, &base)) != 0)
+	if ((r = region_map(bytes, &fd, &mapped, &piece, &base)) != 0)
 		return (r);
 	if ((r = region_new(c, base, bytes, out)) != 0) {
 		mkv_os_shm_unmap(base, mapped);
@@ -217,6 +219,7 @@ region_alloc(struct mkv_client *c, size_t bytes, struct mkv_region **out)
 	}
 	(*out)->fd = fd;
 	(*out)->mapped = mapped;
+	(*out)->page = piece;
 	region_number(*out);
 	return (0);
 }

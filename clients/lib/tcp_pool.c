@@ -16,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "clients/lib/into.h"
 #include "clients/lib/tcp_priv.h"
 #include "common/base/clock.h"
 #include "common/base/os.h"
@@ -107,6 +108,16 @@ conn_holds(const struct conn *c, const struct slot *s)
 	return ((c->tx_lent && c->tx_leg == s->leg) || (c->rx_lent && c->rx_slot == s));
 }
 
+/* A front ends a session when it copies nothing more for it, and a front that has died copies nothing at all. */
+static void
+conn_take_back(const struct conn *c, struct op *o)
+{
+	if (c->peer_ended)
+		mkv_into_over(o);
+	else
+		mkv_into_tear(o);
+}
+
 static void
 conn_lose(struct conn *c, struct slot *s)
 {
@@ -121,8 +132,10 @@ conn_lose(struct conn *c, struct slot *s)
 		mkv_leg_detached(l);
 	else if (l->early)
 		mkv_leg_reply(l, l->status, l->reason, l->retry_after_us);
-	else
+	else {
+		conn_take_back(c, l->op);
 		mkv_leg_lost(l, c->error);
+	}
 }
 
 static void
@@ -146,7 +159,7 @@ conn_reset(struct conn *c)
 	c->rx = RX_FRAME;
 	c->rx_head = c->rx_tail = 0;
 	c->rx_left = 0;
-	c->was_ready = 0;
+	c->was_ready = c->peer_ended = 0;
 	mkv_list_init(&c->tx_small);
 	MKV_ASSERT(c->n_out == 0 && c->tx_leg == NULL && mkv_list_empty(&c->txq) && mkv_list_empty(&c->notices));
 }

@@ -94,7 +94,7 @@ struct conn {
 	unsigned	idx;
 	struct server	*srv;
 	enum conn_state	state;
-	int		fd, error, was_ready;
+	int		fd, error, was_ready, peer_ended;
 	struct mkv_timer timer;
 	struct sockaddr_storage sa;
 	socklen_t	sa_bytes;

@@ -2,6 +2,7 @@
  * Values by reference: on the unix socket of a server that can (REGIONS, proto/wire.h) large payload does not go through the socket.
  *
  *   get                          the server copies it into a chunk of the connection's window, the loop from there to the caller's memory (tcp_rx.c)
+ *   the same, local_get in_place the server copies it into the caller's region (into.c)
  *   put from the caller's region the server copies it out of the region: nobody else touches it
  *   put from other memory        the loop copies it into a chunk, the server from there
  *   of a GPU, a put stream       by the socket; so is what is small, what is more than the window's share, and what comes when there is no room
@@ -9,7 +10,7 @@
  * The loop's thread. Owns the window and what of it belongs to which slot. The way is chosen when a request's first frame is made, and holds for all of its frames:
  * a put is answered once, so its chunk comes back once.
  *
- * Why no byte reaches a caller who has returned: a server writes to windows alone, and what is copied out of one is copied while the op is lent. Why no chunk is
+ * Why no byte reaches a caller who has returned: a server writes to windows alone (but see into.c), and what is copied out of one is copied while the op is lent. Why no chunk is
  * given to two: it is its slot's until the answer has come, however early the request ended. When the connection ends, nobody knows what the server is
  * still at; so the window ends with it, and another connection has its own.
  *
@@ -26,6 +27,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "clients/lib/into.h"
 #include "clients/lib/tcp_priv.h"
 #include "common/base/clock.h"
 
@@ -105,19 +107,30 @@ region_up(struct conn *c, struct mkv_region *g)
 static int
 put_by_region(struct conn *c, const struct op *o)
 {
-	return (o->region != NULL && o->region->number != 0 && !o->c->cf.no_verify && mkv_region_holds(o) &&
+	return (o->region != NULL && o->region->number != 0 && !o->c->cf.no_verify && mkv_region_holds(o) && mkv_into_whole(o) &&
 	    mkv_op_pieces_fit(o, o->iov_bytes, c->part_bytes, MKV_WIRE_SEGS_MAX) && region_up(c, o->region));
+}
+
+static int
+get_by_region(struct conn *c, struct op *o)
+{
+	if (!mkv_into_may(o) || !region_up(c, o->region))
+		return (0);
+	mkv_into_begin(o);
+	return (1);
 }
 
 static int
 ref_way(struct conn *c, struct leg *l)
 {
-	const struct op *o = l->op;
+	struct op *o = l->op;
 	uint64_t bytes = l->wire_op == MKV_WIRE_PUT ? o->iov_bytes : mkv_get_room(o);
 
 	if (bytes < REF_FROM_BYTES)
 		return (WAY_SOCKET);
 	if (l->wire_op == MKV_WIRE_PUT && put_by_region(c, o))
+		return (WAY_REGION);
+	if (l->wire_op == MKV_WIRE_GET && get_by_region(c, o))
 		return (WAY_REGION);
 	return (window_choose(c, l->slot, bytes));
 }
@@ -231,7 +244,7 @@ mkv_ref_frame(struct leg *l, struct mkv_hdr *h, uint8_t *body)
 int
 mkv_ref_fits(const struct slot *s, const struct mkv_hdr *h)
 {
-	return (h->payload_bytes == 0 || ((h->flags & MKV_WIRE_F_REMOTE) != 0) == (s->way == WAY_WINDOW));
+	return (h->payload_bytes == 0 || ((h->flags & MKV_WIRE_F_REMOTE) != 0) == (s->way != WAY_SOCKET));
 }
 
 const uint8_t *

@@ -249,10 +249,11 @@ rx_piece(struct conn *c)
 
 /* ---- payload in the window ---- */
 
-/* 0: they are for nobody. */
+/* 0: they are for nobody. What lies in the caller's region is checked where it is. */
 static int
 rx_window_piece(struct conn *c, struct leg *l)
 {
+	int there = c->rx_slot != NULL && c->rx_slot->way == WAY_REGION;
 	struct iovec v;
 	uint64_t got;
 
@@ -262,10 +263,11 @@ rx_window_piece(struct conn *c, struct leg *l)
 	/* Between its chunks a caller may leave: what is lent once is no more than a piece. */
 	for (uint64_t at = 0, step; at < got; at += step) {
 		step = MKV_MIN(got - at, rx_chunk_left(l->op->off + l->rx_off));
-		memcpy((uint8_t *)v.iov_base + at, mkv_ref_place(c, c->rx_slot, l->rx_off), step);
+		if (!there)
+			memcpy((uint8_t *)v.iov_base + at, mkv_ref_place(c, c->rx_slot, l->rx_off), step);
 		rx_placed(c, l, (uint8_t *)v.iov_base + at, (uint32_t)step);
 	}
-	client_count(l->op->c, CC_local_window_get_bytes_total, got);
+	client_count(l->op->c, there ? CC_local_region_get_bytes_total : CC_local_window_get_bytes_total, got);
 	mkv_op_unlend(l->op);
 	return (1);
 }
@@ -592,6 +594,7 @@ conn_on_recv(struct mkv_io *io, int res)
 		rx_payload_came(c, was_lent, was_staging, res);
 	else if (res > 0)
 		c->rx_tail += (uint32_t)res;
+	c->peer_ended |= res == 0 || res == MKV_E_CLOSED;
 	if (res <= 0 && res != MKV_E_CANCELLED)
 		mkv_conn_fail(c, res == 0 ? MKV_E_CLOSED : res);
 	else

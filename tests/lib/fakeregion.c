@@ -141,21 +141,51 @@ put_segs(const struct mkv_hdr *q, const uint8_t *body, uint32_t *at)
 	return ((q->body_bytes - *at) / (unsigned)sizeof(struct mkv_wire_seg));
 }
 
-/* A get of one segment: all that this library sends. */
+/* Its segments are exactly what it may bring, into the window as one. */
 static int
 get_note(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 {
 	const struct mkv_wire_get *w = (const struct mkv_wire_get *)(const void *)body;
-	uint32_t at = (uint32_t)MKV_ALIGN_UP(sizeof(*w) + w->ns_bytes + w->key_bytes, 8);
+	uint32_t at = (uint32_t)MKV_ALIGN_UP(sizeof(*w) + w->ns_bytes + w->key_bytes, 8), have = q->body_bytes - at;
 	unsigned i = c->f->remote_gets++ % FAKE_SEGS_MAX;
+	uint64_t sum = 0;
 
-	if (q->body_bytes != at + sizeof(c->get_seg))
+	if (have == 0 || have % sizeof(c->get_seg[0]) != 0 || have > sizeof(c->get_seg))
 		return (-1);
-	memcpy(&c->get_seg, body + at, sizeof(c->get_seg));
+	memcpy(c->get_seg, body + at, have);
+	c->n_get_seg = have / (unsigned)sizeof(c->get_seg[0]);
 	c->get_off = w->off;
-	c->f->seg_at[i] = c->get_seg.addr;
-	c->f->seg_end[i] = c->get_seg.addr + c->get_seg.bytes;
-	return (c->get_seg.bytes == w->len && seg_place(c, &c->get_seg) != NULL ? 0 : -1);
+	c->f->seg_at[i] = c->get_seg[0].addr;
+	c->f->seg_end[i] = c->get_seg[0].addr + c->get_seg[0].bytes;
+	for (unsigned k = 0; k < c->n_get_seg; k++) {
+		if (seg_place(c, &c->get_seg[k]) == NULL || (c->get_seg[k].rkey == 1 && c->n_get_seg > 1))
+			return (-1);
+		sum += c->get_seg[k].bytes;
+	}
+	c->f->into_gets += c->get_seg[0].rkey != 1;
+	return (sum == w->len ? 0 : -1);
+}
+
+/* Under `tables`: payload to byte `at` of the segments. */
+static void
+get_scatter(struct fconn *c, uint64_t at, const uint8_t *p, uint64_t bytes)
+{
+	for (unsigned k = 0; bytes > 0 && k < c->n_get_seg; k++) {
+		struct mkv_wire_seg part = c->get_seg[k];
+		uint8_t *to;
+
+		if (at >= part.bytes) {
+			at -= part.bytes;
+			continue;
+		}
+		part.addr += at;
+		part.bytes = (uint32_t)MKV_MIN(part.bytes - at, bytes);
+		if ((to = seg_place(c, &part)) != NULL)
+			memcpy(to, p, part.bytes);
+		p += part.bytes;
+		bytes -= part.bytes;
+		at = 0;
+	}
 }
 
 int
@@ -175,32 +205,30 @@ fakeregion_frame(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 	(void)pthread_mutex_unlock(&tables);
 	if (r == 0)
 		r = fake_serve(c, q, body);
-	c->get_seg.bytes = 0;
+	c->n_get_seg = 0;
 	return (r);
 }
 
-void
+int
 fakeregion_place(struct fconn *c, struct mkv_hdr *h, const void *body, const uint8_t *payload)
 {
 	const struct mkv_wire_object *w = body;
-	struct mkv_wire_seg part = c->get_seg;
-	uint8_t *p;
+	int left;
 
 	if (h->op != MKV_WIRE_GET || h->payload_bytes == 0)
-		return;
-	if (part.bytes == 0) {
+		return (0);
+	if (c->n_get_seg == 0) {
 		h->flags |= c->local && c->f->regions == 3 ? MKV_WIRE_F_REMOTE : 0;
-		return;
+		return (0);
 	}
 	if (c->f->regions == 2)
-		return;
+		return (0);
 	h->flags |= MKV_WIRE_F_REMOTE;
-	part.addr += w->off - c->get_off;
-	part.bytes = (uint32_t)h->payload_bytes;
 	(void)pthread_mutex_lock(&tables);
-	if ((p = seg_place(c, &part)) != NULL)
-		memcpy(p, payload, part.bytes);
+	if ((left = c->left) == 0)
+		get_scatter(c, w->off - c->get_off, payload, h->payload_bytes);
 	(void)pthread_mutex_unlock(&tables);
+	return (left ? -1 : 0);
 }
 
 void
@@ -214,6 +242,14 @@ fakeregion_scribble(struct fake *f)
 				memset(f->p->conn[i]->region[k].base, 0xee, f->p->conn[i]->region[k].bytes);
 	(void)pthread_mutex_unlock(&tables);
 	(void)pthread_mutex_unlock(&f->p->lock);
+}
+
+void
+fakeregion_leave(struct fconn *c)
+{
+	(void)pthread_mutex_lock(&tables);
+	c->left = 1;
+	(void)pthread_mutex_unlock(&tables);
 }
 
 void

@@ -143,7 +143,8 @@ reply_now(struct fconn *c, struct mkv_hdr *h, const void *body, const uint8_t *p
 	h->session_id = SESSION_ID;
 	h->counter = ++c->counter_out;
 	lie_before_mac(h, lie);
-	fakeregion_place(c, h, body, payload);
+	if (fakeregion_place(c, h, body, payload) != 0)
+		return (-1);
 	if (lie == FAKE_SHORT_BODY)
 		body_bytes = 0;
 	(void)mkv_mac_sign(c->out, h, MKV_WIRE_SIGNED_BYTES, body, body_bytes, h->mac);
@@ -850,6 +851,9 @@ void
 fake_drop_all(struct fake *f)
 {
 	(void)pthread_mutex_lock(&f->p->lock);
+	for (unsigned i = 0; i < CONNS_MAX; i++)
+		if (f->p->conn[i] != NULL)
+			fakeregion_leave(f->p->conn[i]);
 	for (unsigned i = 0; i < CONNS_MAX; i++)
 		if (f->p->conn[i] != NULL)
 			(void)shutdown(f->p->conn[i]->fd, SHUT_RDWR);

@@ -44,7 +44,7 @@ struct fake {
 	_Atomic int	region_status;		/* REGION is answered by this MKV_E_* */
 	_Atomic int	region_mute;		/* 1: it is not answered */
 	_Atomic unsigned remote_us;		/* before a request that refers to regions is looked at */
-	_Atomic unsigned regions_shown, regions_dropped, remote_gets;	/* what it saw */
+	_Atomic unsigned regions_shown, regions_dropped, remote_gets, into_gets;	/* what it saw; into_gets: of remote_gets, those with other places than the window */
 	_Atomic unsigned remote_puts[2];	/* frames: from windows; from others */
 	_Atomic uint64_t seg_at[FAKE_SEGS_MAX], seg_end[FAKE_SEGS_MAX];	/* of gets, in their order, round and round */
 	/* rails (fakerail.c), over the fabric of fakeverbs: device fake1 */

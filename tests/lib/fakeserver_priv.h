@@ -56,7 +56,9 @@ struct fconn {
 	unsigned	replies;
 	int		passed, has_passed;	/* the descriptor that came last */
 	struct fakeregion region[FAKE_REGIONS_MAX];
-	struct mkv_wire_seg get_seg;		/* of the get in work; no bytes: its payload goes by the socket */
+	struct mkv_wire_seg get_seg[MKV_WIRE_GET_SEGS_MAX];	/* of the get in work */
+	int		left;			/* its regions are not touched any more */
+	unsigned	n_get_seg;		/* 0: its payload goes by the socket */
 	uint64_t	get_off;
 	pthread_mutex_t	out_lock;		/* its queue pair's thread answers by it, too */
 };
@@ -92,7 +94,8 @@ int	fake_reply(struct fconn *c, struct mkv_hdr *h, const void *body, const uint8
 ssize_t	fakeregion_recv(struct fconn *c, void *to, size_t bytes);	/* as recv(), and keeps the descriptor */
 int	fakeregion_serve(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body);	/* REGION */
 int	fakeregion_frame(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body);	/* what refers to regions */
-void	fakeregion_place(struct fconn *c, struct mkv_hdr *h, const void *body, const uint8_t *payload);
+int	fakeregion_place(struct fconn *c, struct mkv_hdr *h, const void *body, const uint8_t *payload);	/* -1: it has left */
+void	fakeregion_leave(struct fconn *c);	/* before the end of the connection, as a good server does */
 void	fakeregion_clean(struct fconn *c);
 
 /* fakerail.c, if the test has asked for it. */

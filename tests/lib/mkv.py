@@ -144,10 +144,13 @@ class Client:
     def put_at(self, key, address, n, deadline=10.0, flags=0):
         return self.put(key, C.cast(address, C.c_char_p), deadline, flags, n=n)
 
-    def get_at(self, key, address, room, deadline=10.0):
-        """The value goes to that address: how much."""
+    def get_at(self, key, address, room, deadline=10.0, off=None):
+        """The value, or what it has from off on, goes to that address: how much."""
         obj = Object(size=C.sizeof(Object))
-        n = LIB.mkv_get(self.p, key, len(key), address, room, int(deadline * SEC), C.byref(obj))
+        if off is None:
+            n = LIB.mkv_get(self.p, key, len(key), address, room, int(deadline * SEC), C.byref(obj))
+        else:
+            n = LIB.mkv_get_range(self.p, key, len(key), off, address, room, int(deadline * SEC), C.byref(obj))
         if n < 0:
             raise Miss(n, obj.reason)
         return n
@@ -228,6 +231,14 @@ class Client:
         if r < 0:
             raise Miss(r)
         return list(gone)
+
+    def metric(self, name):
+        """Of the handle's own counters: what those of this name come to."""
+        n = LIB.mkv_client_metrics(self.p, None, 0)
+        text = C.create_string_buffer(n + 4096)
+        LIB.mkv_client_metrics(self.p, text, len(text))
+        rows = (line.rsplit(" ", 1) for line in text.value.decode().splitlines() if line and line[0] != "#")
+        return sum(float(v) for k, v in rows if k.split("{")[0] == name)
 
     def server_of(self, key):
         return LIB.mkv_server_of(self.p, key, len(key))

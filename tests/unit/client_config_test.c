@@ -188,6 +188,14 @@ test_refused(void **state)
 	refused("local_window: 4KiB\n", "4KiB", MKV_E_CONFIG);
 	refused("local_window: 2GiB\n", "2GiB", MKV_E_CONFIG);
 	refused("local_window: wide\n", "wide", MKV_E_CONFIG);
+	assert_int_equal(load_file("transport: local\n"), 0);
+	assert_false(cf.local_in_place);
+	assert_int_equal(load_file("transport: local\nlocal_get: in_place\n"), 0);
+	assert_true(cf.local_in_place);
+	assert_int_equal(load_file("local_get: window\n"), 0);
+	assert_false(cf.local_in_place);
+	refused("local_get: straight\n", "straight", MKV_E_CONFIG);
+	refused("local_get: in_place\n", "another transport", MKV_E_CONFIG);
 	refused("auth_key: abc\n", "64 hex digits", MKV_E_CONFIG);
 	refused("prometheus_bind: here\n", "here", MKV_E_CONFIG);
 	refused("namespace: 1234567890123456789012345678901234567890123456789012345678901234\n", "63 bytes", MKV_E_CONFIG);

@@ -275,7 +275,8 @@ int		mkv_cancel(struct mkv_client *c, uint64_t id);
  * Memory for blocks: registered once with every transport that wants it. Any thread; *out belongs to the caller until mkv_region_free(), before the
  * handle is closed.
  *
- * alloc: bytes 1..MEMKV_VALUE_MAX, shared, page aligned, huge pages if possible. register: the memory stays the caller's, and outlives the region.
+ * alloc: bytes 1..MEMKV_VALUE_MAX, shared, page aligned, huge pages if possible. With local_get: in_place (MEMKV_LOCAL_GET) a get into whole pages of it that times out
+ * or is cancelled leaves other pages there, zeroes: nobody else may hold them. register: the memory stays the caller's, and outlives the region.
  * Return 0; MKV_ERR_INVAL, MKV_ERR_NOMEM, MKV_ERR_SYSTEM.
  */
 int		mkv_region_alloc(struct mkv_client *c, size_t bytes, struct mkv_region **out);

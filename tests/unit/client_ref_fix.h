@@ -1,0 +1,158 @@
+/*
+ * Tests of libmemkv on the unix socket of the fake server, where values go by reference: one handle, one server, its socket, regions.
+ */
+#ifndef MKV_TESTS_CLIENT_REF_FIX_H
+#define MKV_TESTS_CLIENT_REF_FIX_H
+
+#include "tests/unit/client_counter.h"
+#include "tests/unit/client_fix.h"
+
+#include "clients/lib/client_priv.h"
+
+#define MS	1000u
+#define MIB	(1u << 20)
+
+static char dir[] = "/tmp/client-ref-XXXXXX", path[64];
+static struct fake fake;
+static struct mkv_client *cl;
+
+/* While it is to be held, a loop that has done its turn stays there, right before it sleeps. */
+static _Atomic unsigned to_hold, held;
+
+uint64_t	__real_mkv_timers_next_ns(const struct mkv_timers *ts);
+uint64_t	__wrap_mkv_timers_next_ns(const struct mkv_timers *ts);
+
+uint64_t
+__wrap_mkv_timers_next_ns(const struct mkv_timers *ts)
+{
+	if (to_hold) {
+		held = 1;
+		while (to_hold)
+			(void)usleep(100);
+	}
+	return (__real_mkv_timers_next_ns(ts));
+}
+
+static inline int
+setup(void **state)
+{
+	struct fake_opts o = { .local_path = path };
+
+	(void)state;
+	cl = NULL;
+	assert_int_equal(setenv("MEMKV_LOCAL_WINDOW", "8MiB", 1), 0);
+	(void)snprintf(dir, sizeof(dir), "/tmp/client-ref-XXXXXX");
+	assert_non_null(mkdtemp(dir));
+	(void)snprintf(path, sizeof(path), "%s/s", dir);
+	assert_int_equal(fake_open(&fake, &o), 0);
+	fake.regions = 1;
+	return (0);
+}
+
+static inline int
+teardown(void **state)
+{
+	(void)state;
+	mkv_client_close(cl);
+	fake_close(&fake);
+	assert_int_equal(rmdir(dir), 0);
+	return (0);
+}
+
+static inline void
+open_with(struct mkv_client_opts *o)
+{
+	char name[128], why[256];
+
+	(void)snprintf(name, sizeof(name), "s0=local://%s", path);
+	o->size = sizeof(*o);
+	o->servers = name;
+	assert_int_equal(mkv_client_open(&cl, o, why, sizeof(why)), 0);
+}
+
+/* One connection: what one request does to it the next one finds. */
+static inline void
+open_one(void)
+{
+	struct mkv_client_opts o = { .connections = 1 };
+
+	open_with(&o);
+}
+
+static inline void
+put_and_get(const char *key, size_t bytes, uint64_t seed)
+{
+	uint8_t *v = fix_bytes(bytes, seed), *g = calloc(1, bytes + 1);
+
+	assert_int_equal(mkv_put(cl, K(key), v, bytes, NULL, 20 * SEC, NULL), 0);
+	assert_int_equal(mkv_get(cl, K(key), g, bytes, 20 * SEC, NULL), (int64_t)bytes);
+	assert_memory_equal(v, g, bytes);
+	free(v);
+	free(g);
+}
+
+/* Requests until one goes through the window. */
+static inline void
+until_window(void)
+{
+	unsigned before = fake.remote_gets;
+
+	for (unsigned i = 0; i < 1000 && fake.remote_gets == before; i++)
+		put_and_get("until", 65536, i);
+	assert_true(fake.remote_gets > before);
+}
+
+static inline void
+submit(enum mkv_op what, const char *key, const struct iovec *iov, unsigned n)
+{
+	struct mkv_key k = { .data = key, .bytes = strlen(key) };
+	struct mkv_request q = { .size = sizeof(q), .op = what, .keys = &k, .n_keys = 1, .iov = iov, .n_iov = n, .len = MEMKV_SIZE_ANY, .deadline_us = 60 * SEC };
+
+	assert_int_equal(mkv_submit(cl, &q, NULL), 0);
+}
+
+/* The next one that completes. */
+static inline int64_t
+completed(void)
+{
+	struct mkv_completion done = { .size = sizeof(done) };
+
+	while (mkv_drain(cl, &done, 1) == 0)
+		assert_int_equal(mkv_wait(cl, 60 * SEC), 1);
+	return (done.result);
+}
+
+static inline struct mkv_region *
+region_of(size_t bytes, uint8_t **base, uint64_t seed)
+{
+	struct mkv_region *r;
+
+	assert_int_equal(mkv_region_alloc(cl, bytes, &r), 0);
+	*base = mkv_region_base(r, NULL);
+	fix_fill(*base, bytes, seed);
+	return (r);
+}
+
+static inline void
+until_region(uint8_t *base)
+{
+	unsigned before = fake.remote_puts[1];
+
+	for (unsigned i = 0; i < 1000 && fake.remote_puts[1] == before; i++)
+		assert_int_equal(mkv_put(cl, K("until"), base, 65536, NULL, 20 * SEC, NULL), 0);
+	assert_true(fake.remote_puts[1] > before);
+}
+
+static inline void
+check_stored(const char *key, const uint8_t *v, size_t bytes)
+{
+	uint8_t *g = malloc(bytes + 1);
+	int there;
+
+	assert_int_equal(fake_load(&fake, "", K(key), g, bytes, &there), bytes);
+	assert_true(there);
+	assert_memory_equal(v, g, bytes);
+	free(g);
+}
+
+#endif

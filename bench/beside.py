@@ -187,6 +187,7 @@ class Iperf(Server):
 def bench(args, server, op, **options):
     """One run of `memkv bench`; its JSON object. A wrong byte, an error, or gets of what was filled and is gone, make it a failure."""
     driver = options.pop("driver", server.name if server else "files")
+    env = {**os.environ, **options.pop("env", {})}
     options.setdefault("servers", server.address if server else None)
     cmd = [args.memkv, "bench", op, "--driver", driver, "--json", "--quiet"]
     if server is not None:
@@ -198,7 +199,7 @@ def bench(args, server, op, **options):
             cmd.append("--" + key.replace("_", "-"))
         elif value is not None and value is not False:
             cmd += ["--" + key.replace("_", "-"), str(value)]
-    out = subprocess.run(cmd, capture_output=True, timeout=args.limit, check=False)
+    out = subprocess.run(cmd, capture_output=True, timeout=args.limit, check=False, env=env)
     if out.returncode != 0:
         raise Failed(f"{' '.join(cmd)}: status {out.returncode}: {out.stderr[-400:].decode(errors='replace')}"
                      f"{out.stdout[-400:].decode(errors='replace')}")

@@ -51,12 +51,15 @@ def sample(res, rnd, args, c, op, size, depth, **more):
     res.measure(name, rnd, once)
 
 
+def checked_too(res, args, c, what, size, keys):
+    """Every byte is read back: as it is (get), or while it is written over (mixed)."""
+    name = f"{GROUP}{c.name} {human(size)} verified {what}"
+    res.measure(name, 0, lambda: bench(args, c.server, what, verify=True, ops=2 * keys, size=size, keys=keys, concurrency=4, **c.options)["gib_per_s"])
+
+
 def filled_and_checked(res, args, c, what, size, keys):
-    """Fill, then read every byte back: as it is (get), or while it is written over (mixed)."""
-    common = dict(size=size, keys=keys, concurrency=4, **c.options)
-    name = f"{GROUP}{c.name} {human(size)}"
-    res.measure(f"{name} fill", 0, lambda: bench(args, c.server, "fill", **common)["gib_per_s"])
-    res.measure(f"{name} verified {what}", 0, lambda: bench(args, c.server, what, verify=True, ops=2 * keys, **common)["gib_per_s"])
+    res.measure(f"{GROUP}{c.name} {human(size)} fill", 0, lambda: bench(args, c.server, "fill", size=size, keys=keys, concurrency=4, **c.options)["gib_per_s"])
+    checked_too(res, args, c, what, size, keys)
 
 
 # ---- in memory ----
@@ -91,6 +94,7 @@ def memory_candidates(args, stack, servers, span):
     if memkv is not None:
         local = dict(servers=memkv.local, transport="local")
         out += [Candidate("memkv local", memkv, local), Candidate("memkv TCP", memkv, {}),
+                Candidate("memkv local, in place", memkv, dict(env={"MEMKV_LOCAL_GET": "in_place"}, **local), ops=("get",), least_depth=2),
                 Candidate("memkv local, CRC off", memkv, dict(no_crc=True, **local), least_depth=2)]
     if redis is not None:
         out.append(Candidate("Redis, unix socket", redis, dict(servers=redis.unix)))
@@ -126,6 +130,9 @@ def memory_size(args, res, size):
         for c in checked:
             say(f"same host, {human(size)}: fill and verify {c.name}")
             filled_and_checked(res, args, c, "get", size, keys)
+        for c in candidates:
+            if c.ops == ("get",):
+                checked_too(res, args, c, "get", size, keys)
         for server in filter(None, servers.values()) if not args.quick else ():
             res.measure(f"{GROUP}{server.name} {human(size)} warm-up", 0, lambda server=server: warm_up(args, server, size, keys, span * 3 // 2))
         for rnd in range(args.rounds):
@@ -145,6 +152,9 @@ def memory_rows(res, args, size):
             res.row(f"{what}, against memcpy", local, name_of(op, size, 1, "memcpy"), "GiB/s", 0.6 if many else None, 0.8 if many else None)
             if many:
                 res.row(f"{what}, CRC off, the same", f"{local}, CRC off", name_of(op, size, 1, "memcpy"), "GiB/s", None, None)
+            if many and op == "get":
+                res.row(f"{what}, in place, against memcpy", f"{local}, in place", name_of(op, size, 1, "memcpy"), "GiB/s", 0.6, 0.8)
+                res.row(f"CPU of client and server: {what}, in place, against memkv by TCP", f"{local}, in place cpu", tcp + " cpu", "s/GiB", 0.6, None, less=True)
             res.row(f"{what}, against memkv by TCP", local, tcp, "GiB/s", 1.0 if many else None, None)
             res.row(f"CPU of client and server: {what}, against memkv by TCP", local + " cpu", tcp + " cpu", "s/GiB", 0.6 if many else None, None, less=True)
             res.row(f"{what}, against Redis by its unix socket", local, name_of(op, size, depth, "Redis, unix socket"), "GiB/s", None, None)

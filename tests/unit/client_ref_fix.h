@@ -18,6 +18,7 @@ static struct mkv_client *cl;
 
 /* While it is to be held, a loop that has done its turn stays there, right before it sleeps. */
 static _Atomic unsigned to_hold, held;
+static int (*_Atomic hold_if)(void);		/* on the loop's thread; NULL: whatever it has done */
 
 uint64_t	__real_mkv_timers_next_ns(const struct mkv_timers *ts);
 uint64_t	__wrap_mkv_timers_next_ns(const struct mkv_timers *ts);
@@ -25,7 +26,9 @@ uint64_t	__wrap_mkv_timers_next_ns(const struct mkv_timers *ts);
 uint64_t
 __wrap_mkv_timers_next_ns(const struct mkv_timers *ts)
 {
-	if (to_hold) {
+	int (*wanted)(void) = hold_if;
+
+	if (to_hold && (wanted == NULL || wanted())) {
 		held = 1;
 		while (to_hold)
 			(void)usleep(100);

@@ -219,6 +219,7 @@ void		mkv_ref_frame(struct leg *l, struct mkv_hdr *h, uint8_t *body);	/* after i
 int		mkv_ref_full(const struct conn *c);		/* enough was copied for one send */
 int		mkv_ref_fits(const struct slot *s, const struct mkv_hdr *h);	/* a part's payload came by the way that was asked for */
 const uint8_t *	mkv_ref_place(const struct conn *c, const struct slot *s, uint64_t off);	/* of a get's bytes in the window */
+void		mkv_ref_no_window(struct conn *c);		/* none for as long as the connection lasts */
 void		mkv_ref_reset(struct conn *c);			/* the connection is over: its window goes with it */
 /* tcp_region.c */
 int		mkv_pass_want(struct conn *c, uint32_t number);	/* 1: the server has it; 0: not now; MKV_E_AGAIN: nobody has shown it yet */

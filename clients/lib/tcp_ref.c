@@ -46,11 +46,17 @@ ref_client(const struct conn *c)
 
 /* ---- choosing ---- */
 
-static void
-window_failed(struct conn *c)
+void
+mkv_ref_no_window(struct conn *c)
 {
 	mkv_shmwin_fini(&c->ref.window);
 	c->ref.no_window = 1;
+}
+
+static void
+window_failed(struct conn *c)
+{
+	mkv_ref_no_window(c);
 	client_count(ref_client(c), CC_local_regions_refused_total, 1);
 }
 

@@ -131,6 +131,8 @@ pass_shown(struct conn *c, struct passed *p, int status)
 		client_count(c->srv->loop->c, CC_local_regions_refused_total, 1);
 	p->state = mkv_err_retry(status) ? PASSED_LATER : PASSED_REFUSED;
 	p->not_before_ns = c->srv->loop->now_ns + PASS_AGAIN_NS;
+	if (p->state == PASSED_REFUSED && p->number == WINDOW_NUMBER)
+		mkv_ref_no_window(c);
 	if (p->gone)
 		pass_forget(p);
 }

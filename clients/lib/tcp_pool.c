@@ -52,7 +52,7 @@ mkv_slot_take(struct conn *c, struct leg *l)
 	s->midway = 0;
 	s->attach = 0;
 	s->way = WAY_SOCKET;
-	s->region = 0;
+	s->region = s->into = 0;
 	s->large = l != NULL && l->wire_op == MKV_WIRE_GET && mkv_get_room(l->op) >= RX_LARGE_BYTES;
 	c->n_large += (unsigned)s->large;
 	c->n_out++;

@@ -57,6 +57,7 @@ struct slot {				/* one request on the wire */
 	uint8_t		way;		/* enum slot_way */
 	struct chunk	chunk;		/* of the window, until the slot is released: the server may be at it */
 	uint32_t	region;		/* a REGION: its number */
+	uint32_t	into;		/* a get: number of the region that the server may write to, until the slot is released; 0: none */
 };
 
 enum passed_state {			/* who moves it on */

@@ -118,25 +118,28 @@ put_by_region(struct conn *c, const struct op *o)
 }
 
 static int
-get_by_region(struct conn *c, struct op *o)
+get_by_region(struct conn *c, struct leg *l)
 {
+	struct op *o = l->op;
+
 	if (!mkv_into_may(o) || !region_up(c, o->region))
 		return (0);
 	mkv_into_begin(o);
+	l->slot->into = o->region->number;
 	return (1);
 }
 
 static int
 ref_way(struct conn *c, struct leg *l)
 {
-	struct op *o = l->op;
+	const struct op *o = l->op;
 	uint64_t bytes = l->wire_op == MKV_WIRE_PUT ? o->iov_bytes : mkv_get_room(o);
 
 	if (bytes < REF_FROM_BYTES)
 		return (WAY_SOCKET);
 	if (l->wire_op == MKV_WIRE_PUT && put_by_region(c, o))
 		return (WAY_REGION);
-	if (l->wire_op == MKV_WIRE_GET && get_by_region(c, o))
+	if (l->wire_op == MKV_WIRE_GET && get_by_region(c, l))
 		return (WAY_REGION);
 	return (window_choose(c, l->slot, bytes));
 }

@@ -7,7 +7,8 @@
  *
  * The loop's thread. Owns a descriptor of each until the server has answered. A REGION travels alone in its send, since the descriptor goes with the first byte.
  * Invariants: ref.due counts those in TO_SEND and TO_DROP; a number is never shown twice while the server may have it; a frame that refers to a number leaves
- * only in UP, and none does once its region is freed, since requests in flight keep it from that.
+ * only in UP, and none does once its region is freed, since requests in flight keep it from that. A get that has been left is none any more, and its server may be about to write: it ends
+ * sessions whose regions go then, so DROP waits for the answer.
  * Fails: what the server does not take is counted, and its values go another way.
  */
 #include "config.h"
@@ -177,22 +178,37 @@ pass_gone(struct conn *c, struct passed *p)
 	}
 }
 
+static int
+pass_is_awaited(const struct conn *c, uint32_t number)
+{
+	MKV_LIST_FOREACH(it, &c->out)
+		if (MKV_CONTAINER_OF(it, struct slot, link)->into == number)
+			return (1);
+	return (0);
+}
+
 void
 mkv_pass_sweep(struct conn *c)
 {
 	struct mkv_client *cl = c->srv->loop->c;
+	int all = 1;
 	/* Acquire, pairs with region_tell_gone(): what was counted is off the list by now. */
 	unsigned gone = atomic_load_explicit(&cl->regions_gone, memory_order_acquire);
 
 	if (gone == c->ref.seen)
 		return;
-	c->ref.seen = gone;
 	for (unsigned i = 0; i < PASSED_MAX; i++) {
 		struct passed *p = &c->ref.passed[i];
 
-		if (p->number > WINDOW_NUMBER && !mkv_region_alive(cl, p->number))
+		if (p->number <= WINDOW_NUMBER || mkv_region_alive(cl, p->number))
+			continue;
+		if (pass_is_awaited(c, p->number))
+			all = 0;			/* the end of its slot comes in a turn of the loop */
+		else
 			pass_gone(c, p);
 	}
+	if (all)
+		c->ref.seen = gone;
 }
 
 void

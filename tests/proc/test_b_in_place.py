@@ -91,6 +91,31 @@ def test_the_caller_has_left(server_factory, how):
         region.free()
 
 
+def test_a_region_that_is_freed_while_the_server_may_write(server_factory):
+    """Its get has been left; the server is told to drop it when it has answered, and not before: what else is on the session goes on."""
+    s = server_factory(sets=["server.ping_timeout=30s"])
+    size = MIB                  # of more than that the server is told that nobody waits
+    with client(s, connections=1) as c:
+        region, other = mkv.Region(c, size), mkv.Region(c, size)
+        for r in (region, other):
+            region_shown(c, s, r)
+        c.put(b"k", content(b"k", 1, size), 30.0)
+        pid = s.status_rows()[NAME]["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(mkv.Miss):
+                c.get_at(b"k", region.base, size, 0.1)
+            region.free()
+            c.submit(mkv.OP_GET, b"k", [(other.base, size)], 60.0)
+            time.sleep(0.05)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert c.completion()[1] == size
+        until(lambda: counted(s, "memkv_front_regions") == 2)      # the window, and the other one
+        assert c.metric("memkv_client_sessions_lost_total") == 0
+        other.free()
+
+
 def test_the_front_dies(server_factory):
     """In the middle of gets: each of them is right, by whichever front, and the region goes on to be used."""
     s = server_factory()

@@ -143,18 +143,21 @@ mkv_into_tear(struct op *o)
 
 /* ---- a caller at his deadline ---- */
 
+/* An op that has gone on since is not left, and its region may be freed by now: the loop lends the op before it leaves the region (op_complete()). */
 void
-mkv_into_hold(struct into *t, const struct op *o)
+mkv_into_hold(struct into *t, const struct op *o, uint32_t own)
 {
 	t->region = NULL;
 	if (atomic_load_explicit(&o->into, memory_order_relaxed) == 0)
 		return;
-	t->region = o->region;
+	(void)pthread_mutex_lock(&o->c->mutex);
+	if (atomic_load_explicit(&o->own, memory_order_relaxed) == own) {
+		t->region = o->region;
+		t->region->in_flight++;
+	}
+	(void)pthread_mutex_unlock(&o->c->mutex);
 	t->n = o->n_iov;
 	memcpy(t->iov, o->iov, t->n * sizeof(t->iov[0]));
-	(void)pthread_mutex_lock(&t->region->c->mutex);
-	t->region->in_flight++;
-	(void)pthread_mutex_unlock(&t->region->c->mutex);
 }
 
 void

@@ -28,8 +28,8 @@ struct into {				/* a caller's copy of what he may have to tear */
 	unsigned	n;
 };
 
-/* The caller of an op that is his, before he tries to leave it; after it, with what came of it. */
-void	mkv_into_hold(struct into *t, const struct op *o);
+/* The caller of an op that is his, before he tries to leave it as it stands (own); after it, with what came of it. */
+void	mkv_into_hold(struct into *t, const struct op *o, uint32_t own);
 void	mkv_into_left(struct into *t, int left);
 
 #endif

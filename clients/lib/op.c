@@ -284,7 +284,7 @@ op_leave(struct op *o, struct sink *s)
 		return (0);
 	s->partial = atomic_load_explicit(&o->partial, memory_order_relaxed);
 	s->partial_reason = atomic_load_explicit(&o->partial_reason, memory_order_relaxed);
-	mkv_into_hold(&t, o);
+	mkv_into_hold(&t, o, own);
 	left = atomic_compare_exchange_strong_explicit(&o->own, &own, OP_LEFT, memory_order_acq_rel, memory_order_relaxed);
 	mkv_into_left(&t, left);
 	return (left);
@@ -410,6 +410,8 @@ op_done(struct op *o)
 static void
 op_complete(struct op *o)
 {
+	int there;
+
 	MKV_ASSERT(o->legs_left == 0);
 	mkv_timer_disarm(&o->loop->timers, &o->timer);
 	mkv_list_remove(&o->link);
@@ -418,9 +420,12 @@ op_complete(struct op *o)
 	mkv_list_remove(&o->poke);
 	(void)pthread_mutex_unlock(&o->loop->mutex);
 	mkv_metrics_op(o);
+	/* Before its region is left: mkv_into_hold() relies on it. */
+	there = mkv_op_lend(o);
 	if (o->region != NULL)
 		mkv_region_leave(o->c, o->region);
-	if (mkv_op_lend(o)) {
+	if (there) {
+		MKV_ASSERT(atomic_load_explicit(&o->into, memory_order_relaxed) == 0);
 		op_done(o);
 		return;
 	}

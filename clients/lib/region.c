@@ -50,6 +50,7 @@ mkv_region_enter(struct mkv_client *c, const struct iovec *iov, unsigned n)
 void
 mkv_region_leave(struct mkv_client *c, struct mkv_region *r)
 {
+	MKV_CHECK_OBJ(r, REGION_MAGIC);
 	(void)pthread_mutex_lock(&c->mutex);
 	MKV_ASSERT(r->in_flight > 0);
 	r->in_flight--;

@@ -9,6 +9,8 @@
 #include <pthread.h>
 #include <sys/mman.h>
 
+#include "clients/lib/into.h"
+
 #define UNIT	65536u
 #define PAGE	4096u
 
@@ -275,6 +277,59 @@ test_cancel(void **state)
 	ends_early(CANCEL);
 }
 
+/* A caller at his deadline stays there, right before he leaves, while he is to. */
+static _Atomic unsigned to_stay, stays;
+
+void	__real_mkv_into_hold(struct into *t, const struct op *o, uint32_t own);
+void	__wrap_mkv_into_hold(struct into *t, const struct op *o, uint32_t own);
+
+void
+__wrap_mkv_into_hold(struct into *t, const struct op *o, uint32_t own)
+{
+	if (to_stay) {
+		stays = 1;
+		while (to_stay)
+			(void)usleep(100);
+	}
+	__real_mkv_into_hold(t, o, own);
+}
+
+static void *
+late_reader(void *arg)
+{
+	*(int64_t *)arg = mkv_get(cl, K("k"), base, MIB, 50 * MS, NULL);
+	return (NULL);
+}
+
+/* The loop ends the request while its caller is about to leave it, and another thread frees the region as soon as it may: the caller touches it no more. */
+static void
+test_region_is_freed_before_its_caller_is_back(void **state)
+{
+	uint8_t *v = fix_bytes(MIB, 1);
+	int64_t r = 0;
+	pthread_t t;
+	int e;
+
+	(void)state;
+	open_region(MIB);
+	fake_store(&fake, "", K("k"), v, MIB);
+	stays = 0;
+	hold_if = a_frame_is_made;
+	to_hold = to_stay = 1;
+	assert_int_equal(pthread_create(&t, NULL, late_reader, &r), 0);
+	assert_true(fix_until(&stays, 1));
+	to_hold = 0;
+	hold_if = NULL;
+	while ((e = mkv_region_free(region)) == MKV_ERR_BUSY)
+		(void)usleep(MS);
+	assert_int_equal(e, 0);
+	region = NULL;
+	to_stay = 0;
+	assert_int_equal(pthread_join(t, NULL), 0);
+	assert_int_equal(r, MKV_ERR_TIMEOUT);
+	free(v);
+}
+
 #define MANY	8u
 
 static void
@@ -459,7 +514,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 #define TEST(name)	cmocka_unit_test_setup_teardown(test_##name, setup_in_place, teardown_region)
 		TEST(sizes), TEST(pieces), TEST(only_if_asked_for), TEST(caller_leaves), TEST(caller_leaves_a_loop_that_stands),
-		TEST(request_times_out), TEST(cancel), TEST(session_is_given_up),
+		TEST(request_times_out), TEST(cancel), TEST(region_is_freed_before_its_caller_is_back), TEST(session_is_given_up),
 		TEST(server_ends_the_session), TEST(bad_bytes), TEST(many_are_torn), TEST(threads),
 	};
 

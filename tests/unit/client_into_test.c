@@ -471,7 +471,7 @@ reader(void *arg)
 			assert_memory_equal(mine + off, v + off, bytes);
 			continue;
 		}
-		assert_int_equal(r, MKV_ERR_TIMEOUT);
+		assert_true(r == MKV_ERR_TIMEOUT || r == MKV_ERR_CLOSED);	/* a second session ended, too late for a third */
 		timeouts++;
 		memset(mine + off, (int)(i & 0xff), bytes);
 		(void)usleep(3 * MS);

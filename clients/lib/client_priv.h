@@ -515,7 +515,8 @@ struct mkv_region {
 	size_t		page;			/* what its pages are replaced by the piece; 0: the memory is the caller's */
 	unsigned	in_flight;
 	struct torn	torn[REGION_TORN_MAX];	/* under c->mutex: ranges whose pages are not the memfd's any more (into.c) */
-	unsigned	n_torn;
+	unsigned	n_torn, n_away;
+	struct torn	away[REGION_TORN_MAX];	/* the same: where pages that were replaced are mapped until the region is freed */
 	uint32_t	number;			/* to servers on this host, never given again; 0: it is not for them */
 	_Atomic int	passed;			/* one of them was shown it */
 	struct mkv_gpu_mem memory;		/* what it is made of: asked for once */

@@ -13,8 +13,10 @@
  *
  * Threads: the loop of the op, while it is lent or has been left; the caller's at his deadline, in op_leave(). Who tears is who moves the op out of OP_LOOP: o->into changes only
  * while the op is lent, so a caller whose compare-and-swap wins has seen how it stands, and the loop, which can no longer lend the op, leaves its pages alone.
- * Owns nothing; a caller who tears counts in the region meanwhile, since the op may be another's by then.
- * Fails: replacing pages may want two mappings more than the process has now. Where it may have no more, the call waits for one to go: late, and never a wrong byte.
+ * Owns nothing; a caller who tears counts in the region meanwhile, since the op may be another's by then. Pages that were replaced stay mapped elsewhere, and the memfd's own are
+ * charged, until the region is freed.
+ * Fails: replacing pages wants up to three mappings more than the process has now, and with mlockall(MCL_FUTURE) room in RLIMIT_MEMLOCK. Where there is none the call waits for it:
+ * late, for ever if need be, and never a wrong byte.
  */
 #include "config.h"
 
@@ -72,24 +74,41 @@ mkv_into_whole(const struct op *o)
 
 /* ---- the pages ---- */
 
-static void
-pages_replace(void *p, size_t bytes)
+/* Unmapping takes its time, and a deadline has passed: it is put off until the region is freed. */
+static int
+pages_keep(struct mkv_region *r, void *old, size_t bytes)
 {
-	const struct timespec pause = { .tv_nsec = MKV_NS_PER_MS };
+	int keep;
 
-	while (mkv_os_replace_pages(p, bytes) != 0)
-		(void)nanosleep(&pause, NULL);
+	(void)pthread_mutex_lock(&r->c->mutex);
+	if ((keep = r->n_away < REGION_TORN_MAX) != 0)
+		r->away[r->n_away++] = (struct torn){ .from = old, .bytes = bytes };
+	(void)pthread_mutex_unlock(&r->c->mutex);
+	return (keep);
 }
 
 static void
+pages_replace(struct mkv_region *r, void *p, size_t bytes)
+{
+	const struct timespec pause = { .tv_nsec = MKV_NS_PER_MS };
+	void *old;
+
+	while (mkv_os_replace_pages(p, bytes, &old) != 0)
+		(void)nanosleep(&pause, NULL);
+	if (old != NULL && !pages_keep(r, old, bytes))
+		mkv_os_shm_unmap(old, bytes);
+}
+
+/* Known first: nobody is to be sent there any more. */
+static void
 pages_tear(struct mkv_region *r, const struct iovec *iov, unsigned n)
 {
-	for (unsigned i = 0; i < n; i++)
-		pages_replace(iov[i].iov_base, iov[i].iov_len);
 	(void)pthread_mutex_lock(&r->c->mutex);
 	for (unsigned i = 0; i < n; i++)
 		torn_add(r, iov[i].iov_base, iov[i].iov_len);
 	(void)pthread_mutex_unlock(&r->c->mutex);
+	for (unsigned i = 0; i < n; i++)
+		pages_replace(r, iov[i].iov_base, iov[i].iov_len);
 	client_count(r->c, CC_local_torn_total, 1);
 }
 

@@ -265,6 +265,8 @@ region_free(struct mkv_region *r)
 		return (e);
 	if (atomic_load_explicit(&r->passed, memory_order_relaxed))
 		region_tell_gone(r->c);
+	for (unsigned i = 0; i < r->n_away; i++)
+		mkv_os_shm_unmap(r->away[i].from, r->away[i].bytes);
 	if (r->mapped > 0) {
 		mkv_os_shm_unmap(r->base, r->mapped);
 		(void)close(r->fd);

@@ -362,7 +362,7 @@ conn_on_sent(struct mkv_io *io, int res)
 	c->tx_busy = 0;
 	tx_return_memory(c);
 	if (c->state == CONN_CLOSING || res < 0) {
-		c->peer_ended |= res == MKV_E_CLOSED;
+		c->peer_ended |= res == MKV_E_CLOSED && c->state != CONN_CLOSING;
 		mkv_conn_fail(c, res < 0 ? res : MKV_E_CLOSED);
 		return;					/* tcp_flush() closes it */
 	}

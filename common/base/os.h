@@ -39,8 +39,11 @@ int	mkv_os_shm_fill(int fd, uint64_t bytes);
 int	mkv_os_shm_prefer(int fd, uint64_t bytes, int node);
 /* Ask for memory behind [p, p+bytes) that is mapped writable, before it is used; what is there stays as it is. Only advice. */
 void	mkv_os_populate(void *p, uint64_t bytes);
-/* New pages, zeroes, take the place of those at p, also where those are of a file; p and bytes are whole pages of that mapping. 0; MKV_E_NOMEM. */
-int	mkv_os_replace_pages(void *p, uint64_t bytes);
+/*
+ * New pages, zeroes, take the place of those at p, also where those are of a file; p and bytes are whole pages of that mapping. *old: where the former ones are mapped now, for
+ * mkv_os_shm_unmap(); NULL: nowhere. 0; MKV_E_NOMEM: nothing has changed.
+ */
+int	mkv_os_replace_pages(void *p, uint64_t bytes, void **old);
 int	mkv_os_shm_map(int fd, uint64_t bytes, int writable, int huge, void **out);	/* fd's size must be >= bytes: MKV_E_INVAL */
 void	mkv_os_shm_unmap(void *p, uint64_t bytes);
 

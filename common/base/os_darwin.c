@@ -99,6 +99,13 @@ mkv_os_shm_prefer(int fd MKV_UNUSED, uint64_t bytes MKV_UNUSED, int node MKV_UNU
 	return (MKV_E_UNSUPPORTED);
 }
 
+int
+mkv_os_replace_pages(void *p, uint64_t bytes, void **old)
+{
+	*old = NULL;
+	return (mmap(p, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED ? MKV_E_NOMEM : 0);
+}
+
 void
 mkv_os_populate(void *p, uint64_t bytes)
 {

@@ -306,10 +306,3 @@ mkv_os_next_data(int fd, uint64_t off, uint64_t *from, uint64_t *to)
 	*to = b > (off_t)*from ? (uint64_t)b : UINT64_MAX;
 	return (1);
 }
-
-/* Shared, as what it replaces: children of a fork go on to see the same. */
-int
-mkv_os_replace_pages(void *p, uint64_t bytes)
-{
-	return (mmap(p, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED ? MKV_E_NOMEM : 0);
-}

@@ -180,8 +180,8 @@ get_scatter(struct fconn *c, uint64_t at, const uint8_t *p, uint64_t bytes)
 		}
 		part.addr += at;
 		part.bytes = (uint32_t)MKV_MIN(part.bytes - at, bytes);
-		if ((to = seg_place(c, &part)) != NULL)
-			memcpy(to, p, part.bytes);
+		to = seg_place(c, &part);
+		memcpy(to, p, part.bytes);
 		p += part.bytes;
 		bytes -= part.bytes;
 		at = 0;
@@ -225,7 +225,10 @@ fakeregion_place(struct fconn *c, struct mkv_hdr *h, const void *body, const uin
 		return (0);
 	h->flags |= MKV_WIRE_F_REMOTE;
 	(void)pthread_mutex_lock(&tables);
-	if ((left = c->left) == 0)
+	left = c->left;
+	for (unsigned k = 0; k < c->n_get_seg; k++)
+		left |= seg_place(c, &c->get_seg[k]) == NULL;		/* dropped meanwhile: no client does that */
+	if (!left)
 		get_scatter(c, w->off - c->get_off, payload, h->payload_bytes);
 	(void)pthread_mutex_unlock(&tables);
 	return (left ? -1 : 0);

@@ -94,7 +94,7 @@ int	fake_reply(struct fconn *c, struct mkv_hdr *h, const void *body, const uint8
 ssize_t	fakeregion_recv(struct fconn *c, void *to, size_t bytes);	/* as recv(), and keeps the descriptor */
 int	fakeregion_serve(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body);	/* REGION */
 int	fakeregion_frame(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body);	/* what refers to regions */
-int	fakeregion_place(struct fconn *c, struct mkv_hdr *h, const void *body, const uint8_t *payload);	/* -1: it has left */
+int	fakeregion_place(struct fconn *c, struct mkv_hdr *h, const void *body, const uint8_t *payload);	/* -1: it has left, or the memory is gone */
 void	fakeregion_leave(struct fconn *c);	/* before the end of the connection, as a good server does */
 void	fakeregion_clean(struct fconn *c);
 

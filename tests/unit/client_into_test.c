@@ -31,7 +31,9 @@ teardown_region(void **state)
 	if (region != NULL)
 		assert_int_equal(mkv_region_free(region), 0);
 	region = NULL;
-	return (teardown(state));
+	assert_int_equal(teardown(state), 0);
+	assert_int_equal(mapped("memkv-region"), 0);
+	return (0);
 }
 
 /* Gets until one goes into the region. */

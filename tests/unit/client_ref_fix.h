@@ -158,4 +158,19 @@ check_stored(const char *key, const uint8_t *v, size_t bytes)
 	free(g);
 }
 
+/* Mappings of this process whose file has that name. */
+static inline unsigned
+mapped(const char *name)
+{
+	FILE *f = fopen("/proc/self/maps", "r");
+	char line[512];
+	unsigned n = 0;
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f) != NULL)
+		n += strstr(line, name) != NULL;
+	assert_int_equal(fclose(f), 0);
+	return (n);
+}
+
 #endif

@@ -309,20 +309,6 @@ test_no_verify(void **state)
 	assert_int_equal(mkv_region_free(r), 0);
 }
 
-static unsigned
-windows_mapped(void)
-{
-	FILE *f = fopen("/proc/self/maps", "r");
-	char line[512];
-	unsigned n = 0;
-
-	assert_non_null(f);
-	while (fgets(line, sizeof(line), f) != NULL)
-		n += strstr(line, "memkv-window") != NULL;
-	assert_int_equal(fclose(f), 0);
-	return (n);
-}
-
 /* Refused: as if it were not there, for as long as the connection lasts, and its memory is given back. Not now: later. */
 static void
 test_refused(void **state)
@@ -341,7 +327,7 @@ test_refused(void **state)
 	assert_int_equal(counter(cl, "local_regions_refused_total"), 2);
 	assert_int_equal(fake.requests[MKV_WIRE_REGION], 2);
 	assert_int_equal(fake.remote_gets + fake.remote_puts[0] + fake.remote_puts[1], 0);
-	assert_int_equal(windows_mapped(), 0);
+	assert_int_equal(mapped("memkv-window"), 0);
 	fake.region_status = MKV_E_RETRY;
 	fake_drop_all(&fake);
 	for (unsigned i = 0; i < 1000 && fake.requests[MKV_WIRE_REGION] < 8; i++) {
@@ -355,7 +341,7 @@ test_refused(void **state)
 		(void)usleep(MS);
 	}
 	assert_true(fake.remote_gets > 0);
-	assert_true(windows_mapped() > 0);
+	assert_true(mapped("memkv-window") > 0);
 	assert_int_equal(counter(cl, "local_regions_refused_total"), 2);
 	assert_int_equal(mkv_region_free(r), 0);
 }

@@ -80,6 +80,73 @@ test_shm(void **state MKV_UNUSED)
 	assert_true(mkv_os_shm_map(fd, 4096, 1, 0, &p) < 0);
 }
 
+/* Each byte of n pages. */
+static int
+pages_are(const uint8_t *p, unsigned n, int what)
+{
+	for (size_t i = 0; i < (size_t)n * 4096; i++)
+		if (p[i] != what)
+			return (0);
+	return (1);
+}
+
+/* New pages in the middle of a memfd's mapping, and over the place where two meet: what is written to the memfd is not seen there, and the neighbours are as they were. */
+static void
+test_replace_pages(void **state MKV_UNUSED)
+{
+	int fd = mkv_os_shm_create("test", 16 * 65536, 0);
+	void *m, *seen, *old;
+	uint8_t *a, *b;
+
+	assert_true(fd >= 0);
+	assert_int_equal(mkv_os_shm_map(fd, 16 * 65536, 1, 0, &m), 0);
+	assert_int_equal(mkv_os_shm_map(fd, 16 * 65536, 1, 0, &seen), 0);
+	a = m;
+	b = seen;
+	memset(a, 1, 16 * 65536);
+	for (unsigned i = 0; i < 3; i++) {
+		uint8_t *p = a + (size_t)(4 + i) * 65536;			/* then over the former's end, then the same once more */
+
+		if (i == 2)
+			p = a + (size_t)4 * 65536;
+		memset(b, 2, 16 * 65536);
+		memset(a + (size_t)3 * 65536, 7, 4096);
+		assert_int_equal(mkv_os_replace_pages(p, 2 * 65536, &old), 0);
+		assert_true(pages_are(p, 32, 0));
+		memset(p, 5, 2 * 65536);
+		memset(b, 3, 16 * 65536);
+		assert_true(pages_are(p, 32, 5));
+		assert_true(pages_are(a, 64, 3) && pages_are(a + (size_t)7 * 65536, 144, 3));
+		if (i == 0 && old != NULL)
+			assert_true(pages_are(old, 32, 3));
+		if (old != NULL)
+			mkv_os_shm_unmap(old, 2 * 65536);
+		assert_true(pages_are(p, 32, 5));
+	}
+	mkv_os_shm_unmap(m, 16 * 65536);
+	mkv_os_shm_unmap(seen, 16 * 65536);
+	close(fd);
+}
+
+/* Where there is no room for the new ones nothing is lost. */
+static void
+test_replace_pages_fails(void **state MKV_UNUSED)
+{
+	int fd = mkv_os_shm_create("test", 65536, 0);
+	void *m, *old;
+
+	assert_true(fd >= 0);
+	assert_int_equal(mkv_os_shm_map(fd, 65536, 1, 0, &m), 0);
+	memset(m, 9, 65536);
+	assert_int_equal(mkv_os_replace_pages((uint8_t *)m + 1, 65536, &old), MKV_E_NOMEM);
+	assert_null(old);
+	assert_int_equal(mkv_os_replace_pages(m, 1ull << 62, &old), MKV_E_NOMEM);
+	assert_null(old);
+	assert_true(pages_are(m, 16, 9));
+	mkv_os_shm_unmap(m, 65536);
+	close(fd);
+}
+
 /* What a server takes as a client's region, and what it does not. */
 static void
 test_shm_check(void **state MKV_UNUSED)
@@ -592,6 +659,8 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_shm),
+		cmocka_unit_test(test_replace_pages),
+		cmocka_unit_test(test_replace_pages_fails),
 		cmocka_unit_test(test_shm_check),
 		cmocka_unit_test(test_shm_huge),
 		cmocka_unit_test(test_shm_huge_refused),

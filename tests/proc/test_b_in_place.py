@@ -18,6 +18,9 @@ PAGE = 4096
 
 @pytest.fixture(autouse=True)
 def in_place(monkeypatch):
+    with open("/proc/meminfo") as f:
+        if any(line.startswith("HugePages_Free:") and int(line.split()[1]) > 0 for line in f):
+            pytest.skip("huge pages are set aside here: regions lie in them, and what is got into less than one of them goes through the window")
     monkeypatch.setenv("MEMKV_LOCAL_GET", "in_place")
 
 

@@ -258,18 +258,19 @@ test_caller_leaves_a_loop_that_stands(void **state)
 	fake_store(&fake, "", K("k"), v, MIB);
 	answered = fake.answered[MKV_WIRE_GET];
 	asked = fake.into_gets;
+	fake.delay_us = 300 * MS;			/* where there is no io_uring the frame has left by now */
 	held = 0;
 	hold_if = a_frame_is_made;
 	to_hold = 1;
 	assert_int_equal(mkv_get(cl, K("k"), base + MIB, MIB, 50 * MS, NULL), MKV_ERR_TIMEOUT);
 	assert_int_equal(held, 1);
-	assert_int_equal(fake.into_gets, asked);
 	memset(base + MIB, 0x44, MIB);
 	to_hold = 0;
 	hold_if = NULL;
 	assert_true(fix_until(&fake.answered[MKV_WIRE_GET], answered + 1));
 	assert_int_equal(fake.into_gets, asked + 1);
 	check_is(base + MIB, 0x44, MIB);
+	fake.delay_us = 0;
 	assert_int_equal(counter(cl, "local_torn_total"), 1);
 	check_torn(MIB);
 	free(v);
@@ -326,6 +327,7 @@ test_region_is_freed_before_its_caller_is_back(void **state)
 	open_region(MIB);
 	fake_store(&fake, "", K("k"), v, MIB);
 	stays = 0;
+	fake.mute = 1;
 	hold_if = a_frame_is_made;
 	to_hold = to_stay = 1;
 	assert_int_equal(pthread_create(&t, NULL, late_reader, &r), 0);

@@ -485,7 +485,8 @@ reader(void *arg)
 			assert_memory_equal(mine + off, v + off, bytes);
 			continue;
 		}
-		assert_true(r == MKV_ERR_TIMEOUT || r == MKV_ERR_CLOSED);	/* a second session ended, too late for a third */
+		/* A second session ended, too late for a third; so many did that the server is taken for down. */
+		assert_true(r == MKV_ERR_TIMEOUT || r == MKV_ERR_CLOSED || r == MKV_ERR_MISS);
 		timeouts++;
 		memset(mine + off, (int)(i & 0xff), bytes);
 		(void)usleep(3 * MS);

@@ -512,10 +512,11 @@ struct mkv_region {
 	uint8_t		*base;
 	size_t		bytes, mapped;		/* mapped 0: the memory is the caller's */
 	int		fd;
-	size_t		page;			/* what its pages are replaced by the piece; 0: the memory is the caller's */
+	size_t		page;			/* bytes of one of its pages; 0: the memory is the caller's */
 	unsigned	in_flight;
 	struct torn	torn[REGION_TORN_MAX];	/* under c->mutex: ranges whose pages are not the memfd's any more (into.c) */
-	unsigned	n_torn, n_away;
+	_Atomic unsigned n_torn;		/* changed under it */
+	unsigned	n_away;
 	struct torn	away[REGION_TORN_MAX];	/* the same: where pages that were replaced are mapped until the region is freed */
 	uint32_t	number;			/* to servers on this host, never given again; 0: it is not for them */
 	_Atomic int	passed;			/* one of them was shown it */

@@ -247,8 +247,8 @@ mkv_os_shm_map(int fd, uint64_t bytes, int writable, int huge, void **out)
 }
 
 /*
- * The new ones are there before the old ones go, so nobody's mapping gets in between and a failure changes nothing. The old ones are moved away first, since taking them out of the page
- * table one by one takes 70 us a MiB, moving them 2 us (measured); where they cannot be (before Linux 5.13, of more than one mapping) they are taken out.
+ * The new ones are there before the old ones go, so nobody's mapping gets in between and a failure changes nothing. The old ones are moved away first, since moving them costs far less than taking
+ * them out of the page table one by one, and whoever waits for this has a deadline; where they cannot be (before Linux 5.13, of more than one mapping) they are taken out.
  */
 int
 mkv_os_replace_pages(void *p, uint64_t bytes, void **old)

@@ -7,6 +7,8 @@
 #include "tests/unit/client_counter.h"
 #include "tests/unit/client_fix.h"
 
+#include <pthread.h>
+
 #include "clients/lib/client_priv.h"
 
 #define MS	1000u
@@ -171,6 +173,24 @@ mapped(const char *name)
 		n += strstr(line, name) != NULL;
 	assert_int_equal(fclose(f), 0);
 	return (n);
+}
+
+static _Atomic unsigned threads_left;
+
+/* n threads with their numbers, each of which takes one from threads_left when it is through; until then stir(0), stir(1), ... */
+static inline void
+with_threads(void *(*thread)(void *), unsigned n, void (*stir)(unsigned i))
+{
+	pthread_t t[8];
+
+	assert_true(n <= MKV_ARRAY_LEN(t));
+	threads_left = n;
+	for (unsigned i = 0; i < n; i++)
+		assert_int_equal(pthread_create(&t[i], NULL, thread, (void *)(uintptr_t)i), 0);
+	for (unsigned i = 0; threads_left > 0; i++)
+		stir(i);
+	for (unsigned i = 0; i < n; i++)
+		assert_int_equal(pthread_join(t[i], NULL), 0);
 }
 
 #endif

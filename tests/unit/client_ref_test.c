@@ -576,8 +576,6 @@ test_bad_bytes(void **state)
 	free(g);
 }
 
-static _Atomic unsigned threads_left;
-
 static void *
 busy(void *arg)
 {
@@ -632,25 +630,23 @@ worker(void *arg)
 	return (arg);
 }
 
+static void
+end_sessions(unsigned i)
+{
+	(void)usleep(50 * MS);
+	if (i % 4 == 3)
+		fake_drop_all(&fake);
+}
+
 /* Threads that put and get, some leaving early, while connections end. */
 static void
 test_threads(void **state)
 {
 	struct mkv_client_opts o = { .connections = 2, .io_threads = 2 };
-	pthread_t t[4];
 
 	(void)state;
 	open_with(&o);
-	threads_left = MKV_ARRAY_LEN(t);
-	for (unsigned i = 0; i < MKV_ARRAY_LEN(t); i++)
-		assert_int_equal(pthread_create(&t[i], NULL, worker, (void *)(uintptr_t)i), 0);
-	for (unsigned i = 0; threads_left > 0; i++) {
-		(void)usleep(50 * MS);
-		if (i % 4 == 3)
-			fake_drop_all(&fake);
-	}
-	for (unsigned i = 0; i < MKV_ARRAY_LEN(t); i++)
-		assert_int_equal(pthread_join(t[i], NULL), 0);
+	with_threads(worker, 4, end_sessions);
 	assert_true(fake.remote_gets > 0 && fake.remote_puts[0] > 0);
 	assert_int_equal(counter(cl, "corrupt_total"), 0);
 }

@@ -124,3 +124,12 @@ def until(what, timeout=30, pause=0.1):
     while not what():
         assert time.monotonic() < end, "it did not come"
         time.sleep(pause)
+
+
+def free_again(s):
+    """
+    A front tells its counts twice a second, so those of the last request come later than its answer: one told between the last WRITE of a get and the end of its reply has all
+    buffers free and a request still at work.
+    """
+    value = lambda what: s.metric_sum(f"memkv_front_{what}")    # noqa: E731
+    until(lambda: value("stage_free_bytes") == value("stage_bytes") and value("in_flight") == value("parked") == 0, 30)

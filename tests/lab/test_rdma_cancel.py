@@ -14,7 +14,6 @@ import mkv
 import rdma
 from harness import MIB, content
 from test_rdma_faults import FULL, front_pid, stopped
-from test_rdma_load import free_again
 
 pytestmark = pytest.mark.skipif(len(rdma.NICS) < 2, reason="run-lab --nics 2")
 SIZE = 12 * MIB + 4321
@@ -131,7 +130,7 @@ def test_a_get_ends_in_the_middle(served, how):
         assert in_the_middle(ends) >= 2, "so few ended in the middle that it shows nothing"
         usual(c, places, 1)
         region.free()
-    free_again(served)
+    rdma.free_again(served)
 
 
 def test_a_get_is_cancelled_while_the_front_is_stopped(served):
@@ -159,7 +158,7 @@ def test_a_get_is_cancelled_while_the_front_is_stopped(served):
         print("takes", takes, "fences", fences)
         assert in_the_middle(ends) > 0 < fences, "nothing was fenced in the middle: this has shown nothing"
         region.free()
-    free_again(served)
+    rdma.free_again(served)
 
 
 PIDS = {}
@@ -202,7 +201,7 @@ def test_a_handle_is_closed_in_the_middle(served):
             assert view.tobytes() == poison, "bytes came after the handle was closed, or beside its place"
             view.release()
     assert in_the_middle(parts) > 0, "none was in the middle: this has shown nothing"
-    free_again(served)
+    rdma.free_again(served)
 
 
 def test_a_put_is_cancelled_and_its_memory_used_again(served):
@@ -235,4 +234,4 @@ def test_a_put_is_cancelled_and_its_memory_used_again(served):
         print(results)
         assert mkv.CANCELLED in results
         region.free()
-    free_again(served)
+    rdma.free_again(served)

@@ -22,12 +22,6 @@ HANGS = 1.0                         # later than that behind its deadline is no 
 RETRY = 14
 
 
-def free_again(s):
-    """A front tells its counts twice a second, so those of the last request come later than its answer."""
-    value = lambda what: s.metric_sum(f"memkv_front_{what}")    # noqa: E731
-    rdma.until(lambda: value("stage_free_bytes") == value("stage_bytes") and value("in_flight") == value("parked") == 0, 30)
-
-
 @pytest.mark.skipif(not os.path.exists(PEER), reason="built without rdma-core (Debian: libibverbs-dev)")
 def test_who_comes_too_often_hears_when_to_come_again():
     """Receives for a few sessions only: the next ATTACH is told BUSY, and one that leaves makes room. A put whose drive dies is told RETRY. Both say when."""
@@ -113,6 +107,6 @@ def test_gets_of_a_slow_disk_end_at_their_deadlines(on_disk):
             assert region.view[rdma.GUARD:rdma.GUARD + 4 * MIB] == content(k, 1, 4 * MIB)
             assert region.untouched(rdma.GUARD, rdma.GUARD + 4 * MIB)
         region.free()
-        free_again(s)
+        rdma.free_again(s)
         s.kill()
         th.remove()

@@ -3,7 +3,7 @@
  * Owns: one control socket and what waits to go out on it (packed bytes and duplicates of the descriptors).
  * Invariants: messages leave in the order they were given; a message is whole or not sent; nothing here blocks.
  * What can fail: memory, the peer (closed, slow, talking nonsense). A child that lets CTL_QUEUE_MAX messages pile up is reported to the caller,
- * who ends it. A child never sends descriptors: one that does has broken the protocol (mkv_os_ctl_recv closes them).
+ * who ends it. A child never sends descriptors, but for one with a REGION of the front of the unix socket: else it has broken the protocol (mkv_os_ctl_recv closes them).
  */
 #include "config.h"
 
@@ -45,16 +45,18 @@ static const struct {
 	{ BODY(AWAY_LOG), CTL_DRIVE,		CTL_RUNNING | CTL_STOPPING },
 	{ BODY(PURGED),	 CTL_DRIVE,		CTL_RUNNING | CTL_STOPPING },
 	{ BODY(SPACES),	 CTL_DRIVE,		CTL_RUNNING | CTL_STOPPING },
+	{ BODY(REGION),	 CTL_LOCAL,		CTL_RUNNING | CTL_STOPPING },
+	{ BODY(REGION_DONE), CTL_DRIVE,		CTL_STARTING | CTL_RUNNING | CTL_STOPPING },
 	{ BODY(FAIL),	 CTL_FRONT | CTL_DRIVE,	CTL_NEW | CTL_STARTING | CTL_RUNNING | CTL_STOPPING },
 #undef BODY
 };
 
 int
-ctl_allowed(int body, enum ctl_kind kind, enum ctl_phase phase)
+ctl_allowed(int body, unsigned kinds, enum ctl_phase phase)
 {
 	for (size_t i = 0; i < MKV_ARRAY_LEN(ctl_table); i++)
 		if (ctl_table[i].body == body)
-			return ((ctl_table[i].kinds & kind) != 0 && (ctl_table[i].phases & phase) != 0);
+			return ((ctl_table[i].kinds & kinds) != 0 && (ctl_table[i].phases & phase) != 0);
 	return (0);
 }
 
@@ -173,11 +175,11 @@ ctl_recv_one(struct ctl *c)
 {
 	static uint8_t buf[CTL_MSG_MAX];
 	Mkv__Ctl__Control *m;
-	unsigned n_fds = 0;
+	unsigned n_fds = c->may_pass;
+	int fd = -1, gone;
 	ssize_t n;
-	int gone;
 
-	n = mkv_os_ctl_recv(c->fd, buf, sizeof(buf), NULL, &n_fds);
+	n = mkv_os_ctl_recv(c->fd, buf, sizeof(buf), &fd, &n_fds);
 	if (n == MKV_E_AGAIN)
 		return (0);
 	if (n <= 0) {
@@ -186,13 +188,14 @@ ctl_recv_one(struct ctl *c)
 	}
 	m = mkv__ctl__control__unpack(NULL, (size_t)n, buf);
 	if (m == NULL || m->body_case == MKV__CTL__CONTROL__BODY__NOT_SET) {
-		if (m != NULL)
-			mkv__ctl__control__free_unpacked(m, NULL);
 		c->on_end(c->arg, "message that is none");
-		return (-1);
-	}
-	gone = c->on_msg(c->arg, m);
-	mkv__ctl__control__free_unpacked(m, NULL);
+		gone = 1;
+	} else
+		gone = c->on_msg(c->arg, m, fd);
+	if (m != NULL)
+		mkv__ctl__control__free_unpacked(m, NULL);
+	if (fd != -1)
+		close(fd);
 	return (gone ? -1 : 1);
 }
 

@@ -17,8 +17,11 @@
 #define CTL_FDS_MAX		4u		/* descriptors of one message */
 
 struct ctl;
-/* m is freed by the caller after the call. Return non-zero when ctl was closed meanwhile: nothing is touched after. */
-typedef int	ctl_msg_fn(void *arg, const Mkv__Ctl__Control *m);
+/*
+ * m is freed and fd closed by the caller after the call. fd: a descriptor that came with it, -1: none. Return non-zero when ctl was closed meanwhile: nothing is
+ * touched after.
+ */
+typedef int	ctl_msg_fn(void *arg, const Mkv__Ctl__Control *m, int fd);
 typedef void	ctl_end_fn(void *arg, const char *why);	/* why NULL: end of stream; else it broke the protocol */
 
 struct ctl {
@@ -27,6 +30,7 @@ struct ctl {
 	uv_poll_t	*poll;			/* heap: outlives us until libuv has closed it */
 	struct mkv_list	queue;			/* struct ctl_out */
 	uint32_t	queue_count;
+	unsigned	may_pass;		/* descriptors that a message of this child may bring: 1 or none */
 	ctl_msg_fn	*on_msg;
 	ctl_end_fn	*on_end;
 	void		*arg;
@@ -50,8 +54,8 @@ enum ctl_phase {
 	CTL_RUNNING = 4,
 	CTL_STOPPING = 8,
 };
-enum ctl_kind { CTL_FRONT = 1, CTL_DRIVE = 2 };
-/* 1 allowed; 0 not. body: Mkv__Ctl__Control.body_case. */
-int	ctl_allowed(int body, enum ctl_kind kind, enum ctl_phase phase);
+enum ctl_kind { CTL_FRONT = 1, CTL_DRIVE = 2, CTL_LOCAL = 4 };	/* LOCAL: the front with the unix socket, which is a FRONT too */
+/* 1 allowed; 0 not. body: Mkv__Ctl__Control.body_case. kinds: what the child is. */
+int	ctl_allowed(int body, unsigned kinds, enum ctl_phase phase);
 
 #endif

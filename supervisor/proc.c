@@ -265,16 +265,26 @@ proc_phase(const struct proc *p)
 	return (p->life->ready ? CTL_RUNNING : CTL_STARTING);
 }
 
+static unsigned
+proc_ctl_kinds(const struct proc *p)
+{
+	return (proc_is_drive(p) ? CTL_DRIVE : p->kind == SUP_FRONT_LOCAL ? CTL_FRONT | CTL_LOCAL : CTL_FRONT);
+}
+
 static int
-proc_on_msg(void *arg, const Mkv__Ctl__Control *m)
+proc_on_msg(void *arg, const Mkv__Ctl__Control *m, int fd)
 {
 	struct life *l = arg;
 	struct proc *p = l->proc;
 
 	if (l->broken)
 		return (0);
-	if (!ctl_allowed((int)m->body_case, proc_is_drive(p) ? CTL_DRIVE : CTL_FRONT, proc_phase(p))) {
+	if (!ctl_allowed((int)m->body_case, proc_ctl_kinds(p), proc_phase(p))) {
 		proc_break(p, "a message that is not allowed in its state");
+		return (0);
+	}
+	if (fd != -1 && m->body_case != MKV__CTL__CONTROL__BODY_REGION) {
+		proc_break(p, "a descriptor with a message that has none");
 		return (0);
 	}
 	switch (m->body_case) {
@@ -313,6 +323,12 @@ proc_on_msg(void *arg, const Mkv__Ctl__Control *m)
 		break;
 	case MKV__CTL__CONTROL__BODY_FAIL:
 		proc_on_fail(p, m->fail);
+		break;
+	case MKV__CTL__CONTROL__BODY_REGION:
+		regions_on_ask(p, m->region, fd);
+		break;
+	case MKV__CTL__CONTROL__BODY_REGION_DONE:
+		regions_on_done(p, m->region_done);
 		break;
 	default:
 		break;
@@ -429,6 +445,7 @@ proc_attach(struct proc *p, const struct spawned *sp)
 	r = logs_open(&l->log, s->loop, sp->log_fd, &s->out, &p->words, p->child.name, (int)sp->pid);
 	if (ctl_open(&l->ctl, s->loop, sp->ctl_fd, proc_on_msg, proc_on_ctl_end, l) != 0 || r != 0)
 		proc_break(p, "no memory to watch over it");	/* its end is watched: the rest follows from there */
+	l->ctl.may_pass = p->kind == SUP_FRONT_LOCAL;
 	return (0);
 }
 

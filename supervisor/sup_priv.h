@@ -62,6 +62,7 @@ struct life {
 	int		reaped;			/* its pid may be another's by now */
 	int		broken;			/* its control socket ended or it talked nonsense: SIGKILL is on its way */
 	uint64_t	ping_nonce, ping_sent_ns, pong_ns;	/* ping_sent_ns 0: none is open */
+	unsigned	regions_asked;		/* drive: REGIONs that it has not answered */
 };
 
 /* Of a front:rdma: rails.c. */
@@ -294,6 +295,10 @@ uint32_t	heritage_ring_epoch(const struct proc *a, const struct proc *b);	/* of 
 void		heritage_give(struct proc *p);				/* CONFIGURE ... START */
 void		heritage_configure(struct proc *p);			/* CONFIGURE alone: reload */
 void		heritage_key(struct proc *p, const struct key *k, int revoked);
+
+/* regions.c */
+void		regions_on_ask(struct proc *front, const Mkv__Ctl__Region *m, int fd);
+void		regions_on_done(struct proc *drive, const Mkv__Ctl__RegionDone *m);
 
 /* rails.c */
 int		rails_open_door(struct proc *rail);			/* of the life that is being configured; the front's end goes to it. MKV_E_* */

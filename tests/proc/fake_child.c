@@ -9,6 +9,9 @@
  *	no_front_drained (a drive: never answers PEER_DIED of a front)
  *	absent (a front of an RDMA device: the device is not there) no_rail other_rail (its READY describes none, another one's)
  *	rail_down (READY, then STATE: its port is down)
+ *	region=N (a front: N REGIONs to drive 0 after READY), with the memory, or with: region_no_fd, region_plain (a file), region_stale (of a ring that is over),
+ *	region_nobody (to a drive that is none)
+ *	region_silent (a drive: answers none of them) region_unasked (a drive: answers one that there was not)
  *	accuse (calls each ring that it gets damaged) accuse_stale (one of an epoch that is over) accuse_nobody (of a neighbour that is none)
  * Each message that it gets is told on stderr: level=info event=note got=ring peer=1 index=0 epoch=3.
  */
@@ -34,7 +37,7 @@
 
 static char behave[512], name[64];
 static int is_drive;
-static uint32_t own_epoch, own_rail;
+static uint32_t own_epoch, own_rail, drive_epoch;	/* drive_epoch: a front's, of its ring with drive 0 */
 
 static int
 does(const char *word)
@@ -155,8 +158,40 @@ send_ring_bad(Mkv__Ctl__PeerKind peer, uint32_t idx, uint32_t epoch)
 }
 
 static void
+send_region(uint32_t number)
+{
+	Mkv__Ctl__Region r = MKV__CTL__REGION__INIT;
+	int fd = mkv_os_shm_create("fake", 65536, 0);
+
+	MKV_ASSERT(fd >= 0 && mkv_os_shm_fill(fd, 65536) == 0);
+	r.drive = does("region_nobody") ? 99 : 0;
+	r.epoch = drive_epoch - (uint32_t)does("region_stale");
+	r.region = number;
+	r.bytes = 65536;
+	send_body(MKV__CTL__CONTROL__BODY_REGION, &r, does("region_plain") ? (int[]){ 2 } : &fd, !does("region_no_fd"));
+	close(fd);
+}
+
+static void
+on_region(const Mkv__Ctl__Region *r, unsigned n_fds)
+{
+	Mkv__Ctl__RegionDone d = MKV__CTL__REGION_DONE__INIT;
+
+	mkv_log(MKV_EV_NOTE, "got=region front=%u epoch=%u region=%u bytes=%u fds=%u", r->front, r->epoch, r->region, (unsigned)r->bytes, n_fds);
+	if (does("region_silent"))
+		return;
+	d.front = r->front;
+	d.epoch = r->epoch;
+	d.region = r->region;
+	d.status = MKV_E_NOMEM;
+	send_body(MKV__CTL__CONTROL__BODY_REGION_DONE, &d, NULL, 0);
+}
+
+static void
 on_ring(const Mkv__Ctl__Ring *r)
 {
+	if (!is_drive && r->index == 0)
+		drive_epoch = r->epoch;
 	if (does("accuse_stale"))
 		send_ring_bad(r->peer, r->index, r->epoch - 1);
 	else if (does("accuse_nobody"))
@@ -223,6 +258,10 @@ started(void)
 	if (does("die_before_ready"))
 		_exit(7);
 	send_ready();
+	for (int i = 0; i < does_number("region="); i++)
+		send_region((uint32_t)i + 1);
+	if (does("region_unasked"))
+		send_body(MKV__CTL__CONTROL__BODY_REGION_DONE, &(Mkv__Ctl__RegionDone)MKV__CTL__REGION_DONE__INIT, NULL, 0);
 	if (does("rail_down"))
 		send_rail_down();
 	for (int i = 0; does("flood") && i < 20000; i++) {
@@ -278,6 +317,13 @@ on_message(const Mkv__Ctl__Control *m, unsigned n_fds)
 	case MKV__CTL__CONTROL__BODY_AWAY_ASK:
 		send_body(MKV__CTL__CONTROL__BODY_AWAY_LOG, &(Mkv__Ctl__AwayLog){ .base = PROTOBUF_C_MESSAGE_INIT(&mkv__ctl__away_log__descriptor),
 		    .since = m->away_ask->since, .whole = 1, .last = 1 }, NULL, 0);
+		break;
+	case MKV__CTL__CONTROL__BODY_REGION:
+		on_region(m->region, n_fds);
+		break;
+	case MKV__CTL__CONTROL__BODY_REGION_DONE:
+		mkv_log(MKV_EV_NOTE, "got=region_done drive=%u epoch=%u region=%u status=%d", m->region_done->drive, m->region_done->epoch, m->region_done->region,
+		    m->region_done->status);
 		break;
 	case MKV__CTL__CONTROL__BODY_LISTENER:
 		mkv_log(MKV_EV_NOTE, "got=listener fds=%u", n_fds);

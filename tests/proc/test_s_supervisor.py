@@ -310,6 +310,44 @@ def test_protocol_violation_ends_the_child(fakes, words):
     assert re.search(r"event=child_protocol child=drive:0", f.text())
 
 
+def restarted(f, name, words):
+    """Its next life behaves like that."""
+    pid = f.rows()[name]["pid"]
+    f.behave(name, words)
+    os.kill(pid, signal.SIGKILL)
+    f.wait_state(name, "RUNNING", other_than_pid=pid)
+
+
+def local_fakes(fakes, **kw):
+    f = fakes(fronts=1, drives=2, **kw)
+    f.sets += [f"local.path={f.dir}/l.sock"]
+    return f.start()
+
+
+def test_regions_go_from_the_local_front_to_drives_and_their_answers_back(fakes):
+    f = local_fakes(fakes)
+    restarted(f, "front:local", "region=3")
+    assert len(f.wait_log(r"got=region front=1 epoch=\d+ region=\d bytes=65536 fds=1", 3)) == 3
+    assert f.wait_log(r"got=region_done drive=0 epoch=\d+ region=(\d) status=-2", 3) == ["1", "2", "3"]
+    restarted(f, "front:local", "region=1 region_stale")     # that ring is over: no word of it, and nobody's fault
+    time.sleep(0.3)
+    assert len(f.wait_log(r"got=region front=1", 3)) == 3 and "event=child_protocol" not in f.text()
+    pid = f.rows()["drive:0"]["pid"]
+    assert len(os.listdir(f"/proc/{pid}/fd")) < 20
+
+
+@pytest.mark.parametrize("name,words", [("front:local", "region=1 region_no_fd"), ("front:local", "region=1 region_plain"), ("front:local", "region=1 region_nobody"),
+                                        ("front:local", "region=100"), ("front:local", "send_fd"), ("front:tcp:0", "region=1"), ("front:tcp:0", "region=1 region_no_fd"),
+                                        ("drive:0", "region_unasked"), ("drive:0", "region=1")])
+def test_who_misuses_regions_is_ended(fakes, name, words):
+    f = local_fakes(fakes, behave={"drive:0": "region_silent"}, sets=["server.crash_limit=2"])
+    f.behave(name, words)
+    os.kill(f.rows()[name]["pid"], signal.SIGKILL)
+    f.wait_state(name, "FATAL")
+    assert re.search(rf"event=child_protocol child={name}", f.text())
+    assert all(r["state"] == "RUNNING" for n, r in f.rows().items() if n != name), "and nobody else"
+
+
 def test_a_damaged_ring_ends_the_named_neighbour(fakes):
     f = fakes(drives=2).start()
     f.behave("drive:1", "accuse_stale")         # its ring is another one by now: nobody is to blame

@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -23,15 +24,16 @@
 static uv_loop_t loop;
 static struct ctl c;
 static int far_end;
-static unsigned got, ends;
+static unsigned got, ends, passed;
 static int last_body;
 static const char *end_why;
 
 static int
-on_msg(void *arg, const Mkv__Ctl__Control *m)
+on_msg(void *arg, const Mkv__Ctl__Control *m, int fd)
 {
 	(void)arg;
 	got++;
+	passed += fd != -1;
 	last_body = (int)m->body_case;
 	return (0);
 }
@@ -54,7 +56,7 @@ fresh(void **state)
 	assert_int_equal(uv_loop_init(&loop), 0);
 	assert_int_equal(mkv_os_ctl_pair(fds), 0);
 	far_end = fds[1];
-	got = ends = 0;
+	got = ends = passed = 0;
 	assert_int_equal(ctl_open(&c, &loop, fds[0], on_msg, on_end, NULL), 0);
 	return (0);
 }
@@ -202,6 +204,42 @@ descriptors_end_it(void **state)
 	assert_int_equal(got, 0);
 }
 
+static unsigned
+open_files(void)
+{
+	unsigned n = 0;
+
+	for (int fd = 0; fd < 1024; fd++)
+		n += fcntl(fd, F_GETFD) != -1;
+	return (n);
+}
+
+/* Where one may come it is shown with its message, and closed; two are too many. */
+static void
+one_descriptor_where_it_may_be(void **state)
+{
+	Mkv__Ctl__Pong body = MKV__CTL__PONG__INIT;
+	Mkv__Ctl__Control m = MKV__CTL__CONTROL__INIT;
+	int fds[2] = { 1, 1 };
+	uint8_t buf[64];
+	size_t n;
+	unsigned before = open_files();
+
+	(void)state;
+	c.may_pass = 1;
+	m.body_case = MKV__CTL__CONTROL__BODY_PONG;
+	m.pong = &body;
+	n = mkv__ctl__control__pack(&m, buf);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(mkv_os_ctl_send(far_end, buf, n, fds, i), 0);
+		(void)uv_run(&loop, UV_RUN_NOWAIT);
+		assert_int_equal(got, i < 2 ? i + 1 : 2);
+		assert_int_equal(passed, i > 0);
+	}
+	assert_int_equal(ends, 1);
+	assert_int_equal(open_files(), before - 1);	/* our end of the pair */
+}
+
 static void
 any_bytes(void **state)
 {
@@ -237,6 +275,8 @@ who_may_say_what_when(void **state)
 		{ MKV__CTL__CONTROL__BODY_PONG, "SRP", "SRP" },
 		{ MKV__CTL__CONTROL__BODY_STOPPED, "P", "P" },
 		{ MKV__CTL__CONTROL__BODY_FAIL, "NSRP", "NSRP" },
+		{ MKV__CTL__CONTROL__BODY_REGION, "", "" },
+		{ MKV__CTL__CONTROL__BODY_REGION_DONE, "", "SRP" },
 		{ MKV__CTL__CONTROL__BODY_CONFIGURE, "", "" },
 		{ MKV__CTL__CONTROL__BODY_KEY, "", "" },
 		{ MKV__CTL__CONTROL__BODY_PEER_DRAINED, "", "" },
@@ -254,6 +294,8 @@ who_may_say_what_when(void **state)
 			assert_int_equal(ctl_allowed(want[i].body, CTL_FRONT, phase[k].phase), strchr(want[i].front, phase[k].letter) != NULL);
 			assert_int_equal(ctl_allowed(want[i].body, CTL_DRIVE, phase[k].phase), strchr(want[i].drive, phase[k].letter) != NULL);
 		}
+	for (size_t k = 0; k < 4; k++)
+		assert_int_equal(ctl_allowed(MKV__CTL__CONTROL__BODY_REGION, CTL_FRONT | CTL_LOCAL, phase[k].phase), strchr("RP", phase[k].letter) != NULL);
 }
 
 int
@@ -266,6 +308,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(last_words_are_heard, fresh, clean),
 		cmocka_unit_test_setup_teardown(nonsense_ends_it, fresh, clean),
 		cmocka_unit_test_setup_teardown(descriptors_end_it, fresh, clean),
+		cmocka_unit_test_setup_teardown(one_descriptor_where_it_may_be, fresh, clean),
 		cmocka_unit_test_setup_teardown(any_bytes, fresh, clean),
 		cmocka_unit_test(who_may_say_what_when),
 	};

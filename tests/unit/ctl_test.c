@@ -5,6 +5,7 @@
 #include "config.h"
 #include "worker/core/ctl.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -504,6 +505,37 @@ test_messages(void **state MKV_UNUSED)
 	mkv_ctl_close(&b);
 }
 
+/* A descriptor waits with its message, a duplicate of it, whatever becomes of the caller's meanwhile. */
+static void
+test_messages_with_descriptors(void **state MKV_UNUSED)
+{
+	Mkv__Ctl__Ping p = MKV__CTL__PING__INIT;
+	MKV_CTL_MESSAGE(m, PING, ping, &p);
+	int pair[2], fds[MKV_CTL_FDS_MAX], fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	struct mkv_ctl *a, *b;
+	Mkv__Ctl__Control *got;
+	unsigned n_fds, sent = 0;
+
+	assert_int_equal(mkv_os_ctl_pair(pair), 0);
+	assert_int_equal(mkv_ctl_open(&a, pair[0]), 0);
+	assert_int_equal(mkv_ctl_open(&b, pair[1]), 0);
+	for (int r = 0; r == 0; sent++)
+		r = mkv_ctl_send_fd(a, &m, sent % 2 == 0 ? fd : -1);
+	sent--;					/* the last one was refused */
+	close(fd);
+	for (unsigned i = 0; i < sent - MKV_CTL_QUEUE_MAX / 2; i++) {	/* the rest goes with its end */
+		if ((i & 15) == 0)
+			(void)mkv_ctl_flush(a);
+		assert_int_equal(mkv_ctl_recv(b, &got, fds, &n_fds), 1);
+		assert_int_equal(n_fds, i % 2 == 0);
+		if (n_fds == 1)
+			assert_int_equal(close(fds[0]), 0);
+		mkv_ctl_free(&got);
+	}
+	mkv_ctl_close(&a);
+	mkv_ctl_close(&b);
+}
+
 static void
 test_table(void **state MKV_UNUSED)
 {
@@ -525,6 +557,12 @@ test_table(void **state MKV_UNUSED)
 	assert_false(ALLOWED(DOOR, MKV_CTL_SERVE, 0, 2));
 	assert_false(ALLOWED(DOOR, MKV_CTL_NEW, 0, 0));
 	assert_false(ALLOWED(DOOR, MKV_CTL_SERVE, 1, 0));
+	assert_true(ALLOWED(REGION, MKV_CTL_SETUP, 1, 1));
+	assert_true(ALLOWED(REGION, MKV_CTL_SERVE, 1, 0));
+	assert_false(ALLOWED(REGION, MKV_CTL_SERVE, 1, 2));
+	assert_false(ALLOWED(REGION, MKV_CTL_SERVE, 0, 1));
+	assert_false(ALLOWED(REGION_DONE, MKV_CTL_SERVE, 1, 0));
+	assert_true(ALLOWED(REGION_DONE, MKV_CTL_SERVE, 0, 0));
 	assert_true(ALLOWED(PING, MKV_CTL_STOPPING, 0, 0));
 	assert_false(ALLOWED(READY, MKV_CTL_SERVE, 0, 0));	/* a worker's own words */
 	assert_false(ALLOWED(FAIL, MKV_CTL_SERVE, 1, 0));
@@ -798,6 +836,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_messages),
+		cmocka_unit_test(test_messages_with_descriptors),
 		cmocka_unit_test(test_table),
 		BOTH(test_life), BOTH(test_bell_of_peer), BOTH(test_damaged_ring), BOTH(test_retired_ring),
 		BOTH(test_supervisor_gone), BOTH(test_stop_before_start),

@@ -58,7 +58,7 @@ struct mkv_worker_ops {
 	 * After the first CONFIGURE: w->params and the names are there, nothing else is.
 	 */
 	int		(*init)(struct mkv_worker *w);
-	/* KEY STAGE ARENA LISTENER DOOR POOL_MAP PEER_DRAINED, CONFIGURE on reload. Descriptors: keep one by setting its fds[] to -1; the rest is closed. */
+	/* KEY STAGE ARENA LISTENER DOOR POOL_MAP PEER_DRAINED REGION REGION_DONE, CONFIGURE on reload. Descriptors: keep one by setting its fds[] to -1; the rest is closed. */
 	int		(*message)(struct mkv_worker *w, const Mkv__Ctl__Control *m, int *fds, unsigned n_fds);
 	int		(*start)(struct mkv_worker *w);
 	/* New rings are open (p->epoch). Comes for a first and for a restarted peer; peer_down came before if there were older ones. */
@@ -146,6 +146,9 @@ void		mkv_worker_map_stored(struct mkv_worker *w, uint64_t version);
 void		mkv_worker_away_log(struct mkv_worker *w, Mkv__Ctl__AwayLog *part);
 void		mkv_worker_purged(struct mkv_worker *w, Mkv__Ctl__Purged *answer);
 void		mkv_worker_spaces(struct mkv_worker *w, Mkv__Ctl__Spaces *part);
+/* Front of the unix socket: a client's memory to a drive, fd -1: to be dropped. 0; MKV_E_BUSY, MKV_E_NOMEM: try again; MKV_E_CLOSED. fd stays the caller's. */
+int		mkv_worker_region(struct mkv_worker *w, Mkv__Ctl__Region *ask, int fd);
+void		mkv_worker_region_done(struct mkv_worker *w, Mkv__Ctl__RegionDone *answer);	/* drive: the answer to one of them */
 void		mkv_worker_stopped(struct mkv_worker *w);				/* STOPPED, then exit 0 */
 /* Cannot serve: logs, sends Fail, ends the loop, exit 1. Returns MKV_E_CANCELLED, so that callbacks can return it. */
 int		mkv_worker_fail(struct mkv_worker *w, int final, const char *fmt, ...) MKV_PRINTF(3, 4);

@@ -2,7 +2,7 @@
  * A worker's end of its control socket.
  *
  * Process and thread: front, drive; the loop thread.
- * Owns: the socket; messages that wait for room in it.
+ * Owns: the socket; messages that wait for room in it, with a duplicate of the descriptor that goes with one.
  * Invariants: messages leave in the order of mkv_ctl_send(); a message that carries key material is wiped, packed and unpacked.
  * Fails: the supervisor is trusted to be ours, its bytes are not trusted to be whole: what does not parse, is not allowed now or has the wrong
  * number of descriptors ends the conversation.
@@ -10,6 +10,7 @@
 #include "config.h"
 #include "worker/core/ctl.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -24,6 +25,7 @@
 
 struct ctl_out {
 	struct mkv_list	link;
+	int		fd;			/* goes with it; -1: none */
 	size_t		bytes;
 	uint8_t		data[];
 };
@@ -64,6 +66,9 @@ static const struct {
 	ROW(FORGET,		"forget",	DRIVE,	EVER,			0, 0),
 	ROW(PURGE,		"purge",	DRIVE,	EVER,			0, 0),
 	ROW(SPACES_ASK,		"spaces_ask",	DRIVE,	EVER,			0, 0),
+	ROW(REGION,		"region",	DRIVE,	EVER,			0, 1),
+	ROW(REGION,		"region",	DRIVE,	EVER,			0, 0),
+	ROW(REGION_DONE,	"region_done",	FRONT,	EVER,			0, 0),
 	ROW(START,		"start",	BOTH,	MKV_CTL_SETUP,		0, 0),
 	ROW(PING,		"ping",		BOTH,	ALWAYS,			0, 0),
 	ROW(STOP,		"stop",		BOTH,	ALWAYS,			0, 0),
@@ -87,6 +92,14 @@ mkv_ctl_name(int body)
 		if (ctl_table[i].body == body)
 			return (ctl_table[i].name);
 	return ("unknown");
+}
+
+static void
+ctl_out_free(struct ctl_out *o)
+{
+	if (o->fd != -1)
+		(void)close(o->fd);
+	free(o);
 }
 
 int
@@ -117,7 +130,7 @@ mkv_ctl_close(struct mkv_ctl **cp)
 	TAKE(c, *cp);
 	MKV_CHECK_OBJ(c, CTL_MAGIC);
 	while ((n = mkv_list_pop(&c->queue)) != NULL)
-		free(MKV_CONTAINER_OF(n, struct ctl_out, link));
+		ctl_out_free(MKV_CONTAINER_OF(n, struct ctl_out, link));
 	(void)close(c->fd);
 	mkv_wipe(c, sizeof(*c));
 	free(c);
@@ -130,7 +143,7 @@ mkv_ctl_fd(const struct mkv_ctl *c)
 }
 
 int
-mkv_ctl_send(struct mkv_ctl *c, const Mkv__Ctl__Control *m)
+mkv_ctl_send_fd(struct mkv_ctl *c, const Mkv__Ctl__Control *m, int fd)
 {
 	size_t bytes = mkv__ctl__control__get_packed_size(m);
 	struct ctl_out *o;
@@ -142,11 +155,21 @@ mkv_ctl_send(struct mkv_ctl *c, const Mkv__Ctl__Control *m)
 		return (MKV_E_BUSY);
 	if ((o = malloc(sizeof(*o) + bytes)) == NULL)
 		return (MKV_E_NOMEM);
+	if ((o->fd = fd) != -1 && (o->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)) == -1) {
+		free(o);
+		return (MKV_E_NOMEM);
+	}
 	o->bytes = mkv__ctl__control__pack(m, o->data);
 	mkv_list_push_tail(&c->queue, &o->link);
 	c->queued++;
 	r = mkv_ctl_flush(c);
 	return (r == MKV_E_AGAIN ? 0 : r);
+}
+
+int
+mkv_ctl_send(struct mkv_ctl *c, const Mkv__Ctl__Control *m)
+{
+	return (mkv_ctl_send_fd(c, m, -1));
 }
 
 int
@@ -157,11 +180,11 @@ mkv_ctl_flush(struct mkv_ctl *c)
 
 	while (!mkv_list_empty(&c->queue)) {
 		o = MKV_CONTAINER_OF(c->queue.next, struct ctl_out, link);
-		if ((r = mkv_os_ctl_send(c->fd, o->data, o->bytes, NULL, 0)) != 0)
+		if ((r = mkv_os_ctl_send(c->fd, o->data, o->bytes, &o->fd, o->fd != -1 ? 1 : 0)) != 0)
 			return (r == MKV_E_AGAIN ? r : MKV_E_CLOSED);
 		mkv_list_remove(&o->link);
 		c->queued--;
-		free(o);
+		ctl_out_free(o);
 	}
 	return (0);
 }

@@ -29,6 +29,8 @@ void	mkv_ctl_close(struct mkv_ctl **c);
 int	mkv_ctl_fd(const struct mkv_ctl *c);
 /* Queue and try to send. 0 (also when it waits), MKV_E_CLOSED, MKV_E_BUSY queue full, MKV_E_NOMEM. Order is kept. */
 int	mkv_ctl_send(struct mkv_ctl *c, const Mkv__Ctl__Control *m);
+/* The same with a descriptor, which stays the caller's; -1: none. */
+int	mkv_ctl_send_fd(struct mkv_ctl *c, const Mkv__Ctl__Control *m, int fd);
 /* 0 all gone, MKV_E_AGAIN, MKV_E_CLOSED. */
 int	mkv_ctl_flush(struct mkv_ctl *c);
 /*

@@ -201,6 +201,22 @@ mkv_worker_spaces(struct mkv_worker *w, Mkv__Ctl__Spaces *part)
 	mkv_worker_say(w, &m);
 }
 
+int
+mkv_worker_region(struct mkv_worker *w, Mkv__Ctl__Region *ask, int fd)
+{
+	MKV_CTL_MESSAGE(m, REGION, region, ask);
+
+	return (w->orphan ? MKV_E_CLOSED : mkv_ctl_send_fd(w->ctl, &m, fd));
+}
+
+void
+mkv_worker_region_done(struct mkv_worker *w, Mkv__Ctl__RegionDone *answer)
+{
+	MKV_CTL_MESSAGE(m, REGION_DONE, region_done, answer);
+
+	mkv_worker_say(w, &m);
+}
+
 void
 mkv_worker_stopped(struct mkv_worker *w)
 {

@@ -86,6 +86,7 @@ enum {
 	MKV_DRV_F_NO_TOUCH	= 128,	/* stat, batch: leave the reference bit */
 	MKV_DRV_F_BATCH_MATCH	= 256,	/* batch: may stop at the first absent one */
 	MKV_DRV_F_IF_SAME	= 512,	/* reserve: the put may be a touch; not with IF_ABSENT, OVERWRITE, PIECE, MANIFEST */
+	MKV_DRV_F_DIRECT	= 1024,	/* get: into a region, see struct mkv_drv_buf */
 };
 
 struct mkv_set_id {			/* of a striped value: given by the home drive, never twice */
@@ -109,10 +110,15 @@ mkv_piece_digest(const uint8_t secret[MKV_SECRET_BYTES], struct mkv_set_id set, 
 	return (mkv_digest(secret, b, sizeof(b)));
 }
 
+/*
+ * With MKV_DRV_F_DIRECT buffer 0 lies in a region, memory of a client that the drive has been shown (REGION, proto/control.proto), and buffer 1 in the stage, of 4096 bytes at
+ * least. The whole blocks of 4096 bytes that are delivered go to the region, nothing else does; the rest of the last one, with what lies behind the value's end, to buffer 1.
+ * The range begins on a chunk; where it ends inside of one that goes on, or the region is not known or would be touched by more than the medium's I/O: MKV_E_UNSUPPORTED.
+ */
 struct mkv_drv_buf {
-	uint64_t	off;		/* in the front's stage */
+	uint64_t	off;		/* in the front's stage; in the region */
 	uint32_t	bytes;		/* multiple of 4096 but for the last one's content; room is rounded up to 4096 */
-	uint32_t	pad;
+	uint32_t	region;		/* 0: the stage */
 };
 
 struct mkv_drv_writer {			/* PUT, COMMIT: whose connection it came by; for the log, should its bytes turn out to be wrong */

@@ -15,6 +15,7 @@
 #define DRIVE_BACKLOG_MAX	8192u		/* descriptors that wait for the engine, answers that wait for a ring */
 #define DRIVE_BUF_SLOTS		256u		/* registered ranges of at most 1 GiB */
 #define DRIVE_RANGE_BYTES	(1ull << 30)
+#define DRIVE_REGIONS_MAX	128u		/* memories of clients */
 
 struct drive_stage {
 	struct mkv_stage *stage;
@@ -28,6 +29,17 @@ struct drive_client {
 	struct mkv_peer	*peer;			/* NULL: free */
 	uint32_t	epoch;
 	int		dying;
+};
+
+/* Memory of a client: regions.c. */
+struct drive_region {
+	uint32_t	client;			/* of which incarnation of a front */
+	uint32_t	id;			/* that front's number; 0: free */
+	uint8_t		*base;			/* never touched by this process */
+	uint64_t	bytes;
+	int		first_buf;		/* registered slot of its first GiB; -1: not yet */
+	unsigned	refs;			/* requests */
+	int		leaving;		/* DROP came: answered when refs is 0 */
 };
 
 struct drive_wait {
@@ -53,6 +65,9 @@ struct drive {
 	struct drive_stage stage[DRIVE_FRONTS_MAX];
 	unsigned	buf_slots;		/* given out */
 	int		buffers;		/* registration works */
+	uint8_t		slot_region[DRIVE_BUF_SLOTS];	/* 1: a region's */
+	struct drive_region region[DRIVE_REGIONS_MAX];
+	unsigned	regions;		/* how many there are */
 	struct drive_client client[MKV_ENGINE_CLIENTS_MAX];
 	uint32_t	drain_epoch[DRIVE_FRONTS_MAX];	/* DRAINED to be said when the last dying client of that front is done; 0: none */
 	struct drive_backlog requests, answers;
@@ -79,6 +94,14 @@ void	drive_stages_register(struct drive *d);
 void	drive_stages_close(struct drive *d);
 void *	drive_buffer(void *arg, uint32_t client, uint64_t off, uint64_t bytes, int *buf_idx);
 
+/* regions.c */
+int	drive_region_message(struct drive *d, const Mkv__Ctl__Region *m, int fd);	/* 0; MKV_E_PROTO. fd stays the caller's */
+void	drive_regions_start(struct drive *d);	/* the queue and its table are there */
+void	drive_regions_gone(struct drive *d, uint32_t client);	/* the last request of this client has ended */
+void	drive_regions_close(struct drive *d);
+void *	drive_region(void *arg, uint32_t client, uint32_t id, uint64_t off, uint64_t bytes, int *buf_idx);
+void	drive_region_done(void *arg, uint32_t client, uint32_t id);
+
 /* pool.c */
 int	drive_pool_message(struct drive *d, const Mkv__Ctl__Control *m);
 void	drive_map_stored(void *arg, uint64_t version);
@@ -97,6 +120,7 @@ void	drive_peer_down(struct mkv_worker *w, struct mkv_peer *p, uint32_t epoch, i
 int	drive_desc(struct mkv_worker *w, struct mkv_peer *p, const struct mkv_desc *d);
 void	drive_reply(void *arg, const struct mkv_call *call, const struct mkv_drv_rep *rep);
 void	drive_client_done(void *arg, uint32_t client);
+int	drive_front_client(const struct drive *d, uint32_t front, uint32_t epoch);	/* the living one of this ring; -1: none */
 void	drive_peer_send(void *arg, uint32_t drive, const struct mkv_desc *desc);
 unsigned drive_fronts_turn(struct drive *d);	/* what waited goes on; how many requests were taken up */
 

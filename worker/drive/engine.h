@@ -36,6 +36,12 @@ struct mkv_engine_ops {
 	void	(*reply)(void *arg, const struct mkv_call *call, const struct mkv_drv_rep *rep);
 	/* Address of [off, off+bytes) in that client's staging memory, NULL if there is no such range; *buf_idx: registered buffer or -1. */
 	void *	(*buffer)(void *arg, uint32_t client, uint64_t off, uint64_t bytes, int *buf_idx);
+	/*
+	 * The same in memory of a client, which the medium alone may touch (MKV_DRV_F_DIRECT): always with a registered buffer. The engine has it until region_done(),
+	 * when no I/O of its request is left. NULL, both: there is none. region NULL: that is no such memory.
+	 */
+	void *	(*region)(void *arg, uint32_t client, uint32_t id, uint64_t off, uint64_t bytes, int *buf_idx);
+	void	(*region_done)(void *arg, uint32_t client, uint32_t id);
 	/* To another drive (pool map index, or all others): op and args of d. May be lost: what matters is said again. */
 	void	(*peer)(void *arg, uint32_t drive, const struct mkv_desc *d);
 	/* The last request of a client that mkv_engine_client_gone() named is complete. */

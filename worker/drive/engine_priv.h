@@ -120,6 +120,7 @@ struct mkv_req {
 
 	struct req_buf	buf[MKV_DRV_BUFS_MAX];
 	uint64_t	room;		/* bytes in buf, each rounded up to 4096 */
+	uint32_t	region;		/* in which buf[0] lies: not ours to look at; 0: none */
 	struct mkv_run	run[MKV_OBJ_RUNS_MAX];
 	unsigned	n_runs;
 	uint32_t	units;

@@ -82,6 +82,18 @@ front_client(const struct drive *d, const struct mkv_peer *p)
 	return (-1);
 }
 
+int
+drive_front_client(const struct drive *d, uint32_t front, uint32_t epoch)
+{
+	for (unsigned i = 0; i < MKV_ENGINE_CLIENTS_MAX; i++) {
+		const struct drive_client *c = &d->client[i];
+
+		if (c->peer != NULL && !c->dying && c->peer->index == front && c->epoch == epoch)
+			return ((int)i);
+	}
+	return (-1);
+}
+
 static int
 front_dying(const struct drive *d, const struct mkv_peer *p)
 {
@@ -130,6 +142,7 @@ drive_client_done(void *arg, uint32_t client)
 	struct drive *d = arg;
 	struct mkv_peer *p = d->client[client].peer;
 
+	drive_regions_gone(d, client);
 	memset(&d->client[client], 0, sizeof(d->client[client]));
 	front_say_drained(d, p);
 }

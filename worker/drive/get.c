@@ -6,6 +6,8 @@
  * Whole chunks are not touched here: their stored CRCs go with the answer and the reader checks. A range that begins or ends inside a chunk is
  * read with the whole chunk; the chunk is checked, then the CRC of its delivered part is made. VERIFY reads the chunks that its range touches and decides.
  * A mismatch is read once more; then the object leaves (obj_corrupt()).
+ * Into a region of a client (r->region) nothing is read but whole blocks of what is delivered: so its page comes first, no other request follows it or is followed,
+ * and a range that ends inside of a chunk is refused, as its CRC would be made of bytes that the client can change.
  *
  * Clients may ask for VERIFY as often as they like. All of them together have one chunk under way at a time, so they are never more than one read among
  * those of others; VERIFY_MAX wait for that, further ones are BUSY at once, so that they do not take the places of requests that make progress.
@@ -61,10 +63,12 @@ get_release(struct mkv_req *r)
 static void
 get_read(struct mkv_req *r, uint64_t pos, uint64_t end)
 {
-	if (follow_join(r, pos, end))
-		return;
-	/* First: a read that is late already ends in here, and leads nobody then. */
-	follow_lead(r);
+	if (r->region == 0) {
+		if (follow_join(r, pos, end))
+			return;
+		/* First: a read that is late already ends in here, and leads nobody then. */
+		follow_lead(r);
+	}
 	req_xfer(r, 0, pos, end, pos, NULL);
 }
 
@@ -115,7 +119,7 @@ get_start(struct mkv_req *r)
 		return (req_finish(r, MKV_E_BUSY, MKV_REASON_NONE));
 	get_hold(r, i);
 	r->state = RQ_LOOKUP;
-	if (r->q.op == MKV_DRV_GET)
+	if (r->q.op == MKV_DRV_GET && r->region == 0)
 		get_start_both(r);
 	return (MKV_NEXT_AGAIN);
 }
@@ -191,6 +195,21 @@ get_plan(struct mkv_req *r, const struct mkv_obj_view *v)
 	p->n_crcs = (uint16_t)mkv_crc_chunks(c.end - c.begin);
 	memcpy(p->crcs, v->crcs + c.begin / CHUNK, p->n_crcs * sizeof(uint32_t));
 	return (0);
+}
+
+/* The bytes behind the last whole block go to the stage, which buf[1] is. */
+static int
+get_plan_direct(struct mkv_req *r, const struct mkv_obj_view *v)
+{
+	uint64_t value = v->o->value_bytes, off = r->q.off, end;
+	int err;
+
+	end = off >= value ? off : r->q.len > value - off ? value : off + r->q.len;
+	if (end % CHUNK != 0 && end < value)
+		return (MKV_E_UNSUPPORTED);
+	if ((err = get_plan(r, v)) == 0)
+		r->buf[0].bytes = (uint32_t)(r->p.len / MKV_BLOCK * MKV_BLOCK);
+	return (err);
 }
 
 static int
@@ -282,7 +301,7 @@ get_lookup(struct mkv_req *r)
 		r->state = RQ_CHECK;
 		return (MKV_NEXT_AGAIN);
 	}
-	if ((err = get_plan(r, &v)) != 0 || r->p.len == 0)
+	if ((err = r->region != 0 ? get_plan_direct(r, &v) : get_plan(r, &v)) != 0 || r->p.len == 0)
 		return (req_finish(r, err, MKV_REASON_NONE));
 	if (r->e->o.media->shared)
 		return (get_shared(r));

@@ -53,7 +53,7 @@ drive_pump(void *arg)
 }
 
 static const struct mkv_engine_ops drive_engine_ops = {
-	.reply = drive_reply, .buffer = drive_buffer, .peer = drive_peer_send, .client_done = drive_client_done,
+	.reply = drive_reply, .buffer = drive_buffer, .region = drive_region, .region_done = drive_region_done, .peer = drive_peer_send, .client_done = drive_client_done,
 	.map_stored = drive_map_stored, .purged = drive_purged,
 	.readonly = drive_readonly, .pump = drive_pump,
 };
@@ -146,6 +146,8 @@ drive_message(struct mkv_worker *w, const Mkv__Ctl__Control *m, int *fds, unsign
 		return (n_fds == 1 ? drive_stage_add(d, m->stage->front, fds[0], m->stage->bytes, m->stage->huge) : MKV_E_PROTO);
 	case MKV__CTL__CONTROL__BODY_ARENA:
 		return (drive_on_arena(d, m->arena, fds, n_fds));
+	case MKV__CTL__CONTROL__BODY_REGION:
+		return (drive_region_message(d, m->region, n_fds > 0 ? fds[0] : -1));
 	case MKV__CTL__CONTROL__BODY_POOL_MAP:
 	case MKV__CTL__CONTROL__BODY_AWAY_ASK:
 	case MKV__CTL__CONTROL__BODY_FORGET:
@@ -179,6 +181,7 @@ drive_start(struct mkv_worker *w)
 	if ((r = drive_medium_media(d)) != 0)
 		return (mkv_worker_fail(w, 0, "%s: %s", w->media, mkv_err(r)));
 	drive_stages_register(d);
+	drive_regions_start(d);
 	mkv_worker_jail(w, MKV_IOQ_MAY_FILE);
 	d->opening = 1;
 	return (0);
@@ -321,6 +324,7 @@ drive_fini(struct mkv_worker *w)
 		return;
 	(void)mkv_engine_close(&d->e, 1);
 	mkv_media_close(&d->media);
+	drive_regions_close(d);
 	drive_stages_close(d);
 	drive_fronts_fini(d);
 	for (int *fd = (int[]){ d->fd, d->arena_fd, d->meta_fd, -2 }; *fd != -2; fd++) {

@@ -92,6 +92,8 @@ req_end(struct mkv_req *r)
 		e->bounce_of = NULL;
 		req_wake_list(&e->bounce_wait, 1);
 	}
+	if (r->region != 0)
+		e->o.ops->region_done(e->o.arg, c, r->region);
 	poolmap_note(e, r);
 	e->scrub.busy_ns = eng_now(e);
 	mkv_metric_time(e->o.metrics, MKV_M_drive_request_seconds, e->scrub.busy_ns - r->begin_ns);
@@ -128,6 +130,33 @@ req_refuse(struct mkv_req *r)
 	return (req_finish(r, r->err, MKV_REASON_NONE));
 }
 
+/* In the stage, or buffer 0 of a request that may, in a region. NULL: there is no such memory. */
+static void *
+req_check_buf(struct mkv_req *r, unsigned i, uint64_t room)
+{
+	const struct mkv_engine_ops *ops = r->e->o.ops;
+	const struct mkv_drv_buf *b = &r->q.bufs[i];
+	void *p;
+
+	if ((r->q.flags & MKV_DRV_F_DIRECT) == 0 || i > 0)
+		return (b->region == 0 ? ops->buffer(r->e->o.arg, r->call.client, b->off, room, &r->buf[i].idx) : NULL);
+	if (b->region == 0 || ops->region == NULL)
+		return (NULL);
+	if ((p = ops->region(r->e->o.arg, r->call.client, b->region, b->off, room, &r->buf[i].idx)) != NULL)
+		r->region = b->region;
+	return (p);
+}
+
+/* What a request into a region must be, so that none of it is touched by more than the medium. */
+static int
+req_check_direct(const struct mkv_req *r)
+{
+	const struct mkv_drv_req *q = &r->q;
+
+	return (q->op == MKV_DRV_GET && !r->e->o.media->shared && q->n_bufs == 2 && q->off % CHUNK == 0 && q->len != 0 && q->bufs[0].bytes % MKV_BLOCK == 0 &&
+	    q->bufs[0].bytes >= q->len / MKV_BLOCK * MKV_BLOCK && q->bufs[1].bytes >= MKV_BLOCK);
+}
+
 /* Buffers: each but the last a multiple of 4096, all inside the client's staging memory. */
 static int
 req_check_bufs(struct mkv_req *r)
@@ -143,8 +172,7 @@ req_check_bufs(struct mkv_req *r)
 			return (0);
 		if (i + 1 < q->n_bufs && q->bufs[i].bytes % MKV_BLOCK != 0)
 			return (0);
-		r->buf[i].ptr = r->e->o.ops->buffer(r->e->o.arg, r->call.client, q->bufs[i].off, room, &r->buf[i].idx);
-		if (r->buf[i].ptr == NULL)
+		if ((r->buf[i].ptr = req_check_buf(r, i, room)) == NULL)
 			return (0);
 		r->buf[i].bytes = (uint32_t)room;
 		r->room += room;
@@ -168,8 +196,10 @@ req_check(struct mkv_req *r, const struct req_op **out)
 		if (q->stripe[i] >= MKV_DRV_STRIPE_MAX)
 			return (MKV_E_PROTO);
 	}
+	if ((q->flags & MKV_DRV_F_DIRECT) != 0 && !req_check_direct(r))
+		return (MKV_E_UNSUPPORTED);
 	if ((op->flags & OP_BUFS) ? !req_check_bufs(r) : q->n_bufs != 0)
-		return (MKV_E_PROTO);
+		return ((q->flags & MKV_DRV_F_DIRECT) != 0 ? MKV_E_UNSUPPORTED : MKV_E_PROTO);
 	if (q->deadline_ns != 0 && r->begin_ns >= q->deadline_ns) {
 		ENG_COUNT(r->e, expired_requests_total, 1);
 		return (MKV_E_TIMEOUT);
@@ -189,6 +219,7 @@ req_reset(struct mkv_req *r, const struct mkv_call *call, const struct mkv_drv_r
 	r->lock = r->parked = r->ready = r->gone = r->err = 0;
 	r->call = *call;
 	r->room = 0;
+	r->region = 0;
 	r->n_runs = 0;
 	r->units = 0;
 	memset(&r->x, 0, sizeof(r->x));

@@ -33,7 +33,7 @@ stage_register(struct drive *d, struct drive_stage *s)
 	unsigned n = (unsigned)MKV_DIV_UP(s->bytes, DRIVE_RANGE_BYTES), first = d->buf_slots;
 
 	s->first_buf = -1;
-	if (!d->buffers || first + n > DRIVE_BUF_SLOTS)
+	if (!d->buffers || first + n > DRIVE_BUF_SLOTS || memchr(&d->slot_region[first], 1, n) != NULL)
 		return;
 	for (unsigned i = 0; i < n; i++) {
 		struct iovec iov = { s->base + i * DRIVE_RANGE_BYTES, (size_t)MKV_MIN(DRIVE_RANGE_BYTES, s->bytes - i * DRIVE_RANGE_BYTES) };

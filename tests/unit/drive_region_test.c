@@ -1,0 +1,484 @@
+/*
+ * Regions at a drive: an engine on a real file reads straight into memory that this process may not touch (its mapping of it is PROT_NONE: whoever looks dies), and what
+ * the front and the supervisor are told. Skipped where io_uring is refused.
+ */
+#include "config.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "common/base/crc.h"
+#include "common/base/os.h"
+#include "common/base/params.h"
+#include "tests/unit/engine_up.h"
+#include "worker/core/core_priv.h"
+#include "worker/core/ctl.h"
+#include "worker/drive/drive.h"
+
+#define MIB	(1ull << 20)
+#define CHUNK	65536u
+#define ROOM	(4 * MIB)
+#define GUARD	0xa5
+#define FRONT	3u
+#define EPOCH	9u
+#define BUF	1u			/* slot whose memory takes the rest */
+
+static struct mkv_worker w;
+static struct drive d;
+static struct mkv_peer front = { .kind = MKV__CTL__PEER_KIND__PEER_FRONT, .index = FRONT };
+static struct mkv_params params;
+static struct mkv_engine_ops ops;
+static struct rig *r;
+static int supervisor;
+
+struct memory {
+	int	fd;
+	uint8_t	*p;
+	uint64_t bytes;
+};
+
+static struct memory
+memory_of(uint64_t bytes)
+{
+	struct memory m = { .fd = mkv_os_shm_create("region", bytes, 0), .bytes = bytes };
+	void *p;
+
+	assert_true(m.fd >= 0);
+	assert_int_equal(mkv_os_shm_map(m.fd, bytes, 1, 0, &p), 0);
+	m.p = p;
+	memset(m.p, GUARD, bytes);
+	return (m);
+}
+
+static void
+memory_free(struct memory *m)
+{
+	mkv_os_shm_unmap(m->p, m->bytes);
+	close(m->fd);
+}
+
+static void *
+on_region(void *arg, uint32_t client, uint32_t id, uint64_t off, uint64_t bytes, int *buf_idx)
+{
+	(void)arg;
+	return (drive_region(&d, client, id, off, bytes, buf_idx));
+}
+
+static void
+on_region_done(void *arg, uint32_t client, uint32_t id)
+{
+	(void)arg;
+	drive_region_done(&d, client, id);
+}
+
+static int
+up(void **state)
+{
+	int fds[2];
+
+	(void)state;
+	mkv_crc_init();
+	memset(&w, 0, sizeof(w));
+	memset(&d, 0, sizeof(d));
+	mkv_params_defaults(&params);
+	params.storage_mode = MKV_STORAGE_FILE;
+	assert_int_equal(mkv_os_ctl_pair(fds), 0);
+	assert_int_equal(mkv_ctl_open(&w.ctl, fds[0]), 0);
+	supervisor = fds[1];
+	w.params = &params;
+	d.w = &w;
+	d.client[0] = (struct drive_client){ .peer = &front, .epoch = EPOCH };
+	r = rig_create(RIG_URING, 64 * MIB, 1);
+	assert_int_equal(mkv_metrics_open_private(&r->o.metrics), 0);
+	ops = *r->o.ops;
+	ops.region = on_region;
+	ops.region_done = on_region_done;
+	r->o.ops = &ops;
+	return (0);
+}
+
+static int
+down(void **state)
+{
+	(void)state;
+	drive_regions_gone(&d, 0);
+	assert_int_equal(d.regions, 0);
+	if (r != NULL) {
+		mkv_metrics_close(&r->o.metrics);
+		rig_destroy(&r);
+	}
+	mkv_ctl_close(&w.ctl);
+	close(supervisor);
+	return (0);
+}
+
+/* The queue's table is there; an engine, or the test is skipped. */
+static void
+engine(void)
+{
+	int err = rig_open(r);
+
+	if (err == MKV_E_UNSUPPORTED) {
+		mkv_metrics_close(&r->o.metrics);
+		rig_destroy(&r);
+		skip();
+	}
+	assert_int_equal(err, 0);
+	w.q = r->q;
+	if ((err = mkv_ioq_register_buffers(w.q, NULL, 0, DRIVE_BUF_SLOTS)) == MKV_E_NOMEM)
+		skip();
+	assert_int_equal(err, 0);
+	d.buffers = 1;
+}
+
+static int
+tell(uint32_t id, uint64_t bytes, int fd, uint32_t epoch)
+{
+	Mkv__Ctl__Region m = MKV__CTL__REGION__INIT;
+
+	m.front = FRONT;
+	m.epoch = epoch;
+	m.region = id;
+	m.bytes = bytes;
+	m.drop = fd < 0;
+	return (drive_region_message(&d, &m, fd));
+}
+
+/* What the supervisor was told, of this one; 1: nothing. */
+static int
+told(uint32_t id, int drop)
+{
+	uint8_t buf[256];
+	unsigned n_fds = 0;
+	ssize_t n = mkv_os_ctl_recv(supervisor, buf, sizeof(buf), NULL, &n_fds);
+	Mkv__Ctl__Control *m;
+	int status;
+
+	if (n == MKV_E_AGAIN)
+		return (1);
+	m = mkv__ctl__control__unpack(NULL, (size_t)n, buf);
+	assert_non_null(m);
+	assert_int_equal(m->body_case, MKV__CTL__CONTROL__BODY_REGION_DONE);
+	assert_int_equal(m->region_done->front, FRONT);
+	assert_int_equal(m->region_done->region, id);
+	assert_int_equal(m->region_done->drop, drop);
+	status = m->region_done->status;
+	mkv__ctl__control__free_unpacked(m, NULL);
+	return (status);
+}
+
+static int
+offer(uint32_t id, const struct memory *m)
+{
+	assert_int_equal(tell(id, m->bytes, m->fd, EPOCH), 0);
+	return (told(id, 0));
+}
+
+static int
+drop(uint32_t id)
+{
+	assert_int_equal(tell(id, 0, -1, EPOCH), 0);
+	return (told(id, 1));
+}
+
+/* From here on nobody but the medium can. */
+static void
+untouchable(void)
+{
+	for (unsigned i = 0; i < DRIVE_REGIONS_MAX; i++)
+		if (d.region[i].id != 0)
+			assert_int_equal(mprotect(d.region[i].base, d.region[i].bytes, PROT_NONE), 0);
+}
+
+static void
+get_req(struct mkv_drv_req *q, const char *key, uint64_t off, uint64_t len, uint32_t id, uint64_t at)
+{
+	rig_req(q, MKV_DRV_GET, key);
+	q->off = off;
+	q->len = len;
+	rig_bufs(q, BUF, 4096);
+	q->flags = MKV_DRV_F_DIRECT;
+	q->bufs[1] = q->bufs[0];
+	q->n_bufs = 2;
+	q->bufs[0] = (struct mkv_drv_buf){ .off = at, .bytes = (uint32_t)(len / 4096 * 4096), .region = id };
+}
+
+static int
+ask(const struct mkv_drv_req *q, const struct mkv_drv_rep **rep)
+{
+	rig_submit(r, 2, q);
+	*rep = rig_wait(r, 2);
+	assert_non_null(*rep);
+	return ((*rep)->status);
+}
+
+static void
+guarded(const struct memory *m, uint64_t from, uint64_t to)
+{
+	for (uint64_t i = from; i < to; i++)
+		assert_int_equal(m->p[i], GUARD);
+}
+
+/* The value's bytes [off, off + len): whole blocks at `at`, the rest in the buffer, and nothing else anywhere. */
+static void
+delivered(struct memory *m, const struct mkv_drv_rep *rep, uint64_t at, uint64_t off, uint64_t len, uint64_t seed)
+{
+	uint64_t whole = len / 4096 * 4096;
+
+	assert_int_equal(rep->len, len);
+	assert_int_equal(rep->skip, 0);
+	assert_int_equal(rep->n_crcs, mkv_crc_chunks(len));
+	assert_true(rig_value_is(m->p + at, off, whole, seed));
+	assert_true(rig_value_is(rig_mem(r, BUF), off + whole, len - whole, seed));
+	guarded(m, 0, at);
+	guarded(m, at + whole, m->bytes);
+	memset(m->p, GUARD, m->bytes);
+}
+
+static void
+test_sizes(void **state)
+{
+	struct memory m = memory_of(ROOM);
+	const struct mkv_drv_rep *rep;
+	struct mkv_drv_req q;
+	unsigned k = 0;
+
+	(void)state;
+	engine();
+	assert_int_equal(offer(1, &m), 0);
+	untouchable();
+	for (uint32_t n = 1; n <= 8193; n += n < 4 || (n > 4093 && n < 4099) || n > 8190 ? 1 : 613, k++) {
+		char key[16];
+
+		snprintf(key, sizeof(key), "k%u", n);
+		assert_int_equal(rig_put(r, key, n, n, 0), 0);
+		get_req(&q, key, 0, CHUNK, 1, 4096 * (k % 7));
+		assert_int_equal(ask(&q, &rep), 0);
+		delivered(&m, rep, 4096 * (k % 7), 0, n, n);
+	}
+	assert_int_equal(rig_put(r, "l", 1000001, 5, 0), 0);
+	for (uint64_t off = 0; off < 1000001; off += 3 * CHUNK) {
+		get_req(&q, "l", off, MIB, 1, 8192);
+		assert_int_equal(ask(&q, &rep), 0);
+		delivered(&m, rep, 8192, off, 1000001 - off, 5);
+		get_req(&q, "l", off, CHUNK, 1, 0);
+		assert_int_equal(ask(&q, &rep), 0);
+		delivered(&m, rep, 0, off, MKV_MIN(CHUNK, 1000001 - off), 5);
+	}
+	get_req(&q, "l", 16 * CHUNK, CHUNK, 1, 0);	/* behind its end */
+	assert_int_equal(ask(&q, &rep), 0);
+	assert_int_equal(rep->len, 0);
+	get_req(&q, "l", 0, 1000001, 1, 0);		/* exactly its room */
+	assert_int_equal(ask(&q, &rep), 0);
+	delivered(&m, rep, 0, 0, 1000001, 5);
+	assert_int_equal(d.region[0].refs, 0);
+	memory_free(&m);
+}
+
+/* What would need the processor, or memory that is not this front's. */
+static void
+test_refused(void **state)
+{
+	struct memory m = memory_of(ROOM);
+	const struct mkv_drv_rep *rep;
+	struct mkv_drv_req q;
+
+	(void)state;
+	engine();
+	assert_int_equal(offer(1, &m), 0);
+	untouchable();
+	assert_int_equal(rig_put(r, "k", MIB, 1, 0), 0);
+	get_req(&q, "k", 0, CHUNK + 4096, 1, 0);	/* ends inside of a chunk */
+	assert_int_equal(ask(&q, &rep), MKV_E_UNSUPPORTED);
+	get_req(&q, "k", 4096, CHUNK, 1, 0);		/* begins there */
+	assert_int_equal(ask(&q, &rep), MKV_E_UNSUPPORTED);
+	get_req(&q, "k", 0, CHUNK, 2, 0);
+	assert_int_equal(ask(&q, &rep), MKV_E_UNSUPPORTED);
+	get_req(&q, "k", 0, CHUNK, 1, ROOM - CHUNK + 4096);
+	assert_int_equal(ask(&q, &rep), MKV_E_UNSUPPORTED);
+	get_req(&q, "k", 0, CHUNK, 1, UINT64_MAX - 4095);
+	assert_int_equal(ask(&q, &rep), MKV_E_UNSUPPORTED);
+	get_req(&q, "k", 0, CHUNK, 1, 0);
+	q.bufs[0].bytes -= 4096;			/* less than it may have to take */
+	assert_int_equal(ask(&q, &rep), MKV_E_UNSUPPORTED);
+	get_req(&q, "k", 0, CHUNK, 1, 0);
+	q.n_bufs = 1;
+	assert_int_equal(ask(&q, &rep), MKV_E_UNSUPPORTED);
+	get_req(&q, "k", 0, CHUNK, 1, 0);
+	q.bufs[1].region = 1;
+	assert_int_equal(ask(&q, &rep), MKV_E_UNSUPPORTED);
+	get_req(&q, "k", 0, CHUNK, 1, 0);
+	q.flags = 0;
+	assert_int_equal(ask(&q, &rep), MKV_E_PROTO);
+	get_req(&q, "k", 0, CHUNK, 1, 0);
+	q.op = MKV_DRV_PUT;
+	assert_int_equal(ask(&q, &rep), MKV_E_UNSUPPORTED);
+	guarded(&m, 0, ROOM);
+	assert_int_equal(d.region[0].refs, 0);
+	get_req(&q, "nobody", 0, CHUNK, 1, 0);
+	assert_int_equal(ask(&q, &rep), MKV_E_MISS);
+	get_req(&q, "k", 0, CHUNK, 1, 0);
+	assert_int_equal(ask(&q, &rep), 0);
+	delivered(&m, rep, 0, 0, CHUNK, 1);
+	memory_free(&m);
+}
+
+/* Its bytes are in memory that another can change: nobody follows such a read, and it follows none. */
+static void
+test_alone(void **state)
+{
+	struct memory m = memory_of(ROOM);
+	struct mkv_drv_req q, plain;
+
+	(void)state;
+	engine();
+	assert_int_equal(offer(1, &m), 0);
+	untouchable();
+	assert_int_equal(rig_put(r, "k", MIB, 1, 0), 0);
+	get_req(&q, "k", 0, MIB, 1, 0);
+	rig_req(&plain, MKV_DRV_GET, "k");
+	plain.len = MIB;
+	for (unsigned first = 0; first < 2; first++) {
+		rig_bufs(&plain, 4, MIB);
+		rig_submit(r, 3 + first, first ? &plain : &q);
+		rig_submit(r, 4 - first, first ? &q : &plain);
+		assert_int_equal(rig_wait(r, 3)->status, 0);
+		assert_int_equal(rig_wait(r, 4)->status, 0);
+		assert_true(rig_value_is(m.p, 0, MIB, 1));
+		assert_true(rig_value_is(rig_mem(r, 4), 0, MIB, 1));
+		memset(m.p, GUARD, ROOM);
+	}
+	assert_int_equal(mkv_metric_get(r->o.metrics, MKV_M_drive_coalesced_reads_total, 0), 0);
+	memory_free(&m);
+}
+
+/* DROP is answered behind the last request that is at work there; new ones are refused meanwhile. */
+static void
+test_dropped(void **state)
+{
+	struct memory m = memory_of(ROOM);
+	const struct mkv_drv_rep *rep;
+	struct mkv_drv_req q;
+
+	(void)state;
+	engine();
+	assert_int_equal(offer(1, &m), 0);
+	assert_int_equal(offer(2, &m), 0);
+	assert_int_equal(d.regions, 2);
+	untouchable();
+	assert_int_equal(rig_put(r, "k", MIB, 1, 0), 0);
+	get_req(&q, "k", 0, MIB, 1, 0);
+	rig_submit(r, 3, &q);
+	assert_int_equal(drop(1), 1);
+	assert_int_equal(ask(&q, &rep), MKV_E_UNSUPPORTED);
+	if (!r->slot[3].done)
+		assert_int_equal(told(1, 1), 1);
+	assert_int_equal(rig_wait(r, 3)->status, 0);
+	assert_int_equal(told(1, 1), 0);
+	assert_int_equal(drop(2), 0);
+	assert_int_equal(d.regions, 0);
+	for (unsigned i = 0; i < DRIVE_BUF_SLOTS; i++)
+		assert_int_equal(d.slot_region[i], 0);
+	assert_int_equal(drop(7), 0);				/* nothing touches what is not there */
+	memory_free(&m);
+}
+
+/* Their front died with requests under way: the memory goes with the last one. */
+static void
+test_front_died(void **state)
+{
+	struct memory m = memory_of(ROOM);
+	struct mkv_drv_req q;
+
+	(void)state;
+	engine();
+	assert_int_equal(offer(1, &m), 0);
+	assert_int_equal(rig_put(r, "k", MIB, 1, 0), 0);
+	get_req(&q, "k", 0, MIB, 1, 0);
+	rig_submit(r, 3, &q);
+	d.client[0].dying = 1;
+	mkv_engine_client_gone(r->e, 0);
+	assert_int_equal(d.region[0].refs, 1);
+	while (!r->client_done)
+		rig_turn(r);
+	assert_int_equal(d.region[0].refs, 0);
+	assert_int_equal(tell(2, ROOM, m.fd, EPOCH), 0);
+	assert_int_equal(told(2, 0), MKV_E_RETRY);
+	r->slot[3].busy = 0;
+	memory_free(&m);
+}
+
+static void
+test_what_is_no_region(void **state)
+{
+	struct memory m = memory_of(CHUNK);
+	int unsealed = memfd_create("unsealed", MFD_CLOEXEC);
+
+	(void)state;
+	engine();
+	assert_int_equal(ftruncate(unsealed, CHUNK), 0);
+	assert_int_equal(tell(1, CHUNK, unsealed, EPOCH), 0);
+	assert_int_equal(told(1, 0), MKV_E_INVAL);
+	assert_int_equal(tell(1, CHUNK + 4096, m.fd, EPOCH), 0);
+	assert_int_equal(told(1, 0), MKV_E_INVAL);
+	assert_int_equal(tell(0, CHUNK, m.fd, EPOCH), 0);
+	assert_int_equal(told(0, 0), MKV_E_INVAL);
+	assert_int_equal(tell(1, CHUNK, m.fd, EPOCH + 1), 0);	/* of a ring that it does not have */
+	assert_int_equal(told(1, 0), MKV_E_RETRY);
+	assert_int_equal(offer(1, &m), 0);
+	assert_int_equal(offer(1, &m), MKV_E_INVAL);
+	for (uint32_t id = 2; id <= DRIVE_REGIONS_MAX; id++)
+		assert_int_equal(offer(id, &m), 0);
+	assert_int_equal(offer(1000, &m), MKV_E_NOSPACE);
+	params.storage_mode = MKV_STORAGE_MEMORY;
+	assert_int_equal(drop(5), 0);
+	assert_int_equal(offer(1000, &m), MKV_E_UNSUPPORTED);
+	params.storage_mode = MKV_STORAGE_FILE;
+	d.buffers = 0;						/* no slots: the medium's I/O must not meet a missing page */
+	assert_int_equal(offer(1000, &m), MKV_E_UNSUPPORTED);
+	assert_int_equal(d.regions, DRIVE_REGIONS_MAX - 1);
+	close(unsealed);
+	memory_free(&m);
+}
+
+/* Before the drive has a queue it says nothing; then it does. */
+static void
+test_before_the_queue(void **state)
+{
+	struct memory m = memory_of(CHUNK);
+
+	(void)state;
+	assert_int_equal(offer(1, &m), 1);
+	assert_int_equal(offer(2, &m), 1);
+	assert_int_equal(drop(2), 0);
+	engine();
+	drive_regions_start(&d);
+	assert_int_equal(told(1, 0), 0);
+	assert_int_equal(told(2, 0), 1);
+	memory_free(&m);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_sizes, up, down),
+		cmocka_unit_test_setup_teardown(test_refused, up, down),
+		cmocka_unit_test_setup_teardown(test_alone, up, down),
+		cmocka_unit_test_setup_teardown(test_dropped, up, down),
+		cmocka_unit_test_setup_teardown(test_front_died, up, down),
+		cmocka_unit_test_setup_teardown(test_what_is_no_region, up, down),
+		cmocka_unit_test_setup_teardown(test_before_the_queue, up, down),
+	};
+
+	return (cmocka_run_group_tests(tests, NULL, NULL));
+}

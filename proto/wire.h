@@ -35,8 +35,8 @@
 /*
  * Regions (a unix socket only; HELLO's reply says REGIONS). A client's memory is a memfd that it passes with REGION (SCM_RIGHTS beside the first byte of the frame, one
  * descriptor; one elsewhere, or a second one before that frame is taken, ends the session), under a number of its choice that lives as long as the session or until REGION with DROP. The memfd has the seals SHRINK, GROW and SEAL, not
- * FUTURE_WRITE, and all its pages are there; what is not so is refused (INVAL), what is beyond the server's caps too (TOOBIG, NOSPACE). The answer to DROP says that nothing
- * touches it any more. A PUT or GET with flag REMOTE has its payload there: the rest of its body is a list of struct mkv_wire_seg, rkey the region's number, addr an
+ * FUTURE_WRITE, and all its pages are there; what is not so is refused (INVAL), what is beyond the server's caps too (TOOBIG, NOSPACE). The answer to DROP, whatever its status, says that nothing
+ * touches it any more. In a STABLE region drives may be at work, and of those no answer to a request comes before they have done: also one that it is too late can be late. A PUT or GET with flag REMOTE has its payload there: the rest of its body is a list of struct mkv_wire_seg, rkey the region's number, addr an
  * offset in it. The server copies: of a PUT each frame (payload_bytes, PAYLOAD) when it comes to it, so the client keeps the bytes until its answer; of a GET (at most
  * MKV_WIRE_GET_SEGS_MAX segments) each part to where it belongs in the segments, before that part's reply (REMOTE and PAYLOAD, no bytes behind it). A request without REMOTE is as on TCP.
  */
@@ -116,6 +116,7 @@ enum {					/* features, both HELLOs: what the sender can do */
 	MKV_FEATURE_LOCAL	= 16,
 	MKV_FEATURE_TLS		= 32,
 	MKV_FEATURE_REGIONS	= 64,	/* on this connection */
+	MKV_FEATURE_STABLE	= 128,	/* reply: and REGION may say STABLE */
 };
 
 struct mkv_wire_hello {			/* HELLO request */
@@ -195,7 +196,10 @@ struct mkv_wire_seg {			/* of the client's memory; in a region: offset, bytes, n
 };
 _Static_assert(sizeof(struct mkv_wire_seg) == 16, "seg");
 
-enum { MKV_WIRE_REGION_DROP = 1 };
+enum {
+	MKV_WIRE_REGION_DROP	= 1,
+	MKV_WIRE_REGION_STABLE	= 2,	/* the bytes that a request names are nobody else's until its answer has come, however late that is: drives may move them themselves */
+};
 
 struct mkv_wire_region {		/* REGION */
 	uint32_t	number;		/* not 0, not one that the session has; DROP: one that it has */

@@ -224,9 +224,9 @@ class Wire:
 
     # ---- regions ---------------------------------------------------------------------------------------------------------------
 
-    def region(self, number, fd, size):
-        """Pass a memfd. Returns the status."""
-        frame = self.frame(REGION, struct.pack("<IIQ", number, 0, size))
+    def region(self, number, fd, size, stable=False):
+        """Pass a memfd. Returns the status. stable: drives may read into it."""
+        frame = self.frame(REGION, struct.pack("<IIQ", number, 2 if stable else 0, size))
         assert socket.send_fds(self.sock, [frame], [fd]) == len(frame)
         return self.recv()[0].status
 

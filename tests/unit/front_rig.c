@@ -130,6 +130,33 @@ get_into_bufs(struct rig_drive *d, const struct mkv_drv_req *q, const struct rig
 	assert_true(at >= end);
 }
 
+/* Whole blocks to the region, the rest of the last one to the buffer, and there what a medium has behind the value's end. */
+static int
+get_into_region(struct rig_drive *d, const struct mkv_drv_req *q, const struct rig_object *o, struct mkv_drv_rep *rep)
+{
+	uint64_t whole = rep->len / 4096 * 4096, end = rep->off + rep->len;
+	struct rig_lent *l = NULL;
+	uint8_t *rest;
+
+	if (q->off % MKV_CRC_CHUNK != 0 || (end % MKV_CRC_CHUNK != 0 && end != o->bytes))
+		return (MKV_E_UNSUPPORTED);
+	for (unsigned i = 0; i < d->n_lent; i++)
+		if (d->lent[i].id == q->bufs[0].region)
+			l = &d->lent[i];
+	assert_non_null(l);
+	assert_int_equal(q->n_bufs, 2);
+	assert_int_equal(q->bufs[0].off % 4096, 0);
+	assert_true(q->bufs[0].bytes >= whole && q->bufs[0].off + q->bufs[0].bytes <= l->bytes);
+	rest = mkv_stage_data(d->rig->stage, q->bufs[1].off, 4096);
+	assert_non_null(rest);
+	assert_true(q->bufs[1].region == 0 && q->bufs[1].bytes >= 4096);
+	memset(rest, 0xee, 4096);
+	memcpy(l->p + q->bufs[0].off, o->data + rep->off, whole);
+	memcpy(rest, o->data + rep->off + whole, rep->len - whole);
+	d->direct++;
+	return (0);
+}
+
 static int
 do_get(struct rig_drive *d, const struct mkv_drv_req *q, struct mkv_drv_rep *rep)
 {
@@ -163,6 +190,8 @@ do_get(struct rig_drive *d, const struct mkv_drv_req *q, struct mkv_drv_rep *rep
 	if (rep->len == 0)
 		return (0);
 	range_crcs(o, rep->off, rep->len, rep);
+	if (q->flags & MKV_DRV_F_DIRECT)
+		return (get_into_region(d, q, o, rep));
 	rep->skip = (uint32_t)(q->off % MKV_CRC_CHUNK);
 	if (!d->rig->conf.memory_mode) {
 		get_into_bufs(d, q, o, rep);
@@ -421,6 +450,64 @@ rig_push(void *arg, uint32_t drive, const struct mkv_desc *desc)
 	return (r->drive[drive].alive ? mkv_ring_push(&r->drive[drive].to, desc) : MKV_E_CLOSED);
 }
 
+static int
+rig_lend(void *arg, uint32_t drive, uint32_t epoch, uint32_t region, uint64_t bytes, int fd)
+{
+	struct rig_drive *d = &((struct rig *)arg)->drive[drive];
+
+	if (d->n_ask == MKV_ARRAY_LEN(d->ask))
+		return (MKV_E_BUSY);
+	assert_true(region != 0 && epoch == d->epoch);
+	d->ask[d->n_ask++] = (struct rig_lent){ .id = region, .epoch = epoch, .bytes = bytes, .drop = fd < 0, .fd = fd < 0 ? -1 : dup(fd) };
+	return (0);
+}
+
+static void
+lent_drop(struct rig_drive *d, uint32_t id)
+{
+	for (unsigned i = 0; i < d->n_lent; i++)
+		if (d->lent[i].id == id) {
+			mkv_os_shm_unmap(d->lent[i].p, d->lent[i].bytes);
+			d->lent[i] = d->lent[--d->n_lent];
+			return;
+		}
+	fail();
+}
+
+static void
+lent_add(struct rig_drive *d, const struct rig_lent *a)
+{
+	struct rig_lent *l = &d->lent[d->n_lent++];
+	void *p;
+
+	assert_true(d->n_lent < MKV_ARRAY_LEN(d->lent));
+	assert_int_equal(mkv_os_shm_map(a->fd, a->bytes, 1, 0, &p), 0);
+	*l = *a;
+	l->p = p;
+}
+
+static int
+lend_pump(struct rig_drive *d)
+{
+	int n = 0;
+
+	while (d->alive && !d->lend_hold && d->n_ask > 0) {
+		struct rig_lent a = d->ask[0];
+		int status = d->lend_status;
+
+		memmove(d->ask, d->ask + 1, --d->n_ask * sizeof(d->ask[0]));
+		if (a.drop && status == 0)
+			lent_drop(d, a.id);
+		else if (status == 0)
+			lent_add(d, &a);
+		if (a.fd >= 0)
+			close(a.fd);
+		mkv_front_lent(d->rig->f, d->index, a.epoch, a.id, a.drop, status);
+		n++;
+	}
+	return (n);
+}
+
 static void
 rings_close(struct rig_drive *d)
 {
@@ -430,6 +517,11 @@ rings_close(struct rig_drive *d)
 	mkv_ring_close(&d->out);
 	d->alive = 0;
 	d->n_held = 0;
+	while (d->n_lent > 0)
+		lent_drop(d, d->lent[0].id);
+	while (d->n_ask > 0)
+		if (d->ask[--d->n_ask].fd >= 0)
+			close(d->ask[d->n_ask].fd);
 }
 
 void
@@ -490,7 +582,7 @@ rig_turn(struct rig *r)
 
 	busy |= mkv_timers_run(&r->timers, mkv_now_ns() + r->ahead_ns) > 0;
 	for (unsigned i = 0; i < r->conf.drives; i++)
-		busy |= drive_pump(&r->drive[i]) | from_pump(r, i);
+		busy |= drive_pump(&r->drive[i]) | from_pump(r, i) | lend_pump(&r->drive[i]);
 	busy |= mkv_front_turn(r->f) > 0 || !mkv_front_may_sleep(r->f);
 	return (busy | rig_clients_pump(r));
 }
@@ -580,6 +672,7 @@ rig_open(struct rig *r, const struct rig_conf *conf)
 	fc.regions_bytes = conf->regions_bytes;
 	fc.rail = conf->rail;
 	fc.push = rig_push;
+	fc.lend = conf->lend ? rig_lend : NULL;
 	fc.arg = r;
 	memset(fc.store_secret, 3, sizeof(fc.store_secret));
 	assert_int_equal(mkv_ioq_create(&r->q, &opts), 0);

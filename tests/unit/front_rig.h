@@ -35,6 +35,13 @@ struct rig_object {
 	uint64_t	arena_off;
 };
 
+struct rig_lent {			/* memory of a client that a drive has, or what it was asked about one and has not answered */
+	uint32_t	id, epoch;
+	uint64_t	bytes;
+	int		drop, fd;		/* fd: asked; -1: none */
+	uint8_t		*p;
+};
+
 struct rig_drive {
 	int		lease_full;	/* gives no lease */
 	struct rig	*rig;
@@ -58,6 +65,11 @@ struct rig_drive {
 	uint64_t	deadline_seen, renewed_until;	/* of any request; of a set that stays open */
 	struct mkv_drv_writer writer_seen;	/* of the last PUT or COMMIT of bytes */
 	uint64_t	total_bytes;		/* told with SET_NEW; 0: nothing is told */
+	struct rig_lent	lent[64], ask[64];
+	unsigned	n_lent, n_ask;
+	int		lend_hold;		/* answers no question about regions */
+	int		lend_status;		/* answers this */
+	unsigned	direct;			/* gets that went straight to a region */
 };
 
 struct rig_conf {
@@ -70,6 +82,7 @@ struct rig_conf {
 	uint64_t	handshake_ns, idle_ns, stall_ns;
 	enum mkv_ioq_kind kind;
 	uint64_t	regions_bytes;
+	int		lend;			/* drives may be shown regions */
 	uint16_t	rail;			/* a rail's own front */
 	int		door;			/* its door, taken; 0: none */
 };

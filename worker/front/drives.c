@@ -127,6 +127,13 @@ dop_try_push(struct mkv_front *f, struct mkv_drive *v, struct mkv_dop *d)
 	struct mkv_desc desc = { .op = d->op, .slot_idx = dop_slot(f, d), .gen = d->gen };
 	int r;
 
+	/* What it was to read into is not with this life of the drive: its request asks again, by another way. */
+	if (d->part != NULL && d->part->region != NULL && !mkv_lend_at(d->part->region, v->index)) {
+		mkv_list_remove(&d->link);
+		d->state = DOP_REFUSED;
+		mkv_list_push_tail(&f->refused, &d->link);
+		return (0);
+	}
 	/* Given before the push: from the push on the drive may be at work with them. */
 	d->epoch = v->epoch;
 	dop_give(f, d);
@@ -304,6 +311,7 @@ mkv_front_drive_up(struct mkv_front *f, uint32_t drive, uint32_t epoch)
 		mkv_front_drive_down(f, drive, v->epoch);
 	v->epoch = epoch;
 	v->up = 1;
+	mkv_lend_drive_up(f, drive);
 	drive_push_pending(f, v);
 }
 
@@ -331,6 +339,7 @@ mkv_front_drive_down(struct mkv_front *f, uint32_t drive, uint32_t epoch)
 	MKV_CHECK_OBJ(f, FRONT_MAGIC);
 	MKV_ASSERT(drive < MKV_FRONT_DRIVES_MAX);
 	v->up = 0;
+	mkv_lend_drive_down(f, drive);
 	mkv_spares_down(f, v);
 	dops_of_txns_refuse(f, v);
 	mkv_stage_quarantine(f->stage, drive, MKV_MAX(epoch, v->epoch));
@@ -343,8 +352,10 @@ mkv_front_drive_down(struct mkv_front *f, uint32_t drive, uint32_t epoch)
 
 		/* Slot and buffers are the quarantine's: the part forgets them. */
 		d->n_buf = 0;
-		if (d->part != NULL)
+		if (d->part != NULL) {
 			d->part->n_buf = 0;
+			mkv_lend_lost(d->part, drive, MKV_MAX(epoch, v->epoch));
+		}
 		d->state = DOP_OURS;
 		if (r == NULL) {
 			mkv_spare_lost(d);
@@ -367,6 +378,7 @@ mkv_front_drive_drained(struct mkv_front *f, uint32_t drive, uint32_t epoch)
 	if (drive >= MKV_FRONT_DRIVES_MAX)
 		return;
 	mkv_stage_release(f->stage, drive, epoch);
+	mkv_lend_drained(f, drive, epoch);
 	f->park_bufs.wake = f->park_slots.wake = 1;
 }
 

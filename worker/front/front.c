@@ -25,7 +25,7 @@ static void	front_accept(struct mkv_listener *l);
 uint32_t
 mkv_front_timers(const struct mkv_front_conf *conf)
 {
-	return (2 * (conf->connections_max + FRONT_SPARE_CONNS) + conf->requests_max + MKV_FRONT_LISTENERS_MAX + 2);	/* the end's, a rail's */
+	return (2 * (conf->connections_max + FRONT_SPARE_CONNS) + conf->requests_max + MKV_FRONT_LISTENERS_MAX + 3);	/* the end's, a rail's, that of regions */
 }
 
 uint32_t
@@ -180,7 +180,8 @@ mkv_front_destroy(struct mkv_front **fp)
 	free(f->dops);
 	free(f->req_hash);
 	free(f->passes);
-	free(f->regions);
+	mkv_timer_disarm(f->timers, &f->lend_timer);
+	mkv_regions_fini(f);
 	f->magic = 0;
 	free(f);
 	*fp = NULL;
@@ -436,6 +437,7 @@ mkv_front_turn(struct mkv_front *f)
 		if ((n = front_run_kicked(f)) == 0)
 			break;
 	}
+	mkv_lend_turn(f);
 	front_send(f);
 	if (f->stopping == 1)
 		front_close_conns(f, 0);
@@ -472,6 +474,7 @@ mkv_front_gauges(struct mkv_front *f)
 	mkv_metric_set(f->m, MKV_M_front_in_flight, 0, f->n_reqs);
 	mkv_metric_set(f->m, MKV_M_front_regions, 0, f->n_regions);
 	mkv_metric_set(f->m, MKV_M_front_region_bytes, 0, f->regions_bytes / 2);
+	mkv_metric_set(f->m, MKV_M_front_regions_lent, 0, f->lends_here);
 	mkv_metric_set(f->m, MKV_M_front_parked, 0, parked);
 	mkv_metric_set(f->m, MKV_M_front_stage_bytes, 0, st.total_bytes);
 	mkv_metric_set(f->m, MKV_M_front_stage_free_bytes, 0, st.free_bytes);

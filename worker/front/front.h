@@ -48,6 +48,11 @@ struct mkv_front_conf {
 	int		verify_put;		/* bytes that RDMA brought are checked against the writer's CRCs, as those of a stream always are */
 	/* To a drive; its bell is rung once a turn. 0; MKV_E_AGAIN full; MKV_E_CLOSED down. */
 	int		(*push)(void *arg, uint32_t drive, const struct mkv_desc *d);
+	/*
+	 * To a drive, by way of the supervisor: a client's memory, fd -1: to be dropped; answered by mkv_front_lent(). epoch: of its rings. 0; MKV_E_*: try again. NULL:
+	 * drives move nothing themselves.
+	 */
+	int		(*lend)(void *arg, uint32_t drive, uint32_t epoch, uint32_t region, uint64_t bytes, int fd);
 	void		*arg;
 };
 
@@ -76,6 +81,8 @@ void		mkv_front_drive_up(struct mkv_front *f, uint32_t drive, uint32_t epoch);	/
 /* It died or damaged its ring: what it was given under epochs <= epoch is quarantined, its requests are told. */
 void		mkv_front_drive_down(struct mkv_front *f, uint32_t drive, uint32_t epoch);
 void		mkv_front_drive_drained(struct mkv_front *f, uint32_t drive, uint32_t epoch);
+/* What a drive says about a region that it was asked to take or drop. */
+void		mkv_front_lent(struct mkv_front *f, uint32_t drive, uint32_t epoch, uint32_t region, int drop, int status);
 /* A copy of what came on its ring. 0, or MKV_E_PEER: it cannot be an answer; close that ring. */
 int		mkv_front_desc(struct mkv_front *f, uint32_t drive, const struct mkv_desc *d);
 /* file: as for mkv_ioq_accept(). Accepting begins with mkv_front_start(). */

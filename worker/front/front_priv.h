@@ -204,13 +204,32 @@ struct mkv_door {
 	int		fd;		/* where it is passed; -1: shut */
 };
 
+enum mkv_lend {			/* of a region and a drive: lend.c */
+	LEND_NONE,
+	LEND_WANT,		/* turn: the drive is to be shown it */
+	LEND_LATER,		/* timer */
+	LEND_ASKED,		/* supervisor: the drive's answer, or its death */
+	LEND_HERE,		/* the drive has it */
+	LEND_DROP,		/* turn: the drive is to forget it */
+	LEND_DROP_LATER,	/* timer */
+	LEND_DROPPING,		/* supervisor, likewise */
+	LEND_REFUSED,		/* until its next life */
+};
+
 struct mkv_region {			/* memory of a client: region.c */
-	struct mkv_list	link;		/* front.region_free or conn.regions */
+	struct mkv_list	link;		/* front.region_free or conn.regions; none of them when it is retired */
 	struct mkv_list	used;		/* front.regions_used */
 	uint32_t	number;		/* the client's */
 	int		fd;
 	void		*base;
 	pid_t		pid;		/* who passed it */
+	/* lend.c: */
+	uint32_t	id;		/* under which drives know it; 0: none does */
+	uint8_t		stable;		/* the client keeps its hands off what its requests name */
+	uint8_t		retired;	/* its client has dropped it, or is gone: no more requests */
+	unsigned	refs, out;	/* parts that go straight; drives that have it, or are asked */
+	struct mkv_req	*dropper;	/* its DROP, to be answered at the end */
+	uint8_t		at[MKV_FRONT_DRIVES_MAX];	/* enum mkv_lend */
 	uint8_t		counts, counts_own;	/* in the sum of all, of its process: one of those of the same memory does */
 	struct mkv_os_shm shm;
 };
@@ -264,6 +283,10 @@ struct mkv_front {
 	struct mkv_list	region_free, regions_used;
 	uint32_t	n_regions;
 	uint64_t	regions_bytes;		/* what they count */
+	uint32_t	lend_last;		/* number given to the last one that drives may know */
+	unsigned	lends_asked, lends_here;	/* pairs of region and drive */
+	int		lend_due;		/* the turn has to look at them */
+	struct mkv_timer lend_timer;
 	/* rails */
 	struct mkv_door	doors[MKV_WIRE_RAILS_MAX];
 	unsigned	n_doors;
@@ -309,6 +332,21 @@ int		mkv_region_take_put(struct mkv_conn *c, struct mkv_wire_in *in, uint64_t by
 int		mkv_region_take_get(struct mkv_req *r, struct mkv_wire_in *in);
 uint32_t	mkv_region_read(struct mkv_conn *c, uint8_t *to, uint32_t bytes);	/* the next bytes of the put; how many, 0: its memory gives none */
 int		mkv_region_write(struct mkv_conn *c, struct mkv_out *o);	/* the next piece of the get's part; 0: its memory takes none */
+struct mkv_region *mkv_region_named(const struct mkv_conn *c, uint32_t number);	/* NULL: none of that session */
+void		mkv_region_ended(struct mkv_front *f, struct mkv_region *g);	/* retired, and nobody has it */
+void		mkv_regions_fini(struct mkv_front *f);
+/* lend.c */
+void		mkv_lend_begin(struct mkv_front *f, struct mkv_region *g);	/* a new one */
+int		mkv_lend_retire(struct mkv_front *f, struct mkv_region *g);	/* 1: nobody has it; 0: mkv_region_ended() will be called */
+void		mkv_lend_turn(struct mkv_front *f);
+void		mkv_lend_drive_up(struct mkv_front *f, unsigned drive);
+void		mkv_lend_drive_down(struct mkv_front *f, unsigned drive);
+int		mkv_lend_at(const struct mkv_region *g, unsigned drive);	/* 1: this drive may be asked to read into it */
+int		mkv_lend_take(struct mkv_req *r, struct mkv_part *p, int drive);	/* 1: p goes straight to its region; 0: by the stage */
+void		mkv_lend_back(struct mkv_front *f, struct mkv_part *p);		/* its drive is done with it, or was never given it; also a part without */
+void		mkv_lend_lost(struct mkv_part *p, unsigned drive, uint32_t epoch);	/* its drive died with it */
+void		mkv_lend_drained(struct mkv_front *f, unsigned drive, uint32_t epoch);
+int		mkv_lends(const struct mkv_req *r);				/* 1: memory of its client is out: no answer may leave */
 /* guard.c */
 int		mkv_guard_init(void);				/* 1; 0: no handler can be set */
 int		mkv_guard_copy(void *to, const void *from, uint32_t bytes, const void *foreign);	/* foreign: to or from. 0: its memory is gone */

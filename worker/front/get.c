@@ -58,6 +58,42 @@ get_room(uint64_t off, uint64_t len)
 	return ((uint32_t)(MKV_ALIGN_UP(off + len, MKV_CRC_CHUNK) - off / MKV_CRC_CHUNK * MKV_CRC_CHUNK));
 }
 
+/* The drive that mkv_get_aim() will say. */
+static int
+get_drive(struct mkv_req *r, const struct mkv_part *p)
+{
+	const struct mkv_get *u = &r->u.get;
+
+	return (u->multi ? mkv_route_piece_drive(r->f, mkv_piece_digest(r->f->piece_secret, u->set, p->no), u->stripe, u->n_stripe, p->try_no) : mkv_route_read(r));
+}
+
+/*
+ * Where its bytes go: straight into the client's region, with a buffer for what is no whole block, or into buffers. 0; MKV_E_AGAIN: parked, or the memory is with a drive
+ * that died.
+ */
+static int
+get_memory(struct mkv_req *r, struct mkv_part *p)
+{
+	int drive;
+
+	if (r->f->conf.memory_mode || p->bytes == 0)
+		return (0);
+	if (p->lost) {
+		mkv_unpark(r->f, r);		/* what it waits for is in no queue, and others do */
+		return (MKV_E_AGAIN);
+	}
+	drive = r->by_region ? get_drive(r, p) : -1;
+	if (p->region != NULL && (drive < 0 || !mkv_lend_at(p->region, (unsigned)drive))) {
+		mkv_lend_back(r->f, p);		/* the drive that it was for is not to be asked any more */
+		mkv_part_drop_bufs(r, p);
+	}
+	if (p->n_buf != 0)
+		return (0);
+	if (p->region == NULL)
+		(void)mkv_lend_take(r, p, drive);
+	return (mkv_part_bufs(r, p, p->region != NULL ? 4096 : get_room(p->off, p->bytes)));
+}
+
 /* Whose object part p is, in q, and the drive to be asked; -1: none is in service. */
 int
 mkv_get_aim(struct mkv_req *r, const struct mkv_part *p, struct mkv_drv_req *q)
@@ -84,7 +120,7 @@ get_push(struct mkv_req *r, struct mkv_part *p)
 	struct mkv_drv_req *q;
 	int drive;
 
-	if (!r->f->conf.memory_mode && p->n_buf == 0 && p->bytes != 0 && mkv_part_bufs(r, p, get_room(p->off, p->bytes)) != 0)
+	if (get_memory(r, p) != 0)
 		return (0);
 	if (p->dop == NULL && (p->dop = mkv_dop_take(r->f, r)) == NULL)
 		return (0);
@@ -119,6 +155,8 @@ get_rep_ok(struct mkv_req *r, struct mkv_part *p, const struct mkv_drv_rep *rep)
 		return (0);
 	if (r->f->conf.memory_mode)
 		return (mkv_part_runs(r, p, rep->runs, rep->n_runs, (uint64_t)rep->skip + rep->len) == 0);
+	if (p->direct)
+		return (rep->skip == 0);
 	for (unsigned i = 0; i < p->n_buf; i++)
 		have += mkv_buf_bytes(p->buf[i]);
 	return ((uint64_t)rep->skip + rep->len <= have);
@@ -225,16 +263,40 @@ mkv_get_on_hold(struct mkv_part *p, const struct mkv_dop *d, const struct mkv_dr
 	p->epoch = d->epoch;
 }
 
+/*
+ * Of a part that went straight to a region: the drive is done there, but for one that died with it. What there is in buffers is for a last block only. 1: the drive does not do
+ * it that way; it is asked again for another.
+ */
+static int
+get_back(struct mkv_req *r, struct mkv_part *p, int status)
+{
+	p->direct = p->region != NULL && status == 0;
+	if (p->region == NULL)
+		return (0);
+	if (!p->lost)
+		mkv_lend_back(r->f, p);
+	if (status != 0)
+		mkv_part_drop_bufs(r, p);
+	p->staged |= status == MKV_E_UNSUPPORTED;
+	return (status == MKV_E_UNSUPPORTED);
+}
+
 static void
 get_on_dop(struct mkv_req *r, struct mkv_dop *d, const struct mkv_drv_rep *rep, int status)
 {
 	struct mkv_get *u = &r->u.get;
 	struct mkv_part *p = d->part;
+	int again = get_back(r, p, status);
 
-	p->state = PART_FULL;
+	/* Lost memory is waited for as one waits for a buffer. */
+	p->state = p->lost ? PART_WAIT : PART_FULL;
 	mkv_get_on_hold(p, d, rep, status);
 	if (r->ending)
 		return;
+	if (again) {
+		p->state = PART_WAIT;
+		return;
+	}
 	if (status != 0) {
 		mkv_get_on_failure(r, p, rep, status);
 		return;
@@ -259,6 +321,18 @@ get_on_dop(struct mkv_req *r, struct mkv_dop *d, const struct mkv_drv_rep *rep, 
 
 /* ---- Sending --------------------------------------------------------------------------------------------------------------- */
 
+/* Its whole blocks are where they belong: of pay[] only what is behind them will be looked at. */
+static void
+get_payload_rest(const struct mkv_req *r, struct mkv_part *p, uint32_t rest)
+{
+	struct mkv_out *o = &p->out;
+
+	o->pay[0] = (struct iovec){ .iov_base = NULL, .iov_len = p->bytes - rest };
+	o->pay[1] = (struct iovec){ .iov_base = mkv_buf_ptr(r->f->stage, p->buf[0]), .iov_len = rest };
+	o->n_pay = 2;
+	mkv_metric_add(r->f->m, MKV_M_front_region_direct_get_bytes_total, 0, p->bytes - rest);
+}
+
 static void
 get_payload(const struct mkv_req *r, struct mkv_part *p)
 {
@@ -267,6 +341,10 @@ get_payload(const struct mkv_req *r, struct mkv_part *p)
 
 	o->n_pay = 0;
 	o->pay_bytes = p->bytes;
+	if (p->direct) {
+		get_payload_rest(r, p, left % 4096);
+		return;
+	}
 	while (left != 0) {
 		uint32_t room;
 		uint8_t *at;
@@ -299,8 +377,8 @@ get_send(struct mkv_req *r, struct mkv_part *p, int last)
 	get_payload(r, p);
 	if (r->by_region && p->bytes != 0) {
 		p->out.place = r->seg;
-		p->out.place_at = o->off - u->off;
-		p->out.place_left = p->bytes;
+		p->out.place_left = p->direct ? p->bytes % 4096 : p->bytes;
+		p->out.place_at = o->off - u->off + p->bytes - p->out.place_left;
 	}
 	p->state = PART_SEND;
 	mkv_req_reply(r, &p->out, last ? 0 : MKV_WIRE_F_MORE, 0, MKV_REASON_NONE, p->body, body_bytes);
@@ -411,7 +489,7 @@ get_part_to_ask(struct mkv_req *r)
 static void
 get_give_way(struct mkv_req *r, const struct mkv_part *first)
 {
-	if (r->parked != &r->f->park_bufs || first->no != r->u.get.emit_no)
+	if ((r->parked != &r->f->park_bufs && !first->lost) || first->no != r->u.get.emit_no)
 		return;
 	for (unsigned i = 0; i < REQ_PARTS; i++)
 		if (r->part[i].state == PART_FULL) {

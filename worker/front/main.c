@@ -299,6 +299,10 @@ front_message(struct mkv_worker *w, const Mkv__Ctl__Control *c, int *fds, unsign
 		return (room_map_message(m, c->pool_map));
 	case MKV__CTL__CONTROL__BODY_PEER_DRAINED:
 		return (room_drained_message(m, c->peer_drained));
+	case MKV__CTL__CONTROL__BODY_REGION_DONE:
+		if (m->f != NULL)
+			mkv_front_lent(m->f, c->region_done->drive, c->region_done->epoch, c->region_done->region, c->region_done->drop, c->region_done->status);
+		return (0);
 	case MKV__CTL__CONTROL__BODY_CONFIGURE:
 		return (room_reload(m, w));
 	default:
@@ -315,6 +319,19 @@ front_push(void *arg, uint32_t drive, const struct mkv_desc *d)
 	struct mkv_peer *p = mkv_worker_peer(w, MKV__CTL__PEER_KIND__PEER_DRIVE, drive);
 
 	return (p != NULL ? mkv_peer_push(w, p, d) : MKV_E_CLOSED);
+}
+
+static int
+front_lend(void *arg, uint32_t drive, uint32_t epoch, uint32_t region, uint64_t bytes, int fd)
+{
+	Mkv__Ctl__Region m = MKV__CTL__REGION__INIT;
+
+	m.drive = drive;
+	m.epoch = epoch;
+	m.region = region;
+	m.bytes = bytes;
+	m.drop = fd < 0;
+	return (mkv_worker_region(arg, &m, fd));
 }
 
 static int
@@ -388,6 +405,7 @@ front_conf(struct mkv_worker *w, const struct room *m, struct mkv_front_conf *c)
 	conf_times(p, c);
 	c->memory_mode = p->storage_mode == MKV_STORAGE_MEMORY;
 	c->push = front_push;
+	c->lend = w->kind == MKV__CTL__KIND__KIND_FRONT_LOCAL ? front_lend : NULL;
 	c->arg = w;
 }
 

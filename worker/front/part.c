@@ -173,18 +173,23 @@ mkv_part_push(struct mkv_req *r, struct mkv_part *p, int drive, unsigned op)
 	struct mkv_dop *d = p->dop;
 	struct mkv_drv_req *q = mkv_stage_slot(r->f->stage, (uint32_t)(d - r->f->dops));
 	uint32_t left = op == MKV_DRV_GET ? UINT32_MAX : p->bytes;
+	unsigned n = 0;
 
 	d->part = p;
 	d->n_buf = p->n_buf;
+	if (p->region != NULL) {
+		q->flags |= MKV_DRV_F_DIRECT;
+		q->bufs[n++] = (struct mkv_drv_buf){ .off = p->region_off, .bytes = p->bytes / 4096 * 4096, .region = p->region->id };
+	}
 	for (unsigned i = 0; i < p->n_buf; i++) {
 		uint32_t room = mkv_buf_bytes(p->buf[i]);
 
 		d->buf[i] = p->buf[i];
-		q->bufs[i].off = mkv_buf_off(r->f->stage, p->buf[i]);
-		q->bufs[i].bytes = MKV_MIN(room, left);
+		q->bufs[n].off = mkv_buf_off(r->f->stage, p->buf[i]);
+		q->bufs[n++].bytes = MKV_MIN(room, left);
 		left -= MKV_MIN(room, left);
 	}
-	q->n_bufs = (uint16_t)p->n_buf;
+	q->n_bufs = (uint16_t)n;
 	p->state = op == MKV_DRV_RESERVE ? PART_RESERVE : PART_DRIVE;
 	if (drive >= 0)
 		p->drive = (uint8_t)drive;
@@ -240,6 +245,8 @@ mkv_part_clear(struct mkv_req *r, struct mkv_part *p)
 			mkv_conn_discard(r->c);
 		return (0);
 	case PART_WAIT:
+		if (p->lost)
+			return (0);
 		if (r->c != NULL && r->c->rx_part == p)
 			mkv_conn_discard(r->c);
 		break;
@@ -256,6 +263,7 @@ mkv_part_clear(struct mkv_req *r, struct mkv_part *p)
 		mkv_dop_drop(r->f, p->dop);
 		p->dop = NULL;
 	}
+	mkv_lend_back(r->f, p);
 	mkv_part_drop_bufs(r, p);
 	mkv_chan_part_done(p);
 	p->state = PART_FREE;

@@ -51,8 +51,8 @@ region_of_used(struct mkv_list *it)
 	return (MKV_CONTAINER_OF(it, struct mkv_region, used));
 }
 
-static struct mkv_region *
-region_find(const struct mkv_conn *c, uint32_t number)
+struct mkv_region *
+mkv_region_named(const struct mkv_conn *c, uint32_t number)
 {
 	MKV_LIST_FOREACH(it, &c->regions) {
 		struct mkv_region *g = MKV_CONTAINER_OF(it, struct mkv_region, link);
@@ -114,12 +114,13 @@ region_charge(struct mkv_front *f, const struct mkv_region *g)
 		f->regions_bytes += 2 * g->shm.bytes;
 }
 
-static void
-region_drop(struct mkv_front *f, struct mkv_region *g)
+void
+mkv_region_ended(struct mkv_front *f, struct mkv_region *g)
 {
 	struct mkv_region *twin, *own;
+	struct mkv_req *dropper = g->dropper;
 
-	mkv_list_remove(&g->link);
+	MKV_ASSERT(g->retired && g->refs == 0 && g->out == 0);
 	mkv_list_remove(&g->used);
 	twin = region_twin(f, g, 0);
 	own = region_twin(f, g, 1);
@@ -135,13 +136,41 @@ region_drop(struct mkv_front *f, struct mkv_region *g)
 	g->base = NULL;
 	f->n_regions--;
 	mkv_list_push_tail(&f->region_free, &g->link);
+	if (dropper == NULL)
+		return;
+	g->dropper = NULL;
+	dropper->u.region = NULL;
+	mkv_req_run(dropper);
+}
+
+/* From here on it is nobody's memory but that of those who are at work in it. 1: it is free. */
+static int
+region_retire(struct mkv_front *f, struct mkv_region *g)
+{
+	mkv_list_remove(&g->link);
+	if (!mkv_lend_retire(f, g))
+		return (0);
+	mkv_region_ended(f, g);
+	return (1);
+}
+
+void
+mkv_regions_fini(struct mkv_front *f)
+{
+	MKV_LIST_FOREACH(it, &f->regions_used) {
+		struct mkv_region *g = region_of_used(it);
+
+		if (g->fd >= 0)
+			mkv_close_aside(&(struct mkv_aside){ .fd = g->fd });
+	}
+	free(f->regions);
 }
 
 void
 mkv_regions_close(struct mkv_conn *c)
 {
 	while (!mkv_list_empty(&c->regions))
-		region_drop(c->f, MKV_CONTAINER_OF(c->regions.next, struct mkv_region, link));
+		(void)region_retire(c->f, MKV_CONTAINER_OF(c->regions.next, struct mkv_region, link));
 	mkv_region_forget_passed(c);
 }
 
@@ -206,7 +235,7 @@ region_add(struct mkv_conn *c, const struct mkv_wire_region *w)
 	uid_t uid;
 	int r;
 
-	if (w->number == 0 || region_find(c, w->number) != NULL || c->passed < 0)
+	if (w->number == 0 || mkv_region_named(c, w->number) != NULL || c->passed < 0)
 		return (MKV_E_INVAL);
 	if (mkv_list_empty(&f->region_free) || region_count(c) >= REGIONS_SESSION_MAX)
 		return (MKV_E_NOSPACE);
@@ -227,6 +256,8 @@ region_add(struct mkv_conn *c, const struct mkv_wire_region *w)
 	mkv_list_push_tail(&c->regions, &g->link);
 	mkv_list_push_tail(&f->regions_used, &g->used);
 	f->n_regions++;
+	g->stable = (w->flags & MKV_WIRE_REGION_STABLE) != 0;
+	mkv_lend_begin(f, g);
 	return (0);
 }
 
@@ -239,23 +270,28 @@ region_start(struct mkv_req *r, const struct mkv_hdr *h, const uint8_t *body)
 
 	if (!r->c->local || r->f->conf.regions_bytes == 0)
 		return (MKV_E_UNSUPPORTED);
-	if (h->body_bytes != sizeof(*w) || (w->flags & ~(unsigned)MKV_WIRE_REGION_DROP) != 0)
+	if (h->body_bytes != sizeof(*w) || (w->flags & ~(unsigned)(MKV_WIRE_REGION_DROP | MKV_WIRE_REGION_STABLE)) != 0)
 		return (MKV_E_PROTO);
 	if ((w->flags & MKV_WIRE_REGION_DROP) == 0) {
 		if ((e = region_add(r->c, w)) != 0)
 			mkv_metric_add(r->f->m, MKV_M_front_regions_refused_total, 0, 1);
 		return (e);
 	}
-	if ((g = region_find(r->c, w->number)) == NULL)
+	if ((g = mkv_region_named(r->c, w->number)) == NULL)
 		return (MKV_E_INVAL);
 	region_unname(r->c, g->number);
-	region_drop(r->f, g);
+	if (!region_retire(r->f, g)) {
+		r->u.region = g;
+		g->dropper = r;
+	}
 	return (0);
 }
 
 static enum mkv_next
 region_step(struct mkv_req *r)
 {
+	if (r->u.region != NULL)
+		return (MKV_NEXT_PARK);
 	mkv_req_end(r, 0, MKV_REASON_NONE, NULL, 0);
 	return (MKV_NEXT_AGAIN);
 }
@@ -296,7 +332,7 @@ region_segs(const struct mkv_conn *c, struct mkv_wire_in *in, unsigned most, uns
 		return (NULL);
 	s = mkv_wire_take(in, left);
 	for (unsigned i = 0; i < *n; i++) {
-		const struct mkv_region *g = region_find(c, s[i].rkey);
+		const struct mkv_region *g = mkv_region_named(c, s[i].rkey);
 
 		if (g == NULL || s[i].bytes == 0 || s[i].addr > g->shm.bytes || s[i].bytes > g->shm.bytes - s[i].addr)
 			return (NULL);
@@ -337,7 +373,7 @@ region_at(const struct mkv_conn *c, const struct mkv_wire_seg *s, uint64_t at, u
 	for (; at >= s->bytes; s++)
 		at -= s->bytes;
 	*room = s->bytes - (uint32_t)at;
-	g = region_find(c, s->rkey);
+	g = mkv_region_named(c, s->rkey);
 	return (g == NULL ? NULL : (uint8_t *)g->base + s->addr + at);
 }
 

@@ -158,6 +158,7 @@ req_take(struct mkv_conn *c, const struct mkv_hdr *h)
 	r->deadline_ns = c->frame_until_ns;
 	r->tries = 0;
 	r->former = 0;
+	r->late = 0;
 	r->status = 0;
 	r->reason = 0;
 	r->timer.fire = req_fire;
@@ -281,9 +282,15 @@ mkv_req_end(struct mkv_req *r, int status, unsigned reason, const void *body, ui
 		memcpy(r->body, body, body_bytes);
 	r->out.owner = r;
 	r->out.done = req_out_done;
-	mkv_req_reply(r, &r->out, 0, status, reason, r->body, body_bytes);
+	/* First: of what no drive has been given nobody has to wait for memory. */
 	if (status != 0)
 		mkv_dops_recall(r->f, r);
+	if (mkv_lends(r)) {
+		MKV_ASSERT(body_bytes == 0);
+		r->late = 1;
+		return;
+	}
+	mkv_req_reply(r, &r->out, 0, status, reason, r->body, body_bytes);
 }
 
 void
@@ -329,7 +336,12 @@ req_end_step(struct mkv_req *r)
 		busy |= !mkv_part_clear(r, &r->part[i]);
 	if (ops->undo != NULL && ops->undo(r) != MKV_NEXT_DONE)
 		busy = 1;
-	if (busy || r->n_dops != 0 || r->out.busy)
+	/* What the client may use again from its answer on is back. */
+	if (r->late && !mkv_lends(r)) {
+		r->late = 0;
+		mkv_req_reply(r, &r->out, 0, r->status, r->reason, NULL, 0);
+	}
+	if (busy || r->late || r->n_dops != 0 || r->out.busy)
 		return (MKV_NEXT_PARK);
 	/* Whatever the ending waited for is not needed any more: its drive went. */
 	mkv_unpark(r->f, r);

@@ -38,6 +38,7 @@ struct mkv_dop;
 struct mkv_front;
 struct mkv_req;
 struct mkv_out;
+struct mkv_region;
 
 enum mkv_next { MKV_NEXT_AGAIN, MKV_NEXT_PARK, MKV_NEXT_DONE };
 
@@ -79,6 +80,12 @@ struct mkv_part {			/* of a value, up to one extent */
 	uint8_t		crc_bad, crc_make, has_txn, has_hold, drive, try_no, drop;
 	uint8_t		check;		/* put: its CRCs are made of what came */
 	uint8_t		ack, unread;	/* put by a channel: the client waits for a word before it goes on; the bytes did not come */
+	uint8_t		direct;		/* get: its whole blocks are in the region; of the rest buffers have the copy */
+	uint8_t		staged;		/* get: its drive does not read it straight into the region */
+	uint8_t		lost, lost_drive;	/* get: region is with a drive that died, ... */
+	uint32_t	lost_epoch;	/* ... until this epoch of it is drained */
+	struct mkv_region *region;	/* get: goes straight there; refers to it */
+	uint64_t	region_off;
 	uint8_t		asked, same;	/* the same: its home has said whether it is there; it is */
 	uint32_t	no;
 	uint32_t	bytes;
@@ -211,6 +218,7 @@ struct mkv_misc {			/* list, info, stat */
 struct mkv_req {
 	uint32_t	magic;
 	uint8_t		op, state;
+	uint8_t		late;		/* its answer is decided, and waits for memory of the client that is out */
 	uint8_t		ending;		/* 1: the answer is decided; 2: and nothing is waited for but by the ending itself */
 	struct mkv_front *f;
 	struct mkv_conn	*c;		/* NULL: the client is gone */
@@ -253,6 +261,7 @@ struct mkv_req {
 		struct mkv_keys	keys;
 		struct mkv_misc	misc;
 		struct mkv_chan	*attach;	/* that it has begun */
+		struct mkv_region *region;	/* DROP: nobody may have it when this is answered */
 	} u;
 	struct mkv_part	part[REQ_PARTS];
 };

@@ -86,7 +86,7 @@ session_hello_reply(struct mkv_conn *c)
 	b->version = MKV_WIRE_VERSION;
 	b->features = SESSION_FEATURES | rdma | (f->conf.local_path[0] != '\0' ? MKV_FEATURE_LOCAL : 0);
 	if (c->local && f->conf.regions_bytes != 0)
-		b->features |= MKV_FEATURE_REGIONS;
+		b->features |= MKV_FEATURE_REGIONS | (f->conf.lend != NULL && !f->conf.memory_mode ? MKV_FEATURE_STABLE : 0);
 	b->front_id = f->conf.front_id;
 	b->epoch = f->conf.epoch;
 	b->map_version = f->map_version;

@@ -1,0 +1,571 @@
+/*
+ * Regions that drives read into themselves: which bytes go there and which never do, and how long a client's memory stays out. A front with fake drives (front_rig.h).
+ */
+#include "config.h"
+
+#include "tests/unit/front_region_up.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "common/base/crc.h"
+#include "common/base/err.h"
+
+#define CHUNK	65536u
+
+static uint64_t
+metric(struct rig *r, enum mkv_metric m)
+{
+	return (mkv_metric_get(r->m, m, 0));
+}
+
+static unsigned
+direct(const struct rig *r)
+{
+	return (r->drive[0].direct + r->drive[1].direct);
+}
+
+static int
+lent_all(const struct rig *r, unsigned n)
+{
+	return (r->drive[0].n_lent == n && r->drive[1].n_lent == n && r->f->lends_here == 2 * n);
+}
+
+static void
+lent(struct rig *r, unsigned n)
+{
+	for (unsigned i = 0; i < RIG_PATIENCE_MS && !lent_all(r, n); i++)
+		rig_pump_ms(r, 1);
+	assert_true(lent_all(r, n));
+}
+
+static void
+held(struct rig *r, unsigned n)
+{
+	for (unsigned i = 0; i < RIG_PATIENCE_MS && r->drive[0].n_held + r->drive[1].n_held < n; i++)
+		rig_pump_ms(r, 1);
+	assert_int_equal(r->drive[0].n_held + r->drive[1].n_held, n);
+}
+
+static void
+hold(struct rig *r, int on)
+{
+	for (unsigned i = 0; i < 2; i++)
+		if (on)
+			r->drive[i].hold = 1;
+		else
+			rig_drive_answer_held(&r->drive[i]);
+}
+
+static struct memory
+stable(struct rig *r, struct rig_client *c, uint32_t number)
+{
+	struct memory m = memory_of(ROOM);
+
+	assert_int_equal(region_with(c, number, ROOM, m.fd, MKV_WIRE_REGION_STABLE), 0);
+	lent(r, 1);
+	return (m);
+}
+
+/* A get of all of it, with this much room. */
+static uint64_t
+get(struct rig_client *c, const char *key, uint64_t at, uint64_t room)
+{
+	struct mkv_wire_seg s = { at, (uint32_t)room, 1 };
+
+	return (begin_get(c, key, 0, UINT64_MAX, &s, 1));
+}
+
+static void
+stored(struct rig_client *c, const char *key, size_t n)
+{
+	rig_fill(value, n, (uint32_t)n + 1);
+	assert_int_equal(rig_put(c, key, value, n), 0);
+}
+
+static void
+gone(struct rig *r)
+{
+	for (unsigned i = 0; i < RIG_PATIENCE_MS && (r->f->n_conns != 0 || r->f->n_regions != 0); i++)
+		rig_pump_ms(r, 1);
+	assert_int_equal(r->f->n_regions, 0);
+	assert_int_equal(r->f->regions_bytes, 0);
+	assert_int_equal(r->f->lends_here, 0);
+	assert_int_equal(r->f->lends_asked, 0);
+	assert_int_equal(r->drive[0].n_lent + r->drive[1].n_lent, 0);
+}
+
+static void
+with(int memory_mode, void (*fn)(struct rig *, struct rig_client *))
+{
+	struct rig_conf conf = { .drives = 2, .memory_mode = memory_mode, .regions_bytes = 1ull << 30, .lend = 1, .kind = MKV_IOQ_AUTO, .idle_ns = 600 * MKV_NS_PER_SEC };
+	struct rig_client c;
+	struct rig r;
+
+	rig_open(&r, &conf);
+	r.from = &unix_socket;
+	rig_client_open(&r, &c);
+	rig_client_handshake(&c);
+	fn(&r, &c);
+	rig_client_close(&c);
+	gone(&r);
+	rig_close(&r);
+}
+
+/* No byte but the value's changes, whatever its size and place; what lies behind its end on the medium is nowhere. */
+static void
+run_sizes(struct rig *r, struct rig_client *c)
+{
+	struct memory m = stable(r, c, 1);
+
+	for (uint32_t n = 1; n <= 8193; n += n < 8 || (n > 4088 && n < 4104) || n > 8186 ? 1 : 509) {
+		char key[16];
+
+		snprintf(key, sizeof(key), "k%u", n);
+		stored(c, key, n);
+		for (uint64_t at = 0; at < 8192; at += 4096) {
+			assert_int_equal(end_get(c, get(c, key, at, CHUNK)), n);
+			only(&m, at, value, n);
+			memset(m.p, GUARD, at + n);
+		}
+	}
+	assert_true(direct(r) > 40);
+	assert_int_equal(metric(r, MKV_M_front_region_get_bytes_total) % 4096 != 0, 1);
+	assert_true(metric(r, MKV_M_front_region_direct_get_bytes_total) > 0);
+	memory_free(&m);
+}
+
+static void
+test_sizes(void **state MKV_UNUSED)
+{
+	with(0, run_sizes);
+}
+
+/* In pieces, and exactly the room that it takes. */
+static void
+run_large(struct rig *r, struct rig_client *c)
+{
+	static const uint64_t sizes[] = { CHUNK, 100000, PART - 1, PART, PART + 1, 2 * PART, 2 * PART + 4096, sizeof(value) };
+	struct memory m = stable(r, c, 1);
+
+	for (unsigned i = 0; i < MKV_ARRAY_LEN(sizes); i++) {
+		char key[16];
+		unsigned before = direct(r);
+		uint64_t copied = metric(r, MKV_M_front_region_get_bytes_total), straight = metric(r, MKV_M_front_region_direct_get_bytes_total), n = sizes[i];
+
+		snprintf(key, sizeof(key), "l%u", i);
+		stored(c, key, n);
+		assert_int_equal(end_get(c, get(c, key, 4096 * i, n)), n);
+		only(&m, 4096 * i, value, n);
+		memset(m.p, GUARD, ROOM);
+		assert_true(direct(r) > before);
+		copied = metric(r, MKV_M_front_region_get_bytes_total) - copied;
+		straight = metric(r, MKV_M_front_region_direct_get_bytes_total) - straight;
+		assert_int_equal(copied + straight, n);
+		assert_true(copied < CHUNK);
+	}
+	memory_free(&m);
+}
+
+static void
+test_large(void **state MKV_UNUSED)
+{
+	with(0, run_large);
+}
+
+/* What a drive may not do itself is right all the same: addresses and offsets on no boundary, a range that ends in a chunk, several segments. */
+static void
+run_copied(struct rig *r, struct rig_client *c)
+{
+	const uint64_t n = 2 * PART + 70000;
+	struct mkv_wire_seg two[2] = { { 0, CHUNK, 1 }, { CHUNK, PART, 1 } }, one = { 0, PART, 1 };
+	struct memory m = stable(r, c, 1);
+
+	stored(c, "k", n);
+	stored(c, "small", 200000);
+	rig_fill(value, n, (uint32_t)n + 1);
+	for (uint64_t at = 1; at < 4096; at += 1023) {
+		assert_int_equal(end_get(c, get(c, "k", at, n)), n);
+		only(&m, at, value, n);
+		memset(m.p, GUARD, ROOM);
+	}
+	assert_int_equal(end_get(c, begin_get(c, "k", 4095, UINT64_MAX, &one, 1)), PART);
+	only(&m, 0, value + 4095, PART);
+	assert_int_equal(end_get(c, begin_get(c, "k", 0, UINT64_MAX, two, 2)), PART + CHUNK);
+	only(&m, 0, value, PART + CHUNK);
+	memset(m.p, GUARD, ROOM);
+	assert_int_equal(direct(r), 0);
+	assert_int_equal(end_get(c, begin_get(c, "k", CHUNK, PART + 77, &one, 1)), PART);	/* the room ends first */
+	only(&m, 0, value + CHUNK, PART);
+	memset(m.p, GUARD, ROOM);
+	one.bytes = 70001;
+	rig_fill(value, 200000, 200001);
+	assert_int_equal(end_get(c, begin_get(c, "small", CHUNK, UINT64_MAX, &one, 1)), 70001);
+	only(&m, 0, value + CHUNK, 70001);
+	assert_int_equal(metric(r, MKV_M_front_errors_total), 0);
+	memory_free(&m);
+}
+
+static void
+test_copied(void **state MKV_UNUSED)
+{
+	with(0, run_copied);
+}
+
+/* Nobody waits for a drive to take a region; one that refuses is not asked again. */
+static void
+run_not_there(struct rig *r, struct rig_client *c)
+{
+	struct memory m = memory_of(ROOM), plain = memory_of(ROOM);
+
+	stored(c, "k", PART);
+	r->drive[0].lend_hold = r->drive[1].lend_hold = 1;
+	assert_int_equal(region_with(c, 1, ROOM, m.fd, MKV_WIRE_REGION_STABLE), 0);
+	assert_int_equal(region(c, 2, ROOM, plain.fd), 0);
+	assert_int_equal(end_get(c, get(c, "k", 0, PART)), PART);
+	assert_int_equal(r->drive[0].n_ask, 1);
+	only(&m, 0, value, PART);
+	r->drive[0].lend_status = r->drive[1].lend_status = MKV_E_NOMEM;
+	r->drive[0].lend_hold = r->drive[1].lend_hold = 0;
+	rig_pump_ms(r, 1);
+	assert_int_equal(end_get(c, get(c, "k", 0, PART)), PART);
+	assert_int_equal(direct(r), 0);
+	assert_int_equal(r->f->lends_asked, 0);
+	assert_int_equal(drop(c, 1), 0);
+	r->drive[0].lend_status = r->drive[1].lend_status = MKV_E_RETRY;	/* now not, later */
+	assert_int_equal(region_with(c, 1, ROOM, m.fd, MKV_WIRE_REGION_STABLE), 0);
+	rig_pump_ms(r, 1);
+	assert_int_equal(r->f->lends_here, 0);
+	r->drive[0].lend_status = r->drive[1].lend_status = 0;
+	r->ahead_ns += MKV_NS_PER_SEC;
+	lent(r, 1);
+	assert_int_equal(end_get(c, get(c, "k", 0, PART)), PART);
+	assert_int_equal(direct(r), 1);
+	memory_free(&m);
+	memory_free(&plain);
+}
+
+static void
+test_not_there(void **state MKV_UNUSED)
+{
+	with(0, run_not_there);
+}
+
+/* DROP is answered when no drive has the memory, nor may be at work in it; others have their turn meanwhile. */
+static void
+run_dropped(struct rig *r, struct rig_client *c)
+{
+	struct memory m = stable(r, c, 1);
+	struct rig_client other;
+	uint64_t id, got;
+
+	rig_client_open(r, &other);
+	rig_client_handshake(&other);
+	stored(c, "k", PART);
+	hold(r, 1);
+	got = get(c, "k", 0, PART);
+	held(r, 1);
+	id = begin_drop(c, 1);
+	assert_int_equal(rig_recv(c, 20), 0);
+	assert_int_equal(rig_send(c, MKV_WIRE_PING, 0, 0, NULL, 0, NULL, 0), id + 1);
+	assert_int_equal(answer(c, id + 1), 0);
+	r->drive[0].lend_hold = r->drive[1].lend_hold = 1;
+	hold(r, 0);
+	assert_int_equal(end_get(c, got), PART);
+	only(&m, 0, value, PART);
+	assert_int_equal(rig_recv(c, 20), 0);
+	assert_int_equal(r->f->n_regions, 1);
+	assert_int_equal(r->drive[0].n_lent, 1);
+	r->drive[0].lend_hold = r->drive[1].lend_hold = 0;
+	assert_int_equal(answer(c, id), 0);
+	assert_int_equal(r->f->n_regions, 0);
+	rig_put_get(&other, "goes on", 100000);
+	rig_client_close(&other);
+	memory_free(&m);
+}
+
+static void
+test_dropped(void **state MKV_UNUSED)
+{
+	with(0, run_dropped);
+}
+
+/* Idle memory: the answer comes with the last drive's word. */
+static void
+run_dropped_idle(struct rig *r, struct rig_client *c)
+{
+	struct memory m = stable(r, c, 1);
+	uint64_t id;
+
+	r->drive[1].lend_hold = 1;
+	id = begin_drop(c, 1);
+	assert_int_equal(rig_recv(c, 20), 0);
+	assert_int_equal(r->drive[0].n_lent, 0);
+	assert_int_equal(r->f->n_regions, 1);
+	assert_int_equal(r->f->regions_bytes, 2 * ROOM);
+	r->drive[1].lend_hold = 0;
+	assert_int_equal(answer(c, id), 0);
+	assert_int_equal(r->f->n_regions, 0);
+	memory_free(&m);
+}
+
+static void
+test_dropped_idle(void **state MKV_UNUSED)
+{
+	with(0, run_dropped_idle);
+}
+
+/* A drive that hangs: its caller's answer stays away with the memory, whatever the deadline, and nobody else's does. */
+static void
+run_hung(struct rig *r, struct rig_client *c)
+{
+	struct memory m = stable(r, c, 1);
+	uint64_t id;
+
+	stored(c, "k", PART);
+	hold(r, 1);
+	c->deadline_us = 10000000;
+	id = get(c, "k", 0, PART);
+	held(r, 1);
+	r->ahead_ns += 20 * MKV_NS_PER_SEC;
+	assert_int_equal(rig_recv(c, 20), 0);
+	assert_int_equal(metric(r, MKV_M_front_expired_total), 1);
+	c->deadline_us = 600000000;
+	assert_int_equal(rig_send(c, MKV_WIRE_PING, 0, 0, NULL, 0, NULL, 0), id + 1);
+	assert_int_equal(answer(c, id + 1), 0);
+	hold(r, 0);
+	assert_int_equal(answer(c, id), MKV_E_TIMEOUT);
+	assert_int_equal(end_get(c, get(c, "k", 0, PART)), PART);
+	memory_free(&m);
+}
+
+static void
+test_hung(void **state MKV_UNUSED)
+{
+	with(0, run_hung);
+}
+
+static void
+run_cancelled(struct rig *r, struct rig_client *c)
+{
+	struct memory m = stable(r, c, 1);
+	struct mkv_wire_cancel w = { 0 };
+	uint64_t id;
+
+	stored(c, "k", PART);
+	hold(r, 1);
+	id = w.request_id = get(c, "k", 0, PART);
+	held(r, 1);
+	assert_int_equal(answer(c, rig_send(c, MKV_WIRE_CANCEL, 0, 0, &w, sizeof(w), NULL, 0)), 0);
+	assert_int_equal(rig_recv(c, 20), 0);
+	hold(r, 0);
+	assert_int_equal(answer(c, id), MKV_E_CANCELLED);
+	memory_free(&m);
+}
+
+static void
+test_cancelled(void **state MKV_UNUSED)
+{
+	with(0, run_cancelled);
+}
+
+/*
+ * A drive dies with a client's memory: until the supervisor says that its I/O is over, its device may write there. The next life is shown the region again; until it has it, and
+ * for that get until the memory is back, values take the other way, or wait.
+ */
+static void
+run_died(struct rig *r, struct rig_client *c)
+{
+	struct memory m = stable(r, c, 1);
+	unsigned at;
+	uint64_t id;
+
+	stored(c, "k", PART);
+	hold(r, 1);
+	id = get(c, "k", 0, PART);
+	held(r, 1);
+	at = r->drive[0].n_held == 1 ? 0 : 1;
+	r->drive[0].hold = r->drive[1].hold = 0;
+	rig_drive_kill(r, at);
+	assert_int_equal(rig_recv(c, 5), 0);
+	r->drive[at].lend_hold = 1;
+	rig_drive_up(r, at, 12);
+	assert_int_equal(rig_recv(c, 20), 0);		/* asked nowhere: the dead life's bytes could come behind */
+	assert_int_equal(r->drive[at].n_ask, 1);
+	only(&m, 0, m.p, 0);
+	memset(m.p, 0x11, PART);			/* and there they are */
+	mkv_front_drive_drained(r->f, at, 9);		/* not that life */
+	assert_int_equal(rig_recv(c, 20), 0);
+	mkv_front_drive_drained(r->f, at, 11);
+	assert_int_equal(end_get(c, id), PART);
+	only(&m, 0, value, PART);
+	assert_int_equal(direct(r), 0);
+	r->drive[at].lend_hold = 0;
+	lent(r, 1);
+	assert_int_equal(end_get(c, get(c, "k", 0, PART)), PART);
+	assert_int_equal(direct(r), 1);
+	memory_free(&m);
+}
+
+static void
+test_died(void **state MKV_UNUSED)
+{
+	with(0, run_died);
+}
+
+/* The same, and the deadline passes, the client leaves: nothing is freed before its time, everything then. */
+static void
+run_died_late(struct rig *r, struct rig_client *c)
+{
+	struct memory m;
+	struct rig_client other;
+	unsigned at;
+	uint64_t id;
+
+	stored(c, "k", PART);
+	rig_client_open(r, &other);
+	rig_client_handshake(&other);
+	m = stable(r, &other, 1);
+	hold(r, 1);
+	other.deadline_us = 10000000;
+	id = get(&other, "k", 0, PART);
+	held(r, 1);
+	at = r->drive[0].n_held == 1 ? 0 : 1;
+	r->drive[0].hold = r->drive[1].hold = 0;
+	rig_drive_kill(r, at);
+	r->ahead_ns += 20 * MKV_NS_PER_SEC;
+	assert_int_equal(rig_recv(&other, 20), 0);
+	(void)id;
+	rig_client_close(&other);
+	rig_pump_ms(r, 20);
+	assert_int_equal(r->f->n_regions, 1);
+	assert_int_equal(r->f->n_reqs, 1);
+	rig_drive_up(r, at, 12);
+	rig_pump_ms(r, 5);
+	assert_int_equal(r->drive[at].n_lent, 0);	/* its client is gone: no drive is shown it any more */
+	assert_int_equal(r->f->n_regions, 1);
+	mkv_front_drive_drained(r->f, at, 11);
+	for (unsigned i = 0; i < RIG_PATIENCE_MS && r->f->n_regions != 0; i++)
+		rig_pump_ms(r, 1);
+	assert_int_equal(r->f->n_regions, 0);
+	assert_int_equal(r->f->n_reqs, 0);
+	memory_free(&m);
+}
+
+static void
+test_died_late(void **state MKV_UNUSED)
+{
+	with(0, run_died_late);
+}
+
+/* A client that is gone in the middle: its memory lives as long as a drive is at work in it, and counts as long. */
+static void
+run_killed(struct rig *r, struct rig_client *c)
+{
+	struct rig_client other;
+	struct memory m;
+
+	stored(c, "k", PART);
+	rig_client_open(r, &other);
+	rig_client_handshake(&other);
+	m = stable(r, &other, 1);
+	hold(r, 1);
+	(void)get(&other, "k", 0, PART);
+	held(r, 1);
+	rig_client_close(&other);
+	rig_pump_ms(r, 10);
+	assert_int_equal(r->f->n_regions, 1);
+	assert_int_equal(r->f->regions_bytes, 2 * ROOM);
+	assert_int_equal(r->drive[0].n_lent + r->drive[1].n_lent, 2);
+	hold(r, 0);
+	for (unsigned i = 0; i < RIG_PATIENCE_MS && r->f->n_regions != 0; i++)
+		rig_pump_ms(r, 1);
+	assert_int_equal(r->f->n_regions, 0);
+	rig_put_get(c, "goes on", 100000);
+	memory_free(&m);
+}
+
+static void
+test_killed(void **state MKV_UNUSED)
+{
+	with(0, run_killed);
+}
+
+/* So many are asked about at a time, so many regions of a process are lent; the others are copied to. */
+static void
+run_many(struct rig *r, struct rig_client *c)
+{
+	struct memory m[40];
+
+	r->drive[0].lend_hold = r->drive[1].lend_hold = 1;
+	for (unsigned i = 0; i < 40; i++) {
+		m[i] = memory_of(CHUNK);
+		assert_int_equal(region_with(c, i + 1, CHUNK, m[i].fd, MKV_WIRE_REGION_STABLE), 0);
+	}
+	assert_int_equal(r->drive[0].n_ask + r->drive[1].n_ask, 32);
+	assert_int_equal(r->f->lends_asked, 32);
+	r->drive[0].lend_hold = r->drive[1].lend_hold = 0;
+	lent(r, 32);
+	assert_int_equal(drop(c, 7), 0);
+	assert_int_equal(drop(c, 39), 0);
+	lent(r, 31);
+	for (unsigned i = 0; i < 40; i++)
+		memory_free(&m[i]);
+}
+
+static void
+test_many(void **state MKV_UNUSED)
+{
+	with(0, run_many);
+}
+
+/* Memory mode: there is nothing that a drive could read. */
+static void
+run_memory_mode(struct rig *r, struct rig_client *c)
+{
+	struct memory m = memory_of(ROOM);
+
+	stored(c, "k", PART);
+	assert_int_equal(region_with(c, 1, ROOM, m.fd, MKV_WIRE_REGION_STABLE), 0);
+	assert_int_equal(end_get(c, get(c, "k", 0, PART)), PART);
+	only(&m, 0, value, PART);
+	assert_int_equal(r->drive[0].n_ask + r->drive[0].n_lent, 0);
+	memory_free(&m);
+}
+
+static void
+test_memory_mode(void **state MKV_UNUSED)
+{
+	with(1, run_memory_mode);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_large),
+		cmocka_unit_test(test_copied),
+		cmocka_unit_test(test_not_there),
+		cmocka_unit_test(test_dropped),
+		cmocka_unit_test(test_dropped_idle),
+		cmocka_unit_test(test_hung),
+		cmocka_unit_test(test_cancelled),
+		cmocka_unit_test(test_died),
+		cmocka_unit_test(test_died_late),
+		cmocka_unit_test(test_killed),
+		cmocka_unit_test(test_many),
+		cmocka_unit_test(test_memory_mode),
+	};
+
+	mkv_crc_init();
+	return (cmocka_run_group_tests(tests, NULL, NULL));
+}

@@ -1,0 +1,305 @@
+/*
+ * memkv-front, loop thread: regions that drives have (MKV_DRV_F_DIRECT): a drive that was shown a client's memory reads a get's whole blocks straight into it.
+ *
+ * Of each stable region and each drive:
+ *
+ *   NONE --drive is up--> WANT --REGION to the supervisor--> ASKED --taken--> HERE --retired, unused--> DROP --asked--> DROPPING --answered--> NONE
+ *                          ^                                   |--not now--> LATER --timer--.  '--refused--> REFUSED
+ *                          '------------------------------------------------------------ --'
+ *   (a drive that is not there yet when it is to forget one: DROP_LATER --timer--> DROP)
+ *   any --drive is down--> NONE: its rings and table are gone; I/O of its own that may be under way is the parts' to wait for
+ *
+ * A drive is used from HERE on; until then, and where it refuses, values go by the stage: nobody waits for any of this. LENDS_ASKED_MAX are asked at a time, of all.
+ *
+ * A part that goes straight has a reference (part.region) from its choice to its drive's answer. If the drive dies first, the part is `lost`: the medium may still
+ * write into the client's memory, so it keeps its reference, is asked nowhere else and not given up until the supervisor says that no I/O of that life is left.
+ * mkv_lends() tells whether a request has such memory out; no answer that lets the client use it again leaves before (req.c).
+ *
+ * A region that its client has dropped, or whose session is gone, is `retired`: no new part gets it; it stays in its table, and in the caps, until no drive has it and no
+ * part refers to it. Then its mapping and its descriptor go, and the DROP that waits for it is answered.
+ *
+ * Owns: the numbers under which drives know regions: from 1, never used twice. Fails: never; what is not possible goes by the stage.
+ */
+#include "config.h"
+
+#include "worker/front/front_priv.h"
+
+#include <string.h>
+
+#include "common/base/assert.h"
+#include "common/base/crc.h"
+#include "common/base/err.h"
+
+#define LENDS_ASKED_MAX		32u			/* as REGIONS_ASKED_MAX of the supervisor allows */
+#define LENDS_MAX		128u			/* regions; DRIVE_REGIONS_MAX */
+#define LENDS_PROCESS_MAX	32u			/* of one process */
+#define LENDS_AGAIN_NS		(100 * MKV_NS_PER_MS)
+#define LEND_BYTES_MIN		MKV_CRC_CHUNK		/* less is read sooner together with its page, and copied */
+
+static struct mkv_region *
+lend_of(struct mkv_list *it)
+{
+	return (MKV_CONTAINER_OF(it, struct mkv_region, used));
+}
+
+/* Is it the supervisor's or that drive's business? */
+static int
+lend_is_out(uint8_t state)
+{
+	return (state == LEND_ASKED || state == LEND_HERE || state == LEND_DROP || state == LEND_DROP_LATER || state == LEND_DROPPING);
+}
+
+static void
+lend_set(struct mkv_front *f, struct mkv_region *g, unsigned drive, enum mkv_lend to)
+{
+	int asked = (to == LEND_ASKED || to == LEND_DROPPING) - (g->at[drive] == LEND_ASKED || g->at[drive] == LEND_DROPPING);
+	int out = lend_is_out(to) - lend_is_out(g->at[drive]);
+	int here = (to == LEND_HERE) - (g->at[drive] == LEND_HERE);
+
+	f->lends_asked += (unsigned)asked;
+	f->lends_here += (unsigned)here;
+	g->out += (unsigned)out;
+	g->at[drive] = (uint8_t)to;
+	f->lend_due = 1;
+}
+
+/* ---- Which, and until when ------------------------------------------------------------------------------------------------- */
+
+static int
+lend_may(const struct mkv_front *f, const struct mkv_region *g)
+{
+	unsigned all = 0, own = 0;
+
+	MKV_LIST_FOREACH(it, &f->regions_used) {
+		const struct mkv_region *o = lend_of(it);
+
+		all += o->id != 0;
+		own += o->id != 0 && o->pid == g->pid;
+	}
+	return (all < LENDS_MAX && own < LENDS_PROCESS_MAX && f->lend_last != UINT32_MAX);
+}
+
+void
+mkv_lend_begin(struct mkv_front *f, struct mkv_region *g)
+{
+	g->id = 0;
+	g->retired = 0;
+	g->refs = g->out = 0;
+	memset(g->at, LEND_NONE, sizeof(g->at));
+	if (f->conf.memory_mode || f->conf.lend == NULL || !g->stable || !lend_may(f, g))
+		return;
+	g->id = ++f->lend_last;
+	for (unsigned i = 0; i < MKV_FRONT_DRIVES_MAX; i++)
+		if (f->drive[i].up)
+			lend_set(f, g, i, LEND_WANT);
+}
+
+int
+mkv_lend_retire(struct mkv_front *f, struct mkv_region *g)
+{
+	g->retired = 1;
+	f->lend_due = 1;
+	return (g->out == 0 && g->refs == 0);
+}
+
+void
+mkv_lend_drive_up(struct mkv_front *f, unsigned drive)
+{
+	MKV_LIST_FOREACH(it, &f->regions_used)
+		if (lend_of(it)->id != 0 && !lend_of(it)->retired)
+			lend_set(f, lend_of(it), drive, LEND_WANT);
+}
+
+void
+mkv_lend_drive_down(struct mkv_front *f, unsigned drive)
+{
+	MKV_LIST_FOREACH(it, &f->regions_used)
+		lend_set(f, lend_of(it), drive, LEND_NONE);
+}
+
+/* ---- Asking ---------------------------------------------------------------------------------------------------------------- */
+
+static void
+lend_fire(struct mkv_timer *t, uint64_t now_ns MKV_UNUSED)
+{
+	struct mkv_front *f = MKV_CONTAINER_OF(t, struct mkv_front, lend_timer);
+
+	MKV_LIST_FOREACH(it, &f->regions_used)
+		for (unsigned i = 0; i < MKV_FRONT_DRIVES_MAX; i++)
+			if (lend_of(it)->at[i] == LEND_LATER || lend_of(it)->at[i] == LEND_DROP_LATER)
+				lend_set(f, lend_of(it), i, lend_of(it)->at[i] == LEND_LATER ? LEND_WANT : LEND_DROP);
+	f->lend_due = 1;
+}
+
+static void
+lend_again(struct mkv_front *f)
+{
+	f->lend_timer.fire = lend_fire;
+	mkv_timer_arm(f->timers, &f->lend_timer, mkv_now_ns() + LENDS_AGAIN_NS);
+}
+
+/* 0: nothing more can be asked now. */
+static int
+lend_ask(struct mkv_front *f, struct mkv_region *g, unsigned drive)
+{
+	int drop = g->at[drive] == LEND_DROP;
+
+	if (f->lends_asked == LENDS_ASKED_MAX)
+		return (0);
+	if (f->conf.lend(f->conf.arg, drive, f->drive[drive].epoch, g->id, g->shm.bytes, drop ? -1 : g->fd) != 0) {
+		lend_again(f);
+		return (0);
+	}
+	lend_set(f, g, drive, drop ? LEND_DROPPING : LEND_ASKED);
+	return (1);
+}
+
+static int
+lend_step(struct mkv_front *f, struct mkv_region *g, unsigned drive)
+{
+	if (g->retired && g->at[drive] == LEND_HERE && g->refs == 0)
+		lend_set(f, g, drive, LEND_DROP);
+	if (g->retired && (g->at[drive] == LEND_WANT || g->at[drive] == LEND_LATER))
+		lend_set(f, g, drive, LEND_NONE);
+	if (!f->drive[drive].up || (g->at[drive] != LEND_WANT && g->at[drive] != LEND_DROP))
+		return (1);
+	return (lend_ask(f, g, drive));
+}
+
+/* What waited goes on, what was waited for is freed. */
+void
+mkv_lend_turn(struct mkv_front *f)
+{
+	int more = 1;
+
+	if (!f->lend_due)
+		return;
+	f->lend_due = 0;
+	MKV_LIST_FOREACH_SAFE(it, tmp, &f->regions_used) {
+		struct mkv_region *g = lend_of(it);
+
+		for (unsigned i = 0; i < MKV_FRONT_DRIVES_MAX && more && g->id != 0; i++)
+			more = lend_step(f, g, i);
+		if (g->retired && g->out == 0 && g->refs == 0)
+			mkv_region_ended(f, g);
+	}
+}
+
+void
+mkv_front_lent(struct mkv_front *f, uint32_t drive, uint32_t epoch, uint32_t id, int drop, int status)
+{
+	struct mkv_region *g = NULL;
+
+	MKV_CHECK_OBJ(f, FRONT_MAGIC);
+	if (drive >= MKV_FRONT_DRIVES_MAX || !f->drive[drive].up || f->drive[drive].epoch != epoch || id == 0)
+		return;
+	MKV_LIST_FOREACH(it, &f->regions_used)
+		if (lend_of(it)->id == id)
+			g = lend_of(it);
+	if (g == NULL || g->at[drive] != (drop ? LEND_DROPPING : LEND_ASKED))
+		return;
+	if (status == MKV_E_RETRY) {
+		lend_set(f, g, drive, drop ? LEND_DROP_LATER : LEND_LATER);
+		lend_again(f);
+	} else if (drop)
+		lend_set(f, g, drive, LEND_NONE);
+	else
+		lend_set(f, g, drive, status == 0 ? LEND_HERE : LEND_REFUSED);
+}
+
+/* ---- Parts of gets --------------------------------------------------------------------------------------------------------- */
+
+int
+mkv_lend_at(const struct mkv_region *g, unsigned drive)
+{
+	return (!g->retired && g->at[drive] == LEND_HERE);
+}
+
+/* Where in its segments the part begins. */
+static uint64_t
+lend_place(const struct mkv_req *r, const struct mkv_part *p)
+{
+	const struct mkv_get *u = &r->u.get;
+
+	return (u->multi ? (uint64_t)p->no * u->piece_bytes + p->off - u->off : 0);
+}
+
+/* It ends on a chunk, or with its value as far as is known: the drive refuses it where that turns out to be wrong. */
+static int
+lend_ends_well(const struct mkv_req *r, const struct mkv_part *p)
+{
+	const struct mkv_get *u = &r->u.get;
+
+	return (!u->multi || (p->off + p->bytes) % MKV_CRC_CHUNK == 0 || (uint64_t)p->no * u->piece_bytes + p->off + p->bytes == u->value_bytes);
+}
+
+int
+mkv_lend_take(struct mkv_req *r, struct mkv_part *p, int drive)
+{
+	struct mkv_region *g;
+	uint64_t at;
+
+	if (!r->by_region || r->n_seg != 1 || p->staged || drive < 0 || p->bytes < LEND_BYTES_MIN || p->off % MKV_CRC_CHUNK != 0 || !lend_ends_well(r, p))
+		return (0);
+	at = r->seg[0].addr + lend_place(r, p);
+	if (at % 4096 != 0 || (g = mkv_region_named(r->c, r->seg[0].rkey)) == NULL || !mkv_lend_at(g, (unsigned)drive))
+		return (0);
+	MKV_ASSERT(at + p->bytes <= g->shm.bytes);
+	p->region = g;
+	p->region_off = at;
+	g->refs++;
+	return (1);
+}
+
+void
+mkv_lend_back(struct mkv_front *f, struct mkv_part *p)
+{
+	struct mkv_region *g = p->region;
+
+	if (g == NULL)
+		return;
+	p->region = NULL;
+	p->lost = 0;
+	MKV_ASSERT(g->refs > 0);
+	if (--g->refs == 0 && g->retired)
+		f->lend_due = 1;
+}
+
+void
+mkv_lend_lost(struct mkv_part *p, unsigned drive, uint32_t epoch)
+{
+	p->lost = p->region != NULL;
+	p->lost_drive = (uint8_t)drive;
+	p->lost_epoch = epoch;
+}
+
+void
+mkv_lend_drained(struct mkv_front *f, unsigned drive, uint32_t epoch)
+{
+	for (uint32_t i = 0; f->regions != NULL && i < f->conf.requests_max; i++) {
+		struct mkv_req *r = &f->reqs[i];
+		int found = 0;
+
+		for (unsigned k = 0; k < REQ_PARTS; k++) {
+			struct mkv_part *p = &r->part[k];
+
+			if (!p->lost || p->lost_drive != drive || p->lost_epoch > epoch)
+				continue;
+			mkv_lend_back(f, p);
+			found = 1;
+		}
+		if (found)
+			mkv_req_run(r);
+	}
+}
+
+int
+mkv_lends(const struct mkv_req *r)
+{
+	if (r->op == MKV_WIRE_REGION)
+		return (r->u.region != NULL);
+	for (unsigned i = 0; i < REQ_PARTS; i++)
+		if (r->part[i].lost || (r->part[i].region != NULL && r->part[i].state == PART_DRIVE))
+			return (1);
+	return (0);
+}

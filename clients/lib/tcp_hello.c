@@ -139,6 +139,7 @@ mkv_conn_heard_hello(struct conn *c, const struct mkv_hdr *h, const uint8_t *bod
 		mkv_rails_told(c, body + sizeof(r), r.n_rails);
 	hello_local(c, &r, h->body_bytes, body);
 	c->ref.on = (r.features & hello_features(c) & MKV_FEATURE_REGIONS) != 0;
+	c->ref.stable = (r.features & MKV_FEATURE_STABLE) != 0;
 	c->part_bytes = r.part_bytes;
 	c->credits = r.credits;
 	memcpy(c->server_id, r.server_id, sizeof(c->server_id));

@@ -80,6 +80,7 @@ struct passed {				/* a region that the server was shown, or is to be */
 
 struct ref {				/* payload by reference, on the unix socket */
 	int		on;		/* both ends can */
+	int		stable;		/* the server may have drives read into the window */
 	int		no_window;	/* one could not be made */
 	struct shmwin	window;
 	struct passed	passed[PASSED_MAX];

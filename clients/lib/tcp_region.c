@@ -106,9 +106,11 @@ mkv_pass_frame(struct conn *c, int *fd)
 	mkv_conn_header(h, MKV_WIRE_REGION, s->id, PASS_DEADLINE_US);
 	h->body_bytes = sizeof(*w);
 	*w = (struct mkv_wire_region){ .number = p->number };
-	if (p->state == PASSED_TO_SEND)
+	if (p->state == PASSED_TO_SEND) {
 		w->bytes = p->bytes;
-	else
+		/* A chunk of the window is its slot's until the answer is there. */
+		w->flags = p->number == WINDOW_NUMBER && c->ref.stable ? MKV_WIRE_REGION_STABLE : 0;
+	} else
 		w->flags = MKV_WIRE_REGION_DROP;
 	*fd = p->fd;
 	p->state = p->state == PASSED_TO_SEND ? PASSED_ASKED : PASSED_DROPPING;

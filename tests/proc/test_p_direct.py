@@ -1,0 +1,217 @@
+"""
+p: drives that read straight into memory of clients on this host: which bytes go there, how long that memory is theirs, and what a client or a drive may do meanwhile.
+"""
+import contextlib
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import mkv
+import wireclient as wc
+from harness import MIB, content
+from test_b_basic import direct_server
+from test_p_regions import Memory, wait_for
+from wireclient import Wire
+
+GUARD = b"\xa5"
+RETRY, BUSY = 14, 13
+
+
+@contextlib.contextmanager
+def server_on(kind, drives, server_factory, tmp_path):
+    sets = [f"local.path={tmp_path}/l.sock"]
+    with contextlib.ExitStack() as stack:
+        if kind == "direct":
+            s = stack.enter_context(direct_server(tmp_path, drives, 512 * MIB))
+            s.sets += sets
+            s.start()
+        else:
+            s = server_factory(drives=drives, drive_bytes="256MiB", sets=sets)
+        s.local = f"{tmp_path}/l.sock"
+        yield s
+
+
+@pytest.fixture(params=["file", "direct"])
+def served(server_factory, tmp_path, request):
+    with server_on(request.param, 2, server_factory, tmp_path) as s:
+        yield s
+
+
+def total(s, name):
+    return sum(v for k, v in s.metrics().items() if k.split("{")[0] == f"memkv_{name}")
+
+
+def straight(s):
+    return total(s, "front_region_direct_get_bytes_total")
+
+
+def lent(s, n):
+    """Each drive has n regions, or the test is skipped where no drive can have any."""
+    if not wait_for(lambda: total(s, "front_regions_lent") == 2 * n):
+        if "poll" in str(s.status()) or "threads" in str(s.status()):
+            pytest.skip("no io_uring here")
+    assert total(s, "front_regions_lent") == 2 * n == total(s, "drive_regions")
+
+
+def wire_and_memory(s, n=1):
+    w, m = Wire(s.local, timeout=60).handshake(), Memory()
+    assert w.region(1, m.fd, m.size, stable=True) == 0
+    lent(s, n)
+    return w, m
+
+
+def test_the_library_reads_without_a_copy_in_the_server(served):
+    sizes = (65536, 100000, MIB, 3 * MIB + 1, 9 * MIB)
+    with mkv.Client(f"local://{served.local}", transport="local") as c:
+        for n in sizes:
+            c.put(b"lib/%d" % n, content(b"lib", n, n))
+        # Some requests later the window is whole, and shown.
+        assert wait_for(lambda: c.get(b"lib/65536", 65536) and total(served, "front_regions_lent") >= 2)
+        before = straight(served), total(served, "front_region_get_bytes_total")
+        for n in sizes:
+            assert c.get(b"lib/%d" % n, n) == content(b"lib", n, n)
+            assert c.get(b"lib/%d" % n, 20 * MIB) == content(b"lib", n, n)
+        assert c.get_range(b"lib/%d" % (9 * MIB), 4097, MIB) == content(b"lib", 9 * MIB, 9 * MIB)[4097:4097 + MIB]
+        assert straight(served) - before[0] >= sum(sizes) * 9 // 10
+    assert wait_for(lambda: total(served, "drive_regions") == 0), "the memory of a client that is gone is given back"
+
+
+def test_no_byte_but_the_values_changes(served):
+    w, m = wire_and_memory(served)
+    for i, n in enumerate([*range(1, 8194, 977), 4095, 4096, 4097, 8191, 8192, 8193, 65535, 65536, 65537, MIB, MIB + 1, 5 * MIB + 4095]):
+        value, key, at = content(b"poison", i, n), b"poison/%d" % n, 4096 * (i % 5) + (i % 3 == 2)
+        with mkv.Client(served.addr) as c:
+            c.put(key, value)
+        m.view[:] = GUARD * m.size
+        before = straight(served)
+        assert w.get_into(key, 1, at, max(n, 70000)) == (0, n)
+        assert m.view[:] == GUARD * at + value + GUARD * (m.size - at - n)
+        assert (straight(served) - before == n // 4096 * 4096) == (at % 4096 == 0 or n < 4096), (n, at)
+    assert w.drop_region(1) == 0
+    assert total(served, "drive_regions") == 0 and wait_for(lambda: total(served, "front_regions_lent") == 0)
+    w.close()
+
+
+def test_a_drive_that_comes_back_is_shown_the_regions_again(served):
+    w, m = wire_and_memory(served)
+    value = content(b"again", 1, MIB)
+    for i in range(8):
+        assert w.put(b"again/%d" % i, value) == 0
+    for name in ("drive:0", "drive:1"):
+        os.kill(served.status()[name]["pid"], signal.SIGKILL)
+        for i in range(8):                          # while it is away, too
+            while (r := w.get_into(b"again/%d" % i, 1, 0, MIB))[0] != 0:
+                assert r[0] in (RETRY, BUSY), r
+            assert m.view[:MIB] == value
+        lent(served, 1)
+    before = straight(served)
+    for i in range(8):
+        m.view[:MIB] = GUARD * MIB
+        assert w.get_into(b"again/%d" % i, 1, 0, MIB) == (0, MIB) and m.view[:MIB] == value
+    assert straight(served) - before == 8 * MIB
+    w.close()
+
+
+def test_a_front_that_dies_leaves_no_region_at_a_drive(served):
+    w, _ = wire_and_memory(served)
+    assert w.put(b"front", content(b"front", 1, MIB)) == 0
+    for i in range(3):
+        w.send(wc.GET, w.get_body(b"front") + struct.pack("<QII", i * MIB, MIB, 1), flags=wc.F_REMOTE)
+    os.kill(served.status()["front:local"]["pid"], signal.SIGKILL)
+    assert wait_for(lambda: total(served, "drive_regions") == 0)
+    w, m = wire_and_memory(served)
+    assert w.get_into(b"front", 1, 0, MIB) == (0, MIB) and m.view[:MIB] == content(b"front", 1, MIB)
+    w.close()
+
+
+def test_memory_that_goes_while_a_drive_reads(served):
+    """Pages are punched out and put back under it: no drive sees an error of its medium in that, and others are served."""
+    w, m = wire_and_memory(served)
+    pids, stop = served.all_pids(), threading.Event()
+    assert w.put(b"punched", content(b"punched", 1, MIB)) == 0
+
+    def punch():
+        i = 0
+        while not stop.is_set():
+            m.punch(65536 * (i % 16), 65536)
+            i += 1
+
+    t = threading.Thread(target=punch)
+    t.start()
+    try:
+        for _ in range(200):
+            assert w.get_into(b"punched", 1, 0, MIB) == (0, MIB)
+    finally:
+        stop.set()
+        t.join()
+    assert straight(served) > 100 * MIB and total(served, "drive_read_errors_total") == 0
+    with mkv.Client(f"local://{served.local}", transport="local") as c:
+        assert c.get(b"punched", MIB) == content(b"punched", 1, MIB), "what it did to its memory stayed there"
+    assert served.all_pids() == pids
+    w.close()
+
+
+CLIENT = """
+import sys
+sys.path[:0] = {paths!r}
+from test_p_direct import Memory, Wire
+w, m = Wire({path!r}, timeout=60).handshake(), Memory()
+assert w.region(1, m.fd, m.size, stable=True) == 0
+print("at work", flush=True)
+while True:
+    w.get_into(b"killed", 1, 0, m.size)
+"""
+
+
+def test_a_client_killed_in_mid_transfer(served):
+    pids, script = served.all_pids(), CLIENT.format(paths=[p for p in sys.path if p], path=served.local)
+    value = content(b"killed", 1, 4 * MIB)
+    with mkv.Client(served.addr) as c:
+        c.put(b"killed", value)
+    for i in range(5):
+        p = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        try:
+            assert p.stdout.readline() == "at work\n"
+            time.sleep(0.1 + 0.03 * i)
+        finally:
+            p.send_signal(signal.SIGKILL)
+            p.wait(20)
+    assert straight(served) > 0
+    assert wait_for(lambda: total(served, "drive_regions") == 0 and total(served, "front_regions") == 0 and total(served, "front_region_bytes") == 0)
+    with mkv.Client(f"local://{served.local}", transport="local") as c:
+        assert c.get(b"killed", 4 * MIB) == value
+    assert served.all_pids() == pids
+
+
+def test_a_drive_that_hangs_keeps_the_memory_and_nobody_waiting(server_factory, tmp_path):
+    with server_on("file", 2, server_factory, tmp_path) as s:
+        w, m = wire_and_memory(s)
+        assert w.put(b"hung", content(b"hung", 1, MIB)) == 0
+        drives = [s.status()[f"drive:{i}"]["pid"] for i in range(2)]
+        for pid in drives:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            rid = w.send(wc.GET, w.get_body(b"hung") + struct.pack("<QII", 0, MIB, 1), flags=wc.F_REMOTE, deadline_us=300000)
+            assert w.ping(), "others of that session have their answers"
+            time.sleep(0.6)
+            drop = w.send(wc.REGION, struct.pack("<IIQ", 1, 1, 0))
+            assert w.ping()
+            assert total(s, "front_expired_total") == 1, "its deadline has passed, and its answer keeps away with the memory"
+        finally:
+            for pid in drives:
+                os.kill(pid, signal.SIGCONT)
+        answers = {}
+        while len(answers) < 2:
+            h, _, _ = w.recv()
+            answers[h.request_id] = h.status
+        assert list(answers) == [rid, drop] and answers[drop] == 0 and answers[rid] != 0
+        m.view[:] = GUARD * m.size
+        time.sleep(0.3)
+        assert m.view[:] == GUARD * m.size, "no late byte"
+        w.close()

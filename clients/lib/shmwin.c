@@ -19,6 +19,7 @@
 
 #define STEP_BYTES	(4ull << 20)		/* taking as many pages costs about as long as copying so much */
 #define HUGE_BYTES	(2ull << 20)
+#define COLLAPSE_BYTES	(32ull << 20)		/* takes about as long as two such steps */
 
 static int
 window_open(struct shmwin *w, uint64_t bytes)
@@ -35,16 +36,22 @@ window_open(struct shmwin *w, uint64_t bytes)
 	}
 	w->bytes = bytes;
 	w->filled = 0;
+	w->large = huge;
 	w->used = calloc(MKV_ALIGN_UP(bytes / WINDOW_UNIT, 64) / 64, sizeof(w->used[0]));
 	return (w->used == NULL ? MKV_E_NOMEM : 0);
 }
 
-/* By the mapping, which may have huge pages; the last step makes sure of all. */
+/*
+ * By the mapping, which may have huge pages; the last step makes sure of all. Into small ones, which lie anywhere, a device reads at half its speed: so huge ones are asked for
+ * in any case, as long as there are any.
+ */
 static int
 window_fill(struct shmwin *w)
 {
 	uint64_t step = MKV_MIN(STEP_BYTES, w->bytes - w->filled);
 
+	if (w->large && w->filled % COLLAPSE_BYTES == 0)
+		w->large = mkv_os_collapse(w->base + w->filled, MKV_MIN(COLLAPSE_BYTES, w->bytes - w->filled));
 	mkv_os_populate(w->base + w->filled, step);
 	w->filled += step;
 	return (w->filled < w->bytes ? 0 : mkv_os_shm_fill(w->fd, w->bytes));

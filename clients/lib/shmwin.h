@@ -14,6 +14,7 @@ struct shmwin {					/* zeroed is none */
 	uint8_t		*base;
 	uint64_t	bytes, filled;		/* filled: pages up to here are there */
 	int		fd;			/* valid while there is a base */
+	int		large;			/* huge pages have been had so far */
 	uint64_t	*used;			/* a bit for each unit */
 };
 

@@ -44,6 +44,8 @@ void	mkv_os_populate(void *p, uint64_t bytes);
  * mkv_os_shm_unmap(); NULL: nowhere. 0; MKV_E_NOMEM: nothing has changed.
  */
 int	mkv_os_replace_pages(void *p, uint64_t bytes, void **old);
+/* Huge pages for p, which is mapped writable, wherever 2 MiB of it lie on such a boundary: what is there is copied. 1: done; 0: not all of it, and that may have taken a while. */
+int	mkv_os_collapse(void *p, uint64_t bytes);
 int	mkv_os_shm_map(int fd, uint64_t bytes, int writable, int huge, void **out);	/* fd's size must be >= bytes: MKV_E_INVAL */
 void	mkv_os_shm_unmap(void *p, uint64_t bytes);
 

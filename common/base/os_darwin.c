@@ -114,6 +114,12 @@ mkv_os_populate(void *p, uint64_t bytes)
 }
 
 int
+mkv_os_collapse(void *p MKV_UNUSED, uint64_t bytes MKV_UNUSED)
+{
+	return (0);
+}
+
+int
 mkv_os_shm_map(int fd, uint64_t bytes, int writable, int huge MKV_UNUSED, void **out)
 {
 	struct stat st;

@@ -37,6 +37,7 @@
 #include "common/base/os_priv.h"
 
 #define HUGE_BYTES	(2ull << 20)
+#define COLLAPSE_PAGES	25		/* MADV_COLLAPSE */
 
 /* Younger than some headers. */
 #ifdef SO_PASSRIGHTS
@@ -282,6 +283,19 @@ mkv_os_populate(void *p, uint64_t bytes)
 		if (madvise(at, n, MADV_POPULATE_WRITE) != 0)
 			return;
 	}
+}
+
+/*
+ * Also where the system makes no huge pages of shared memory by itself (shmem_enabled). It has to find a page in each; the others are made where they are to lie: sooner than
+ * small ones. Much of its time is for a call, however large. Kernels before 6.1 do not know it.
+ */
+int
+mkv_os_collapse(void *p, uint64_t bytes)
+{
+	for (uint64_t at = 0; at < bytes; at += HUGE_BYTES)
+		if (madvise((uint8_t *)p + at, 4096, MADV_POPULATE_WRITE) != 0)
+			return (0);
+	return (madvise(p, bytes, COLLAPSE_PAGES) == 0);
 }
 
 /* ---- bells ---- */

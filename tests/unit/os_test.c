@@ -216,6 +216,34 @@ test_shm_huge_refused(void **state MKV_UNUSED)
 	assert_true(mkv_os_shm_create_huge("test", 1ull << 40, 1ull << 30, -1) < 0);
 }
 
+/* Whether there are huge pages or not, what was there is there, and in other mappings of it as well. */
+static void
+test_shm_collapse(void **state MKV_UNUSED)
+{
+	const uint64_t bytes = 4ull << 20;
+	int fd = mkv_os_shm_create("collapse", bytes, 1);
+	uint8_t *a, *b;
+	void *p;
+
+	assert_true(fd >= 0);
+	assert_int_equal(mkv_os_shm_map(fd, bytes, 1, 1, &p), 0);
+	a = p;
+	assert_int_equal(mkv_os_shm_map(fd, bytes, 0, 0, &p), 0);
+	b = p;
+	mkv_os_populate(a, bytes);
+	for (uint64_t i = 0; i < bytes; i += 4096)
+		a[i] = (uint8_t)(i / 4096 % 251);
+	(void)mkv_os_collapse(a, bytes);
+	for (uint64_t i = 0; i < bytes; i += 4096)
+		assert_true(a[i] == i / 4096 % 251 && b[i] == i / 4096 % 251 && a[i + 1] == 0);
+	a[bytes - 1] = 7;
+	assert_int_equal(b[bytes - 1], 7);
+	assert_int_equal(mkv_os_collapse(a + 4096, 8192) == 1 || b[0] == 0, 1);	/* nothing of that size there: no harm */
+	mkv_os_shm_unmap(a, bytes);
+	mkv_os_shm_unmap(b, bytes);
+	close(fd);
+}
+
 static void
 test_shm_prefer(void **state MKV_UNUSED)
 {
@@ -664,6 +692,7 @@ main(void)
 		cmocka_unit_test(test_shm_check),
 		cmocka_unit_test(test_shm_huge),
 		cmocka_unit_test(test_shm_huge_refused),
+		cmocka_unit_test(test_shm_collapse),
 		cmocka_unit_test(test_shm_prefer),
 		cmocka_unit_test(test_bell),
 		cmocka_unit_test(test_ctl),

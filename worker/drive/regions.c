@@ -205,6 +205,7 @@ drive_region_message(struct drive *d, const Mkv__Ctl__Region *m, int fd)
 void
 drive_regions_start(struct drive *d)
 {
+	regions_gauge(d);			/* the page has the former life's */
 	for (unsigned i = 0; i < DRIVE_REGIONS_MAX; i++)
 		if (d->region[i].id != 0)
 			region_begin(d, &d->region[i]);

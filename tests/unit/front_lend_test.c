@@ -527,6 +527,38 @@ test_many(void **state MKV_UNUSED)
 	with(0, run_many);
 }
 
+/* Memory that comes and goes without end costs a drive no more than its share of time; what is larger than that is lent to none. */
+static void
+run_rate(struct rig *r, struct rig_client *c)
+{
+	struct memory m = memory_of(64 << 20);
+	uint64_t began = mkv_now_ns();
+	int large = mkv_os_shm_create("large", 300ull << 20, 0);
+
+	for (uint32_t i = 1; i <= 4; i++) {
+		assert_int_equal(region_with(c, i, m.bytes, m.fd, MKV_WIRE_REGION_STABLE), 0);
+		lent(r, 1);
+		assert_int_equal(drop(c, i), 0);
+	}
+	assert_true(mkv_now_ns() - began > 290 * MKV_NS_PER_MS);
+	assert_int_equal(mkv_os_shm_fill(large, 300ull << 20), 0);
+	assert_int_equal(region_with(c, 9, 300ull << 20, large, MKV_WIRE_REGION_STABLE), MKV_E_TOOBIG);
+	r->f->conf.regions_bytes = 4ull << 30;
+	assert_int_equal(region_with(c, 9, 300ull << 20, large, MKV_WIRE_REGION_STABLE), 0);
+	rig_pump_ms(r, 1);
+	assert_int_equal(r->drive[0].n_ask + r->drive[0].n_lent + r->f->lends_asked, 0);
+	assert_int_equal(drop(c, 9), 0);
+	r->f->conf.regions_bytes = 1ull << 30;
+	close(large);
+	memory_free(&m);
+}
+
+static void
+test_rate(void **state MKV_UNUSED)
+{
+	with(0, run_rate);
+}
+
 /* Memory mode: there is nothing that a drive could read. */
 static void
 run_memory_mode(struct rig *r, struct rig_client *c)
@@ -563,6 +595,7 @@ main(void)
 		cmocka_unit_test(test_died_late),
 		cmocka_unit_test(test_killed),
 		cmocka_unit_test(test_many),
+		cmocka_unit_test(test_rate),
 		cmocka_unit_test(test_memory_mode),
 	};
 

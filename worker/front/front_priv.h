@@ -176,6 +176,7 @@ struct mkv_drive {
 	uint8_t		up;		/* has rings of this epoch */
 	uint32_t	epoch;
 	struct mkv_list	pending, given;
+	uint64_t	lend_bytes;	/* of regions that it was shown lately: lend.c */
 	uint8_t		*arena;
 	uint64_t	arena_bytes;
 	uint64_t	uuid_hash;

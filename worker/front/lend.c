@@ -9,7 +9,8 @@
  *   (a drive that is not there yet when it is to forget one: DROP_LATER --timer--> DROP)
  *   any --drive is down--> NONE: its rings and table are gone; I/O of its own that may be under way is the parts' to wait for
  *
- * A drive is used from HERE on; until then, and where it refuses, values go by the stage: nobody waits for any of this. LENDS_ASKED_MAX are asked at a time, of all.
+ * A drive is used from HERE on; until then, and where it refuses, values go by the stage: nobody waits for any of this. LENDS_ASKED_MAX are asked at a time, of all. To pin
+ * pages takes time of the drive's loop, so that a client which passes and drops memory without end would slow down others: what a drive is shown is limited in size and by time.
  *
  * A part that goes straight has a reference (part.region) from its choice to its drive's answer. If the drive dies first, the part is `lost`: the medium may still
  * write into the client's memory, so it keeps its reference, is asked nowhere else and not given up until the supervisor says that no I/O of that life is left.
@@ -33,7 +34,9 @@
 #define LENDS_ASKED_MAX		32u			/* as REGIONS_ASKED_MAX of the supervisor allows */
 #define LENDS_MAX		128u			/* regions; DRIVE_REGIONS_MAX */
 #define LENDS_PROCESS_MAX	32u			/* of one process */
-#define LENDS_AGAIN_NS		(100 * MKV_NS_PER_MS)
+#define LENDS_BYTES_MAX		(256ull << 20)		/* of one region: a drive's loop takes 0.2 ms for each MiB in small pages */
+#define LENDS_AGAIN_BYTES	(64ull << 20)		/* shown to a drive in each ... */
+#define LENDS_AGAIN_NS		(100 * MKV_NS_PER_MS)	/* ... such period */
 #define LEND_BYTES_MIN		MKV_CRC_CHUNK		/* less is read sooner together with its page, and copied */
 
 static struct mkv_region *
@@ -76,7 +79,7 @@ lend_may(const struct mkv_front *f, const struct mkv_region *g)
 		all += o->id != 0;
 		own += o->id != 0 && o->pid == g->pid;
 	}
-	return (all < LENDS_MAX && own < LENDS_PROCESS_MAX && f->lend_last != UINT32_MAX);
+	return (g->shm.bytes <= LENDS_BYTES_MAX && all < LENDS_MAX && own < LENDS_PROCESS_MAX && f->lend_last != UINT32_MAX);
 }
 
 void
@@ -119,6 +122,8 @@ mkv_lend_drive_down(struct mkv_front *f, unsigned drive)
 
 /* ---- Asking ---------------------------------------------------------------------------------------------------------------- */
 
+static void	lend_again(struct mkv_front *f);
+
 static void
 lend_fire(struct mkv_timer *t, uint64_t now_ns MKV_UNUSED)
 {
@@ -128,14 +133,34 @@ lend_fire(struct mkv_timer *t, uint64_t now_ns MKV_UNUSED)
 		for (unsigned i = 0; i < MKV_FRONT_DRIVES_MAX; i++)
 			if (lend_of(it)->at[i] == LEND_LATER || lend_of(it)->at[i] == LEND_DROP_LATER)
 				lend_set(f, lend_of(it), i, lend_of(it)->at[i] == LEND_LATER ? LEND_WANT : LEND_DROP);
+	for (unsigned i = 0; i < MKV_FRONT_DRIVES_MAX; i++) {
+		f->drive[i].lend_bytes -= MKV_MIN(f->drive[i].lend_bytes, LENDS_AGAIN_BYTES);
+		if (f->drive[i].lend_bytes > 0)
+			lend_again(f);
+	}
 	f->lend_due = 1;
 }
 
 static void
 lend_again(struct mkv_front *f)
 {
+	if (f->lend_timer.heap_idx != 0)
+		return;
 	f->lend_timer.fire = lend_fire;
 	mkv_timer_arm(f->timers, &f->lend_timer, mkv_now_ns() + LENDS_AGAIN_NS);
+}
+
+/* 1: this drive is shown it now; 0: it has had its share. */
+static int
+lend_fits(struct mkv_front *f, struct mkv_region *g, unsigned drive)
+{
+	lend_again(f);
+	if (f->drive[drive].lend_bytes >= LENDS_AGAIN_BYTES) {
+		lend_set(f, g, drive, LEND_LATER);
+		return (0);
+	}
+	f->drive[drive].lend_bytes += g->shm.bytes;
+	return (1);
 }
 
 /* 0: nothing more can be asked now. */
@@ -146,6 +171,8 @@ lend_ask(struct mkv_front *f, struct mkv_region *g, unsigned drive)
 
 	if (f->lends_asked == LENDS_ASKED_MAX)
 		return (0);
+	if (!drop && !lend_fits(f, g, drive))
+		return (1);
 	if (f->conf.lend(f->conf.arg, drive, f->drive[drive].epoch, g->id, g->shm.bytes, drop ? -1 : g->fd) != 0) {
 		lend_again(f);
 		return (0);

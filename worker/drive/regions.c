@@ -157,7 +157,8 @@ region_add(struct drive *d, uint32_t client, const Mkv__Ctl__Region *m, int fd)
 		return (r);
 	if (shm.bytes != m->bytes || shm.bytes == 0)
 		return (MKV_E_INVAL);
-	if ((r = mkv_os_shm_map(fd, shm.bytes, 1, 0, &base)) != 0)
+	/* Aligned, where it may lie in huge pages: these are pinned at once. */
+	if ((r = mkv_os_shm_map(fd, shm.bytes, 1, 1, &base)) != 0)
 		return (r);
 	*g = (struct drive_region){ .client = client, .id = m->region, .base = base, .bytes = shm.bytes, .first_buf = -1 };
 	d->regions++;

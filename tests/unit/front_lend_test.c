@@ -466,6 +466,32 @@ test_died_late(void **state MKV_UNUSED)
 	with(0, run_died_late);
 }
 
+/* A dead drive that never comes back is no reason for the front to stay when it is told to end. */
+static void
+test_died_for_good(void **state MKV_UNUSED)
+{
+	struct rig_conf conf = { .drives = 2, .regions_bytes = 1ull << 30, .lend = 1, .kind = MKV_IOQ_AUTO };
+	struct rig_client c;
+	struct memory m;
+	struct rig r;
+
+	rig_open(&r, &conf);
+	r.from = &unix_socket;
+	rig_client_open(&r, &c);
+	rig_client_handshake(&c);
+	stored(&c, "k", PART);
+	m = stable(&r, &c, 1);
+	hold(&r, 1);
+	(void)get(&c, "k", 0, PART);
+	held(&r, 1);
+	rig_drive_kill(&r, r.drive[0].n_held == 1 ? 0 : 1);
+	rig_client_close(&c);
+	rig_pump_ms(&r, 5);
+	assert_int_equal(r.f->n_reqs, 1);
+	rig_close(&r);			/* asserts that it ends */
+	memory_free(&m);
+}
+
 /* A client that is gone in the middle: its memory lives as long as a drive is at work in it, and counts as long. */
 static void
 run_killed(struct rig *r, struct rig_client *c)
@@ -593,6 +619,7 @@ main(void)
 		cmocka_unit_test(test_cancelled),
 		cmocka_unit_test(test_died),
 		cmocka_unit_test(test_died_late),
+		cmocka_unit_test(test_died_for_good),
 		cmocka_unit_test(test_killed),
 		cmocka_unit_test(test_many),
 		cmocka_unit_test(test_rate),

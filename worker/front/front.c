@@ -356,6 +356,17 @@ mkv_front_stop(struct mkv_front *f, uint64_t grace_ns)
 	front_close_conns(f, 0);
 }
 
+/* That wait for a drive's end alone, whose next life may never come: the memory is their clients', and outlives this process. */
+static uint32_t
+front_reqs_lost(const struct mkv_front *f)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < f->conf.requests_max; i++)
+		n += f->reqs[i].state != REQ_FREE && f->reqs[i].ending && f->reqs[i].n_dops == 0 && mkv_lends(&f->reqs[i]);
+	return (n);
+}
+
 int
 mkv_front_idle(const struct mkv_front *f)
 {
@@ -366,6 +377,8 @@ mkv_front_idle(const struct mkv_front *f)
 	if (f->door_busy)
 		return (0);
 	/* A drive that hangs keeps what it was asked for: at the end of the grace that is no reason to stay. */
+	if (f->stopping == 2 && f->n_conns == 0 && f->n_reqs != 0 && f->n_reqs == front_reqs_lost(f))
+		return (1);
 	return (f->stopping && f->n_conns == 0 && f->n_reqs == 0 && (f->stopping == 2 || mkv_spares_none(f)));
 }
 

@@ -198,7 +198,7 @@ _Static_assert(sizeof(struct mkv_wire_seg) == 16, "seg");
 
 enum {
 	MKV_WIRE_REGION_DROP	= 1,
-	MKV_WIRE_REGION_STABLE	= 2,	/* the bytes that a request names are nobody else's until its answer has come, however late that is: drives may move them themselves */
+	MKV_WIRE_REGION_STABLE	= 2,	/* the bytes that a get names are nobody else's until its answer has come, however late that is: drives may read into them themselves */
 };
 
 struct mkv_wire_region {		/* REGION */

@@ -173,6 +173,8 @@ region_fill(const struct mkv_region *r)
 {
 	if (r->mapped > FILL_MOST_BYTES)
 		return;
+	if (r->mapped % HUGE_BYTES == 0)
+		(void)mkv_os_collapse(r->base, r->mapped);	/* drives may read into it, and do so faster */
 	mkv_os_populate(r->base, r->mapped);
 	(void)mkv_os_shm_fill(r->fd, r->mapped);
 }

@@ -108,8 +108,8 @@ mkv_pass_frame(struct conn *c, int *fd)
 	*w = (struct mkv_wire_region){ .number = p->number };
 	if (p->state == PASSED_TO_SEND) {
 		w->bytes = p->bytes;
-		/* A chunk of the window is its slot's until the answer is there. */
-		w->flags = p->number == WINDOW_NUMBER && c->ref.stable ? MKV_WIRE_REGION_STABLE : 0;
+		/* A chunk of the window is its slot's until the answer is there; a get in place that ends before leaves its pages to the server (into.c). */
+		w->flags = c->ref.stable && (p->number == WINDOW_NUMBER || c->srv->loop->c->cf.local_in_place) ? MKV_WIRE_REGION_STABLE : 0;
 	} else
 		w->flags = MKV_WIRE_REGION_DROP;
 	*fd = p->fd;

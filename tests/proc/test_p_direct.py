@@ -82,6 +82,19 @@ def test_the_library_reads_without_a_copy_in_the_server(served):
     assert wait_for(lambda: total(served, "drive_regions") == 0), "the memory of a client that is gone is given back"
 
 
+def test_a_get_in_place_is_copied_nowhere(served):
+    with mkv.Client(f"local://{served.local}", transport="local", local_get="in_place") as c:
+        value, region = content(b"place", 1, 4 * MIB), mkv.Region(c, 8 * MIB)
+        c.put(b"place", value)
+        assert wait_for(lambda: c.get_at(b"place", region.base, 4 * MIB) and total(served, "drive_regions") >= 2)
+        before = straight(served), total(served, "front_region_get_bytes_total")
+        region.poison()
+        assert c.get_at(b"place", region.base + MIB, 4 * MIB) == 4 * MIB
+        assert region.view[MIB:5 * MIB] == value and region.untouched(MIB, 5 * MIB)
+        assert (straight(served) - before[0], total(served, "front_region_get_bytes_total") - before[1]) == (4 * MIB, 0)
+        region.free()
+
+
 def test_no_byte_but_the_values_changes(served):
     w, m = wire_and_memory(served)
     for i, n in enumerate([*range(1, 8194, 977), 4095, 4096, 4097, 8191, 8192, 8193, 65535, 65536, 65537, MIB, MIB + 1, 5 * MIB + 4095]):

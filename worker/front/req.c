@@ -282,8 +282,8 @@ mkv_req_end(struct mkv_req *r, int status, unsigned reason, const void *body, ui
 		memcpy(r->body, body, body_bytes);
 	r->out.owner = r;
 	r->out.done = req_out_done;
-	/* First: of what no drive has been given nobody has to wait for memory. */
-	if (status != 0)
+	/* First: for memory that no drive has been given nobody has to wait. */
+	if (status != 0 && r->by_region)
 		mkv_dops_recall(r->f, r);
 	if (mkv_lends(r)) {
 		MKV_ASSERT(body_bytes == 0);
@@ -291,6 +291,8 @@ mkv_req_end(struct mkv_req *r, int status, unsigned reason, const void *body, ui
 		return;
 	}
 	mkv_req_reply(r, &r->out, 0, status, reason, r->body, body_bytes);
+	if (status != 0)
+		mkv_dops_recall(r->f, r);
 }
 
 void

@@ -108,11 +108,14 @@ conn_holds(const struct conn *c, const struct slot *s)
 	return ((c->tx_lent && c->tx_leg == s->leg) || (c->rx_lent && c->rx_slot == s));
 }
 
-/* A front ends a session when it copies nothing more for it, and a front that has died copies nothing at all. */
+/*
+ * A front ends a session when it copies nothing more for it, and a front that has died copies nothing at all. A drive that it had read into the client's memory does not
+ * stop with either.
+ */
 static void
 conn_take_back(const struct conn *c, struct op *o)
 {
-	if (c->peer_ended)
+	if (c->peer_ended && !c->ref.stable)
 		mkv_into_over(o);
 	else
 		mkv_into_tear(o);

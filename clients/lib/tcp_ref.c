@@ -269,5 +269,5 @@ mkv_ref_reset(struct conn *c)
 {
 	mkv_pass_reset(c);
 	mkv_shmwin_fini(&c->ref.window);
-	c->ref.on = c->ref.no_window = 0;
+	c->ref.on = c->ref.stable = c->ref.no_window = 0;
 }

@@ -1,7 +1,7 @@
 /*
  * The fake server and clients' memory on its unix socket: REGION, and requests whose payload lies there. See fakeserver.h.
  *
- * A connection's thread; fakeregion_scribble() the test's. Owns descriptors and mappings of a connection's regions, under `tables`.
+ * A connection's thread; fakeregion_scribble() and fakeregion_late() the test's. Owns descriptors and mappings of a connection's regions, under `tables`.
  */
 #include "config.h"
 #include "tests/lib/fakeserver.h"
@@ -16,7 +16,14 @@
 #include "common/base/os.h"
 #include "tests/lib/fakeserver_priv.h"
 
+#define LATE_MAX	64u
+
 static pthread_mutex_t tables = PTHREAD_MUTEX_INITIALIZER;
+static struct late {				/* as a drive has it whose front has ended: under `tables` */
+	uint8_t		*base, *at;		/* base: of the mapping; NULL: another one's */
+	uint64_t	bytes, at_bytes;
+} late[LATE_MAX];
+static unsigned n_late;
 
 ssize_t
 fakeregion_recv(struct fconn *c, void *to, size_t bytes)
@@ -68,6 +75,7 @@ region_show(struct fconn *c, const struct mkv_wire_region *w)
 	MKV_ASSERT(r != NULL && p != MAP_FAILED);
 	*r = (struct fakeregion){ .number = w->number, .bytes = w->bytes, .base = p };
 	c->f->regions_shown++;
+	c->f->stable_shown += (w->flags & MKV_WIRE_REGION_STABLE) != 0;
 	return (0);
 }
 
@@ -209,6 +217,20 @@ fakeregion_frame(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 	return (r);
 }
 
+/* Under `tables`. The connection has ended, and its drive is at work. */
+static void
+get_goes_on(struct fconn *c)
+{
+	for (unsigned k = 0; k < c->n_get_seg; k++) {
+		uint8_t *at = seg_place(c, &c->get_seg[k]);
+
+		MKV_ASSERT(n_late < LATE_MAX);
+		if (at != NULL && c->get_seg[k].rkey != 1)
+			late[n_late++] = (struct late){ .at = at, .at_bytes = c->get_seg[k].bytes };
+	}
+	c->f->late_gets++;
+}
+
 int
 fakeregion_place(struct fconn *c, struct mkv_hdr *h, const void *body, const uint8_t *payload)
 {
@@ -228,6 +250,8 @@ fakeregion_place(struct fconn *c, struct mkv_hdr *h, const void *body, const uin
 	left = c->left;
 	for (unsigned k = 0; k < c->n_get_seg; k++)
 		left |= seg_place(c, &c->get_seg[k]) == NULL;		/* dropped meanwhile: no client does that */
+	if (c->left && c->f->regions_stable)
+		get_goes_on(c);
 	if (!left)
 		get_scatter(c, w->off - c->get_off, payload, h->payload_bytes);
 	(void)pthread_mutex_unlock(&tables);
@@ -248,6 +272,29 @@ fakeregion_scribble(struct fake *f)
 }
 
 void
+fakeregion_late(void)
+{
+	(void)pthread_mutex_lock(&tables);
+	for (unsigned i = 0; i < n_late; i++)
+		if (late[i].at != NULL)
+			memset(late[i].at, 0xee, late[i].at_bytes);
+	for (unsigned i = 0; i < n_late; i++)
+		if (late[i].base != NULL)
+			(void)munmap(late[i].base, late[i].bytes);
+	n_late = 0;
+	(void)pthread_mutex_unlock(&tables);
+}
+
+/* Under `tables`. */
+static void
+region_outlives(struct fakeregion *r)
+{
+	MKV_ASSERT(n_late < LATE_MAX);
+	late[n_late++] = (struct late){ .base = r->base, .bytes = r->bytes };
+	memset(r, 0, sizeof(*r));
+}
+
+void
 fakeregion_leave(struct fconn *c)
 {
 	(void)pthread_mutex_lock(&tables);
@@ -260,7 +307,9 @@ fakeregion_clean(struct fconn *c)
 {
 	(void)pthread_mutex_lock(&tables);
 	for (unsigned i = 0; i < FAKE_REGIONS_MAX; i++)
-		if (c->region[i].number != 0)
+		if (c->region[i].number > 1 && c->f->regions_stable)
+			region_outlives(&c->region[i]);
+		else if (c->region[i].number != 0)
 			region_end(&c->region[i]);
 	(void)pthread_mutex_unlock(&tables);
 	if (c->has_passed)

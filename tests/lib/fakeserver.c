@@ -640,6 +640,7 @@ shake_hello(struct fconn *c, const struct mkv_hdr *q, const uint8_t *body)
 		bytes += (uint32_t)sizeof(r.local) - (c->f->local == 5 ? 8 : 0);
 	}
 	r.b.features |= c->local && c->f->regions ? MKV_FEATURE_REGIONS : 0;
+	r.b.features |= c->local && c->f->regions_stable ? MKV_FEATURE_STABLE : 0;
 	header(&r.h, q, 0, 0, bytes, 0);
 	if ((c->f->rail_down << 1 >> ((const struct mkv_wire_hello *)body)->rail & 1) != 0) {
 		header(&r.h, q, MKV_E_UNREACHABLE, 0, 0, 0);
@@ -873,6 +874,7 @@ fake_close(struct fake *f)
 	for (unsigned i = 0; i < CONNS_MAX; i++)
 		if (p->conn[i] != NULL)
 			fconn_free(p->conn[i]);
+	fakeregion_late();
 	fakestore_fini(&p->store);
 	(void)close(p->fd);
 	while (p->n_local_old > 0)

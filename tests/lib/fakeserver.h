@@ -42,6 +42,8 @@ struct fake {
 	/* clients' memory there (fakeregion.c) */
 	_Atomic int	regions;		/* HELLO says REGIONS: 1 and it is so; 2 gets are answered with their bytes all the same; 3 those by the socket as if they were not */
 	_Atomic int	region_status;		/* REGION is answered by this MKV_E_* */
+	_Atomic int	regions_stable;		/* HELLO says STABLE: what was to be brought when the connection ends is so later (fakeregion_late()) */
+	_Atomic unsigned stable_shown, late_gets;	/* regions that were shown as stable; gets that are to come late */
 	_Atomic int	region_mute;		/* 1: it is not answered */
 	_Atomic unsigned remote_us;		/* before a request that refers to regions is looked at */
 	_Atomic unsigned regions_shown, regions_dropped, remote_gets, into_gets;	/* what it saw; into_gets: of remote_gets, those with other places than the window */
@@ -101,6 +103,7 @@ void		fake_drop_all(struct fake *f);		/* end all connections */
 void		fake_local_away(struct fake *f);	/* its unix socket is gone, and all who came there are sent away */
 int		fake_local_back(struct fake *f);	/* it is there again: 0 or -1 */
 void		fakeregion_scribble(struct fake *f);	/* other bytes into every window */
+void		fakeregion_late(void);			/* other bytes to where late gets were to bring theirs; their memory is given back */
 /* Direct access to the store. */
 void		fake_store(struct fake *f, const char *ns, const void *key, size_t key_bytes, const void *value, size_t bytes);
 size_t		fake_load(struct fake *f, const char *ns, const void *key, size_t key_bytes, void *value, size_t room, int *there);

@@ -152,12 +152,12 @@ def by_reference(c, s):
     until(one)
 
 
-def region_shown(c, s, region):
-    """Until puts from the region go without a copy of the client's: more regions than the windows."""
+def region_shown(c, s, region, off=0):
+    """Until puts from the region, at `off`, go without a copy of the client's: more regions than the windows."""
     before = counted(s, "memkv_front_regions")
 
     def one():
-        c.put_at(b"shown", region.base, 65536, 30.0)
+        c.put_at(b"shown", region.base + off, 65536, 30.0)
         return counted(s, "memkv_front_regions") > before
     until(one)
 

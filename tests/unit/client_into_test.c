@@ -411,6 +411,34 @@ test_server_ends_the_session(void **state)
 	free(v);
 }
 
+/* Its drives, which were reading into the region, do not end with it: their bytes come later, and are not seen. */
+static void
+test_drives_outlive_the_session(void **state)
+{
+	uint8_t *v = fix_bytes(MIB, 1);
+	unsigned asked;
+
+	(void)state;
+	fake.regions_stable = 1;
+	open_region(MANY * MIB);
+	assert_true(fake.stable_shown > 0);
+	assert_int_equal(fake.stable_shown, fake.regions_shown);
+	asked = fake.into_gets;
+	fake.delay_us = 200 * MS;
+	submit_many(v);
+	assert_true(fix_until(&fake.into_gets, asked + 1));
+	fake_drop_all(&fake);
+	assert_true(fix_until(&fake.late_gets, 1));
+	fake.delay_us = 0;
+	complete_many(v);
+	assert_true(counter(cl, "sessions_total") > 1);
+	memset(base, 0x33, MANY * MIB);
+	fakeregion_late();
+	check_is(base, 0x33, MANY * MIB);
+	assert_true(counter(cl, "local_torn_total") > 0);
+	free(v);
+}
+
 /* Bytes that do not fit their checksum are reported and asked for again, where they lie. */
 static void
 test_bad_bytes(void **state)
@@ -529,7 +557,7 @@ main(void)
 #define TEST(name)	cmocka_unit_test_setup_teardown(test_##name, setup_in_place, teardown_region)
 		TEST(sizes), TEST(pieces), TEST(only_if_asked_for), TEST(caller_leaves), TEST(caller_leaves_a_loop_that_stands),
 		TEST(request_times_out), TEST(cancel), TEST(region_is_freed_before_its_caller_is_back), TEST(session_is_given_up),
-		TEST(server_ends_the_session), TEST(bad_bytes), TEST(many_are_torn), TEST(threads),
+		TEST(server_ends_the_session), TEST(drives_outlive_the_session), TEST(bad_bytes), TEST(many_are_torn), TEST(threads),
 	};
 
 	return (cmocka_run_group_tests_name("client_into", tests, NULL, NULL));

@@ -63,6 +63,8 @@ def test_the_same_host_is_measured_by_every_way(tmp_path):
                 check_candidate(out, f"local {op} 1 MiB x4 {who}")
         check_candidate(out, f"local {op} 1 MiB x1 memcpy")
     check_candidate(out, "local put 1 MiB x4 files, fdatasync")
+    for who in ("memkv local, in place", "memkv file, local, in place"):
+        check_candidate(out, f"local get 1 MiB x4 {who}")
     measured = [row for row in out["rows"] if row["ratio"] is not None]
     assert {row["must"] for row in measured} >= {0.6, 1.0}
     for row in measured:

@@ -21,6 +21,8 @@
 
 #define CHUNK	65536u
 
+static uint8_t untouched[4096 + CHUNK + 4096];		/* what a get of one chunk could reach, and more */
+
 static uint64_t
 metric(struct rig *r, enum mkv_metric m)
 {
@@ -147,6 +149,32 @@ static void
 test_sizes(void **state MKV_UNUSED)
 {
 	with(0, run_sizes);
+}
+
+/* Every size around two blocks at both ends of one, and every place in a block: there it is copied, all of it. */
+static void
+run_every(struct rig *r, struct rig_client *c)
+{
+	struct memory m = stable(r, c, 1);
+
+	for (uint32_t n = 1; n <= 8193; n++) {
+		uint64_t at = n <= 4096 ? n - 1 : n % 2 * 4096;
+
+		stored(c, "every", n);
+		assert_int_equal(end_get(c, get(c, "every", at, CHUNK)), n);
+		assert_memory_equal(m.p + at, value, n);
+		memset(m.p + at, GUARD, n);
+		assert_memory_equal(m.p, untouched, sizeof(untouched));
+	}
+	only(&m, 0, untouched, 1);
+	memory_free(&m);
+}
+
+static void
+test_every(void **state MKV_UNUSED)
+{
+	memset(untouched, GUARD, sizeof(untouched));
+	with(0, run_every);
 }
 
 /* In pieces, and exactly the room that it takes. */
@@ -610,6 +638,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_every),
 		cmocka_unit_test(test_large),
 		cmocka_unit_test(test_copied),
 		cmocka_unit_test(test_not_there),

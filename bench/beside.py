@@ -86,7 +86,8 @@ def loop_device_end(device):
 class Memkv(Server):
     name = "memkv"
 
-    def __init__(self, args, mode, capacity):
+    def __init__(self, args, mode, capacity, **sets):
+        """sets: configuration, section__key=value."""
         self.dir = tempfile.mkdtemp(prefix="memkv-compare-", dir=args.tmp)
         self.loop = None
         media = "arena0" if mode == "memory" else os.path.join(self.dir, "drive0.dat")
@@ -100,6 +101,8 @@ class Memkv(Server):
         cmd = [args.memkv, "start", "--ready-fd", str(w), "--set", f"server.data_dir={self.dir}/data",
                "--set", "network.address=127.0.0.1:0", "--set", "admin.address=127.0.0.1:0",
                "--set", f"storage.mode={mode}", "--set", f"storage.drives=[{{media: {media}, max_size: {capacity}}}]"]
+        for key, value in sets.items():
+            cmd += ["--set", f"{key.replace('__', '.')}={value}"]
         super().__init__(cmd, pass_fds=[w])
         os.close(w)
         with os.fdopen(r) as ready:

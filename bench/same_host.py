@@ -191,10 +191,15 @@ class Media:
         self.args, self.res, self.mode, self.size, self.depth = args, res, mode, size, depth
         self.keys = max(16, args.media_span // size)
         self.capacity = max(2 * self.keys * size, 256 * MIB)
+        self.trusting = self.redis = None
         self.server = started(res, f"memkv {mode}", lambda: Memkv(args, mode, self.capacity))
         if self.server is None:
             return
         stack.callback(self.server.stop)
+        if mode == "direct":
+            self.trusting = started(res, "memkv direct, verify_put off", lambda: Memkv(args, mode, self.capacity, integrity__verify_put="off"))
+        if self.trusting is not None:
+            stack.callback(self.trusting.stop)
         self.fio_path = os.path.join(directory(stack, args.tmp), "fio.dat")
         if mode == "direct" and args.tools.get("fio"):
             self.fio_path = loop_device(self.fio_path, self.keys * size)
@@ -207,8 +212,12 @@ class Media:
 
     def candidates(self):
         durable = dict(durability="commit")
-        out = [Candidate(f"memkv {self.mode}, local", self.server, dict(servers=self.server.local, transport="local", **durable), to_disk=True),
-               Candidate(f"memkv {self.mode}, TCP", self.server, durable, to_disk=True)]
+        local = dict(transport="local", **durable)
+        out = [Candidate(f"memkv {self.mode}, local", self.server, dict(servers=self.server.local, **local), to_disk=True),
+               Candidate(f"memkv {self.mode}, TCP", self.server, durable, to_disk=True),
+               Candidate(f"memkv {self.mode}, local, in place", self.server, dict(env={"MEMKV_LOCAL_GET": "in_place"}, servers=self.server.local, **local), ops=("get",))]
+        if self.trusting is not None:
+            out.append(Candidate("memkv direct, local, verify_put off", self.trusting, dict(servers=self.trusting.local, **local), ops=("put",), to_disk=True))
         if self.redis is not None:
             out.append(Candidate("Redis beside direct", self.redis, dict(servers=self.redis.unix)))
         return out
@@ -218,9 +227,9 @@ class Media:
 
     def put_local(self, rnd, c):
         """A put through the unix socket, with its flushes counted: fio is given as many."""
-        f0, p0 = self.server.flushes_and_puts()
+        f0, p0 = c.server.flushes_and_puts()
         sample(self.res, rnd, self.args, c, "put", self.size, self.depth, keys=self.keys, connections=1)
-        f1, p1 = self.server.flushes_and_puts()
+        f1, p1 = c.server.flushes_and_puts()
         self.res.note(f"{self.name('put', c.name)} flushes", rnd, (f1 - f0) / (p1 - p0) if p1 > p0 else None)
 
     def fio(self, rnd, op):
@@ -244,7 +253,9 @@ class Media:
         order = self.candidates()[::1 if rnd % 2 == 0 else -1]
         for op in OPS:
             for c in order:
-                if op == "put" and c.name.endswith(", local"):
+                if op not in c.ops:
+                    continue
+                if op == "put" and c.options.get("transport") == "local":
                     self.put_local(rnd, c)
                 else:
                     sample(self.res, rnd, self.args, c, op, self.size, self.depth, keys=self.keys, connections=1)
@@ -255,7 +266,7 @@ class Media:
     def run(self):
         local = self.candidates()[0]
         for c in self.candidates():
-            filled_and_checked(self.res, self.args, c, "get", self.size, self.keys)
+            (checked_too if c.ops == ("get",) else filled_and_checked)(self.res, self.args, c, "get", self.size, self.keys)
         if not self.args.quick:
             self.res.measure(f"{GROUP}{local.name} warm-up", 0, lambda: warm_up(self.args, self.server, self.size, self.keys, self.capacity))
         for rnd in range(self.args.rounds):
@@ -264,18 +275,24 @@ class Media:
         filled_and_checked(self.res, self.args, local, "mixed", self.size, self.keys)
 
     def rows(self):
-        bounds = {"get": (0.9, 0.97), "put": (0.85, 0.95)} if self.mode == "direct" else {}
         for op in OPS:
-            who = f"memkv {self.mode}, local"
-            local, tcp = self.name(op, who), self.name(op, f"memkv {self.mode}, TCP")
             what = f"{op.upper()} {human(self.size)}, {self.mode} mode, {self.depth} in flight, local{', durable' if op == 'put' else ''}"
-            same = ", as many writes a flush" if op == "put" else ""
-            self.res.row(f"{what}, against fio{same}", local, self.name(op, f"fio beside {self.mode}"), "GiB/s", *bounds.get(op, (None, None)))
-            self.res.row(f"{what}, against memkv by TCP", local, tcp, "GiB/s", None, None)
-            self.res.row(f"CPU of client and server: {what}, against memkv by TCP", local + " cpu", tcp + " cpu", "s/GiB", None, None, less=True)
-            if self.mode == "direct":
-                self.res.row(f"CPU of the server: {what}, against Redis by its unix socket", local + " server cpu",
-                             self.name(op, "Redis beside direct") + " server cpu", "s/GiB", 0.2, None, less=True)
+            self.rows_of(op, what, f"memkv {self.mode}, local")
+            if op == "get":
+                self.rows_of(op, f"{what}, in place", f"memkv {self.mode}, local, in place")
+            elif self.trusting is not None:
+                self.rows_of(op, f"{what}, verify_put off", "memkv direct, local, verify_put off")
+
+    def rows_of(self, op, what, who):
+        bounds = {"get": (0.9, 0.97), "put": (0.85, 0.95)} if self.mode == "direct" else {}
+        local, tcp = self.name(op, who), self.name(op, f"memkv {self.mode}, TCP")
+        same = ", as many writes a flush" if op == "put" else ""
+        self.res.row(f"{what}, against fio{same}", local, self.name(op, f"fio beside {self.mode}"), "GiB/s", *bounds.get(op, (None, None)))
+        self.res.row(f"{what}, against memkv by TCP", local, tcp, "GiB/s", None, None)
+        self.res.row(f"CPU of client and server: {what}, against memkv by TCP", local + " cpu", tcp + " cpu", "s/GiB", None, None, less=True)
+        if self.mode == "direct":
+            self.res.row(f"CPU of the server: {what}, against Redis by its unix socket", local + " server cpu",
+                         self.name(op, "Redis beside direct") + " server cpu", "s/GiB", 0.2, None, less=True)
 
 
 def media(args, res, mode, size, depth):

@@ -4,8 +4,7 @@
  */
 #include "config.h"
 
-#include "tests/unit/client_counter.h"
-#include "tests/unit/client_fix.h"
+#include "tests/unit/client_unix_fix.h"
 #include "tests/unit/client_warn.h"
 
 #include <pthread.h>
@@ -13,33 +12,13 @@
 
 #define MS	1000u
 
-static char dir[] = "/tmp/client-local-XXXXXX", path[64];
-static struct fake fake;
-static struct mkv_client *cl;
-
 static int
 setup(void **state)
 {
-	struct fake_opts o = { .local_path = path };
-
 	(void)state;
 	n_warned = 0;
-	cl = NULL;
-	(void)snprintf(dir, sizeof(dir), "/tmp/client-local-XXXXXX");
-	assert_non_null(mkdtemp(dir));
-	(void)snprintf(path, sizeof(path), "%s/s", dir);
-	assert_int_equal(fake_open(&fake, &o), 0);
+	open_fake();
 	fake.local = 1;
-	return (0);
-}
-
-static int
-teardown(void **state)
-{
-	(void)state;
-	mkv_client_close(cl);
-	fake_close(&fake);
-	assert_int_equal(rmdir(dir), 0);
 	return (0);
 }
 

@@ -4,8 +4,7 @@
 #ifndef MKV_TESTS_CLIENT_REF_FIX_H
 #define MKV_TESTS_CLIENT_REF_FIX_H
 
-#include "tests/unit/client_counter.h"
-#include "tests/unit/client_fix.h"
+#include "tests/unit/client_unix_fix.h"
 
 #include <pthread.h>
 
@@ -13,10 +12,6 @@
 
 #define MS	1000u
 #define MIB	(1u << 20)
-
-static char dir[] = "/tmp/client-ref-XXXXXX", path[64];
-static struct fake fake;
-static struct mkv_client *cl;
 
 /* While it is to be held, a loop that has done its turn stays there, right before it sleeps. */
 static _Atomic unsigned to_hold, held;
@@ -41,26 +36,10 @@ __wrap_mkv_timers_next_ns(const struct mkv_timers *ts)
 static inline int
 setup(void **state)
 {
-	struct fake_opts o = { .local_path = path };
-
 	(void)state;
-	cl = NULL;
 	assert_int_equal(setenv("MEMKV_LOCAL_WINDOW", "8MiB", 1), 0);
-	(void)snprintf(dir, sizeof(dir), "/tmp/client-ref-XXXXXX");
-	assert_non_null(mkdtemp(dir));
-	(void)snprintf(path, sizeof(path), "%s/s", dir);
-	assert_int_equal(fake_open(&fake, &o), 0);
+	open_fake();
 	fake.regions = 1;
-	return (0);
-}
-
-static inline int
-teardown(void **state)
-{
-	(void)state;
-	mkv_client_close(cl);
-	fake_close(&fake);
-	assert_int_equal(rmdir(dir), 0);
 	return (0);
 }
 

@@ -351,6 +351,43 @@ test_dropped_idle(void **state MKV_UNUSED)
 	with(0, run_dropped_idle);
 }
 
+/* A client that asks for it and does not stay to hear that it was done, before and behind its deadline. */
+static void
+run_dropped_gone(struct rig *r, struct rig_client *c)
+{
+	for (unsigned late = 0; late < 2; late++) {
+		struct rig_client other;
+		struct memory m;
+
+		rig_client_open(r, &other);
+		rig_client_handshake(&other);
+		m = stable(r, &other, 1);
+		r->drive[1].lend_hold = 1;
+		other.deadline_us = 10000000;
+		(void)begin_drop(&other, 1);
+		assert_int_equal(rig_recv(&other, 20), 0);
+		r->ahead_ns += late * 20 * MKV_NS_PER_SEC;
+		rig_pump_ms(r, 5);
+		rig_client_close(&other);
+		rig_pump_ms(r, 20);
+		assert_int_equal(r->f->n_regions, 1);
+		rig_put_get(c, "goes on", 100000);
+		r->drive[1].lend_hold = 0;
+		for (unsigned i = 0; i < RIG_PATIENCE_MS && r->f->n_reqs != 0; i++)
+			rig_pump_ms(r, 1);
+		rig_pump_ms(r, 5);
+		assert_int_equal(r->f->n_regions, 0);
+		assert_int_equal(r->f->n_reqs, 0);
+		memory_free(&m);
+	}
+}
+
+static void
+test_dropped_gone(void **state MKV_UNUSED)
+{
+	with(0, run_dropped_gone);
+}
+
 /* A drive that hangs: its caller's answer stays away with the memory, whatever the deadline, and nobody else's does. */
 static void
 run_hung(struct rig *r, struct rig_client *c)
@@ -644,6 +681,7 @@ main(void)
 		cmocka_unit_test(test_not_there),
 		cmocka_unit_test(test_dropped),
 		cmocka_unit_test(test_dropped_idle),
+		cmocka_unit_test(test_dropped_gone),
 		cmocka_unit_test(test_hung),
 		cmocka_unit_test(test_cancelled),
 		cmocka_unit_test(test_died),

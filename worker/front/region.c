@@ -302,7 +302,18 @@ region_on_dop(struct mkv_req *r MKV_UNUSED, struct mkv_dop *d MKV_UNUSED, const 
 	MKV_ASSERT(!"asks no drive");
 }
 
-const struct mkv_req_ops mkv_region_ops = { .op = MKV_WIRE_REGION, .start = region_start, .step = region_step, .on_dop = region_on_dop };
+/* Who asked is gone: the region's end is told to nobody, and the request may go. */
+static enum mkv_next
+region_undo(struct mkv_req *r)
+{
+	if (r->c == NULL && r->u.region != NULL) {
+		r->u.region->dropper = NULL;
+		r->u.region = NULL;
+	}
+	return (MKV_NEXT_DONE);
+}
+
+const struct mkv_req_ops mkv_region_ops = { .op = MKV_WIRE_REGION, .start = region_start, .step = region_step, .on_dop = region_on_dop, .undo = region_undo };
 
 /* ---- Frames whose payload lies in regions ---------------------------------------------------------------------------------- */
 

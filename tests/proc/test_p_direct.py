@@ -51,12 +51,17 @@ def straight(s):
     return total(s, "front_region_direct_get_bytes_total")
 
 
-def lent(s, n):
-    """Each drive has n regions, or the test is skipped where no drive can have any."""
-    there = wait_for(lambda: total(s, "front_regions_lent") == 2 * n == total(s, "drive_regions"))
+def shown(s, enough):
+    """Drives have the regions that it takes, or the test is skipped where no drive can have any."""
+    there = wait_for(enough)
     if not there and any(row.get("io") == "threads" for row in s.status().values()):
         pytest.skip("no io_uring here")
     assert there
+
+
+def lent(s, n):
+    """Each drive has n regions."""
+    shown(s, lambda: total(s, "front_regions_lent") == 2 * n == total(s, "drive_regions"))
 
 
 def wire_and_memory(s, n=1):
@@ -72,7 +77,7 @@ def test_the_library_reads_without_a_copy_in_the_server(served):
         for n in sizes:
             c.put(b"lib/%d" % n, content(b"lib", n, n))
         # Some requests later the window is whole, and shown.
-        assert wait_for(lambda: c.get(b"lib/65536", 65536) and total(served, "front_regions_lent") >= 2)
+        shown(served, lambda: c.get(b"lib/65536", 65536) and total(served, "front_regions_lent") >= 2)
         before = straight(served), total(served, "front_region_get_bytes_total")
         for n in sizes:
             assert c.get(b"lib/%d" % n, n) == content(b"lib", n, n)
@@ -86,7 +91,7 @@ def test_a_get_in_place_is_copied_nowhere(served):
     with mkv.Client(f"local://{served.local}", transport="local", local_get="in_place") as c:
         value, region = content(b"place", 1, 4 * MIB), mkv.Region(c, 8 * MIB)
         c.put(b"place", value)
-        assert wait_for(lambda: c.get_at(b"place", region.base, 4 * MIB) and total(served, "drive_regions") >= 2)
+        shown(served, lambda: c.get_at(b"place", region.base, 4 * MIB) and total(served, "drive_regions") >= 2)
         before = straight(served), total(served, "front_region_get_bytes_total")
         region.poison()
         assert c.get_at(b"place", region.base + MIB, 4 * MIB) == 4 * MIB
@@ -240,7 +245,7 @@ def test_a_caller_leaves_a_hung_drive_at_his_deadline(server_factory, tmp_path):
         values = [content(b"late", i, MIB) for i in range(4)]
         for i, v in enumerate(values):
             c.put(b"late/%d" % i, v)
-        assert wait_for(lambda: c.get(b"late/0", MIB) and total(s, "front_regions_lent") >= 1)
+        shown(s, lambda: c.get(b"late/0", MIB) and total(s, "front_regions_lent") >= 1)
         pid = s.status()["drive:0"]["pid"]
         os.kill(pid, signal.SIGSTOP)
         try:

@@ -81,11 +81,10 @@ on_region_done(void *arg, uint32_t client, uint32_t id)
 }
 
 static int
-up(void **state)
+up_with(enum rig_kind kind)
 {
 	int fds[2];
 
-	(void)state;
 	mkv_crc_init();
 	memset(&w, 0, sizeof(w));
 	memset(&d, 0, sizeof(d));
@@ -97,13 +96,27 @@ up(void **state)
 	w.params = &params;
 	d.w = &w;
 	d.client[0] = (struct drive_client){ .peer = &front, .epoch = EPOCH };
-	r = rig_create(RIG_URING, 64 * MIB, 1);
+	r = rig_create(kind, 64 * MIB, 1);
 	assert_int_equal(mkv_metrics_open_private(&r->o.metrics), 0);
 	ops = *r->o.ops;
 	ops.region = on_region;
 	ops.region_done = on_region_done;
 	r->o.ops = &ops;
 	return (0);
+}
+
+static int
+up(void **state)
+{
+	(void)state;
+	return (up_with(RIG_URING));
+}
+
+static int
+up_threads(void **state)
+{
+	(void)state;
+	return (up_with(RIG_THREADS));
 }
 
 static int
@@ -467,6 +480,19 @@ test_before_the_queue(void **state)
 	memory_free(&m);
 }
 
+/* Threads read into the mapping, where the client can make pages fail: none of its regions is taken. */
+static void
+test_no_rings(void **state)
+{
+	struct memory m = memory_of(CHUNK);
+
+	(void)state;
+	engine();
+	assert_int_equal(offer(1, &m), MKV_E_UNSUPPORTED);
+	assert_int_equal(d.regions, 0);
+	memory_free(&m);
+}
+
 int
 main(void)
 {
@@ -478,6 +504,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_front_died, up, down),
 		cmocka_unit_test_setup_teardown(test_what_is_no_region, up, down),
 		cmocka_unit_test_setup_teardown(test_before_the_queue, up, down),
+		cmocka_unit_test_setup_teardown(test_no_rings, up_threads, down),
 	};
 
 	return (cmocka_run_group_tests(tests, NULL, NULL));

@@ -90,14 +90,23 @@ slots_clear(struct drive *d, unsigned first, unsigned n)
 	}
 }
 
+/* Helper threads register nothing, whatever they answer: their reads meet the mapping as it is. */
+static int
+regions_pinned(const struct drive *d)
+{
+	return (d->buffers && strcmp(mkv_ioq_name(d->w->q), "io_uring") == 0);
+}
+
 static int
 region_register(struct drive *d, struct drive_region *g)
 {
 	unsigned n = (unsigned)MKV_DIV_UP(g->bytes, DRIVE_RANGE_BYTES);
-	int first = d->buffers ? slots_find(d, n) : -1, r;
+	int first, r;
 
-	if (first < 0)
-		return (d->buffers ? MKV_E_NOSPACE : MKV_E_UNSUPPORTED);
+	if (!regions_pinned(d))
+		return (MKV_E_UNSUPPORTED);
+	if ((first = slots_find(d, n)) < 0)
+		return (MKV_E_NOSPACE);
 	for (unsigned i = 0; i < n; i++) {
 		struct iovec iov = { g->base + i * DRIVE_RANGE_BYTES, (size_t)MKV_MIN(DRIVE_RANGE_BYTES, g->bytes - i * DRIVE_RANGE_BYTES) };
 

@@ -7,8 +7,8 @@
  *
  * Both ends of a ring that was replaced hear of that here, in order with these messages; so what belongs to another ring than the present one is dropped without a
  * word. A descriptor is kept while it is passed on, or waits for room in the drive's socket; never longer.
- * What can fail: a front that asks for more than REGIONS_ASKED_MAX at a time, or brings no memfd; a drive that answers what it was not asked: ended. A drive that is not
- * there yet, or takes nothing now: the front hears RETRY.
+ * What can fail: a front that asks for more than REGIONS_ASKED_MAX at a time, or brings no descriptor; a drive that answers what it was not asked: ended. Memory that is no
+ * region any more: the front hears INVAL. A drive that is not there yet, or takes nothing now: RETRY.
  */
 #include "config.h"
 
@@ -32,7 +32,7 @@ regions_answer(struct proc *front, const Mkv__Ctl__RegionDone *answer)
 }
 
 static void
-regions_retry(struct proc *front, const Mkv__Ctl__Region *ask)
+regions_refuse(struct proc *front, const Mkv__Ctl__Region *ask, int status)
 {
 	Mkv__Ctl__RegionDone d = MKV__CTL__REGION_DONE__INIT;
 
@@ -41,7 +41,7 @@ regions_retry(struct proc *front, const Mkv__Ctl__Region *ask)
 	d.epoch = ask->epoch;
 	d.region = ask->region;
 	d.drop = ask->drop;
-	d.status = MKV_E_RETRY;
+	d.status = status;
 	regions_answer(front, &d);
 }
 
@@ -64,14 +64,19 @@ regions_on_ask(struct proc *front, const Mkv__Ctl__Region *ask, int fd)
 	struct proc *drive = ask->drive < s->drive_count ? sup_drive(s, ask->drive) : NULL;
 	struct mkv_os_shm shm;
 
-	if (drive == NULL || ask->epoch == 0 || (fd == -1) != (ask->drop != 0) || (fd != -1 && mkv_os_shm_check(fd, &shm) != 0)) {
+	if (drive == NULL || ask->epoch == 0 || (fd == -1) != (ask->drop != 0)) {
 		proc_break(front, "REGION names no drive, or has no memory");
 		return;
 	}
 	if (heritage_ring_epoch(front, drive) != ask->epoch)
 		return;				/* that life is over: the front is told */
+	/* It was whole when the front looked; its client may punch holes at any time. */
+	if (fd != -1 && mkv_os_shm_check(fd, &shm) != 0) {
+		regions_refuse(front, ask, MKV_E_INVAL);
+		return;
+	}
 	if (!proc_reachable(drive)) {
-		regions_retry(front, ask);
+		regions_refuse(front, ask, MKV_E_RETRY);
 		return;
 	}
 	if (drive->life->regions_asked >= REGIONS_ASKED_MAX) {
@@ -85,7 +90,7 @@ regions_on_ask(struct proc *front, const Mkv__Ctl__Region *ask, int fd)
 	case MKV_E_CLOSED:
 		return;				/* its end comes, and is told */
 	default:
-		regions_retry(front, ask);
+		regions_refuse(front, ask, MKV_E_RETRY);
 	}
 }
 

@@ -179,6 +179,24 @@ def test_memory_that_goes_while_a_drive_reads(served):
     w.close()
 
 
+def test_memory_with_holes_is_refused_when_a_drive_comes_back(served):
+    """Whole when it was passed, not any more when it is shown again: that is its client's affair, and nobody else's."""
+    w, m = wire_and_memory(served)
+    assert w.put(b"holes", content(b"holes", 1, MIB)) == 0
+    front, drive = (served.status()[name]["pid"] for name in ("front:local", "drive:0"))
+    m.punch(0, m.size)
+    os.kill(drive, signal.SIGKILL)
+    assert wait_for(lambda: served.status()["drive:0"]["pid"] != drive and served.status()["drive:0"]["state"] == "RUNNING")
+    other, whole = Wire(served.local, timeout=60).handshake(), Memory()
+    assert other.region(1, whole.fd, whole.size, stable=True) == 0
+    assert wait_for(lambda: total(served, "front_regions_lent") == 3 == total(served, "drive_regions"))
+    assert other.get_into(b"holes", 1, 0, MIB) == (0, MIB) and whole.view[:MIB] == content(b"holes", 1, MIB)
+    assert served.status()["front:local"]["pid"] == front
+    for x in (w, other):
+        assert x.drop_region(1) == 0
+        x.close()
+
+
 CLIENT = """
 import sys
 sys.path[:0] = {paths!r}

@@ -329,6 +329,8 @@ def test_regions_go_from_the_local_front_to_drives_and_their_answers_back(fakes)
     restarted(f, "front:local", "region=3")
     assert len(f.wait_log(r"got=region front=1 epoch=\d+ region=\d bytes=65536 fds=1", 3)) == 3
     assert f.wait_log(r"got=region_done drive=0 epoch=\d+ region=(\d) status=-2", 3) == ["1", "2", "3"]
+    restarted(f, "front:local", "region=1 region_plain")     # whole when the front looked, perhaps
+    assert f.wait_log(r"got=region_done drive=0 epoch=\d+ region=(\d) status=-1", 1) == ["1"]
     restarted(f, "front:local", "region=1 region_stale")     # that ring is over: no word of it, and nobody's fault
     time.sleep(0.3)
     assert len(f.wait_log(r"got=region front=1", 3)) == 3 and "event=child_protocol" not in f.text()
@@ -336,7 +338,7 @@ def test_regions_go_from_the_local_front_to_drives_and_their_answers_back(fakes)
     assert len(os.listdir(f"/proc/{pid}/fd")) < 20
 
 
-@pytest.mark.parametrize("name,words", [("front:local", "region=1 region_no_fd"), ("front:local", "region=1 region_plain"), ("front:local", "region=1 region_nobody"),
+@pytest.mark.parametrize("name,words", [("front:local", "region=1 region_no_fd"), ("front:local", "region=1 region_nobody"),
                                         ("front:local", "region=100"), ("front:local", "send_fd"), ("front:tcp:0", "region=1"), ("front:tcp:0", "region=1 region_no_fd"),
                                         ("drive:0", "region_unasked"), ("drive:0", "region=1")])
 def test_who_misuses_regions_is_ended(fakes, name, words):

@@ -650,6 +650,29 @@ test_rate(void **state MKV_UNUSED)
 	with(0, run_rate);
 }
 
+/* The same of the smallest ones: a drive is not shown more of them than it takes in that share. */
+static void
+run_flood(struct rig *r, struct rig_client *c)
+{
+	struct memory m = memory_of(4096);
+	uint64_t began = mkv_now_ns(), periods;
+
+	for (unsigned i = 0; i < 1500; i++) {
+		assert_int_equal(region_with(c, 1, m.bytes, m.fd, MKV_WIRE_REGION_STABLE), 0);
+		assert_int_equal(drop(c, 1), 0);
+	}
+	periods = (mkv_now_ns() - began) / (100 * MKV_NS_PER_MS) + 2;
+	assert_true(r->drive[0].n_shown > 100);
+	assert_true(r->drive[0].n_shown <= 256 * periods);
+	memory_free(&m);
+}
+
+static void
+test_flood(void **state MKV_UNUSED)
+{
+	with(0, run_flood);
+}
+
 /* Memory mode: there is nothing that a drive could read. */
 static void
 run_memory_mode(struct rig *r, struct rig_client *c)
@@ -690,6 +713,7 @@ main(void)
 		cmocka_unit_test(test_killed),
 		cmocka_unit_test(test_many),
 		cmocka_unit_test(test_rate),
+		cmocka_unit_test(test_flood),
 		cmocka_unit_test(test_memory_mode),
 	};
 

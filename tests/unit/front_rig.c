@@ -458,6 +458,7 @@ rig_lend(void *arg, uint32_t drive, uint32_t epoch, uint32_t region, uint64_t by
 	if (d->n_ask == MKV_ARRAY_LEN(d->ask))
 		return (MKV_E_BUSY);
 	assert_true(region != 0 && epoch == d->epoch);
+	d->n_shown += fd >= 0;
 	d->ask[d->n_ask++] = (struct rig_lent){ .id = region, .epoch = epoch, .bytes = bytes, .drop = fd < 0, .fd = fd < 0 ? -1 : dup(fd) };
 	return (0);
 }

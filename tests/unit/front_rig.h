@@ -67,6 +67,7 @@ struct rig_drive {
 	uint64_t	total_bytes;		/* told with SET_NEW; 0: nothing is told */
 	struct rig_lent	lent[64], ask[64];
 	unsigned	n_lent, n_ask;
+	unsigned	n_shown;		/* of all that it was asked to take */
 	int		lend_hold;		/* answers no question about regions */
 	int		lend_status;		/* answers this */
 	unsigned	direct;			/* gets that went straight to a region */

@@ -36,7 +36,8 @@
 #define LENDS_PROCESS_MAX	32u			/* of one process */
 #define LENDS_BYTES_MAX		(256ull << 20)		/* of one region: a drive's loop takes 0.2 ms for each MiB in small pages */
 #define LENDS_AGAIN_BYTES	(64ull << 20)		/* shown to a drive in each ... */
-#define LENDS_AGAIN_NS		(100 * MKV_NS_PER_MS)	/* ... such period */
+#define LENDS_AGAIN_NS		(100 * MKV_NS_PER_MS)	/* ... such period, ... */
+#define LENDS_LEAST_BYTES	(256ull << 10)		/* ... of each at least so many: to map and forget it takes as long, however small */
 #define LEND_BYTES_MIN		MKV_CRC_CHUNK		/* less is read sooner together with its page, and copied */
 
 static struct mkv_region *
@@ -159,7 +160,7 @@ lend_fits(struct mkv_front *f, struct mkv_region *g, unsigned drive)
 		lend_set(f, g, drive, LEND_LATER);
 		return (0);
 	}
-	f->drive[drive].lend_bytes += g->shm.bytes;
+	f->drive[drive].lend_bytes += MKV_MAX(g->shm.bytes, LENDS_LEAST_BYTES);
 	return (1);
 }
 

@@ -404,6 +404,7 @@ run_hung(struct rig *r, struct rig_client *c)
 	assert_int_equal(rig_recv(c, 20), 0);
 	assert_int_equal(metric(r, MKV_M_front_expired_total), 1);
 	c->deadline_us = 600000000;
+	r->ahead_ns += 60 * MKV_NS_PER_SEC;
 	assert_int_equal(rig_send(c, MKV_WIRE_PING, 0, 0, NULL, 0, NULL, 0), id + 1);
 	assert_int_equal(answer(c, id + 1), 0);
 	hold(r, 0);
@@ -529,6 +530,49 @@ static void
 test_died_late(void **state MKV_UNUSED)
 {
 	with(0, run_died_late);
+}
+
+/* A dead drive that stays away: the answers that it keeps would be their session's places for ever; the session ends, and others go on. */
+static void
+run_died_away(struct rig *r, struct rig_client *c)
+{
+	struct rig_client other;
+	struct memory m;
+	unsigned at;
+
+	stored(c, "k", PART);
+	rig_client_open(r, &other);
+	rig_client_handshake(&other);
+	m = stable(r, &other, 1);
+	hold(r, 1);
+	other.deadline_us = 10000000;
+	(void)get(&other, "k", 0, PART);
+	held(r, 1);
+	r->ahead_ns += 20 * MKV_NS_PER_SEC;
+	at = r->drive[0].n_held == 1 ? 0 : 1;
+	r->drive[0].hold = r->drive[1].hold = 0;
+	rig_drive_kill(r, at);
+	assert_int_equal(rig_recv(&other, 20), 0);
+	r->ahead_ns += 60 * MKV_NS_PER_SEC;
+	assert_int_equal(rig_recv(&other, RIG_PATIENCE_MS), -1);
+	rig_client_close(&other);
+	r->ahead_ns = 0;
+	assert_int_equal(r->f->n_conns, 1);
+	assert_int_equal(r->f->n_regions, 1);
+	rig_drive_up(r, at, 12);
+	mkv_front_drive_drained(r->f, at, 11);
+	for (unsigned i = 0; i < RIG_PATIENCE_MS && r->f->n_regions != 0; i++)
+		rig_pump_ms(r, 1);
+	assert_int_equal(r->f->n_regions, 0);
+	assert_int_equal(r->f->n_reqs, 0);
+	rig_put_get(c, "goes on", 100000);
+	memory_free(&m);
+}
+
+static void
+test_died_away(void **state MKV_UNUSED)
+{
+	with(0, run_died_away);
 }
 
 /* A dead drive that never comes back is no reason for the front to stay when it is told to end. */
@@ -709,6 +753,7 @@ main(void)
 		cmocka_unit_test(test_cancelled),
 		cmocka_unit_test(test_died),
 		cmocka_unit_test(test_died_late),
+		cmocka_unit_test(test_died_away),
 		cmocka_unit_test(test_died_for_good),
 		cmocka_unit_test(test_killed),
 		cmocka_unit_test(test_many),

@@ -348,6 +348,7 @@ void		mkv_lend_back(struct mkv_front *f, struct mkv_part *p);		/* its drive is d
 void		mkv_lend_lost(struct mkv_part *p, unsigned drive, uint32_t epoch);	/* its drive died with it */
 void		mkv_lend_drained(struct mkv_front *f, unsigned drive, uint32_t epoch);
 int		mkv_lends(const struct mkv_req *r);				/* 1: memory of its client is out: no answer may leave */
+int		mkv_lends_lost(const struct mkv_req *r);			/* 1: with a drive that died */
 /* guard.c */
 int		mkv_guard_init(void);				/* 1; 0: no handler can be set */
 int		mkv_guard_copy(void *to, const void *from, uint32_t bytes, const void *foreign);	/* foreign: to or from. 0: its memory is gone */

@@ -14,7 +14,8 @@
  *
  * A part that goes straight has a reference (part.region) from its choice to its drive's answer. If the drive dies first, the part is `lost`: the medium may still
  * write into the client's memory, so it keeps its reference, is asked nowhere else and not given up until the supervisor says that no I/O of that life is left.
- * mkv_lends() tells whether a request has such memory out; no answer that lets the client use it again leaves before (req.c).
+ * mkv_lends() tells whether a request has such memory out; no answer that lets the client use it again leaves before (req.c). A drive that does not come back would keep
+ * the place of each such request in its session for ever, so the session ends at last: the library then gives up that memory, and comes again.
  *
  * A region that its client has dropped, or whose session is gone, is `retired`: no new part gets it; it stays in its table, and in the caps, until no drive has it and no
  * part refers to it. Then its mapping and its descriptor go, and the DROP that waits for it is answered.
@@ -328,6 +329,15 @@ mkv_lends(const struct mkv_req *r)
 		return (r->u.region != NULL);
 	for (unsigned i = 0; i < REQ_PARTS; i++)
 		if (r->part[i].lost || (r->part[i].region != NULL && r->part[i].state == PART_DRIVE))
+			return (1);
+	return (0);
+}
+
+int
+mkv_lends_lost(const struct mkv_req *r)
+{
+	for (unsigned i = 0; i < REQ_PARTS; i++)
+		if (r->part[i].lost)
 			return (1);
 	return (0);
 }

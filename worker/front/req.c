@@ -16,6 +16,8 @@
 #include "common/base/assert.h"
 #include "common/base/err.h"
 
+#define REQ_LATE_NS	(30 * MKV_NS_PER_SEC)	/* an answer that waits for memory: whether it can come at all is looked at so often */
+
 static const struct mkv_req_ops *const req_ops[] = {
 	&mkv_put_ops, &mkv_get_ops, &mkv_exists_ops, &mkv_match_ops, &mkv_delete_ops, &mkv_touch_ops,
 	&mkv_list_ops, &mkv_info_ops, &mkv_stat_ops, &mkv_report_ops, &mkv_ping_ops, &mkv_cancel_ops, &mkv_attach_ops,
@@ -288,6 +290,7 @@ mkv_req_end(struct mkv_req *r, int status, unsigned reason, const void *body, ui
 	if (mkv_lends(r)) {
 		MKV_ASSERT(body_bytes == 0);
 		r->late = 1;
+		mkv_timer_arm(r->f->timers, &r->timer, mkv_now_ns() + REQ_LATE_NS);
 		return;
 	}
 	mkv_req_reply(r, &r->out, 0, status, reason, r->body, body_bytes);
@@ -374,7 +377,9 @@ req_fire(struct mkv_timer *t, uint64_t now_ns)
 	(void)now_ns;
 	MKV_CHECK_OBJ(r, REQ_MAGIC);
 	if (r->ending) {
-		if (r->c != NULL && mkv_keys_unfinished(r))
+		if (r->c != NULL && r->late)
+			mkv_timer_arm(r->f->timers, &r->timer, mkv_now_ns() + REQ_LATE_NS);
+		if (r->c != NULL && (mkv_keys_unfinished(r) || mkv_lends_lost(r)))
 			mkv_conn_close(r->c);
 		return;
 	}

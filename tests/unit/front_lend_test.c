@@ -351,6 +351,34 @@ test_dropped_idle(void **state MKV_UNUSED)
 	with(0, run_dropped_idle);
 }
 
+/* One that comes too late is done all the same: whatever its answer says, the client takes it for that. */
+static void
+run_dropped_late(struct rig *r, struct rig_client *c)
+{
+	struct memory m = stable(r, c, 1);
+	uint64_t id, got;
+
+	stored(c, "k", PART);
+	hold(r, 1);
+	got = get(c, "k", 0, PART);
+	held(r, 1);
+	c->deadline_us = 1;
+	id = begin_drop(c, 1);
+	assert_int_equal(rig_recv(c, 20), 0);
+	hold(r, 0);
+	assert_int_equal(end_get(c, got), PART);
+	assert_int_equal(answer(c, id), MKV_E_TIMEOUT);
+	assert_int_equal(r->f->n_regions, 0);
+	c->deadline_us = 600000000;
+	memory_free(&m);
+}
+
+static void
+test_dropped_late(void **state MKV_UNUSED)
+{
+	with(0, run_dropped_late);
+}
+
 /* A client that asks for it and does not stay to hear that it was done, before and behind its deadline. */
 static void
 run_dropped_gone(struct rig *r, struct rig_client *c)
@@ -748,6 +776,7 @@ main(void)
 		cmocka_unit_test(test_not_there),
 		cmocka_unit_test(test_dropped),
 		cmocka_unit_test(test_dropped_idle),
+		cmocka_unit_test(test_dropped_late),
 		cmocka_unit_test(test_dropped_gone),
 		cmocka_unit_test(test_hung),
 		cmocka_unit_test(test_cancelled),

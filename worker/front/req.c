@@ -495,7 +495,8 @@ req_start(struct mkv_conn *c, const struct mkv_hdr *h, const uint8_t *body)
 			mkv_list_push_tail(&c->f->req_wait, &c->wait_link);
 		return (MKV_TAKE_HOLD);
 	}
-	if (mkv_now_ns() >= r->deadline_ns)
+	/* A DROP is done however late it is: its answer is taken for that. */
+	if (mkv_now_ns() >= r->deadline_ns && h->op != MKV_WIRE_REGION)
 		return (req_refuse(r, h, MKV_E_TIMEOUT));
 	if (c->remote != NULL && c->remote->lost)
 		return (req_refuse(r, h, MKV_E_CLOSED));

@@ -19,7 +19,6 @@
 
 #define STEP_BYTES	(4ull << 20)		/* taking as many pages costs about as long as copying so much */
 #define HUGE_BYTES	(2ull << 20)
-#define COLLAPSE_BYTES	(32ull << 20)		/* takes about as long as two such steps */
 
 static int
 window_open(struct shmwin *w, uint64_t bytes)
@@ -43,15 +42,15 @@ window_open(struct shmwin *w, uint64_t bytes)
 
 /*
  * By the mapping, which may have huge pages; the last step makes sure of all. Into small ones, which lie anywhere, a device reads at half its speed: so huge ones are asked for
- * in any case, as long as there are any.
+ * in any case, as long as there are any; step by step, for where memory is in pieces the kernel moves others away to make one, 10 ms and more for each of a step.
  */
 static int
 window_fill(struct shmwin *w)
 {
 	uint64_t step = MKV_MIN(STEP_BYTES, w->bytes - w->filled);
 
-	if (w->large && w->filled % COLLAPSE_BYTES == 0)
-		w->large = mkv_os_collapse(w->base + w->filled, MKV_MIN(COLLAPSE_BYTES, w->bytes - w->filled));
+	if (w->large)
+		w->large = mkv_os_collapse(w->base + w->filled, step);
 	mkv_os_populate(w->base + w->filled, step);
 	w->filled += step;
 	return (w->filled < w->bytes ? 0 : mkv_os_shm_fill(w->fd, w->bytes));

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
@@ -51,6 +52,23 @@ test_is_a_region(void **state)
 	assert_int_equal(mkv_os_shm_check(w.fd, &shm), 0);
 	assert_int_equal(shm.bytes, UNITS * WINDOW_UNIT);
 	memset(w.base, 0x5a, w.bytes);
+}
+
+/* A loop takes a step between requests: it takes no more pages than that, however they are had. */
+static void
+test_steps(void **state)
+{
+	struct shmwin v = { 0 };
+	struct stat st;
+	int r;
+
+	(void)state;
+	while ((r = mkv_shmwin_step(&v, 32u << 20)) == 0) {
+		assert_int_equal(fstat(v.fd, &st), 0);
+		assert_int_equal((uint64_t)st.st_blocks * 512, v.filled);
+	}
+	assert_int_equal(r, 1);
+	mkv_shmwin_fini(&v);
 }
 
 static void
@@ -106,6 +124,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_is_a_region, setup, teardown),
+		cmocka_unit_test(test_steps),
 		cmocka_unit_test_setup_teardown(test_full, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_never_twice, setup, teardown),
 	};

@@ -603,9 +603,9 @@ test_died_away(void **state MKV_UNUSED)
 	with(0, run_died_away);
 }
 
-/* A dead drive that never comes back is no reason for the front to stay when it is told to end. */
+/* A dead drive that never comes back is no reason for the front to stay when it is told to end, whether the client is gone or waits. */
 static void
-test_died_for_good(void **state MKV_UNUSED)
+died_for_good(int waits)
 {
 	struct rig_conf conf = { .drives = 2, .regions_bytes = 1ull << 30, .lend = 1, .kind = MKV_IOQ_AUTO };
 	struct rig_client c;
@@ -622,11 +622,25 @@ test_died_for_good(void **state MKV_UNUSED)
 	(void)get(&c, "k", 0, PART);
 	held(&r, 1);
 	rig_drive_kill(&r, r.drive[0].n_held == 1 ? 0 : 1);
-	rig_client_close(&c);
+	if (!waits)
+		rig_client_close(&c);
 	rig_pump_ms(&r, 5);
 	assert_int_equal(r.f->n_reqs, 1);
-	rig_close(&r);			/* asserts that it ends */
+	mkv_front_stop(r.f, 1000 * MKV_NS_PER_SEC);
+	for (unsigned i = 0; i < RIG_PATIENCE_MS / 10 && !mkv_front_idle(r.f); i++)
+		rig_pump_ms(&r, 1);
+	assert_true(mkv_front_idle(r.f));
+	if (waits)
+		rig_client_close(&c);
+	rig_close(&r);
 	memory_free(&m);
+}
+
+static void
+test_died_for_good(void **state MKV_UNUSED)
+{
+	died_for_good(0);
+	died_for_good(1);
 }
 
 /* A client that is gone in the middle: its memory lives as long as a drive is at work in it, and counts as long. */

@@ -316,13 +316,44 @@ mkv_front_start(struct mkv_front *f)
 
 /* ---- Stopping -------------------------------------------------------------------------------------------------------------- */
 
+/*
+ * Memory of its client is with a drive that died, and it waits for that alone. Who ends does not: the drive's next life may never come, and the memory is its client's and
+ * outlives this process.
+ */
+static int
+front_req_lost(const struct mkv_req *r)
+{
+	return (r->n_dops == 0 && mkv_lends_lost(r));
+}
+
+static uint32_t
+front_reqs_lost(const struct mkv_list *reqs)
+{
+	uint32_t n = 0;
+
+	MKV_LIST_FOREACH(it, reqs)
+		n += (uint32_t)front_req_lost(MKV_CONTAINER_OF(it, struct mkv_req, link));
+	return (n);
+}
+
+/* 1: no request is there but of clients that are gone, and lost. */
+static int
+front_reqs_none(const struct mkv_front *f)
+{
+	uint32_t lost = 0;
+
+	for (uint32_t i = 0; i < f->conf.requests_max && f->n_reqs != 0; i++)
+		lost += f->reqs[i].state != REQ_FREE && f->reqs[i].ending && front_req_lost(&f->reqs[i]);
+	return (f->n_reqs == lost);
+}
+
 static void
 front_close_conns(struct mkv_front *f, int all)
 {
 	MKV_LIST_FOREACH_SAFE(it, tmp, &f->conn_used) {
 		struct mkv_conn *c = MKV_CONTAINER_OF(it, struct mkv_conn, link);
 
-		if (all || (c->n_reqs == 0 && mkv_list_empty(&c->txq) && mkv_list_empty(&c->tx_flight)))
+		if (all || (c->n_reqs == front_reqs_lost(&c->reqs) && mkv_list_empty(&c->txq) && mkv_list_empty(&c->tx_flight)))
 			mkv_conn_close(c);
 	}
 }
@@ -356,17 +387,6 @@ mkv_front_stop(struct mkv_front *f, uint64_t grace_ns)
 	front_close_conns(f, 0);
 }
 
-/* That wait for a drive's end alone, whose next life may never come: the memory is their clients', and outlives this process. */
-static uint32_t
-front_reqs_lost(const struct mkv_front *f)
-{
-	uint32_t n = 0;
-
-	for (uint32_t i = 0; i < f->conf.requests_max; i++)
-		n += f->reqs[i].state != REQ_FREE && f->reqs[i].ending && f->reqs[i].n_dops == 0 && mkv_lends(&f->reqs[i]);
-	return (n);
-}
-
 int
 mkv_front_idle(const struct mkv_front *f)
 {
@@ -377,9 +397,7 @@ mkv_front_idle(const struct mkv_front *f)
 	if (f->door_busy)
 		return (0);
 	/* A drive that hangs keeps what it was asked for: at the end of the grace that is no reason to stay. */
-	if (f->stopping == 2 && f->n_conns == 0 && f->n_reqs != 0 && f->n_reqs == front_reqs_lost(f))
-		return (1);
-	return (f->stopping && f->n_conns == 0 && f->n_reqs == 0 && (f->stopping == 2 || mkv_spares_none(f)));
+	return (f->stopping && f->n_conns == 0 && front_reqs_none(f) && (f->stopping == 2 || mkv_spares_none(f)));
 }
 
 void

@@ -24,8 +24,8 @@ RETRY, BUSY = 14, 13
 
 
 @contextlib.contextmanager
-def server_on(kind, drives, server_factory, tmp_path):
-    sets = [f"local.path={tmp_path}/l.sock"]
+def server_on(kind, drives, server_factory, tmp_path, *more):
+    sets = [f"local.path={tmp_path}/l.sock", *more]
     with contextlib.ExitStack() as stack:
         if kind == "direct":
             s = stack.enter_context(direct_server(tmp_path, drives, 512 * MIB))
@@ -279,3 +279,46 @@ def test_a_caller_leaves_a_hung_drive_at_his_deadline(server_factory, tmp_path):
             for i, v in enumerate(values):
                 assert c.get(b"late/%d" % i, MIB) == v
         assert straight(s) > before
+
+
+def test_a_client_that_goes_while_its_memory_is_asked_back(server_factory, tmp_path):
+    """Nobody is there any more to be answered when the drive goes on: its requests have ended, once each."""
+    with server_on("file", 2, server_factory, tmp_path) as s:
+        pids = s.all_pids()
+        for _ in range(3):
+            w, m = wire_and_memory(s)
+            drives = [s.status()[f"drive:{i}"]["pid"] for i in range(2)]
+            for pid in drives:
+                os.kill(pid, signal.SIGSTOP)
+            try:
+                w.send(wc.REGION, struct.pack("<IIQ", 1, 1, 0))
+                assert w.ping()
+                w.close()
+                assert wait_for(lambda: total(s, "front_sessions") == 0)
+            finally:
+                for pid in drives:
+                    os.kill(pid, signal.SIGCONT)
+            assert wait_for(lambda: total(s, "front_regions") == 0 and total(s, "drive_regions") == 0)
+            assert wait_for(lambda: total(s, "front_in_flight") == 0)
+            os.close(m.fd)
+        assert s.all_pids() == pids
+
+
+def test_a_stop_when_a_drive_has_died_for_good(server_factory, tmp_path):
+    """With memory that it may still write to. It was kept from its client to the end; it keeps nobody from ending in order."""
+    with server_on("file", 2, server_factory, tmp_path, "server.crash_limit=1") as s, mkv.Client(f"local://{s.local}", transport="local") as c:
+        for i in range(16):
+            c.put(b"good/%d" % i, content(b"good", i, MIB))
+        assert wait_for(lambda: c.get(b"good/0", MIB) and total(s, "front_regions_lent") >= 2)
+        pid = s.status()["drive:0"]["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        for i in range(16):
+            with contextlib.suppress(mkv.Miss):
+                c.get(b"good/%d" % i, MIB, 0.1)
+        os.kill(pid, signal.SIGKILL)
+        assert wait_for(lambda: s.status_rows()["drive:0"]["state"] == "FATAL")
+        assert total(s, "front_in_flight") > 0
+        assert s.stop() == 0, s.log_tail()
+        with open(s.log) as f:
+            stopped = [line for line in f if "event=child_stopped" in line]
+        assert len(stopped) == 3 and all('why="exit status 0"' in line for line in stopped), stopped

@@ -86,7 +86,7 @@ enum {
 	MKV_DRV_F_NO_TOUCH	= 128,	/* stat, batch: leave the reference bit */
 	MKV_DRV_F_BATCH_MATCH	= 256,	/* batch: may stop at the first absent one */
 	MKV_DRV_F_IF_SAME	= 512,	/* reserve: the put may be a touch; not with IF_ABSENT, OVERWRITE, PIECE, MANIFEST */
-	MKV_DRV_F_DIRECT	= 1024,	/* get: into a region, see struct mkv_drv_buf */
+	MKV_DRV_F_DIRECT	= 1024,	/* get: into a region, put: from one; see struct mkv_drv_buf */
 };
 
 struct mkv_set_id {			/* of a striped value: given by the home drive, never twice */
@@ -114,6 +114,8 @@ mkv_piece_digest(const uint8_t secret[MKV_SECRET_BYTES], struct mkv_set_id set, 
  * With MKV_DRV_F_DIRECT buffer 0 lies in a region, memory of a client that the drive has been shown (REGION, proto/control.proto), and buffer 1 in the stage, of 4096 bytes at
  * least. The whole blocks of 4096 bytes that are delivered go to the region, nothing else does; the rest of the last one, with what lies behind the value's end, to buffer 1.
  * The range begins on a chunk; where it ends inside of one that goes on, or the region is not known or would be touched by more than the medium's I/O: MKV_E_UNSUPPORTED.
+ * Of a PUT buffer 0 has the value's whole blocks, buffer 1 its other bytes, if there are any; it is not VERIFIED. MKV_E_UNSUPPORTED also where the medium could not write them:
+ * that may be the region's fault, so it is tried without.
  */
 struct mkv_drv_buf {
 	uint64_t	off;		/* in the front's stage; in the region */

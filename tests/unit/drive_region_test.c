@@ -1,6 +1,6 @@
 /*
- * Regions at a drive: an engine on a real file reads straight into memory that this process may not touch (its mapping of it is PROT_NONE: whoever looks dies), and what
- * the front and the supervisor are told. Skipped where io_uring is refused.
+ * Regions at a drive: an engine on a real file reads straight into memory that this process may not touch (its mapping of it is PROT_NONE: whoever looks dies), writes from there, and
+ * what the front and the supervisor are told. Skipped where io_uring is refused.
  */
 #include "config.h"
 
@@ -19,6 +19,7 @@
 #include "common/base/crc.h"
 #include "common/base/os.h"
 #include "common/base/params.h"
+#include "tests/crash/media_pass.h"
 #include "tests/unit/engine_up.h"
 #include "worker/core/core_priv.h"
 #include "worker/core/ctl.h"
@@ -80,6 +81,56 @@ on_region_done(void *arg, uint32_t client, uint32_t id)
 	drive_region_done(&d, client, id);
 }
 
+/* Writes of a region's memory fail, as a device says that protects what it moves. Said with the next pump. */
+static struct media_pass pass;
+static struct mkv_mio *failed;
+static unsigned writes_to_fail;
+
+static int
+of_region(const uint8_t *p)
+{
+	for (unsigned i = 0; i < DRIVE_REGIONS_MAX; i++)
+		if (d.region[i].id != 0 && p >= d.region[i].base && p < d.region[i].base + d.region[i].bytes)
+			return (1);
+	return (0);
+}
+
+static void
+pass_write(struct mkv_media *m, struct mkv_mio *mio, const void *buf, uint32_t bytes, uint64_t off, int idx)
+{
+	if (writes_to_fail == 0 || !of_region(buf)) {
+		media_pass_write(m, mio, buf, bytes, off, idx);
+		return;
+	}
+	writes_to_fail--;
+	mio->next = failed;
+	failed = mio;
+}
+
+static int
+pass_pump(struct mkv_media *m, uint64_t until_ns)
+{
+	struct mkv_mio *mio = failed, *next;
+
+	failed = NULL;
+	for (; mio != NULL; mio = next) {
+		next = mio->next;
+		mio->done(mio, MKV_E_IO);
+		until_ns = 0;
+	}
+	return (media_pass_pump(m, until_ns));
+}
+
+static struct mkv_media *
+pass_wrap(struct rig *rig, struct mkv_media *in)
+{
+	(void)rig;
+	(void)media_pass(&pass, in);
+	pass.ops.write = pass_write;
+	pass.ops.pump = pass_pump;
+	return (&pass.m);
+}
+
 static int
 up_with(enum rig_kind kind)
 {
@@ -102,6 +153,8 @@ up_with(enum rig_kind kind)
 	ops.region = on_region;
 	ops.region_done = on_region_done;
 	r->o.ops = &ops;
+	r->wrap = pass_wrap;
+	writes_to_fail = 0;
 	return (0);
 }
 
@@ -225,6 +278,31 @@ get_req(struct mkv_drv_req *q, const char *key, uint64_t off, uint64_t len, uint
 	q->bufs[0] = (struct mkv_drv_buf){ .off = at, .bytes = (uint32_t)(len / 4096 * 4096), .region = id };
 }
 
+/* The value lies at `at`, but for what is no whole block; its CRCs are those of its bytes. */
+static void
+put_req(struct mkv_drv_req *q, const struct memory *m, const char *key, uint64_t n, uint64_t seed, uint64_t at)
+{
+	uint64_t whole = n / 4096 * 4096, rest = n - whole;
+
+	rig_put_req(r, q, 2, key, n, seed);
+	memcpy(m->p + at, rig_mem(r, 2), whole);
+	memset(rig_mem(r, BUF), 0, 4096);
+	memcpy(rig_mem(r, BUF), rig_mem(r, 2) + whole, rest);
+	memset(rig_mem(r, 2), 0, n);
+	rig_bufs(q, BUF, 4096);
+	q->flags = MKV_DRV_F_DIRECT;
+	q->bufs[1] = q->bufs[0];
+	q->bufs[1].bytes = (uint32_t)rest;
+	q->n_bufs = rest != 0 ? 2 : 1;
+	q->bufs[0] = (struct mkv_drv_buf){ .off = at, .bytes = (uint32_t)whole, .region = 1 };
+}
+
+static uint64_t
+count(enum mkv_metric metric)
+{
+	return (mkv_metric_get(r->o.metrics, metric, 0));
+}
+
 static int
 ask(const struct mkv_drv_req *q, const struct mkv_drv_rep **rep)
 {
@@ -333,7 +411,7 @@ test_refused(void **state)
 	q.flags = 0;
 	assert_int_equal(ask(&q, &rep), MKV_E_PROTO);
 	get_req(&q, "k", 0, CHUNK, 1, 0);
-	q.op = MKV_DRV_PUT;
+	q.op = MKV_DRV_BATCH;
 	assert_int_equal(ask(&q, &rep), MKV_E_UNSUPPORTED);
 	guarded(&m, 0, ROOM);
 	assert_int_equal(d.region[0].refs, 0);
@@ -370,7 +448,7 @@ test_alone(void **state)
 		assert_true(rig_value_is(rig_mem(r, 4), 0, MIB, 1));
 		memset(m.p, GUARD, ROOM);
 	}
-	assert_int_equal(mkv_metric_get(r->o.metrics, MKV_M_drive_coalesced_reads_total, 0), 0);
+	assert_int_equal(count(MKV_M_drive_coalesced_reads_total), 0);
 	memory_free(&m);
 }
 
@@ -493,6 +571,182 @@ test_no_rings(void **state)
 	memory_free(&m);
 }
 
+/* Whatever the size, the medium has the value, and nobody has looked at it: it counts as unverified. */
+static void
+test_put_sizes(void **state)
+{
+	static const uint64_t sizes[] = { 4096, 4097, 8191, 8192, CHUNK - 1, CHUNK, CHUNK + 1, 100000, MIB - 4096, MIB - 1, MIB };
+	struct memory m = memory_of(ROOM);
+	const struct mkv_drv_rep *rep;
+	struct mkv_drv_req q;
+
+	(void)state;
+	engine();
+	assert_int_equal(offer(1, &m), 0);
+	untouchable();
+	for (unsigned i = 0; i < MKV_ARRAY_LEN(sizes); i++) {
+		char key[16];
+
+		snprintf(key, sizeof(key), "p%u", i);
+		put_req(&q, &m, key, sizes[i], i, 4096 * i);
+		assert_int_equal(ask(&q, &rep), 0);
+		assert_int_equal(rig_get(r, key, 0, sizes[i], i), 0);
+		rig_req(&q, MKV_DRV_STAT, key);
+		assert_int_equal(ask(&q, &rep), 0);
+		assert_int_equal(rep->value_bytes, sizes[i]);
+		assert_int_equal(rep->flags & MKV_DRV_F_VERIFIED, 0);
+	}
+	assert_int_equal(d.region[0].refs, 0);
+	memory_free(&m);
+}
+
+/* The bytes of a client's word are no touch of what is there: nobody compares them. */
+static void
+test_put_again(void **state)
+{
+	struct memory m = memory_of(ROOM);
+	const struct mkv_drv_rep *rep;
+	struct mkv_drv_req q;
+
+	(void)state;
+	engine();
+	assert_int_equal(offer(1, &m), 0);
+	untouchable();
+	assert_int_equal(rig_put(r, "k", MIB, 1, MKV_DRV_F_VERIFIED), 0);
+	put_req(&q, &m, "k", MIB, 1, 0);
+	assert_int_equal(ask(&q, &rep), 0);
+	assert_int_equal(rep->same, 0);
+	assert_int_equal(count(MKV_M_drive_touches_total), 0);
+	assert_int_equal(rig_get(r, "k", 0, MIB, 1), 0);
+	memory_free(&m);
+}
+
+static void
+test_put_refused(void **state)
+{
+	struct memory m = memory_of(ROOM);
+	const struct mkv_drv_rep *rep;
+	struct mkv_drv_req good, q;
+
+	(void)state;
+	engine();
+	assert_int_equal(offer(1, &m), 0);
+	untouchable();
+	put_req(&good, &m, "k", MIB - 4019, 1, 0);
+	for (unsigned i = 0; i < 11; i++) {
+		q = good;
+		switch (i) {
+		case 0: q.flags |= MKV_DRV_F_VERIFIED; break;		/* nobody saw that */
+		case 1: q.flags |= MKV_DRV_F_MANIFEST; break;
+		case 2: q.bufs[0].bytes -= 4096; break;
+		case 3: q.bufs[0].bytes += 4096; break;
+		case 4: q.n_bufs = 1; break;
+		case 5: q.n_bufs = 3; break;
+		case 6: q.bufs[1].bytes = 76; break;
+		case 7: q.bufs[1].region = 1; break;
+		case 8: q.bufs[0].region = 2; break;
+		case 9: q.bufs[0].off = ROOM - MIB + 2 * 4096; break;
+		case 10: q.value_bytes = 77; break;			/* no whole block */
+		}
+		assert_int_equal(ask(&q, &rep), MKV_E_UNSUPPORTED);
+		assert_int_equal(d.region[0].refs, 0);
+	}
+	assert_int_equal(rig_op(r, MKV_DRV_STAT, "k", NULL), MKV_E_MISS);
+	assert_int_equal(ask(&good, &rep), 0);
+	assert_int_equal(rig_get(r, "k", 0, MIB - 4019, 1), 0);
+	memory_free(&m);
+}
+
+/* Bytes that are not those of the CRCs: whoever reads them sees that, and it is their writer's doing. */
+static void
+test_put_scribbled(void **state)
+{
+	struct memory m = memory_of(ROOM);
+	const struct mkv_drv_rep *rep;
+	struct mkv_drv_req q;
+	unsigned reason;
+
+	(void)state;
+	engine();
+	assert_int_equal(offer(1, &m), 0);
+	untouchable();
+	put_req(&q, &m, "k", MIB - 4019, 1, 0);
+	m.p[5 * CHUNK] ^= 1;
+	assert_int_equal(ask(&q, &rep), 0);
+	assert_int_equal(rig_get(r, "k", 0, MIB - 4019, 1), 1);
+	assert_int_equal(rig_op(r, MKV_DRV_VERIFY, "k", &reason), MKV_E_CORRUPT);
+	assert_int_equal(reason, MKV_REASON_WRITER_CRC);
+	assert_int_equal(rig_op(r, MKV_DRV_STAT, "k", NULL), MKV_E_MISS);
+	assert_int_equal(count(MKV_M_drive_writer_crc_total), 1);
+	assert_int_equal(count(MKV_M_drive_corrupt_total) + count(MKV_M_drive_failures), 0);
+	memory_free(&m);
+}
+
+/* A write that fails may be the client's doing: it is held against no medium, and what it was to go to is free again. Without the region it counts. */
+static void
+test_put_fails(void **state)
+{
+	struct memory m = memory_of(ROOM);
+	const struct mkv_drv_rep *rep;
+	struct mkv_drv_req q, info;
+	uint64_t used;
+
+	(void)state;
+	engine();
+	assert_int_equal(offer(1, &m), 0);
+	rig_req(&info, MKV_DRV_INFO, "");
+	assert_int_equal(ask(&info, &rep), 0);
+	used = rep->used_bytes;
+	put_req(&q, &m, "k", MIB - 4019, 1, 0);
+	for (unsigned i = 0; i < 100; i++) {
+		writes_to_fail = 1;
+		assert_int_equal(ask(&q, &rep), MKV_E_UNSUPPORTED);
+	}
+	assert_int_equal(writes_to_fail, 0);
+	assert_int_equal(count(MKV_M_drive_write_errors_total) + count(MKV_M_drive_failures), 0);
+	assert_int_equal(d.region[0].refs, 0);
+	assert_int_equal(ask(&info, &rep), 0);
+	assert_int_equal(rep->used_bytes, used);
+	assert_int_equal(rig_op(r, MKV_DRV_STAT, "k", NULL), MKV_E_MISS);
+	assert_int_equal(rig_put(r, "k", MIB - 4019, 1, MKV_DRV_F_VERIFIED), 0);
+	assert_int_equal(rig_get(r, "k", 0, MIB - 4019, 1), 0);
+	memory_free(&m);
+}
+
+/* As for gets: the memory is a request's until its end, and DROP, and the end of its front, wait for that. */
+static void
+test_put_dropped(void **state)
+{
+	struct memory m = memory_of(ROOM);
+	const struct mkv_drv_rep *rep;
+	struct mkv_drv_req q;
+
+	(void)state;
+	engine();
+	assert_int_equal(offer(1, &m), 0);
+	untouchable();
+	put_req(&q, &m, "k", MIB, 1, 0);
+	rig_submit(r, 3, &q);
+	assert_int_equal(drop(1), 1);
+	assert_int_equal(ask(&q, &rep), MKV_E_UNSUPPORTED);
+	if (!r->slot[3].done)
+		assert_int_equal(told(1, 1), 1);
+	assert_int_equal(rig_wait(r, 3)->status, 0);
+	assert_int_equal(told(1, 1), 0);
+	assert_int_equal(rig_get(r, "k", 0, MIB, 1), 0);
+	assert_int_equal(offer(1, &m), 0);
+	put_req(&q, &m, "l", MIB, 2, 0);
+	rig_submit(r, 3, &q);
+	d.client[0].dying = 1;
+	mkv_engine_client_gone(r->e, 0);
+	assert_int_equal(d.region[0].refs, 1);
+	while (!r->client_done)
+		rig_turn(r);
+	assert_int_equal(d.region[0].refs, 0);
+	r->slot[3].busy = 0;
+	memory_free(&m);
+}
+
 int
 main(void)
 {
@@ -503,6 +757,12 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_dropped, up, down),
 		cmocka_unit_test_setup_teardown(test_front_died, up, down),
 		cmocka_unit_test_setup_teardown(test_what_is_no_region, up, down),
+		cmocka_unit_test_setup_teardown(test_put_sizes, up, down),
+		cmocka_unit_test_setup_teardown(test_put_again, up, down),
+		cmocka_unit_test_setup_teardown(test_put_refused, up, down),
+		cmocka_unit_test_setup_teardown(test_put_scribbled, up, down),
+		cmocka_unit_test_setup_teardown(test_put_fails, up, down),
+		cmocka_unit_test_setup_teardown(test_put_dropped, up, down),
 		cmocka_unit_test_setup_teardown(test_before_the_queue, up, down),
 		cmocka_unit_test_setup_teardown(test_no_rings, up_threads, down),
 	};

@@ -10,6 +10,8 @@
  *
  * Until COMMIT the request owns units, slot and side record and gives them back at any end; after it the entry does. A failed data write is
  * answered to the requester and its units stay taken until the next start. A failed flush leaves the entry unlinked: nobody knows what it holds.
+ * From a region of a client (r->region) the medium writes whole blocks itself, and nobody here reads them: what is stored is unverified. A failed write may be that client's doing:
+ * the front brings the bytes by its stage then, and the units are free.
  */
 #include "config.h"
 
@@ -332,6 +334,8 @@ put_io(struct mkv_req *r)
 {
 	if (r->x.in_flight > 0 || r->x.pos < r->x.end)
 		return (MKV_NEXT_PARK);
+	if (r->x.err != 0 && r->region != 0)
+		return (req_finish(r, MKV_E_UNSUPPORTED, MKV_REASON_NONE));
 	if (r->x.err != 0) {
 		r->quarantine = 1;
 		return (req_finish(r, MKV_E_IO, MKV_REASON_NONE));

@@ -1,6 +1,6 @@
 /*
- * Memory of clients on this host (regions), which a front has shown this drive by way of the supervisor: the medium reads straight into it. Drive's loop thread; owns a
- * mapping and slots of the queue's table of buffers for each.
+ * Memory of clients on this host (regions), which a front has shown this drive by way of the supervisor: the medium reads straight into it, and writes from it. Drive's loop thread;
+ * owns a mapping and slots of the queue's table of buffers for each.
  *
  *	(free) --REGION--> WAITING (no queue yet) --start--> HERE --DROP--> LEAVING --last request's end--> (free), answered
  *	                      '--cannot be registered: refused, (free)

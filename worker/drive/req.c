@@ -147,14 +147,32 @@ req_check_buf(struct mkv_req *r, unsigned i, uint64_t room)
 	return (p);
 }
 
-/* What a request into a region must be, so that none of it is touched by more than the medium. */
+static int
+req_check_direct_get(const struct mkv_drv_req *q)
+{
+	return (q->n_bufs == 2 && q->off % CHUNK == 0 && q->len != 0 && q->bufs[0].bytes % MKV_BLOCK == 0 && q->bufs[0].bytes >= q->len / MKV_BLOCK * MKV_BLOCK &&
+	    q->bufs[1].bytes >= MKV_BLOCK);
+}
+
+/* Nobody has seen its bytes: whoever says that they match their CRCs is wrong. */
+static int
+req_check_direct_put(const struct mkv_drv_req *q)
+{
+	const uint64_t whole = q->value_bytes / MKV_BLOCK * MKV_BLOCK, rest = q->value_bytes - whole;
+
+	return ((q->flags & (MKV_DRV_F_VERIFIED | MKV_DRV_F_MANIFEST)) == 0 && whole != 0 && q->bufs[0].bytes == whole && q->n_bufs == 1u + (rest != 0) &&
+	    (rest == 0 || q->bufs[1].bytes == rest));
+}
+
+/* What a request with a region must be, so that none of it is touched by more than the medium. */
 static int
 req_check_direct(const struct mkv_req *r)
 {
-	const struct mkv_drv_req *q = &r->q;
-
-	return (q->op == MKV_DRV_GET && !r->e->o.media->shared && q->n_bufs == 2 && q->off % CHUNK == 0 && q->len != 0 && q->bufs[0].bytes % MKV_BLOCK == 0 &&
-	    q->bufs[0].bytes >= q->len / MKV_BLOCK * MKV_BLOCK && q->bufs[1].bytes >= MKV_BLOCK);
+	if (r->e->o.media->shared)
+		return (0);
+	if (r->q.op == MKV_DRV_PUT)
+		return (req_check_direct_put(&r->q));
+	return (r->q.op == MKV_DRV_GET && req_check_direct_get(&r->q));
 }
 
 /* Buffers: each but the last a multiple of 4096, all inside the client's staging memory. */
@@ -396,6 +414,22 @@ req_at(struct mkv_req *r, uint64_t pos, uint64_t *len)
 	return (b->ptr + pos);
 }
 
+/*
+ * A device that protects what it moves refuses a write whose bytes change meanwhile: of memory that a client can change that says nothing about the medium. What does is the
+ * same put by the stage, which comes next.
+ */
+static void
+req_dio_failed(struct mkv_req *r, const struct dio *d, int err)
+{
+	struct mkv_engine *e = r->e;
+
+	if (r->x.write && r->region != 0)
+		return;
+	mkv_metric_add(e->o.metrics, r->x.write ? MKV_M_drive_write_errors_total : MKV_M_drive_read_errors_total, 0, 1);
+	mkv_log(r->x.write ? MKV_EV_DRIVE_WRITE_FAILED : MKV_EV_DRIVE_READ_FAILED, "drive=%s err=\"%s\"", e->o.name, mkv_err(err));
+	fail_note(e, r->x.write ? MKV_FAIL_WRITE : MKV_FAIL_READ, d->off, d->bytes, err, 0);
+}
+
 static void
 req_on_dio(struct mkv_mio *mio, int res)
 {
@@ -415,9 +449,7 @@ req_on_dio(struct mkv_mio *mio, int res)
 	r->x.in_flight--;
 	sched_done(e, r, took_ns);
 	if (res != 0) {
-		mkv_metric_add(e->o.metrics, r->x.write ? MKV_M_drive_write_errors_total : MKV_M_drive_read_errors_total, 0, 1);
-		mkv_log(r->x.write ? MKV_EV_DRIVE_WRITE_FAILED : MKV_EV_DRIVE_READ_FAILED, "drive=%s err=\"%s\"", e->o.name, mkv_err(res));
-		fail_note(e, r->x.write ? MKV_FAIL_WRITE : MKV_FAIL_READ, d->off, d->bytes, res, 0);
+		req_dio_failed(r, d, res);
 		req_xfer_cut(r, 0);
 		r->x.err = res;
 	}

@@ -35,9 +35,11 @@
 /*
  * Regions (a unix socket only; HELLO's reply says REGIONS). A client's memory is a memfd that it passes with REGION (SCM_RIGHTS beside the first byte of the frame, one
  * descriptor; one elsewhere, or a second one before that frame is taken, ends the session), under a number of its choice that lives as long as the session or until REGION with DROP. The memfd has the seals SHRINK, GROW and SEAL, not
- * FUTURE_WRITE, and all its pages are there; what is not so is refused (INVAL), what is beyond the server's caps too (TOOBIG, NOSPACE). The answer to DROP, whatever its status but INVAL (it is none of the session's, or is being dropped), says that nothing
- * touches it any more. In a STABLE region drives may be at work, and of those no answer to a request comes before they have done: also one that it is too late can be late. A PUT or GET with flag REMOTE has its payload there: the rest of its body is a list of struct mkv_wire_seg, rkey the region's number, addr an
- * offset in it. The server copies: of a PUT each frame (payload_bytes, PAYLOAD) when it comes to it, so the client keeps the bytes until its answer; of a GET (at most
+ * FUTURE_WRITE, and all its pages are there; what is not so is refused (INVAL), what is beyond the server's caps too (TOOBIG, NOSPACE). The answer to DROP, whatever its status but INVAL (it is
+ * none of the session's, or is being dropped), says that nothing touches it any more. Drives may be at work in a STABLE region, and where the server does not verify puts they may read those from any
+ * region; no answer to such a request comes before they have done: also one that it is too late can be late. A PUT or GET with flag REMOTE has its payload there: the rest of its body is a list of
+ * struct mkv_wire_seg, rkey the region's number, addr an offset in it. The server copies, or its drives do: of a PUT each frame (payload_bytes, PAYLOAD) when it comes to it, so the client keeps the
+ * bytes until its answer; of a GET (at most
  * MKV_WIRE_GET_SEGS_MAX segments) each part to where it belongs in the segments, before that part's reply (REMOTE and PAYLOAD, no bytes behind it). A request without REMOTE is as on TCP.
  */
 #ifndef MKV_PROTO_WIRE_H

@@ -15,7 +15,8 @@
  * still at; so the window ends with it, and another connection has its own.
  *
  * A put by the caller's region has left its memory to the server while the op is not lent, for a caller must be able to leave at his deadline. If he then writes
- * to it, the server sees other bytes than those that the CRCs were made of, and refuses them (CORRUPT): such a put can only fail. Where the server would
+ * to it, the server sees other bytes than those that the CRCs were made of, and refuses them (CORRUPT): such a put can only fail. A server that does not verify puts stores what it sees
+ * with these CRCs, and whoever reads that has a miss (docs/internals/regions.md): the outcome of a put that timed out is open, wrong bytes are none. Where the server would
  * make the CRCs (NO_CRC) it could not tell, so those go through the window, where nobody writes before the answer.
  *
  * Fails: never; what cannot go this way goes by the socket.

@@ -74,6 +74,40 @@ object_from(struct rig_object *o, const struct mkv_drv_req *q)
 	memcpy(o->crcs, q->crcs, sizeof(o->crcs));
 }
 
+static struct rig_lent *
+drive_lent(struct rig_drive *d, uint32_t id)
+{
+	for (unsigned i = 0; i < d->n_lent; i++)
+		if (d->lent[i].id == id)
+			return (&d->lent[i]);
+	fail();
+	return (NULL);
+}
+
+/* Its whole blocks; the rest of the last one is in the stage, and zeroes behind it. */
+static const uint8_t *
+put_from_region(struct rig_drive *d, const struct mkv_drv_req *q)
+{
+	const struct rig_lent *l = drive_lent(d, q->bufs[0].region);
+	const uint64_t whole = q->value_bytes / 4096 * 4096, rest = q->value_bytes - whole;
+
+	assert_int_equal(q->flags & (MKV_DRV_F_VERIFIED | MKV_DRV_F_MANIFEST), 0);
+	assert_int_equal(q->bufs[0].off % 4096, 0);
+	assert_int_equal(q->bufs[0].bytes, whole);
+	assert_true(whole > 0 && q->bufs[0].off + whole <= l->bytes);
+	assert_int_equal(q->n_bufs, rest != 0 ? 2 : 1);
+	if (rest != 0) {
+		const uint8_t *p = mkv_stage_data(d->rig->stage, q->bufs[1].off, 4096);
+
+		assert_non_null(p);
+		assert_int_equal(q->bufs[1].region, 0);
+		for (uint64_t i = rest; i < 4096; i++)
+			assert_int_equal(p[i], 0);
+	}
+	d->direct_puts++;
+	return (l->p + q->bufs[0].off);
+}
+
 static int
 do_put(struct rig_drive *d, const struct mkv_drv_req *q, struct mkv_drv_rep *rep)
 {
@@ -89,7 +123,7 @@ do_put(struct rig_drive *d, const struct mkv_drv_req *q, struct mkv_drv_rep *rep
 		return (0);
 	o->data = malloc(left + 1);
 	for (unsigned i = 0; i < q->n_bufs; i++) {
-		void *p = mkv_stage_data(d->rig->stage, q->bufs[i].off, q->bufs[i].bytes);
+		const void *p = i == 0 && (q->flags & MKV_DRV_F_DIRECT) ? put_from_region(d, q) : mkv_stage_data(d->rig->stage, q->bufs[i].off, q->bufs[i].bytes);
 
 		assert_non_null(p);
 		assert_true(q->bufs[i].bytes <= left);
@@ -135,15 +169,12 @@ static int
 get_into_region(struct rig_drive *d, const struct mkv_drv_req *q, const struct rig_object *o, struct mkv_drv_rep *rep)
 {
 	uint64_t whole = rep->len / 4096 * 4096, end = rep->off + rep->len;
-	struct rig_lent *l = NULL;
+	struct rig_lent *l;
 	uint8_t *rest;
 
 	if (q->off % MKV_CRC_CHUNK != 0 || (end % MKV_CRC_CHUNK != 0 && end != o->bytes))
 		return (MKV_E_UNSUPPORTED);
-	for (unsigned i = 0; i < d->n_lent; i++)
-		if (d->lent[i].id == q->bufs[0].region)
-			l = &d->lent[i];
-	assert_non_null(l);
+	l = drive_lent(d, q->bufs[0].region);
 	assert_int_equal(q->n_bufs, 2);
 	assert_int_equal(q->bufs[0].off % 4096, 0);
 	assert_true(q->bufs[0].bytes >= whole && q->bufs[0].off + q->bufs[0].bytes <= l->bytes);

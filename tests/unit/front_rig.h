@@ -71,6 +71,7 @@ struct rig_drive {
 	int		lend_hold;		/* answers no question about regions */
 	int		lend_status;		/* answers this */
 	unsigned	direct;			/* gets that went straight to a region */
+	unsigned	direct_puts;		/* puts that came straight from one */
 };
 
 struct rig_conf {

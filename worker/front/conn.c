@@ -496,6 +496,23 @@ mkv_conn_unread(struct mkv_conn *c)
 	mkv_conn_kick(c);
 }
 
+/* From a region that its drive will read: nothing moves here but what is no whole block. */
+static enum mkv_next
+conn_payload_direct(struct mkv_conn *c)
+{
+	struct mkv_req *r = c->rx_req;
+	struct mkv_part *p = c->rx_part;
+
+	if (p->n_buf != 0 && !mkv_region_read_rest(c, mkv_buf_ptr(r->f->stage, p->buf[0]))) {
+		mkv_conn_unread(c);
+		mkv_req_run(r);
+		return (MKV_NEXT_AGAIN);
+	}
+	c->pay_left = 0;
+	c->rx_ref = 0;
+	return (conn_payload_done(c));
+}
+
 /* From a region: a piece, then the others have theirs. What it does not give makes the CRCs wrong. */
 static enum mkv_next
 conn_payload_ref(struct mkv_conn *c)
@@ -504,6 +521,8 @@ conn_payload_ref(struct mkv_conn *c)
 	uint32_t room, n;
 	uint8_t *to;
 
+	if (c->rx_part->region != NULL)
+		return (conn_payload_direct(c));
 	MKV_ASSERT(c->pay_left != 0 && mkv_part_seg(r, c->rx_part, c->pay_pos, &to, &room) == 0);
 	n = (uint32_t)MKV_MIN((uint64_t)MKV_MIN(room, CONN_PIECE_BYTES - c->pay_pos % MKV_CRC_CHUNK), c->pay_left);
 	if ((n = mkv_region_read(c, to, n)) == 0) {

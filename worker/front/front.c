@@ -409,6 +409,7 @@ mkv_front_reload(struct mkv_front *f, const struct mkv_front_conf *c)
 	f->conf.stall_ns = c->stall_ns;
 	f->conf.accepted = c->accepted;
 	f->conf.verify_put = c->verify_put;
+	mkv_lend_reload(f);
 }
 
 /* ---- The turn -------------------------------------------------------------------------------------------------------------- */

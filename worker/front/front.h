@@ -45,7 +45,7 @@ struct mkv_front_conf {
 	uint64_t	stall_ns;		/* for the next piece of a frame; 0: its deadline is the limit */
 	int		accepted;		/* storage.durability: accepted */
 	int		memory_mode;		/* drives are arenas */
-	int		verify_put;		/* bytes that RDMA brought are checked against the writer's CRCs, as those of a stream always are */
+	int		verify_put;		/* bytes that RDMA brought, or that lie in regions, are checked against the writer's CRCs, as those of a stream always are */
 	/* To a drive; its bell is rung once a turn. 0; MKV_E_AGAIN full; MKV_E_CLOSED down. */
 	int		(*push)(void *arg, uint32_t drive, const struct mkv_desc *d);
 	/*

@@ -226,11 +226,12 @@ struct mkv_region {			/* memory of a client: region.c */
 	pid_t		pid;		/* who passed it */
 	/* lend.c: */
 	uint32_t	id;		/* under which drives know it; 0: none does */
-	uint8_t		stable;		/* the client keeps its hands off what its requests name */
+	uint8_t		stable;		/* the client keeps its hands off what its gets name */
 	uint8_t		retired;	/* its client has dropped it, or is gone: no more requests */
 	unsigned	refs, out;	/* parts that go straight; drives that have it, or are asked */
 	struct mkv_req	*dropper;	/* its DROP, to be answered at the end */
 	uint8_t		at[MKV_FRONT_DRIVES_MAX];	/* enum mkv_lend */
+	uint64_t	no_put;		/* drives that could not write from it */
 	uint8_t		counts, counts_own;	/* in the sum of all, of its process: one of those of the same memory does */
 	struct mkv_os_shm shm;
 };
@@ -332,6 +333,7 @@ enum mkv_take	mkv_region_frame(struct mkv_conn *c, const struct mkv_hdr *h, cons
 int		mkv_region_take_put(struct mkv_conn *c, struct mkv_wire_in *in, uint64_t bytes);
 int		mkv_region_take_get(struct mkv_req *r, struct mkv_wire_in *in);
 uint32_t	mkv_region_read(struct mkv_conn *c, uint8_t *to, uint32_t bytes);	/* the next bytes of the put; how many, 0: its memory gives none */
+int		mkv_region_read_rest(struct mkv_conn *c, uint8_t *to);	/* what is behind its whole blocks, filled up to one with zeroes. 0: its memory gives none */
 int		mkv_region_write(struct mkv_conn *c, struct mkv_out *o);	/* the next piece of the get's part; 0: its memory takes none */
 struct mkv_region *mkv_region_named(const struct mkv_conn *c, uint32_t number);	/* NULL: none of that session */
 void		mkv_region_ended(struct mkv_front *f, struct mkv_region *g);	/* retired, and nobody has it */
@@ -342,8 +344,11 @@ int		mkv_lend_retire(struct mkv_front *f, struct mkv_region *g);	/* 1: nobody ha
 void		mkv_lend_turn(struct mkv_front *f);
 void		mkv_lend_drive_up(struct mkv_front *f, unsigned drive);
 void		mkv_lend_drive_down(struct mkv_front *f, unsigned drive);
-int		mkv_lend_at(const struct mkv_region *g, unsigned drive);	/* 1: this drive may be asked to read into it */
+int		mkv_lend_at(const struct mkv_region *g, unsigned drive);	/* 1: this drive may be asked to be at work in it */
 int		mkv_lend_take(struct mkv_req *r, struct mkv_part *p, int drive);	/* 1: p goes straight to its region; 0: by the stage */
+int		mkv_lend_may_put(const struct mkv_req *r, const struct mkv_part *p);	/* 1: p, whose frame is at hand, could go straight from its region */
+int		mkv_lend_take_put(struct mkv_req *r, struct mkv_part *p, int drive);	/* such a p: 1: it does; 0: by the stage */
+void		mkv_lend_reload(struct mkv_front *f);				/* verify_put may have changed */
 void		mkv_lend_back(struct mkv_front *f, struct mkv_part *p);		/* its drive is done with it, or was never given it; also a part without */
 void		mkv_lend_lost(struct mkv_part *p, unsigned drive, uint32_t epoch);	/* its drive died with it */
 void		mkv_lend_drained(struct mkv_front *f, unsigned drive, uint32_t epoch);

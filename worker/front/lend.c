@@ -1,7 +1,8 @@
 /*
- * memkv-front, loop thread: regions that drives have (MKV_DRV_F_DIRECT): a drive that was shown a client's memory reads a get's whole blocks straight into it.
+ * memkv-front, loop thread: regions that drives have (MKV_DRV_F_DIRECT): a drive that was shown a client's memory reads a get's whole blocks straight into it, and with verify_put
+ * off writes a put's from there.
  *
- * Of each stable region and each drive:
+ * Of each drive and each region that is stable, or of any with verify_put off:
  *
  *   NONE --drive is up--> WANT --REGION to the supervisor--> ASKED --taken--> HERE --retired, unused--> DROP --asked--> DROPPING --answered--> NONE
  *                          ^                                   |--not now--> LATER --timer--.  '--refused--> REFUSED
@@ -13,7 +14,7 @@
  * pages takes time of the drive's loop, so that a client which passes and drops memory without end would slow down others: what a drive is shown is limited in size and by time.
  *
  * A part that goes straight has a reference (part.region) from its choice to its drive's answer. If the drive dies first, the part is `lost`: the medium may still
- * write into the client's memory, so it keeps its reference, is asked nowhere else and not given up until the supervisor says that no I/O of that life is left.
+ * be at work in the client's memory, so it keeps its reference, is asked nowhere else and not given up until the supervisor says that no I/O of that life is left.
  * mkv_lends() tells whether a request has such memory out; no answer that lets the client use it again leaves before (req.c). A drive that does not come back would keep
  * the place of each such request in its session for ever, so the session ends at last: the library then gives up that memory, and comes again.
  *
@@ -88,15 +89,25 @@ void
 mkv_lend_begin(struct mkv_front *f, struct mkv_region *g)
 {
 	g->id = 0;
+	g->no_put = 0;
 	g->retired = 0;
 	g->refs = g->out = 0;
 	memset(g->at, LEND_NONE, sizeof(g->at));
-	if (f->conf.memory_mode || f->conf.lend == NULL || !g->stable || !lend_may(f, g))
+	if (f->conf.memory_mode || f->conf.lend == NULL || (!g->stable && f->conf.verify_put) || !lend_may(f, g))
 		return;
 	g->id = ++f->lend_last;
 	for (unsigned i = 0; i < MKV_FRONT_DRIVES_MAX; i++)
 		if (f->drive[i].up)
 			lend_set(f, g, i, LEND_WANT);
+}
+
+/* Those that no drive needed to know so far. */
+void
+mkv_lend_reload(struct mkv_front *f)
+{
+	MKV_LIST_FOREACH(it, &f->regions_used)
+		if (lend_of(it)->id == 0 && !lend_of(it)->retired)
+			mkv_lend_begin(f, lend_of(it));
 }
 
 int
@@ -110,9 +121,11 @@ mkv_lend_retire(struct mkv_front *f, struct mkv_region *g)
 void
 mkv_lend_drive_up(struct mkv_front *f, unsigned drive)
 {
-	MKV_LIST_FOREACH(it, &f->regions_used)
+	MKV_LIST_FOREACH(it, &f->regions_used) {
+		lend_of(it)->no_put &= ~(1ull << drive);
 		if (lend_of(it)->id != 0 && !lend_of(it)->retired)
 			lend_set(f, lend_of(it), drive, LEND_WANT);
+	}
 }
 
 void
@@ -236,7 +249,7 @@ mkv_front_lent(struct mkv_front *f, uint32_t drive, uint32_t epoch, uint32_t id,
 		lend_set(f, g, drive, status == 0 ? LEND_HERE : LEND_REFUSED);
 }
 
-/* ---- Parts of gets --------------------------------------------------------------------------------------------------------- */
+/* ---- Parts that go straight ------------------------------------------------------------------------------------------------ */
 
 int
 mkv_lend_at(const struct mkv_region *g, unsigned drive)
@@ -262,6 +275,15 @@ lend_ends_well(const struct mkv_req *r, const struct mkv_part *p)
 	return (!u->multi || (p->off + p->bytes) % MKV_CRC_CHUNK == 0 || (uint64_t)p->no * u->piece_bytes + p->off + p->bytes == u->value_bytes);
 }
 
+static void
+lend_ref(struct mkv_part *p, struct mkv_region *g, uint64_t at)
+{
+	MKV_ASSERT(at + p->bytes <= g->shm.bytes);
+	p->region = g;
+	p->region_off = at;
+	g->refs++;
+}
+
 int
 mkv_lend_take(struct mkv_req *r, struct mkv_part *p, int drive)
 {
@@ -271,12 +293,39 @@ mkv_lend_take(struct mkv_req *r, struct mkv_part *p, int drive)
 	if (!r->by_region || r->n_seg != 1 || p->staged || drive < 0 || p->bytes < LEND_BYTES_MIN || p->off % MKV_CRC_CHUNK != 0 || !lend_ends_well(r, p))
 		return (0);
 	at = r->seg[0].addr + lend_place(r, p);
-	if (at % 4096 != 0 || (g = mkv_region_named(r->c, r->seg[0].rkey)) == NULL || !mkv_lend_at(g, (unsigned)drive))
+	if (at % 4096 != 0 || (g = mkv_region_named(r->c, r->seg[0].rkey)) == NULL || !g->stable || !mkv_lend_at(g, (unsigned)drive))
 		return (0);
-	MKV_ASSERT(at + p->bytes <= g->shm.bytes);
-	p->region = g;
-	p->region_off = at;
-	g->refs++;
+	lend_ref(p, g, at);
+	return (1);
+}
+
+/* The region that all of its payload lies in, if a drive may be asked to write it from there, and nobody has to look at it. */
+static struct mkv_region *
+lend_of_put(const struct mkv_req *r, const struct mkv_part *p)
+{
+	const struct mkv_conn *c = r->c;
+	struct mkv_region *g;
+
+	if (r->f->conf.verify_put || c->rx_part != p || !c->rx_ref || c->rx_n_seg != 1 || c->rx_seg[0].addr % 4096 != 0 || p->crc_make || p->bytes < LEND_BYTES_MIN)
+		return (NULL);
+	g = mkv_region_named(c, c->rx_seg[0].rkey);
+	return (g != NULL && g->out != 0 ? g : NULL);
+}
+
+int
+mkv_lend_may_put(const struct mkv_req *r, const struct mkv_part *p)
+{
+	return (lend_of_put(r, p) != NULL);
+}
+
+int
+mkv_lend_take_put(struct mkv_req *r, struct mkv_part *p, int drive)
+{
+	struct mkv_region *g = lend_of_put(r, p);
+
+	if (g == NULL || drive < 0 || !mkv_lend_at(g, (unsigned)drive) || (g->no_put >> drive & 1) != 0)
+		return (0);
+	lend_ref(p, g, r->c->rx_seg[0].addr);
 	return (1);
 }
 

@@ -172,7 +172,7 @@ mkv_part_push(struct mkv_req *r, struct mkv_part *p, int drive, unsigned op)
 {
 	struct mkv_dop *d = p->dop;
 	struct mkv_drv_req *q = mkv_stage_slot(r->f->stage, (uint32_t)(d - r->f->dops));
-	uint32_t left = op == MKV_DRV_GET ? UINT32_MAX : p->bytes;
+	uint32_t left = op == MKV_DRV_GET ? UINT32_MAX : p->region != NULL ? p->bytes % 4096 : p->bytes;
 	unsigned n = 0;
 
 	d->part = p;

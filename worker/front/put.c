@@ -9,6 +9,8 @@
  * Memory mode: the drive reserves a run of its arena first and the bytes are received there; COMMIT publishes them, ABORT gives the run back.
  * A value that would have to be READ from its client is asked for first, in every mode: where its home has it with the CRCs that the client gives, that is the put,
  * and nothing is READ, and no buffer taken.
+ * With verify_put off a drive may take a part straight from a region of its client (lend.c): then RECV moves what is no whole block, the CRCs are the client's word, and
+ * until the drive has answered the memory is out. What it does not do so is asked for again (RETRY).
  * What fails: bytes that do not match the client's CRCs (CORRUPT, the connection stays), a drive's answer (passed on), a drive's death with the bytes
  * in its hands (RETRY: the client sends them again). Pieces of a put that fails are dropped by ABORT; those of a drive that died by their epoch.
  */
@@ -156,6 +158,7 @@ put_take_segs(struct mkv_req *r, struct mkv_part *p, struct mkv_wire_in *in)
 	int e;
 
 	p->check = m == NULL || p->crc_make || r->f->conf.verify_put;
+	r->by_region |= r->c->by_region;
 	if (r->c->by_region)
 		return (mkv_region_take_put(r->c, in, p->bytes));
 	if ((e = mkv_chan_take_segs(r->c, in)) != 0 || m == NULL)
@@ -265,6 +268,16 @@ put_part_drive(const struct mkv_req *r, const struct mkv_part *p)
 	return (mkv_route_piece_drive(r->f, mkv_piece_digest(r->f->piece_secret, u->set, p->no), u->stripe, u->n_stripe, 0));
 }
 
+/* A drive that takes the bytes of part p from its client's memory: nobody sees them before they are stored. */
+static void
+put_fill_unseen(struct mkv_req *r, const struct mkv_part *p, struct mkv_drv_req *q)
+{
+	if (p->region == NULL)
+		return;
+	q->flags &= (uint16_t)~MKV_DRV_F_VERIFIED;
+	r->u.put.unseen = 1;
+}
+
 /* The object that part p is: the whole value, or a piece. Returns the drive it goes to. */
 static int
 put_fill_part(struct mkv_req *r, const struct mkv_part *p, struct mkv_drv_req *q)
@@ -278,9 +291,11 @@ put_fill_part(struct mkv_req *r, const struct mkv_part *p, struct mkv_drv_req *q
 	memcpy(q->crcs, p->crc, p->n_crcs * sizeof(q->crcs[0]));
 	if (!u->multi) {
 		put_fill_object(r, q);
+		put_fill_unseen(r, p, q);
 		return (mkv_route_home(r->f, r->digest));
 	}
 	q->flags = (uint16_t)(MKV_DRV_F_PIECE | (u->drv_flags & (MKV_DRV_F_ACCEPTED | MKV_DRV_F_VERIFIED)));
+	put_fill_unseen(r, p, q);
 	q->set = u->set;
 	q->piece_no = p->no;
 	q->piece_bytes = r->f->conf.part_bytes;
@@ -406,6 +421,8 @@ put_send_manifest(struct mkv_req *r)
 	q = mkv_dop_req(r->f, u->ctl);
 	put_fill_object(r, q);
 	q->flags |= MKV_DRV_F_MANIFEST;
+	if (u->unseen)
+		q->flags &= (uint16_t)~MKV_DRV_F_VERIFIED;
 	q->value_bytes = u->value_bytes;
 	q->set = u->set;
 	q->piece_count = u->next_no;
@@ -489,6 +506,16 @@ put_full(struct mkv_req *r, struct mkv_part *p)
 	return (put_push_part(r, p, p->has_txn ? MKV_DRV_COMMIT : MKV_DRV_PUT));
 }
 
+/* What has to come into buffers of part p: all of it, or, where a drive takes it from the client's memory, what is no whole block. */
+static uint32_t
+put_to_buffer(struct mkv_req *r, struct mkv_part *p)
+{
+	mkv_lend_back(r->f, p);		/* chosen when it parked: its drive may be another one */
+	if (!mkv_lend_may_put(r, p) || !mkv_lend_take_put(r, p, put_part_drive(r, p)))
+		return (p->bytes);
+	return (p->bytes % 4096);
+}
+
 static int
 put_wait(struct mkv_req *r, struct mkv_part *p)
 {
@@ -502,7 +529,9 @@ put_wait(struct mkv_req *r, struct mkv_part *p)
 		put_begin_recv(r, p);
 		return (1);
 	}
-	if (mkv_part_bufs(r, p, p->bytes) != 0)
+	if (r->u.put.multi && !r->u.put.set_known && mkv_lend_may_put(r, p))
+		return (1);		/* whose drive is not known before */
+	if (mkv_part_bufs(r, p, put_to_buffer(r, p)) != 0)
 		return (0);
 	put_begin_recv(r, p);
 	return (1);
@@ -580,24 +609,44 @@ put_on_commit(const struct mkv_req *r, struct mkv_part *p, struct mkv_dop *d, co
 		p->has_txn = 0;
 }
 
+/*
+ * Of a part whose drive was to take it from its client's memory: that drive is done there, but for one that died with it. 1: it was such a part. Its bytes are the client's: he sends
+ * the frame again where it is to be tried again, by the stage if this drive cannot.
+ */
+static int
+put_back(struct mkv_req *r, struct mkv_part *p, const struct mkv_dop *d, int *status)
+{
+	if (p->region == NULL)
+		return (0);
+	if (*status == 0)
+		mkv_metric_add(r->f->m, MKV_M_front_region_direct_put_bytes_total, 0, p->bytes - p->bytes % 4096);
+	if (*status == MKV_E_UNSUPPORTED) {
+		p->region->no_put |= 1ull << d->drive;
+		*status = MKV_E_RETRY;
+	}
+	if (!p->lost)
+		mkv_lend_back(r->f, p);
+	return (1);
+}
+
 /* A part's object is acknowledged, or will not be. */
 static void
 put_on_part(struct mkv_req *r, struct mkv_part *p, struct mkv_dop *d, const struct mkv_drv_rep *rep, int status)
 {
-	int reserve = p->state == PART_RESERVE;
+	int reserve = p->state == PART_RESERVE, direct = put_back(r, p, d, &status);
 
 	if (reserve && rep != NULL && status == 0) {
 		put_on_reserve(r, p, d, rep);
 		return;
 	}
 	/* A reservation that was refused, or recalled at the request's end, leaves the payload on its way to nowhere: the connection is told by PART_WAIT. */
-	p->state = reserve ? PART_WAIT : PART_FULL;
+	p->state = reserve || p->lost ? PART_WAIT : PART_FULL;
 	if (d->op == MKV_DRV_COMMIT)
 		put_on_commit(r, p, d, rep);
 	if (r->ending)
 		return;
 	/* Refused before it was given away: the bytes are still ours, or still the client's, and the map knows another drive. */
-	if (rep == NULL && !p->has_txn && (reserve ? r->channel != 0 : p->bytes == 0 || p->n_buf != 0) && mkv_req_again(r, status))
+	if (rep == NULL && !p->has_txn && !direct && (reserve ? r->channel != 0 : p->bytes == 0 || p->n_buf != 0) && mkv_req_again(r, status))
 		return;
 	if (reserve && rep != NULL)
 		mkv_spare_short(r->f, d->drive);

@@ -403,6 +403,16 @@ mkv_region_read(struct mkv_conn *c, uint8_t *to, uint32_t bytes)
 	return (bytes);
 }
 
+int
+mkv_region_read_rest(struct mkv_conn *c, uint8_t *to)
+{
+	uint32_t rest = (uint32_t)(c->hdr.payload_bytes % 4096);
+
+	c->rx_seg_at = c->hdr.payload_bytes - rest;
+	memset(to + rest, 0, 4096 - rest);
+	return (mkv_region_read(c, to, rest) == rest);
+}
+
 /* The next bytes of its payload lie at *p, so many in a run. */
 static uint32_t
 out_run(const struct mkv_out *o, uint8_t **p)

@@ -82,9 +82,9 @@ struct mkv_part {			/* of a value, up to one extent */
 	uint8_t		ack, unread;	/* put by a channel: the client waits for a word before it goes on; the bytes did not come */
 	uint8_t		direct;		/* get: its whole blocks are in the region; of the rest buffers have the copy */
 	uint8_t		staged;		/* get: its drive does not read it straight into the region */
-	uint8_t		lost, lost_drive;	/* get: region is with a drive that died, ... */
+	uint8_t		lost, lost_drive;	/* region is with a drive that died, ... */
 	uint32_t	lost_epoch;	/* ... until this epoch of it is drained */
-	struct mkv_region *region;	/* get: goes straight there; refers to it */
+	struct mkv_region *region;	/* goes straight there (get) or from there (put); refers to it */
 	uint64_t	region_off;
 	uint8_t		asked, same;	/* the same: its home has said whether it is there; it is */
 	uint32_t	no;
@@ -131,6 +131,7 @@ struct mkv_put {
 	uint64_t	put_wall_ms;
 	uint16_t	drv_flags;
 	uint8_t		multi, more, set_asked, set_known, manifest, committed;
+	uint8_t		unseen;			/* of some parts nobody has seen the bytes */
 	uint8_t		clearing;		/* ctl asks the former home */
 	uint8_t		renewing;		/* ctl tells the home of a later deadline */
 	uint64_t	set_until_ns;		/* the deadline that it knows */
@@ -235,7 +236,7 @@ struct mkv_req {
 	uint32_t	last_rkey;	/* of the last WRITE, with the client */
 	uint64_t	last_addr;
 	struct mkv_remote remote;	/* get by a channel: where the payload is wanted */
-	uint8_t		by_region;	/* get: the payload is wanted in regions: */
+	uint8_t		by_region;	/* put: a part of it lay in a region; get: the payload is wanted in regions: */
 	unsigned	n_seg;
 	uint64_t	seg_bytes;
 	struct mkv_wire_seg seg[MKV_WIRE_GET_SEGS_MAX];

@@ -5,6 +5,7 @@ proto/wire.h spoken by hand, for tests that must send what libmemkv never would.
     w.handshake()
     w.put(b"key", b"value"); hdr, body, payload = w.get(b"key")
 """
+import functools
 import hashlib
 import hmac
 import os
@@ -66,6 +67,11 @@ def crc32c(data, crc=0):
     for b in data:
         crc = crc >> 8 ^ _table[(crc ^ b) & 255]
     return crc ^ 0xffffffff
+
+
+@functools.lru_cache(16)
+def chunk_crcs(value):
+    return b"".join(struct.pack("<I", crc32c(value[i:i + 65536])) for i in range(0, len(value), 65536))
 
 
 def pad8(b):
@@ -209,7 +215,7 @@ class Wire:
 
     @staticmethod
     def put_body(key, value, off=0, total=None, flags=0, ns=b"", put_id=7):
-        crcs = b"" if flags & PUT_NO_CRC else b"".join(struct.pack("<I", crc32c(value[i:i + 65536])) for i in range(0, len(value), 65536))
+        crcs = b"" if flags & PUT_NO_CRC else chunk_crcs(bytes(value))
         total = off + len(value) if total is None else total
         head = struct.pack("<QQQQIIHHHH", total, off, put_id, 0, flags, len(crcs) // 4, len(ns), len(key), 0, 0)
         return pad8(pad8(head + ns + key) + crcs)

@@ -167,6 +167,9 @@ mkv_front_destroy(struct mkv_front **fp)
 	mkv_timer_disarm(f->timers, &f->stop_timer);
 	for (unsigned i = 0; i < f->n_listeners; i++)
 		mkv_timer_disarm(f->timers, &f->listener[i].again);
+	/* Of requests whose memory is with a drive that did not come back. */
+	for (uint32_t i = 0; f->reqs != NULL && i < f->conf.requests_max; i++)
+		mkv_timer_disarm(f->timers, &f->reqs[i].timer);
 	mkv_drives_fini(f);
 	mkv_doors_fini(f);
 	mkv_wipe(f->key, sizeof(f->key));

@@ -276,7 +276,8 @@ int		mkv_cancel(struct mkv_client *c, uint64_t id);
  * handle is closed.
  *
  * alloc: bytes 1..MEMKV_VALUE_MAX, shared, page aligned, huge pages if possible. With local_get: in_place (MEMKV_LOCAL_GET) a get into whole pages of it that times out
- * or is cancelled leaves other pages there, zeroes: nobody else may hold them. register: the memory stays the caller's, and outlives the region.
+ * or is cancelled leaves other pages there, zeroes: nobody else may hold them. So does one whose session ends, before another brings the value: behind it there may be zeroes, as far as
+ * the room that was given. register: the memory stays the caller's, and outlives the region.
  * Return 0; MKV_ERR_INVAL, MKV_ERR_NOMEM, MKV_ERR_SYSTEM.
  */
 int		mkv_region_alloc(struct mkv_client *c, size_t bytes, struct mkv_region **out);

@@ -184,6 +184,7 @@ run_not_there(struct rig *r, struct rig_client *c)
 	assert_int_equal(region_with(c, 1, ROOM, m.fd, MKV_WIRE_REGION_STABLE), 0);
 	rig_pump_ms(r, 1);
 	assert_int_equal(r->f->lends_here, 0);
+	assert_int_equal(metric(r, MKV_M_front_regions_not_lent_total), 2);
 	r->drive[0].lend_status = r->drive[1].lend_status = 0;
 	r->ahead_ns += MKV_NS_PER_SEC;
 	lent(r, 1);
@@ -588,7 +589,18 @@ test_killed(void **state MKV_UNUSED)
 	with(0, run_killed);
 }
 
-/* So many are asked about at a time, so many regions of a process are lent; the others are copied to. */
+/* How much of a get of one chunk did the copying front not see? */
+static uint64_t
+straight_into(struct rig *r, struct rig_client *c, uint32_t number)
+{
+	uint64_t before = metric(r, MKV_M_front_region_direct_get_bytes_total);
+	struct mkv_wire_seg s = { 0, CHUNK, number };
+
+	assert_int_equal(end_get(c, begin_get(c, "k", 0, UINT64_MAX, &s, 1)), CHUNK);
+	return (metric(r, MKV_M_front_region_direct_get_bytes_total) - before);
+}
+
+/* So many are asked about at a time, so many regions of a process are lent; the others are copied to, until one of those goes. */
 static void
 run_many(struct rig *r, struct rig_client *c)
 {
@@ -603,8 +615,15 @@ run_many(struct rig *r, struct rig_client *c)
 	assert_int_equal(r->f->lends_asked, 32);
 	r->drive[0].lend_hold = r->drive[1].lend_hold = 0;
 	lent(r, 32);
-	assert_int_equal(drop(c, 7), 0);
+	stored(c, "k", CHUNK);
 	assert_int_equal(drop(c, 39), 0);
+	assert_int_equal(straight_into(r, c, 33), 0);
+	assert_int_equal(drop(c, 7), 0);
+	lent(r, 32);
+	assert_int_equal(straight_into(r, c, 33), CHUNK);
+	for (uint32_t n = 1; n <= 8; n++)
+		if (n != 7)
+			assert_int_equal(drop(c, n), 0);
 	lent(r, 31);
 	for (unsigned i = 0; i < 40; i++)
 		memory_free(&m[i]);

@@ -348,6 +348,7 @@ int		mkv_lend_at(const struct mkv_region *g, unsigned drive);	/* 1: this drive m
 int		mkv_lend_take(struct mkv_req *r, struct mkv_part *p, int drive);	/* 1: p goes straight to its region; 0: by the stage */
 int		mkv_lend_may_put(const struct mkv_req *r, const struct mkv_part *p);	/* 1: p, whose frame is at hand, could go straight from its region */
 int		mkv_lend_take_put(struct mkv_req *r, struct mkv_part *p, int drive);	/* such a p: 1: it does; 0: by the stage */
+void		mkv_lend_next(struct mkv_front *f, pid_t pid);			/* one of that process has ended */
 void		mkv_lend_reload(struct mkv_front *f);				/* verify_put may have changed */
 void		mkv_lend_back(struct mkv_front *f, struct mkv_part *p);		/* its drive is done with it, or was never given it; also a part without */
 void		mkv_lend_lost(struct mkv_part *p, unsigned drive, uint32_t epoch);	/* its drive died with it */

@@ -71,6 +71,13 @@ lend_set(struct mkv_front *f, struct mkv_region *g, unsigned drive, enum mkv_len
 
 /* ---- Which, and until when ------------------------------------------------------------------------------------------------- */
 
+/* Drives have work to do in it. */
+static int
+lend_wanted(const struct mkv_front *f, const struct mkv_region *g)
+{
+	return (!f->conf.memory_mode && f->conf.lend != NULL && (g->stable || !f->conf.verify_put) && g->shm.bytes <= LENDS_BYTES_MAX);
+}
+
 static int
 lend_may(const struct mkv_front *f, const struct mkv_region *g)
 {
@@ -82,7 +89,7 @@ lend_may(const struct mkv_front *f, const struct mkv_region *g)
 		all += o->id != 0;
 		own += o->id != 0 && o->pid == g->pid;
 	}
-	return (g->shm.bytes <= LENDS_BYTES_MAX && all < LENDS_MAX && own < LENDS_PROCESS_MAX && f->lend_last != UINT32_MAX);
+	return (all < LENDS_MAX && own < LENDS_PROCESS_MAX && f->lend_last != UINT32_MAX);
 }
 
 void
@@ -93,12 +100,30 @@ mkv_lend_begin(struct mkv_front *f, struct mkv_region *g)
 	g->retired = 0;
 	g->refs = g->out = 0;
 	memset(g->at, LEND_NONE, sizeof(g->at));
-	if (f->conf.memory_mode || f->conf.lend == NULL || (!g->stable && f->conf.verify_put) || !lend_may(f, g))
+	if (!lend_wanted(f, g) || !lend_may(f, g))
 		return;
 	g->id = ++f->lend_last;
 	for (unsigned i = 0; i < MKV_FRONT_DRIVES_MAX; i++)
 		if (f->drive[i].up)
 			lend_set(f, g, i, LEND_WANT);
+}
+
+/* The place of one of this process is free: of those that found none the first of the same takes it, or the first of another. */
+void
+mkv_lend_next(struct mkv_front *f, pid_t pid)
+{
+	struct mkv_region *own = NULL, *other = NULL;
+
+	MKV_LIST_FOREACH(it, &f->regions_used) {
+		struct mkv_region *g = lend_of(it), **first = g->pid == pid ? &own : &other;
+
+		if (*first == NULL && g->id == 0 && !g->retired && lend_wanted(f, g))
+			*first = g;
+	}
+	if (own != NULL)
+		mkv_lend_begin(f, own);
+	if (other != NULL && (own == NULL || own->id == 0))
+		mkv_lend_begin(f, other);
 }
 
 /* Those that no drive needed to know so far. */
@@ -245,8 +270,10 @@ mkv_front_lent(struct mkv_front *f, uint32_t drive, uint32_t epoch, uint32_t id,
 		lend_again(f);
 	} else if (drop)
 		lend_set(f, g, drive, LEND_NONE);
-	else
+	else {
 		lend_set(f, g, drive, status == 0 ? LEND_HERE : LEND_REFUSED);
+		mkv_metric_add(f->m, MKV_M_front_regions_not_lent_total, 0, status != 0);
+	}
 }
 
 /* ---- Parts that go straight ------------------------------------------------------------------------------------------------ */

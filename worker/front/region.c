@@ -136,6 +136,8 @@ mkv_region_ended(struct mkv_front *f, struct mkv_region *g)
 	g->base = NULL;
 	f->n_regions--;
 	mkv_list_push_tail(&f->region_free, &g->link);
+	if (g->id != 0)
+		mkv_lend_next(f, g->pid);
 	if (dropper == NULL)
 		return;
 	g->dropper = NULL;

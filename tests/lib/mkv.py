@@ -115,6 +115,8 @@ class Client:
     def __init__(self, servers, **opts):
         o = ClientOpts(size=C.sizeof(ClientOpts), servers=servers.encode())
         for k, v in (transport.client_options() | opts).items():
+            if not hasattr(o, k):       # ctypes would keep it, and nobody would see it
+                raise TypeError(f"mkv_client_opts has no {k}")
             setattr(o, k, v.encode() if isinstance(v, str) else v)
         self.p = C.c_void_p()
         why = C.create_string_buffer(512)

@@ -16,11 +16,15 @@ from test_b_local import NAME, counted, put_get, region_shown, until
 PAGE = 4096
 
 
+def huge_pages_free():
+    with open("/proc/meminfo") as f:
+        return any(line.startswith("HugePages_Free:") and int(line.split()[1]) > 0 for line in f)
+
+
 @pytest.fixture(autouse=True)
 def in_place(monkeypatch):
-    with open("/proc/meminfo") as f:
-        if any(line.startswith("HugePages_Free:") and int(line.split()[1]) > 0 for line in f):
-            pytest.skip("huge pages are set aside here: regions lie in them, and what is got into less than one of them goes through the window")
+    if huge_pages_free():
+        pytest.skip("huge pages are set aside here: regions lie in them, and what is got into less than one of them goes through the window")
     monkeypatch.setenv("MEMKV_LOCAL_GET", "in_place")
 
 

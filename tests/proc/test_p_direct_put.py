@@ -16,7 +16,7 @@ import mkv
 import wireclient as wc
 from harness import MIB, content
 from test_d_wrong_bytes import failures, media
-from test_p_direct import BUSY, RETRY, lent, server_on, total, wire_and_memory
+from test_p_direct import BUSY, RETRY, lent, server_on, shown, total, wire_and_memory
 from test_p_regions import wait_for
 
 OFF = "integrity.verify_put=off"
@@ -70,7 +70,7 @@ def test_values_of_all_sizes(served):
 def test_the_library_writes_without_a_copy(served):
     """From a region, though its gets go through the window, and from other memory, through the window."""
     sizes = (65536, 100000, MIB, 3 * MIB + 1, 6 * MIB)
-    with mkv.Client(f"local://{served.local}", transport="local") as c:
+    with mkv.Client(f"local://{served.local}", transport="local", connections=1) as c:
         region = mkv.Region(c, 8 * MIB)
 
         def all_straight():
@@ -78,9 +78,9 @@ def test_the_library_writes_without_a_copy(served):
             before = straight(served)
             c.put(b"first", bytes(MIB))
             c.put_at(b"second", region.base, MIB)
-            return straight(served) - before == 2 * MIB
+            return straight(served) - before == 2 * MIB and total(served, "front_regions_lent") == 4
 
-        assert wait_for(all_straight)
+        shown(served, all_straight)
         before = straight(served), total(served, "front_region_put_bytes_total")
         for n in sizes:
             value = content(b"lib", 1, n)
@@ -231,7 +231,7 @@ def test_a_client_killed_in_mid_transfer(served):
 
 def test_a_caller_leaves_a_hung_drive_at_his_deadline(server_factory, tmp_path):
     """Through the library: back in time. His put is there whole, or not at all, whatever he does to his memory from then on."""
-    with server_on("file", 1, server_factory, tmp_path, OFF, "storage.scrub.rate=0", "server.ping_timeout=30s") as s, mkv.Client(f"local://{s.local}", transport="local") as c:
+    with server_on("file", 1, server_factory, tmp_path, OFF, "storage.scrub.rate=0", "server.ping_timeout=30s") as s, mkv.Client(f"local://{s.local}", transport="local", connections=1) as c:
         region, value = mkv.Region(c, 2 * MIB), content(b"late", 1, MIB)
         region.view[:MIB] = value
 
@@ -240,7 +240,7 @@ def test_a_caller_leaves_a_hung_drive_at_his_deadline(server_factory, tmp_path):
             c.put_at(b"late/0", region.base, MIB)
             return straight(s) - before == MIB
 
-        assert wait_for(is_straight)
+        shown(s, is_straight)
         pid = s.status()["drive:0"]["pid"]
         os.kill(pid, signal.SIGSTOP)
         try:

@@ -7,8 +7,8 @@
  *
  * Both ends of a ring that was replaced hear of that here, in order with these messages; so what belongs to another ring than the present one is dropped without a
  * word. A descriptor is kept while it is passed on, or waits for room in the drive's socket; never longer.
- * What can fail: a front that asks for more than REGIONS_ASKED_MAX at a time, or brings no descriptor; a drive that answers what it was not asked: ended. Memory that is no
- * region any more: the front hears INVAL. A drive that is not there yet, or takes nothing now: RETRY.
+ * What can fail: a front that brings no descriptor, a drive that answers what it was not asked: ended. Memory that is no region any more: the front hears INVAL. A drive that
+ * is not there yet, takes nothing now, or has REGIONS_ASKED_MAX unanswered: RETRY.
  */
 #include "config.h"
 
@@ -75,12 +75,9 @@ regions_on_ask(struct proc *front, const Mkv__Ctl__Region *ask, int fd)
 		regions_refuse(front, ask, MKV_E_INVAL);
 		return;
 	}
-	if (!proc_reachable(drive)) {
+	/* Those of a front's former life count as well, which the drive may still have before it. */
+	if (!proc_reachable(drive) || drive->life->regions_asked >= REGIONS_ASKED_MAX) {
 		regions_refuse(front, ask, MKV_E_RETRY);
-		return;
-	}
-	if (drive->life->regions_asked >= REGIONS_ASKED_MAX) {
-		proc_break(front, "too many REGIONs at a time");
 		return;
 	}
 	switch (regions_pass_on(front, drive, ask, fd)) {

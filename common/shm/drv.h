@@ -32,6 +32,7 @@
 #define MKV_DRV_REQ_MAGIC	0xd21e5e01u
 #define MKV_DRV_REP_MAGIC	0xd21e5e02u
 #define MKV_DRV_BUFS_MAX	16u		/* buffers of one request */
+#define MKV_DRV_REGIONS_MAX	128u		/* memories of clients that a drive has, and a front shows */
 #define MKV_DRV_RUNS_MAX	16u		/* arena runs of one answer */
 #define MKV_DRV_CRCS_MAX	64u		/* one extent: 4 MiB / 64 KiB */
 #define MKV_DRV_KEY_MAX		512u

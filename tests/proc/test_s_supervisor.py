@@ -338,8 +338,16 @@ def test_regions_go_from_the_local_front_to_drives_and_their_answers_back(fakes)
     assert len(os.listdir(f"/proc/{pid}/fd")) < 20
 
 
+def test_a_drive_that_answers_no_region_is_not_asked_without_end(fakes):
+    f = local_fakes(fakes, behave={"drive:0": "region_silent"})
+    restarted(f, "front:local", "region=100")
+    assert len(f.wait_log(r"got=region front=1", 64)) == 64
+    assert f.wait_log(r"got=region_done drive=0 epoch=\d+ region=(\d+) status=-14", 36) == [str(i) for i in range(65, 101)]
+    assert len(re.findall(r"got=region front=1", f.text())) == 64 and "event=child_protocol" not in f.text()
+
+
 @pytest.mark.parametrize("name,words", [("front:local", "region=1 region_no_fd"), ("front:local", "region=1 region_nobody"),
-                                        ("front:local", "region=100"), ("front:local", "send_fd"), ("front:tcp:0", "region=1"), ("front:tcp:0", "region=1 region_no_fd"),
+                                        ("front:local", "send_fd"), ("front:tcp:0", "region=1"), ("front:tcp:0", "region=1 region_no_fd"),
                                         ("drive:0", "region_unasked"), ("drive:0", "region=1")])
 def test_who_misuses_regions_is_ended(fakes, name, words):
     f = local_fakes(fakes, behave={"drive:0": "region_silent"}, sets=["server.crash_limit=2"])

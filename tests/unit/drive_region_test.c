@@ -89,7 +89,7 @@ static unsigned writes_to_fail;
 static int
 of_region(const uint8_t *p)
 {
-	for (unsigned i = 0; i < DRIVE_REGIONS_MAX; i++)
+	for (unsigned i = 0; i < MKV_DRV_REGIONS_MAX; i++)
 		if (d.region[i].id != 0 && p >= d.region[i].base && p < d.region[i].base + d.region[i].bytes)
 			return (1);
 	return (0);
@@ -260,7 +260,7 @@ drop(uint32_t id)
 static void
 untouchable(void)
 {
-	for (unsigned i = 0; i < DRIVE_REGIONS_MAX; i++)
+	for (unsigned i = 0; i < MKV_DRV_REGIONS_MAX; i++)
 		if (d.region[i].id != 0)
 			assert_int_equal(mprotect(d.region[i].base, d.region[i].bytes, PROT_NONE), 0);
 }
@@ -527,7 +527,7 @@ test_what_is_no_region(void **state)
 	assert_int_equal(told(1, 0), MKV_E_RETRY);
 	assert_int_equal(offer(1, &m), 0);
 	assert_int_equal(offer(1, &m), MKV_E_INVAL);
-	for (uint32_t id = 2; id <= DRIVE_REGIONS_MAX; id++)
+	for (uint32_t id = 2; id <= MKV_DRV_REGIONS_MAX; id++)
 		assert_int_equal(offer(id, &m), 0);
 	assert_int_equal(offer(1000, &m), MKV_E_NOSPACE);
 	params.storage_mode = MKV_STORAGE_MEMORY;
@@ -536,7 +536,7 @@ test_what_is_no_region(void **state)
 	params.storage_mode = MKV_STORAGE_FILE;
 	d.buffers = 0;						/* no slots: the medium's I/O must not meet a missing page */
 	assert_int_equal(offer(1000, &m), MKV_E_UNSUPPORTED);
-	assert_int_equal(d.regions, DRIVE_REGIONS_MAX - 1);
+	assert_int_equal(d.regions, MKV_DRV_REGIONS_MAX - 1);
 	close(unsealed);
 	memory_free(&m);
 }

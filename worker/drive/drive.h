@@ -15,7 +15,6 @@
 #define DRIVE_BACKLOG_MAX	8192u		/* descriptors that wait for the engine, answers that wait for a ring */
 #define DRIVE_BUF_SLOTS		256u		/* registered ranges of at most 1 GiB */
 #define DRIVE_RANGE_BYTES	(1ull << 30)
-#define DRIVE_REGIONS_MAX	128u		/* memories of clients */
 
 struct drive_stage {
 	struct mkv_stage *stage;
@@ -66,7 +65,7 @@ struct drive {
 	unsigned	buf_slots;		/* given out */
 	int		buffers;		/* registration works */
 	uint8_t		slot_region[DRIVE_BUF_SLOTS];	/* 1: a region's */
-	struct drive_region region[DRIVE_REGIONS_MAX];
+	struct drive_region region[MKV_DRV_REGIONS_MAX];
 	unsigned	regions;		/* how many there are */
 	struct drive_client client[MKV_ENGINE_CLIENTS_MAX];
 	uint32_t	drain_epoch[DRIVE_FRONTS_MAX];	/* DRAINED to be said when the last dying client of that front is done; 0: none */

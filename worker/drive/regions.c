@@ -51,7 +51,7 @@ region_say(struct drive *d, const struct drive_region *g, int drop, int status)
 static struct drive_region *
 region_find(struct drive *d, uint32_t client, uint32_t id)
 {
-	for (unsigned i = 0; i < DRIVE_REGIONS_MAX; i++)
+	for (unsigned i = 0; i < MKV_DRV_REGIONS_MAX; i++)
 		if (d->region[i].id == id && d->region[i].client == client)
 			return (&d->region[i]);
 	return (NULL);
@@ -216,7 +216,7 @@ void
 drive_regions_start(struct drive *d)
 {
 	regions_gauge(d);			/* the page has the former life's */
-	for (unsigned i = 0; i < DRIVE_REGIONS_MAX; i++)
+	for (unsigned i = 0; i < MKV_DRV_REGIONS_MAX; i++)
 		if (d->region[i].id != 0)
 			region_begin(d, &d->region[i]);
 }
@@ -224,7 +224,7 @@ drive_regions_start(struct drive *d)
 void
 drive_regions_gone(struct drive *d, uint32_t client)
 {
-	for (unsigned i = 0; i < DRIVE_REGIONS_MAX; i++)
+	for (unsigned i = 0; i < MKV_DRV_REGIONS_MAX; i++)
 		if (d->region[i].id != 0 && d->region[i].client == client)
 			region_free(d, &d->region[i]);
 }
@@ -233,7 +233,7 @@ drive_regions_gone(struct drive *d, uint32_t client)
 void
 drive_regions_close(struct drive *d)
 {
-	for (unsigned i = 0; i < DRIVE_REGIONS_MAX; i++)
+	for (unsigned i = 0; i < MKV_DRV_REGIONS_MAX; i++)
 		if (d->region[i].id != 0)
 			mkv_os_shm_unmap(d->region[i].base, d->region[i].bytes);
 }

@@ -33,8 +33,7 @@
 #include "common/base/crc.h"
 #include "common/base/err.h"
 
-#define LENDS_ASKED_MAX		32u			/* as REGIONS_ASKED_MAX of the supervisor allows */
-#define LENDS_MAX		128u			/* regions; DRIVE_REGIONS_MAX */
+#define LENDS_ASKED_MAX		32u			/* of the 64 that the supervisor passes on to a drive (REGIONS_ASKED_MAX) */
 #define LENDS_PROCESS_MAX	32u			/* of one process */
 #define LENDS_BYTES_MAX		(256ull << 20)		/* of one region: a drive's loop takes 0.2 ms for each MiB in small pages */
 #define LENDS_AGAIN_BYTES	(64ull << 20)		/* shown to a drive in each ... */
@@ -89,7 +88,7 @@ lend_may(const struct mkv_front *f, const struct mkv_region *g)
 		all += o->id != 0;
 		own += o->id != 0 && o->pid == g->pid;
 	}
-	return (all < LENDS_MAX && own < LENDS_PROCESS_MAX && f->lend_last != UINT32_MAX);
+	return (all < MKV_DRV_REGIONS_MAX && own < LENDS_PROCESS_MAX && f->lend_last != UINT32_MAX);
 }
 
 void

@@ -21,6 +21,7 @@
 #include "common/base/params.h"
 #include "tests/crash/media_pass.h"
 #include "tests/unit/engine_up.h"
+#include "tests/unit/region_memory.h"
 #include "worker/core/core_priv.h"
 #include "worker/core/ctl.h"
 #include "worker/drive/drive.h"
@@ -28,7 +29,6 @@
 #define MIB	(1ull << 20)
 #define CHUNK	65536u
 #define ROOM	(4 * MIB)
-#define GUARD	0xa5
 #define FRONT	3u
 #define EPOCH	9u
 #define BUF	1u			/* slot whose memory takes the rest */
@@ -40,32 +40,6 @@ static struct mkv_params params;
 static struct mkv_engine_ops ops;
 static struct rig *r;
 static int supervisor;
-
-struct memory {
-	int	fd;
-	uint8_t	*p;
-	uint64_t bytes;
-};
-
-static struct memory
-memory_of(uint64_t bytes)
-{
-	struct memory m = { .fd = mkv_os_shm_create("region", bytes, 0), .bytes = bytes };
-	void *p;
-
-	assert_true(m.fd >= 0);
-	assert_int_equal(mkv_os_shm_map(m.fd, bytes, 1, 0, &p), 0);
-	m.p = p;
-	memset(m.p, GUARD, bytes);
-	return (m);
-}
-
-static void
-memory_free(struct memory *m)
-{
-	mkv_os_shm_unmap(m->p, m->bytes);
-	close(m->fd);
-}
 
 static void *
 on_region(void *arg, uint32_t client, uint32_t id, uint64_t off, uint64_t bytes, int *buf_idx)

@@ -428,29 +428,36 @@ test_died(void **state MKV_UNUSED)
 	with(0, run_died);
 }
 
+/* Another client's get is with a drive, which dies; the get's deadline passes without an answer. Which drive. */
+static unsigned
+lose_get_of(struct rig *r, struct rig_client *c, struct rig_client *other, struct memory *m)
+{
+	unsigned at;
+
+	stored(c, "k", PART);
+	rig_client_open(r, other);
+	rig_client_handshake(other);
+	*m = stable(r, other, 1);
+	hold(r, 1);
+	other->deadline_us = 10000000;
+	(void)get(other, "k", 0, PART);
+	held(r, 1);
+	at = r->drive[0].n_held == 1 ? 0 : 1;
+	r->drive[0].hold = r->drive[1].hold = 0;
+	rig_drive_kill(r, at);
+	r->ahead_ns += 20 * MKV_NS_PER_SEC;
+	assert_int_equal(rig_recv(other, 20), 0);
+	return (at);
+}
+
 /* The same, and the deadline passes, the client leaves: nothing is freed before its time, everything then. */
 static void
 run_died_late(struct rig *r, struct rig_client *c)
 {
 	struct memory m;
 	struct rig_client other;
-	unsigned at;
-	uint64_t id;
+	unsigned at = lose_get_of(r, c, &other, &m);
 
-	stored(c, "k", PART);
-	rig_client_open(r, &other);
-	rig_client_handshake(&other);
-	m = stable(r, &other, 1);
-	hold(r, 1);
-	other.deadline_us = 10000000;
-	id = get(&other, "k", 0, PART);
-	held(r, 1);
-	at = r->drive[0].n_held == 1 ? 0 : 1;
-	r->drive[0].hold = r->drive[1].hold = 0;
-	rig_drive_kill(r, at);
-	r->ahead_ns += 20 * MKV_NS_PER_SEC;
-	assert_int_equal(rig_recv(&other, 20), 0);
-	(void)id;
 	rig_client_close(&other);
 	rig_pump_ms(r, 20);
 	assert_int_equal(r->f->n_regions, 1);
@@ -479,21 +486,8 @@ run_died_away(struct rig *r, struct rig_client *c)
 {
 	struct rig_client other;
 	struct memory m;
-	unsigned at;
+	unsigned at = lose_get_of(r, c, &other, &m);
 
-	stored(c, "k", PART);
-	rig_client_open(r, &other);
-	rig_client_handshake(&other);
-	m = stable(r, &other, 1);
-	hold(r, 1);
-	other.deadline_us = 10000000;
-	(void)get(&other, "k", 0, PART);
-	held(r, 1);
-	r->ahead_ns += 20 * MKV_NS_PER_SEC;
-	at = r->drive[0].n_held == 1 ? 0 : 1;
-	r->drive[0].hold = r->drive[1].hold = 0;
-	rig_drive_kill(r, at);
-	assert_int_equal(rig_recv(&other, 20), 0);
 	r->ahead_ns += 60 * MKV_NS_PER_SEC;
 	assert_int_equal(rig_recv(&other, RIG_PATIENCE_MS), -1);
 	rig_client_close(&other);

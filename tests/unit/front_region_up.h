@@ -15,39 +15,13 @@
 
 #include "common/base/assert.h"
 #include "tests/unit/front_rig.h"
+#include "tests/unit/region_memory.h"
 
 #define PART		(1u << 20)
 #define ROOM		(8u << 20)	/* of a region */
-#define GUARD		0xa5
 
 static const struct sockaddr_storage unix_socket = { .ss_family = AF_UNIX };
 static uint8_t value[3 * PART + 777];
-
-struct memory {
-	int		fd;
-	uint8_t		*p;
-	uint64_t	bytes;
-};
-
-static inline struct memory
-memory_of(uint64_t bytes)
-{
-	struct memory m = { .fd = mkv_os_shm_create("region", bytes, 0), .bytes = bytes };
-	void *p;
-
-	assert_true(m.fd >= 0);
-	assert_int_equal(mkv_os_shm_map(m.fd, bytes, 1, 0, &p), 0);
-	m.p = p;
-	memset(m.p, GUARD, bytes);
-	return (m);
-}
-
-static inline void
-memory_free(struct memory *m)
-{
-	mkv_os_shm_unmap(m->p, m->bytes);
-	close(m->fd);
-}
 
 static inline unsigned
 open_files(void)

@@ -614,6 +614,65 @@ test_punched(void **state MKV_UNUSED)
 	with(0, run_punched);
 }
 
+/* Where the pieces go is known when the home has answered; until then nothing else of the session waits. */
+static void
+run_set_late(struct rig *r, struct rig_client *c)
+{
+	struct memory m = stable(r, c, 1);
+	uint64_t id;
+
+	rig_fill(value, 2 * PART + 5, 3);
+	hold(r, 1);
+	id = begin(c, &m, "k", 2 * PART + 5, 0, 0);
+	held(r, 1);
+	assert_int_equal(answer(c, rig_send(c, MKV_WIRE_PING, 0, 0, NULL, 0, NULL, 0)), 0);
+	hold(r, 0);
+	assert_int_equal(answer(c, id), 0);
+	has(c, "k", 2 * PART + 5);
+	assert_int_equal(direct_puts(r), 2);
+	memory_free(&m);
+}
+
+static void
+test_set_late(void **state MKV_UNUSED)
+{
+	with(0, run_set_late);
+}
+
+/* One of the drives that it may go to does not have the memory: then by the stage, and it need not be sent again. */
+static void
+run_set_late_elsewhere(struct rig *r, struct rig_client *c)
+{
+	struct memory m = stable(r, c, 1);
+
+	rig_drive_kill(r, 1);
+	r->drive[1].lend_hold = 1;
+	rig_drive_up(r, 1, 12);
+	rig_fill(value, 2 * PART, 3);
+	for (unsigned i = 0; i < 8; i++) {
+		char key[16];
+		uint64_t id;
+
+		snprintf(key, sizeof(key), "k%u", i);
+		hold(r, 1);
+		id = begin(c, &m, key, 2 * PART, 0, 0);
+		held(r, 1);
+		rig_pump_ms(r, 2);
+		hold(r, 0);
+		assert_int_equal(answer(c, id), 0);
+		has(c, key, 2 * PART);
+	}
+	r->drive[1].lend_hold = 0;
+	lent(r, 1);
+	memory_free(&m);
+}
+
+static void
+test_set_late_elsewhere(void **state MKV_UNUSED)
+{
+	with(0, run_set_late_elsewhere);
+}
+
 int
 main(void)
 {
@@ -633,6 +692,8 @@ main(void)
 		cmocka_unit_test(test_died_unasked),
 		cmocka_unit_test(test_mixed),
 		cmocka_unit_test(test_punched),
+		cmocka_unit_test(test_set_late),
+		cmocka_unit_test(test_set_late_elsewhere),
 	};
 
 	mkv_crc_init();

@@ -506,14 +506,30 @@ put_full(struct mkv_req *r, struct mkv_part *p)
 	return (put_push_part(r, p, p->has_txn ? MKV_DRV_COMMIT : MKV_DRV_PUT));
 }
 
+/* Its drive takes part p from the client's memory. Before the set is known it may be any of them: then all must be able to, for the frames behind it do not wait for the home. */
+static int
+put_straight(struct mkv_req *r, struct mkv_part *p)
+{
+	const struct mkv_put *u = &r->u.put;
+
+	if (!mkv_lend_may_put(r, p))
+		return (0);
+	if (!u->multi || u->set_known)
+		return (mkv_lend_take_put(r, p, put_part_drive(r, p)));
+	for (unsigned i = 0; i < u->n_stripe; i++) {
+		mkv_lend_back(r->f, p);
+		if (!mkv_lend_take_put(r, p, u->stripe[i]))
+			return (0);
+	}
+	return (p->region != NULL);
+}
+
 /* What has to come into buffers of part p: all of it, or, where a drive takes it from the client's memory, what is no whole block. */
 static uint32_t
 put_to_buffer(struct mkv_req *r, struct mkv_part *p)
 {
 	mkv_lend_back(r->f, p);		/* chosen when it parked: its drive may be another one */
-	if (!mkv_lend_may_put(r, p) || !mkv_lend_take_put(r, p, put_part_drive(r, p)))
-		return (p->bytes);
-	return (p->bytes % 4096);
+	return (put_straight(r, p) ? p->bytes % 4096 : p->bytes);
 }
 
 static int
@@ -529,8 +545,6 @@ put_wait(struct mkv_req *r, struct mkv_part *p)
 		put_begin_recv(r, p);
 		return (1);
 	}
-	if (r->u.put.multi && !r->u.put.set_known && mkv_lend_may_put(r, p))
-		return (1);		/* whose drive is not known before */
 	if (mkv_part_bufs(r, p, put_to_buffer(r, p)) != 0)
 		return (0);
 	put_begin_recv(r, p);

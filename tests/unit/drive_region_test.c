@@ -656,6 +656,43 @@ test_put_scribbled(void **state)
 	memory_free(&m);
 }
 
+/* A reader of a part of a chunk has the drive check it: it does not blame its medium either, and keeps nothing from further use. */
+static void
+test_put_scribbled_edge(void **state)
+{
+	static const uint64_t at[] = { 5 * CHUNK + 100, 5 * CHUNK + 100 - 50, MIB - 4019 - 70 };
+	struct memory m = memory_of(ROOM);
+	const struct mkv_drv_rep *rep;
+	struct mkv_drv_req q, info;
+	uint64_t used;
+
+	(void)state;
+	engine();
+	assert_int_equal(offer(1, &m), 0);
+	rig_req(&info, MKV_DRV_INFO, "");
+	assert_int_equal(ask(&info, &rep), 0);
+	used = rep->used_bytes;
+	for (unsigned i = 0; i < MKV_ARRAY_LEN(at); i++) {
+		put_req(&q, &m, "k", MIB - 4019, 1, 0);
+		m.p[5 * CHUNK + 4096] ^= 1;
+		((uint8_t *)rig_mem(r, BUF))[1] ^= 1;
+		assert_int_equal(ask(&q, &rep), 0);
+		rig_req(&q, MKV_DRV_GET, "k");
+		q.off = at[i];
+		q.len = 60;
+		rig_bufs(&q, 4, MIB);
+		assert_int_equal(ask(&q, &rep), MKV_E_MISS);
+		assert_int_equal(rep->reason, MKV_REASON_WRITER_CRC);
+		assert_int_equal(rig_op(r, MKV_DRV_STAT, "k", NULL), MKV_E_MISS);
+	}
+	assert_int_equal(count(MKV_M_drive_writer_crc_total), MKV_ARRAY_LEN(at));
+	assert_int_equal(count(MKV_M_drive_corrupt_total) + count(MKV_M_drive_failures) + count(MKV_M_drive_bad_places_total), 0);
+	assert_int_equal(rig_put(r, "l", MIB, 1, MKV_DRV_F_VERIFIED), 0);	/* durable, and so is that they are gone */
+	assert_int_equal(ask(&info, &rep), 0);
+	assert_int_equal(rep->used_bytes, used + MIB);
+	memory_free(&m);
+}
+
 /* A write that fails may be the client's doing: it is held against no medium, and what it was to go to is free again. Without the region it counts. */
 static void
 test_put_fails(void **state)
@@ -735,6 +772,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_put_again, up, down),
 		cmocka_unit_test_setup_teardown(test_put_refused, up, down),
 		cmocka_unit_test_setup_teardown(test_put_scribbled, up, down),
+		cmocka_unit_test_setup_teardown(test_put_scribbled_edge, up, down),
 		cmocka_unit_test_setup_teardown(test_put_fails, up, down),
 		cmocka_unit_test_setup_teardown(test_put_dropped, up, down),
 		cmocka_unit_test_setup_teardown(test_before_the_queue, up, down),

@@ -714,6 +714,7 @@ test_put_fails(void **state)
 		assert_int_equal(ask(&q, &rep), MKV_E_UNSUPPORTED);
 	}
 	assert_int_equal(writes_to_fail, 0);
+	assert_int_equal(count(MKV_M_drive_region_write_errors_total), 100);
 	assert_int_equal(count(MKV_M_drive_write_errors_total) + count(MKV_M_drive_failures), 0);
 	assert_int_equal(d.region[0].refs, 0);
 	assert_int_equal(ask(&info, &rep), 0);

@@ -423,8 +423,10 @@ req_dio_failed(struct mkv_req *r, const struct dio *d, int err)
 {
 	struct mkv_engine *e = r->e;
 
-	if (r->x.write && r->region != 0)
+	if (r->x.write && r->region != 0) {
+		ENG_COUNT(e, region_write_errors_total, 1);
 		return;
+	}
 	mkv_metric_add(e->o.metrics, r->x.write ? MKV_M_drive_write_errors_total : MKV_M_drive_read_errors_total, 0, 1);
 	mkv_log(r->x.write ? MKV_EV_DRIVE_WRITE_FAILED : MKV_EV_DRIVE_READ_FAILED, "drive=%s err=\"%s\"", e->o.name, mkv_err(err));
 	fail_note(e, r->x.write ? MKV_FAIL_WRITE : MKV_FAIL_READ, d->off, d->bytes, err, 0);

@@ -41,6 +41,8 @@
 #define LENDS_LEAST_BYTES	(256ull << 10)		/* ... of each at least so many: to map and forget it takes as long, however small */
 #define LEND_BYTES_MIN		MKV_CRC_CHUNK		/* less is read sooner together with its page, and copied */
 
+_Static_assert(MKV_FRONT_DRIVES_MAX <= 64, "no_put has a bit for each drive");
+
 static struct mkv_region *
 lend_of(struct mkv_list *it)
 {

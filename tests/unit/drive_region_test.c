@@ -41,6 +41,18 @@ static struct mkv_engine_ops ops;
 static struct rig *r;
 static int supervisor;
 
+void	__real_mkv_worker_region_done(struct mkv_worker *worker, Mkv__Ctl__RegionDone *answer);
+void	__wrap_mkv_worker_region_done(struct mkv_worker *worker, Mkv__Ctl__RegionDone *answer);
+
+/* Who hears that this drive does not have it, or not any more, can rely on that. INVAL: the number is taken, by one that stays. */
+void
+__wrap_mkv_worker_region_done(struct mkv_worker *worker, Mkv__Ctl__RegionDone *answer)
+{
+	for (unsigned i = 0; i < MKV_DRV_REGIONS_MAX && (answer->drop || (answer->status != 0 && answer->status != MKV_E_INVAL)); i++)
+		assert_false(d.region[i].id == answer->region && d.region[i].refs == 0);
+	__real_mkv_worker_region_done(worker, answer);
+}
+
 static void *
 on_region(void *arg, uint32_t client, uint32_t id, uint64_t off, uint64_t bytes, int *buf_idx)
 {

@@ -36,8 +36,9 @@ region_answer(struct drive *d, const Mkv__Ctl__Region *m, int status)
 	mkv_worker_region_done(d->w, &a);
 }
 
-static void
-region_say(struct drive *d, const struct drive_region *g, int drop, int status)
+/* What the front knows it by, which is gone with it: taken before, and said after. */
+static Mkv__Ctl__Region
+region_question(const struct drive *d, const struct drive_region *g, int drop)
 {
 	Mkv__Ctl__Region m = MKV__CTL__REGION__INIT;
 
@@ -45,7 +46,7 @@ region_say(struct drive *d, const struct drive_region *g, int drop, int status)
 	m.epoch = d->client[g->client].epoch;
 	m.region = g->id;
 	m.drop = drop;
-	region_answer(d, &m, status);
+	return (m);
 }
 
 static struct drive_region *
@@ -138,14 +139,14 @@ region_free(struct drive *d, struct drive_region *g)
 static void
 region_begin(struct drive *d, struct drive_region *g)
 {
+	Mkv__Ctl__Region m = region_question(d, g, 0);
 	int r;
 
 	if (d->w->q == NULL)
 		return;
-	r = region_register(d, g);
-	region_say(d, g, 0, r);
-	if (r != 0)
+	if ((r = region_register(d, g)) != 0)
 		region_free(d, g);
+	region_answer(d, &m, r);
 }
 
 static int
@@ -179,8 +180,10 @@ region_add(struct drive *d, uint32_t client, const Mkv__Ctl__Region *m, int fd)
 static void
 region_leave(struct drive *d, struct drive_region *g)
 {
-	region_say(d, g, 1, 0);
+	Mkv__Ctl__Region m = region_question(d, g, 1);
+
 	region_free(d, g);
+	region_answer(d, &m, 0);
 }
 
 static void

@@ -54,7 +54,7 @@ test_is_a_region(void **state)
 	memset(w.base, 0x5a, w.bytes);
 }
 
-/* A loop takes a step between requests: it takes no more pages than that, however they are had. */
+/* A loop takes a step between requests: it takes no more pages than that, however they are had. Where they cannot be asked for (an emulator) all come with the last. */
 static void
 test_steps(void **state)
 {
@@ -65,9 +65,11 @@ test_steps(void **state)
 	(void)state;
 	while ((r = mkv_shmwin_step(&v, 32u << 20)) == 0) {
 		assert_int_equal(fstat(v.fd, &st), 0);
-		assert_int_equal((uint64_t)st.st_blocks * 512, v.filled);
+		assert_true((uint64_t)st.st_blocks * 512 <= v.filled);
 	}
 	assert_int_equal(r, 1);
+	assert_int_equal(fstat(v.fd, &st), 0);
+	assert_int_equal((uint64_t)st.st_blocks * 512, 32u << 20);
 	mkv_shmwin_fini(&v);
 }
 

@@ -267,8 +267,9 @@ class Media:
         local = self.candidates()[0]
         for c in self.candidates():
             (checked_too if c.ops == ("get",) else filled_and_checked)(self.res, self.args, c, "get", self.size, self.keys)
-        if not self.args.quick:
-            self.res.measure(f"{GROUP}{local.name} warm-up", 0, lambda: warm_up(self.args, self.server, self.size, self.keys, self.capacity))
+        for server, name in ((self.server, local.name), (self.trusting, f"{local.name}, verify_put off")):
+            if server is not None and not self.args.quick:
+                self.res.measure(f"{GROUP}{name} warm-up", 0, lambda server=server: warm_up(self.args, server, self.size, self.keys, self.capacity))
         for rnd in range(self.args.rounds):
             say(f"same host, {self.mode} mode: round {rnd + 1} of {self.args.rounds}")
             self.round(rnd)

@@ -227,12 +227,13 @@ def test_a_client_killed_in_mid_transfer(served):
     for i in range(5):
         p = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
         try:
+            before = straight(served)
             assert p.stdout.readline() == "at work\n"
-            time.sleep(0.1 + 0.03 * i)
+            shown(served, lambda before=before: straight(served) > before)
+            time.sleep(0.03 * i)
         finally:
             p.send_signal(signal.SIGKILL)
             p.wait(20)
-    assert straight(served) > 0
     assert wait_for(lambda: total(served, "drive_regions") == 0 and total(served, "front_regions") == 0 and total(served, "front_region_bytes") == 0)
     with mkv.Client(f"local://{served.local}", transport="local", connections=1) as c:
         assert c.get(b"killed", 4 * MIB) == value
@@ -249,10 +250,9 @@ def test_a_drive_that_hangs_keeps_the_memory_and_nobody_waiting(server_factory, 
         try:
             rid = w.send(wc.GET, w.get_body(b"hung") + struct.pack("<QII", 0, MIB, 1), flags=wc.F_REMOTE, deadline_us=300000)
             assert w.ping(), "others of that session have their answers"
-            time.sleep(0.6)
+            assert wait_for(lambda: total(s, "front_expired_total") == 1)
             drop = w.send(wc.REGION, struct.pack("<IIQ", 1, 1, 0))
-            assert w.ping()
-            assert total(s, "front_expired_total") == 1, "its deadline has passed, and its answer keeps away with the memory"
+            assert w.ping(), "its deadline has passed, and its answer keeps away with the memory"
         finally:
             for pid in drives:
                 os.kill(pid, signal.SIGCONT)

@@ -216,12 +216,13 @@ def test_a_client_killed_in_mid_transfer(served):
     for i in range(5):
         p = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
         try:
+            before = straight(served)
             assert p.stdout.readline() == "at work\n"
-            time.sleep(0.2 + 0.03 * i)
+            shown(served, lambda before=before: straight(served) > before)
+            time.sleep(0.03 * i)
         finally:
             p.send_signal(signal.SIGKILL)
             p.wait(20)
-    assert straight(served) > 0
     assert wait_for(lambda: total(served, "drive_regions") == 0 and total(served, "front_regions") == 0 and total(served, "front_region_bytes") == 0)
     for i in range(8):
         assert read(served, b"killed/%d" % i, MIB) in (content(b"killed", 1, MIB), mkv.REASON_NEVER)

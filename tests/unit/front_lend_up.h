@@ -4,6 +4,7 @@
 #ifndef MKV_TESTS_UNIT_FRONT_LEND_UP_H
 #define MKV_TESTS_UNIT_FRONT_LEND_UP_H
 
+#include "common/base/err.h"
 #include "tests/unit/front_region_up.h"
 
 #define CHUNK	65536u
@@ -69,6 +70,18 @@ get(struct rig_client *c, const char *key, uint64_t at, uint64_t room)
 	struct mkv_wire_seg s = { at, (uint32_t)room, 1 };
 
 	return (begin_get(c, key, 0, UINT64_MAX, &s, 1));
+}
+
+/* The request is cancelled while a drive has the memory: CANCEL is answered, the request when the drive is done. */
+static inline void
+cancel_held(struct rig *r, struct rig_client *c, uint64_t id)
+{
+	struct mkv_wire_cancel w = { .request_id = id };
+
+	assert_int_equal(answer(c, rig_send(c, MKV_WIRE_CANCEL, 0, 0, &w, sizeof(w), NULL, 0)), 0);
+	assert_int_equal(rig_recv(c, 20), 0);
+	hold(r, 0);
+	assert_int_equal(answer(c, id), MKV_E_CANCELLED);
 }
 
 static inline void

@@ -219,22 +219,27 @@ while True:
 """
 
 
-def test_a_client_killed_in_mid_transfer(served):
-    pids, script = served.all_pids(), CLIENT.format(paths=[p for p in sys.path if p], path=served.local)
-    value = content(b"killed", 1, 4 * MIB)
-    with mkv.Client(served.addr) as c:
-        c.put(b"killed", value)
+def kill_in_mid_transfer(s, client, moved):
+    """Five programs, each while drives are at work in its memory, by moved(s); what they had is given back."""
+    script = client.format(paths=[p for p in sys.path if p], path=s.local)
     for i in range(5):
         p = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
         try:
-            before = straight(served)
+            before = moved(s)
             assert p.stdout.readline() == "at work\n"
-            shown(served, lambda before=before: straight(served) > before)
+            shown(s, lambda before=before: moved(s) > before)
             time.sleep(0.03 * i)
         finally:
             p.send_signal(signal.SIGKILL)
             p.wait(20)
-    assert wait_for(lambda: total(served, "drive_regions") == 0 and total(served, "front_regions") == 0 and total(served, "front_region_bytes") == 0)
+    assert wait_for(lambda: total(s, "drive_regions") == 0 and total(s, "front_regions") == 0 and total(s, "front_region_bytes") == 0)
+
+
+def test_a_client_killed_in_mid_transfer(served):
+    pids, value = served.all_pids(), content(b"killed", 1, 4 * MIB)
+    with mkv.Client(served.addr) as c:
+        c.put(b"killed", value)
+    kill_in_mid_transfer(served, CLIENT, straight)
     with mkv.Client(f"local://{served.local}", transport="local", connections=1) as c:
         assert c.get(b"killed", 4 * MIB) == value
     assert served.all_pids() == pids

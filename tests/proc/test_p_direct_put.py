@@ -5,8 +5,6 @@ meanwhile, or dies, or whose drive does.
 import os
 import signal
 import struct
-import subprocess
-import sys
 import threading
 import time
 
@@ -16,7 +14,7 @@ import mkv
 import wireclient as wc
 from harness import MIB, content
 from test_d_wrong_bytes import failures, media
-from test_p_direct import BUSY, RETRY, lent, server_on, shown, total, wire_and_memory
+from test_p_direct import BUSY, RETRY, kill_in_mid_transfer, lent, server_on, shown, total, wire_and_memory
 from test_p_regions import wait_for
 
 OFF = "integrity.verify_put=off"
@@ -212,18 +210,8 @@ while True:
 
 
 def test_a_client_killed_in_mid_transfer(served):
-    pids, script = served.all_pids(), CLIENT.format(paths=[p for p in sys.path if p], path=served.local)
-    for i in range(5):
-        p = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-        try:
-            before = straight(served)
-            assert p.stdout.readline() == "at work\n"
-            shown(served, lambda before=before: straight(served) > before)
-            time.sleep(0.03 * i)
-        finally:
-            p.send_signal(signal.SIGKILL)
-            p.wait(20)
-    assert wait_for(lambda: total(served, "drive_regions") == 0 and total(served, "front_regions") == 0 and total(served, "front_region_bytes") == 0)
+    pids = served.all_pids()
+    kill_in_mid_transfer(served, CLIENT, straight)
     for i in range(8):
         assert read(served, b"killed/%d" % i, MIB) in (content(b"killed", 1, MIB), mkv.REASON_NEVER)
     assert served.all_pids() == pids

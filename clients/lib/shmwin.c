@@ -41,8 +41,8 @@ window_open(struct shmwin *w, uint64_t bytes)
 }
 
 /*
- * By the mapping, which may have huge pages; the last step makes sure of all. Into small ones, which lie anywhere, a device reads at half its speed: so huge ones are asked for
- * in any case, as long as there are any; step by step, for where memory is in pieces the kernel moves others away to make one, 10 ms and more for each of a step.
+ * By the mapping, which may have huge pages; the last step makes sure of all. Into small ones, which lie anywhere, a device reads far slower: so huge ones are asked for
+ * in any case, as long as there are any; step by step, for where memory is in pieces the kernel moves others away to make one, and the loop stands still meanwhile.
  */
 static int
 window_fill(struct shmwin *w)

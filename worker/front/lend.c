@@ -35,7 +35,7 @@
 
 #define LENDS_ASKED_MAX		32u			/* of the 64 that the supervisor passes on to a drive (REGIONS_ASKED_MAX) */
 #define LENDS_PROCESS_MAX	32u			/* of one process */
-#define LENDS_BYTES_MAX		(256ull << 20)		/* of one region: a drive's loop takes 0.2 ms for each MiB in small pages */
+#define LENDS_BYTES_MAX		(256ull << 20)		/* of one region: a drive's loop stands still while it pins the pages */
 #define LENDS_AGAIN_BYTES	(64ull << 20)		/* shown to a drive in each ... */
 #define LENDS_AGAIN_NS		(100 * MKV_NS_PER_MS)	/* ... such period, ... */
 #define LENDS_LEAST_BYTES	(256ull << 10)		/* ... of each at least so many: to map and forget it takes as long, however small */
